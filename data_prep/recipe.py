@@ -1,0 +1,114 @@
+"""Recipes: a YAML file, `key.path=value` overrides, and a typed tree that accepts nothing else.
+
+Both halves of the project read their options here, so a misspelt key gets the same answer
+everywhere: the nearest name that exists.
+"""
+
+import difflib
+import importlib.resources
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from data_prep.errors import UserError
+
+
+class Options(BaseModel):
+    """A frozen group of recipe keys; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Recipe = TypeVar("Recipe", bound=Options)
+
+
+def load_recipe(kind: type[Recipe], path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file, apply `a.b=c` overrides in order, and validate the result.
+
+    Raises:
+        UserError: for a missing file, a file that is not a YAML mapping, an override without
+            `=`, an unknown key (with the nearest known one) or a value that does not fit.
+    """
+    tree = _read_yaml(find_shipped(path, "launch", "recipes"))
+    for override in overrides:
+        _apply_override(tree, override)
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_explain(kind, path, error)) from error
+
+
+def find_shipped(path: Path, package: str, folder: str = "") -> Path:
+    """Return `path` if it exists, else the file of that name which the package ships.
+
+    This makes `launch/recipes/x.yaml` and `ds_configs/y.json` work from any folder once
+    the project is installed.
+
+    Raises:
+        UserError: when neither exists; the message lists what is shipped.
+    """
+    if path.is_file():
+        return path
+    shipped = Path(str(importlib.resources.files(package))) / folder
+    if (shipped / path.name).is_file():
+        return shipped / path.name
+    names = sorted(file.name for file in shipped.glob(f"*{path.suffix}")) if path.suffix else []
+    hint = f"; shipped ones are {', '.join(names)}" if names else ""
+    raise UserError(f"There is no file {path}{hint}.")
+
+
+def dotted_keys(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield every key of a recipe kind in the form that an override uses."""
+    for name, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from dotted_keys(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problem = " ".join(str(error).split())
+        raise UserError(f"The recipe {path} is not valid YAML: {problem}.") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"The recipe {path} must be a mapping of keys, not a {type(tree).__name__}.")
+    return tree
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"The override {override!r} must have the form key.path=value.")
+    *groups, leaf = key.split(".")
+    for group in groups:
+        inner = tree.setdefault(group, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"The override {override!r} treats {group!r} as a group, but it is a value.")
+        tree = inner
+    try:
+        tree[leaf] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"The override {override!r} has a value that is not valid YAML.") from error
+
+
+def _explain(kind: type[BaseModel], path: Path, error: ValidationError) -> str:
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = list(dotted_keys(kind))
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}."
+        return f"Unknown key {key!r} in {path}: {hint}"
+    if problem["type"] == "missing":
+        return f"The key {key!r} is missing in {path}: give it there or as {key}=VALUE."
+    message = problem["msg"].removeprefix("Value error, ").rstrip(".")
+    value = "" if problem["type"] == "value_error" else f" (it is {problem['input']!r})"
+    where = f"{key} in {path}" if key else str(path)
+    return f"{where}: {message}{value}."

@@ -1,0 +1,195 @@
+"""The corpus format: token shards that `np.memmap` opens as they are.
+
+A shard is three plain little-endian arrays, so that a training rank reads any sentence without
+parsing and pages in only what it touches:
+
+    NAME.tokens.bin      uint16 (uint32 from 65,536 ids up)   the token ids of all its documents
+    NAME.sentences.bin   uint64   sentence i is tokens[sentences[i] : sentences[i + 1]]
+    NAME.documents.bin   uint64   document j is sentences documents[j] to documents[j + 1]
+
+Both offset arrays have one entry more than they describe. A corpus is a folder of shards with a
+manifest; its documents are divided into the splits `train` and `validation`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_prep.errors import UserError
+from data_prep.manifest import find_damage, fingerprint, read_manifest
+
+FORMAT = "stillhouse-corpus-1"
+SPLITS = ("train", "validation")
+OFFSET_TYPE = np.dtype("<u8")
+
+Int64Array = npt.NDArray[np.int64]
+
+
+def token_type_for(vocab_size: int) -> np.dtype[Any]:
+    """Return the smallest unsigned type that holds every id of a vocabulary."""
+    return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
+
+
+def shard_files(name: str) -> tuple[str, str, str]:
+    """Return the names of a shard's token, sentence and document files."""
+    return f"{name}.tokens.bin", f"{name}.sentences.bin", f"{name}.documents.bin"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardCounts:
+    """What one shard holds, as its manifest lists it."""
+
+    name: str
+    documents: int
+    sentences: int
+    tokens: int
+
+
+class ShardWriter:
+    """Streams documents into the three files of one shard; memory does not grow with it."""
+
+    def __init__(self, directory: Path, name: str, token_type: np.dtype[Any]) -> None:
+        self.files = shard_files(name)
+        self._name = name
+        self._token_type = token_type
+        self._tokens, self._sentences, self._documents = (
+            (directory / file).open("wb") for file in self.files
+        )
+        self._num_tokens = self._num_sentences = self._num_documents = 0
+        for file in (self._sentences, self._documents):
+            file.write(np.zeros(1, OFFSET_TYPE).tobytes())
+
+    def add_document(self, sentences: Sequence[Sequence[int] | npt.NDArray[Any]]) -> None:
+        """Append one document, given as the token ids of its sentences."""
+        lengths = np.fromiter((len(sentence) for sentence in sentences), OFFSET_TYPE, len(sentences))
+        for sentence in sentences:
+            self._tokens.write(np.asarray(sentence, dtype=self._token_type).tobytes())
+        ends = np.cumsum(lengths, dtype=OFFSET_TYPE) + OFFSET_TYPE.type(self._num_tokens)
+        self._sentences.write(ends.tobytes())
+        self._num_tokens += int(lengths.sum())
+        self._num_sentences += len(sentences)
+        self._num_documents += 1
+        self._documents.write(np.array([self._num_sentences], OFFSET_TYPE).tobytes())
+
+    def close(self) -> ShardCounts:
+        """Flush the files and return what they hold."""
+        for file in (self._tokens, self._sentences, self._documents):
+            file.close()
+        return ShardCounts(
+            name=self._name,
+            documents=self._num_documents,
+            sentences=self._num_sentences,
+            tokens=self._num_tokens,
+        )
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Shard:
+    """One shard, opened read-only; `token_base` and its kin place it in the whole split."""
+
+    def __init__(
+        self, directory: Path, counts: ShardCounts, token_type: np.dtype[Any], token_base: int
+    ) -> None:
+        tokens, sentences, documents = (directory / file for file in shard_files(counts.name))
+        self.counts = counts
+        self.token_base = token_base
+        self.tokens = np.memmap(tokens, token_type, "r", shape=(counts.tokens,))
+        self.sentences = np.memmap(sentences, OFFSET_TYPE, "r", shape=(counts.sentences + 1,))
+        self.documents = np.memmap(documents, OFFSET_TYPE, "r", shape=(counts.documents + 1,))
+
+
+class Corpus:
+    """One split of a corpus. Token positions count through its shards in order."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any], split: str) -> None:
+        self.path = path
+        self.split = split
+        self.vocab_size: int = manifest["vocab_size"]
+        self.tokenizer_fingerprint: str = manifest["tokenizer"]
+        self.fingerprint = fingerprint([manifest["tokenizer"], manifest["files"]])
+        token_type = np.dtype(manifest["token_type"]).newbyteorder("<")
+        self.shards: list[Shard] = []
+        self.num_tokens = 0
+        for entry in manifest["splits"][split]["shards"]:
+            counts = ShardCounts(**entry)
+            self.shards.append(Shard(path, counts, token_type, self.num_tokens))
+            self.num_tokens += counts.tokens
+        self.num_documents = sum(shard.counts.documents for shard in self.shards)
+        self.num_sentences = sum(shard.counts.sentences for shard in self.shards)
+        self._token_bases = np.array([shard.token_base for shard in self.shards], np.int64)
+
+    @classmethod
+    def open(cls, path: Path, split: str = "train") -> "Corpus":
+        """Open a split after comparing every file's size with the manifest.
+
+        Raises:
+            UserError: when the folder is not a complete corpus, or a file's size has changed.
+        """
+        return cls(path, read_corpus_manifest(path, hashes=False), split)
+
+    def document(self, index: int) -> list[npt.NDArray[Any]]:
+        """Return the sentences of one document as arrays of token ids."""
+        for shard in self.shards:
+            if index < shard.counts.documents:
+                first, last = (int(x) for x in shard.documents[index : index + 2])
+                bounds = shard.sentences[first : last + 1].astype(np.int64)
+                return [shard.tokens[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+            index -= shard.counts.documents
+        raise IndexError("the split has fewer documents")
+
+    def shards_of(self, positions: Int64Array) -> Int64Array:
+        """Return the index of the shard that holds each token position."""
+        return np.searchsorted(self._token_bases, positions, side="right") - 1
+
+    def gather(self, starts: Int64Array, lengths: Int64Array) -> Int64Array:
+        """Return the tokens of many ranges, one after another, as one int64 array.
+
+        Args:
+            starts: first token position of each range; a range stays within one shard.
+            lengths: number of tokens of each range.
+        """
+        ends = np.cumsum(lengths)
+        total = int(ends[-1]) if len(ends) else 0
+        # Position of every output token: its range's start plus its offset inside the range.
+        positions = np.repeat(starts - (ends - lengths), lengths) + np.arange(total)
+        out = np.empty(total, np.int64)
+        owners = np.repeat(self.shards_of(starts), lengths)
+        for index in np.unique(owners):
+            mine, shard = owners == index, self.shards[index]
+            out[mine] = shard.tokens[positions[mine] - shard.token_base]
+        return out
+
+
+def read_corpus_manifest(path: Path, hashes: bool) -> dict[str, Any]:
+    """Return the manifest of a corpus after comparing sizes, or every byte, with it.
+
+    Raises:
+        UserError: naming the first file that is missing or has changed.
+    """
+    remedy = "prepare it with launch/prepare_data.py, or correct corpus.path"
+    manifest = read_manifest(path, "corpus", remedy)
+    if manifest.get("format") != FORMAT:
+        raise UserError(
+            f"The corpus {path} has the format {manifest.get('format')!r}, not {FORMAT!r}: "
+            "prepare it again with this version."
+        )
+    if damage := find_damage(path, manifest, hashes):
+        raise UserError(
+            f"The corpus {path} is not what its manifest says: {damage}; prepare it again."
+        )
+    return manifest

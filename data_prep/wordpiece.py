@@ -1,0 +1,144 @@
+"""Where a WordPiece tokenizer comes from: trained on text, or taken over from a vocab.txt."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers.trainers import WordPieceTrainer
+
+from data_prep.errors import UserError
+from data_prep.tokenizer import BERT_NAMES, ROLES, special_ids
+
+SPECIAL_TOKENS = tuple(BERT_NAMES[role] for role in ROLES)
+_CONTINUES = "##"
+_MIN_WORD_COUNT = 2
+_CODE_POINTS = 0x110000
+_BLOCK_CHARS = 1 << 20
+
+
+def train_wordpiece(
+    texts: Callable[[], Iterable[str]], *, vocab_size: int, lowercase: bool, alphabet: int
+) -> Tokenizer:
+    """Train BERT's tokenizer; the same texts give the same ids, in any process.
+
+    Args:
+        texts: returns the training texts anew each time; it is called twice, so that they need
+            not fit in memory.
+        vocab_size: ids to reach; a small sample may give fewer.
+        lowercase: whether case and accents are dropped.
+        alphabet: how many characters to keep; rarer ones become [UNK].
+
+    Returns:
+        a tokenizer whose ids 0-4 are [PAD] [UNK] [CLS] [SEP] [MASK].
+
+    Raises:
+        UserError: when the vocabulary cannot hold the alphabet.
+    """
+    blank = bert_tokenizer({token: index for index, token in enumerate(SPECIAL_TOKENS)}, lowercase)
+    characters = _frequent_characters(texts(), blank, alphabet)
+    # The library numbers continuations in the order of a hash table that differs in every
+    # process, and breaks ties between merges by these numbers. Naming them first settles both.
+    continuations = [_CONTINUES + c for c in characters if _continues_words(c, blank)]
+    fixed = len(SPECIAL_TOKENS) + len(continuations) + len(characters)
+    if fixed >= vocab_size:
+        raise UserError(
+            f"tokenizer.vocab_size {vocab_size} is too small for {len(characters)} characters, "
+            f"which alone take {fixed} ids: raise it, or lower tokenizer.alphabet."
+        )
+    trainer = WordPieceTrainer(
+        vocab_size=vocab_size,
+        min_frequency=_MIN_WORD_COUNT,
+        special_tokens=[*SPECIAL_TOKENS, *continuations],
+        initial_alphabet=characters,
+        limit_alphabet=len(characters),
+        continuing_subword_prefix=_CONTINUES,
+        show_progress=False,
+    )
+    blank.train_from_iterator(texts(), trainer)
+    return bert_tokenizer(blank.get_vocab(with_added_tokens=True), lowercase)
+
+
+def read_vocabulary(path: Path, lowercase: bool) -> Tokenizer:
+    """Make BERT's tokenizer from a vocab.txt: one token a line, its line number is its id.
+
+    Raises:
+        UserError: when the file is missing, repeats a token, or lacks a special token.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no vocabulary {path}: correct tokenizer.vocabulary.")
+    tokens = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    vocabulary: dict[str, int] = {}
+    for index, token in enumerate(tokens):
+        if (first := vocabulary.setdefault(token, index)) != index:
+            raise UserError(
+                f"{path} has the token {token!r} on lines {first + 1} and {index + 1}: remove one."
+            )
+    if len(vocabulary) <= len(SPECIAL_TOKENS):
+        raise UserError(
+            f"The vocabulary {path} has {len(vocabulary)} tokens, which leaves none for text "
+            f"beside {', '.join(SPECIAL_TOKENS)}: give a whole vocabulary."
+        )
+    if missing := [token for token in SPECIAL_TOKENS if token not in vocabulary]:
+        raise UserError(f"The vocabulary {path} has no {', '.join(missing)}: add a line for each.")
+    return bert_tokenizer(vocabulary, lowercase)
+
+
+def bert_tokenizer(vocabulary: dict[str, int], lowercase: bool) -> Tokenizer:
+    """Return BERT's pipeline round a vocabulary, equal to that of transformers' BertTokenizer."""
+    model = models.WordPiece(vocabulary, unk_token="[UNK]", continuing_subword_prefix=_CONTINUES)
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=True, strip_accents=None, lowercase=lowercase
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece(prefix=_CONTINUES, cleanup=True)
+    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    ids = special_ids(tokenizer, BERT_NAMES, Path("vocabulary"))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0",
+        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", ids["cls"]), ("[SEP]", ids["sep"])],
+    )
+    return tokenizer
+
+
+def _frequent_characters(texts: Iterable[str], blank: Tokenizer, limit: int) -> list[str]:
+    """Return the most frequent characters after normalisation, in code point order."""
+    counts: dict[str, int] = {}
+    for code_point, count in _count_code_points(texts):
+        # Normalisation works character by character, so one of each is enough.
+        for character in blank.normalizer.normalize_str(chr(code_point)).split():
+            for part in character:
+                counts[part] = counts.get(part, 0) + count
+    ranked = sorted(counts, key=lambda character: (-counts[character], character))
+    return sorted(ranked[:limit])
+
+
+def _count_code_points(texts: Iterable[str]) -> Iterator[tuple[int, int]]:
+    counts = np.zeros(_CODE_POINTS, np.int64)
+    for block in _joined(texts):
+        code_points = np.frombuffer(block.encode("utf-32-le"), np.uint32)
+        seen, times = np.unique(code_points, return_counts=True)
+        counts[seen] += times
+    for code_point in np.flatnonzero(counts):
+        yield int(code_point), int(counts[code_point])
+
+
+def _joined(texts: Iterable[str]) -> Iterator[str]:
+    """Yield the texts in long blocks: numpy is slow on many short arrays."""
+    block: list[str] = []
+    chars = 0
+    for text in texts:
+        block.append(text)
+        chars += len(text)
+        if chars >= _BLOCK_CHARS:
+            yield "".join(block)
+            block, chars = [], 0
+    yield "".join(block)
+
+
+def _continues_words(character: str, blank: Tokenizer) -> bool:
+    """Tell whether a character can stand inside a word; punctuation and ideographs cannot."""
+    normalized = blank.normalizer.normalize_str(f"a{character}a")
+    return len(blank.pre_tokenizer.pre_tokenize_str(normalized)) == 1

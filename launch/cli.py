@@ -1,0 +1,35 @@
+"""What every entry point shares: one place where an exception becomes a sentence and a code."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from data_prep.errors import UserError
+
+REFUSED = 2
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run an entry point; a `UserError` prints its sentence alone and exits with code 2."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(REFUSED) from None
+
+
+def recipe_parser(description: str | None, epilog: str) -> argparse.ArgumentParser:
+    """Return a parser that knows `--config RECIPE` and `key.path=value` overrides."""
+    parser = argparse.ArgumentParser(
+        description=(description or "").strip().splitlines()[0],
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", type=Path, required=True, metavar="RECIPE", help="a YAML recipe")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key.path=value", help="replaces one key of the recipe"
+    )
+    # The DeepSpeed launcher appends this to every script it starts; ranks come from RANK instead.
+    parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+    return parser

@@ -1,0 +1,55 @@
+"""Distil a student from a teacher, on the same general corpus, under DeepSpeed.
+
+    deepspeed launch/distill_student.py --config launch/recipes/student_6x768.yaml \
+        teacher.path=runs/teacher [key.path=value ...]
+
+It makes the folder `run.path`, like launch/train_teacher.py, and continues it the same way.
+"""
+
+from typing import Any
+
+try:
+    from data_prep.recipe import load_recipe
+except ImportError as error:
+    raise SystemExit(f"{error}: install Stillhouse with `pip install -e .` first.") from error
+
+from launch.cli import recipe_parser, run_command
+from pretrain.cluster import Cluster
+from pretrain.config import StudentRecipe
+from pretrain.inputs import Inputs
+from pretrain.model import Bert
+from pretrain.run import execute
+from pretrain.students import choose_layers, make_student
+from pretrain.tasks import DistillationTask, Task
+from pretrain.teacher import Teacher, load_teacher
+
+_EXAMPLE = (
+    "example: deepspeed launch/distill_student.py "
+    "--config launch/recipes/student_6x768.yaml teacher.path=runs/teacher"
+)
+
+
+def main() -> None:
+    """Read the recipe and distil."""
+    arguments = recipe_parser(__doc__, _EXAMPLE).parse_args()
+    recipe = load_recipe(StudentRecipe, arguments.config, arguments.overrides)
+
+    def prepare(inputs: Inputs, cluster: Cluster) -> tuple[Bert, Task, dict[str, Any]]:
+        trained = load_teacher(recipe.teacher.path, inputs.tokenizer.fingerprint)
+        layers = choose_layers(recipe.student.layers, trained.model.shape.layers)
+        student = make_student(trained.model, layers, recipe.student.init, recipe.train.seed)
+        teacher = Teacher(trained.model, cluster.device, recipe.train.precision)
+        facts = {
+            "kind": "student",
+            "teacher_path": str(recipe.teacher.path),
+            "teacher_layers": layers,
+            "teacher_parameters": trained.model.count_parameters(),
+            "teacher_validation": trained.facts.get("validation", {}),
+        }
+        return student, DistillationTask(teacher, recipe.loss), facts
+
+    execute(recipe, prepare)
+
+
+if __name__ == "__main__":
+    run_command(main)

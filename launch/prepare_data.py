@@ -1,0 +1,82 @@
+"""Turn raw text into a tokenizer and a corpus of token shards.
+
+    python launch/prepare_data.py --config launch/recipes/corpus_en.yaml [key.path=value ...]
+
+makes `tokenizer.path` unless it exists, then `corpus.path`, which appears only when it is complete.
+With --verify or --show it makes nothing and looks at the corpus that is there.
+"""
+
+import argparse
+import sys
+
+try:
+    from data_prep.build import build_corpus
+    from data_prep.inspection import readable_documents, verify_corpus
+    from data_prep.options import CorpusRecipe
+    from data_prep.recipe import load_recipe
+    from launch.cli import recipe_parser, run_command
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] not in ("data_prep", "launch"):
+        raise
+    print("error: Stillhouse is not installed here: run `pip install -e .` first.", file=sys.stderr)
+    sys.exit(2)
+
+_EPILOG = """\
+keys met most, with their defaults:
+  input.path            a file or a folder; `sample` is the corpus that ships with Stillhouse
+  input.kind            auto | text | jsonl | wikiextractor                       (auto)
+  input.documents       blank_line | file: what ends a document of plain text     (blank_line)
+  input.language        en | zh: how sentences end; zh serves Japanese too        (en)
+  tokenizer.path        used if it exists, made if not
+  tokenizer.vocab_size  ids of a new WordPiece vocabulary                         (16384)
+  tokenizer.vocabulary  a vocab.txt, or with kind=existing a tokenizer folder, to take over
+  corpus.path           the folder to make
+  corpus.validation_share  share of documents held out                            (0.01)
+  workers               processes; the result is the same for any number          (every core)
+
+data_prep/options.py describes every key.
+"""
+
+
+def main() -> None:
+    """Build, verify or show a corpus, as the command line says."""
+    arguments = _parse()
+    overrides = list(arguments.overrides)
+    if arguments.errors:
+        overrides.append(f"input.errors={arguments.errors}")
+    recipe = load_recipe(CorpusRecipe, arguments.config, overrides)
+    if arguments.verify:
+        _print_verified(recipe)
+    if arguments.show:
+        for text in readable_documents(recipe.corpus.path, recipe.tokenizer.path, arguments.show):
+            print(text, end="\n\n")
+    if not arguments.verify and not arguments.show:
+        build_corpus(recipe)
+
+
+def _parse() -> argparse.Namespace:
+    parser = recipe_parser(__doc__, _EPILOG)
+    parser.add_argument(
+        "--verify", action="store_true", help="check every hash, offset and id of the corpus"
+    )
+    parser.add_argument(
+        "--show", type=int, default=0, metavar="N", help="print the first N documents as text"
+    )
+    parser.add_argument(
+        "--errors", choices=["strict", "replace"], help="what to do with bytes that are not UTF-8"
+    )
+    return parser.parse_args()
+
+
+def _print_verified(recipe: CorpusRecipe) -> None:
+    manifest = verify_corpus(recipe.corpus.path)
+    for name, split in manifest["splits"].items():
+        print(
+            f"{name:10}  {split['documents']:>12,} documents  {split['sentences']:>12,} sentences  "
+            f"{split['tokens']:>14,} tokens"
+        )
+    print(f"{recipe.corpus.path} is whole: {len(manifest['files'])} files match their sha256.")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,51 @@
+"""Pre-train a BERT teacher: masked words and next sentences, under DeepSpeed.
+
+    deepspeed launch/train_teacher.py --config launch/recipes/teacher_base.yaml [key.path=value ...]
+
+It makes the folder `run.path`: config.yaml, status.json, metrics.jsonl, tensorboard/ and
+checkpoints/. The same command again continues an interrupted run, bit for bit.
+"""
+
+from typing import Any
+
+try:
+    from data_prep.recipe import load_recipe
+except ImportError as error:
+    raise SystemExit(f"{error}: install Stillhouse with `pip install -e .` first.") from error
+
+from launch.cli import recipe_parser, run_command
+from pretrain.cluster import Cluster
+from pretrain.config import TeacherRecipe
+from pretrain.inputs import Inputs
+from pretrain.model import Bert, BertShape, initialise
+from pretrain.run import execute
+from pretrain.tasks import PretrainingTask, Task
+
+_EXAMPLE = "example: deepspeed launch/train_teacher.py --config launch/recipes/teacher_base.yaml"
+
+
+def main() -> None:
+    """Read the recipe and train."""
+    arguments = recipe_parser(__doc__, _EXAMPLE).parse_args()
+    recipe = load_recipe(TeacherRecipe, arguments.config, arguments.overrides)
+
+    def prepare(inputs: Inputs, cluster: Cluster) -> tuple[Bert, Task, dict[str, Any]]:
+        model = Bert(teacher_shape(recipe, inputs))
+        initialise(model, recipe.train.seed)
+        return model, PretrainingTask(), {"kind": "teacher"}
+
+    execute(recipe, prepare)
+
+
+def teacher_shape(recipe: TeacherRecipe, inputs: Inputs) -> BertShape:
+    """Return the shape that the recipe and the tokenizer give together."""
+    return BertShape(
+        **recipe.model.model_dump(),
+        vocab_size=inputs.tokenizer.vocab_size,
+        pad_id=inputs.tokenizer.pad_id,
+        next_sentence=True,
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)

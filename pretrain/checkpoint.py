@@ -1,0 +1,184 @@
+"""Checkpoints: committed whole, or not there at all.
+
+A checkpoint is written under a temporary name, described by a manifest and only then renamed, so
+that a run killed at any moment leaves the previous one untouched:
+
+    checkpoints/step_00001000/    DeepSpeed's files, one or more a rank
+                                  model.safetensors     all weights in fp32, for anybody
+                                  manifest.json         written last: files, sizes, sha256, facts
+
+DeepSpeed's own files are pickles; they are only ever read when the manifest verifies.
+"""
+
+import errno
+import json
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import save_file
+
+from data_prep.errors import UserError
+from data_prep.manifest import MANIFEST, find_damage, write_manifest
+from pretrain.cluster import Cluster
+
+if TYPE_CHECKING:  # DeepSpeed takes ten seconds to import; reading a checkpoint needs none of it
+    from pretrain.engine import Engine
+
+_WRITING = ".writing"
+_UNIVERSAL = ".universal"
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """How far a run has come; this and the weights are all that a resume needs."""
+
+    step: int = 0  # optimizer steps done
+    samples_seen: int = 0  # sentence pairs
+    tokens_seen: int = 0  # real tokens, padding not counted
+
+
+@dataclass(frozen=True)
+class FoundCheckpoint:
+    """A committed checkpoint whose files are what its manifest says."""
+
+    path: Path
+    facts: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done when it was written."""
+        return int(self.facts["step"])
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks that wrote it."""
+        return int(self.facts["world_size"])
+
+
+def save_checkpoint(
+    folder: Path,
+    engine: "Engine",
+    progress: Progress,
+    facts: dict[str, Any],
+    cluster: Cluster,
+    keep: int,
+) -> Path:
+    """Write and commit a checkpoint, then remove all but the newest `keep` (all ranks).
+
+    Raises:
+        UserError: when the disk is full; the previous checkpoints are untouched.
+    """
+    final = folder / f"step_{progress.step:08d}"
+    writing = folder / (final.name + _WRITING)
+    if cluster.is_main:
+        shutil.rmtree(writing, ignore_errors=True)
+    # Without this wait a fast rank's file could be removed with the leftovers of a killed save.
+    cluster.barrier()
+    try:
+        engine.save(folder, writing.name, asdict(progress))
+        weights = engine.full_weights()
+        if cluster.is_main:
+            save_file(weights, writing / "model.safetensors")
+    except (OSError, RuntimeError) as error:
+        raise _explain_write_failure(writing, error) from error
+    # The manifest must not be written while another rank's files are still growing.
+    cluster.barrier()
+    if cluster.is_main:
+        names = [str(p.relative_to(writing)) for p in writing.rglob("*") if p.is_file()]
+        all_facts = {**facts, **asdict(progress), "world_size": cluster.world_size}
+        write_manifest(writing, all_facts, names)
+        shutil.rmtree(final, ignore_errors=True)
+        writing.rename(final)
+        _remove_old(folder, keep)
+    # No rank may go on, and perhaps end the job, before the checkpoint is committed.
+    cluster.barrier()
+    return final
+
+
+def load_checkpoint(engine: "Engine", found: FoundCheckpoint) -> Progress:
+    """Load weights, optimizer and progress into an engine (all ranks)."""
+    state = engine.load(found.path.parent, found.path.name)
+    return Progress(**{name: state[name] for name in asdict(Progress())})
+
+
+def find_newest(folder: Path) -> FoundCheckpoint | None:
+    """Return the newest checkpoint whose every byte verifies, or None when there is none at all.
+
+    A damaged one is passed over with a warning on stderr.
+
+    Raises:
+        UserError: when checkpoints exist and all are damaged; a run is never silently restarted.
+    """
+    committed = [path for path in sorted(folder.glob("step_*"), reverse=True) if _is_final(path)]
+    for path in committed:
+        damage, facts = _inspect(path)
+        if damage is None:
+            return FoundCheckpoint(path, facts)
+        print(f"warning: checkpoint {path} is damaged ({damage}); trying the one before it.",
+              file=sys.stderr)  # fmt: skip
+    if committed:
+        raise UserError(
+            f"All {len(committed)} checkpoints in {folder} are damaged: restore one from a backup, "
+            "or remove the run folder to start again."
+        )
+    return None
+
+
+def adapt_to_ranks(found: FoundCheckpoint, cluster: Cluster) -> FoundCheckpoint:
+    """Return a checkpoint that this number of ranks can load, converting it if need be (all ranks)."""
+    if found.world_size == cluster.world_size:
+        return found
+    target = found.path.with_name(found.path.name + _UNIVERSAL)
+    if cluster.is_main:
+        from pretrain.engine import convert_for_other_ranks
+
+        print(f"Converting {found.path} from {found.world_size} to {cluster.world_size} ranks.")
+        shutil.rmtree(target, ignore_errors=True)
+        convert_for_other_ranks(found.path, target)
+    # The others must not look for files that rank 0 is still converting.
+    cluster.barrier()
+    return FoundCheckpoint(target, found.facts)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed saves and past conversions left behind (rank 0)."""
+    for ending in (_WRITING, _UNIVERSAL):
+        for path in folder.glob(f"step_*{ending}"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_final(path: Path) -> bool:
+    return path.is_dir() and path.name.removeprefix("step_").isdigit()
+
+
+def _inspect(path: Path) -> tuple[str | None, dict[str, Any]]:
+    """Return (damage or None, facts) of one checkpoint."""
+    try:
+        facts = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        return find_damage(path, facts, hashes=True), facts
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"its manifest cannot be read: {error!r}", {}
+
+
+def _remove_old(folder: Path, keep: int) -> None:
+    committed = [path for path in sorted(folder.glob("step_*")) if _is_final(path)]
+    for path in committed[:-keep]:
+        # Without its manifest it is no checkpoint any more, however far the removal gets.
+        (path / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _explain_write_failure(writing: Path, error: OSError | RuntimeError) -> Exception:
+    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    # torch's archive writer reports a full disk as a RuntimeError of its own.
+    full = full or "file write failed" in str(error) or "No space left" in str(error)
+    if not full:
+        return error
+    shutil.rmtree(writing, ignore_errors=True)
+    return UserError(
+        f"The disk of {writing.parent} is full, so no checkpoint was written: free space there and "
+        "start the same command again; earlier checkpoints are untouched."
+    )

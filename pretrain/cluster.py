@@ -1,0 +1,119 @@
+"""The processes of a run: who am I, how many are we, and the few things we agree on.
+
+This is the only file that reads launcher variables, those of SLURM included. Ranks come from the
+DeepSpeed launcher (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_*), from `srun` with one task per GPU
+(SLURM_*), or from nobody, which is a run of one process.
+"""
+
+import os
+import subprocess
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from data_prep.errors import UserError
+
+_RENDEZVOUS = timedelta(minutes=5)
+
+
+class Cluster:
+    """The process group of a run, with one device per rank.
+
+    Tensors on the CPU travel over gloo and tensors on the GPU over NCCL, so that small facts
+    (counts, stop flags) are agreed upon without waiting for the device.
+    """
+
+    def __init__(self, rank: int, local_rank: int, world_size: int) -> None:
+        self.rank = rank
+        self.local_rank = local_rank
+        self.world_size = world_size
+        on_gpu = torch.cuda.is_available()
+        self.device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
+
+    @classmethod
+    def join(cls, expected_world_size: int | None = None) -> "Cluster":
+        """Meet the other ranks (all ranks call this once) and return the group.
+
+        Raises:
+            UserError: when the launcher started another number of ranks than expected.
+        """
+        _translate_slurm()
+        for name, alone in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1")):
+            os.environ.setdefault(name, alone)
+        world_size = int(os.environ["WORLD_SIZE"])
+        if expected_world_size not in (None, world_size):
+            raise UserError(
+                f"run.world_size expects {expected_world_size} rank(s), but the launcher started "
+                f"{world_size}: change the launch command or run.world_size."
+            )
+        cluster = cls(int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"]), world_size)
+        cluster._meet()
+        return cluster
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which writes what is written once."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait for every rank. The caller says which race this settles."""
+        # An all-reduce on the CPU: `dist.barrier` would pick the GPU and synchronise it.
+        dist.all_reduce(torch.zeros(1))
+
+    def sum(self, numbers: list[int]) -> list[int]:
+        """Return the element-wise sum over all ranks, exact up to 2^63."""
+        tensor = torch.tensor(numbers, dtype=torch.int64)
+        dist.all_reduce(tensor)
+        return [int(number) for number in tensor]
+
+    def sum_tensor(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sum a tensor over all ranks in place, on its own device."""
+        dist.all_reduce(tensor)
+        return tensor
+
+    def from_main(self, value: Any) -> Any:
+        """Return what rank 0 passed, on every rank."""
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+        return box[0]
+
+    def leave(self) -> None:
+        """End the group; all ranks call this last."""
+        dist.destroy_process_group()
+
+    def _meet(self) -> None:
+        if dist.is_initialized():
+            return
+        backend = "gloo"
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+            backend = "cpu:gloo,cuda:nccl"
+        if self.world_size == 1 and "MASTER_ADDR" not in os.environ:
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        else:
+            dist.init_process_group(backend, timeout=_RENDEZVOUS)
+
+
+def restart_count() -> int:
+    """Return how often SLURM has requeued this job (0 elsewhere)."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+
+
+def _translate_slurm() -> None:
+    """Give `srun` tasks the variables that torch expects; the launcher's own come first."""
+    if "RANK" in os.environ or "SLURM_PROCID" not in os.environ:
+        return
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) == 1:
+        return
+    nodes = os.environ["SLURM_STEP_NODELIST"]
+    names = subprocess.run(
+        ["scontrol", "show", "hostnames", nodes], check=True, capture_output=True, text=True
+    )
+    os.environ.setdefault("MASTER_ADDR", names.stdout.split()[0])
+    # Jobs that share a node must not share a port: derive it from the job's number.
+    os.environ.setdefault("MASTER_PORT", str(20000 + int(os.environ["SLURM_JOB_ID"]) % 20000))
+    os.environ["RANK"] = os.environ["SLURM_PROCID"]
+    os.environ["LOCAL_RANK"] = os.environ["SLURM_LOCALID"]
+    os.environ["WORLD_SIZE"] = os.environ["SLURM_STEP_NUM_TASKS"]

@@ -1,0 +1,200 @@
+"""The recipes of training runs: every key, its meaning, its unit and why its default.
+
+A teacher recipe and a student recipe share most groups; each adds its own. Keys that decide what
+the run computes make up its identity: a run folder that was started with other values is refused.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from data_prep.recipe import Options
+
+
+class RunOptions(Options):
+    path: Path = Field(description="folder of this run: status, metrics, checkpoints")
+    world_size: int | None = Field(
+        None, ge=1, description="ranks that must be present; null accepts any number"
+    )
+
+
+class CorpusOptions(Options):
+    path: Path = Field(description="folder that launch/prepare_data.py made")
+    verify: Literal["contents", "sizes"] = Field(
+        "contents",
+        description="compare every byte with the manifest at start (about 1 s a GB), or sizes only",
+    )
+
+
+class TokenizerOptions(Options):
+    path: Path = Field(description="tokenizer folder; it must be the one the corpus was made with")
+
+
+class ModelOptions(Options):
+    """The shape of a BERT; defaults are those of BERT-base (arXiv 1810.04805)."""
+
+    layers: int = Field(12, ge=1)
+    width: int = Field(768, ge=8, description="hidden size")
+    heads: int = Field(12, ge=1, description="attention heads; must divide the width")
+    feed_forward: int = Field(3072, ge=8, description="width inside the feed-forward block")
+    positions: int = Field(512, ge=16, description="longest input the model will ever see, tokens")
+    dropout: float = Field(0.1, ge=0, lt=1, description="on embeddings and block outputs")
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> "ModelOptions":
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not divisible by {self.heads} heads")
+        return self
+
+
+class TrainOptions(Options):
+    steps: int = Field(ge=1, description="optimizer steps of the whole run")
+    seed: int = Field(0, ge=0, description="keys order, pairs, masks, initial weights and dropout")
+    batch_rows: int = Field(ge=1, description="rows of one optimizer step, over all ranks")
+    row_tokens: int = Field(128, ge=16, description="length of a packed row, tokens")
+    micro_rows: int = Field(ge=1, description="rows one rank computes at a time")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="of the forward and backward pass; master weights are always fp32"
+    )
+    max_minutes: float | None = Field(
+        None, gt=0, description="stop with a checkpoint after this long; null never stops early"
+    )
+
+
+class MaskOptions(Options):
+    rate: float = Field(0.15, gt=0, lt=1, description="share of ordinary tokens to predict")
+    as_mask: float = Field(0.8, ge=0, le=1, description="share of those shown as [MASK]")
+    as_random: float = Field(0.1, ge=0, le=1, description="share shown as a random word")
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> "MaskOptions":
+        if self.as_mask + self.as_random > 1:
+            raise ValueError(
+                f"as_mask {self.as_mask} and as_random {self.as_random} add up to more than 1"
+            )
+        return self
+
+
+class OptimOptions(Options):
+    """AdamW as BERT uses it: no decay on biases and LayerNorm."""
+
+    lr: float = Field(1e-4, gt=0, description="peak learning rate")
+    warmup_steps: int = Field(0, ge=0, description="steps of linear rise from 0 to the peak")
+    weight_decay: float = Field(0.01, ge=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    epsilon: float = Field(1e-6, gt=0)
+    clip_norm: float = Field(1.0, gt=0, description="largest global gradient norm")
+
+
+class ValidationOptions(Options):
+    every_steps: int = Field(500, ge=1, description="steps between evaluations")
+    rows: int = Field(512, ge=1, description="fixed rows of the validation split, fixed masks")
+
+
+class CheckpointOptions(Options):
+    every_steps: int = Field(1000, ge=1, description="steps between checkpoints")
+    keep: int = Field(2, ge=1, description="newest checkpoints to keep")
+
+
+class LogOptions(Options):
+    every_steps: int = Field(50, ge=1, description="steps between lines, scalars and metrics")
+
+
+class DeepSpeedOptions(Options):
+    config: Path = Field(
+        Path("ds_configs/zero1_fp32.json"), description="ZeRO stage, offload and communication"
+    )
+
+
+class RunRecipe(Options):
+    """What teacher and student runs have in common."""
+
+    run: RunOptions
+    corpus: CorpusOptions
+    tokenizer: TokenizerOptions
+    train: TrainOptions
+    mask: MaskOptions = MaskOptions()
+    optim: OptimOptions = OptimOptions()
+    validation: ValidationOptions = ValidationOptions()
+    checkpoint: CheckpointOptions = CheckpointOptions()
+    log: LogOptions = LogOptions()
+    deepspeed: DeepSpeedOptions = DeepSpeedOptions()
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> "RunRecipe":
+        if self.optim.warmup_steps >= self.train.steps:
+            raise ValueError(
+                f"optim.warmup_steps {self.optim.warmup_steps} must be below "
+                f"train.steps {self.train.steps}"
+            )
+        return self
+
+
+class TeacherRecipe(RunRecipe):
+    """`launch/train_teacher.py`: BERT with masked words and next sentences."""
+
+    model: ModelOptions = ModelOptions()
+
+    @model_validator(mode="after")
+    def _rows_fit_positions(self) -> "TeacherRecipe":
+        if self.train.row_tokens > self.model.positions:
+            raise ValueError(
+                f"train.row_tokens {self.train.row_tokens} exceeds model.positions "
+                f"{self.model.positions}"
+            )
+        return self
+
+
+class TeacherOptions(Options):
+    path: Path = Field(description="the teacher's run folder, or its published export")
+
+
+class StudentOptions(Options):
+    layers: list[int] | Literal["alternate"] = Field(
+        "alternate",
+        description="teacher layers to copy, counted from 0; `alternate` takes every other one",
+    )
+    init: Literal["teacher", "random"] = Field(
+        "teacher", description="copy the chosen teacher layers, or start from random weights"
+    )
+
+
+class LossOptions(Options):
+    """Weights and temperature of the DistilBERT loss (arXiv 1910.01108; defaults from its code)."""
+
+    soft: float = Field(5.0, ge=0, description="weight of the soft targets, T squared included")
+    hard: float = Field(2.0, ge=0, description="weight of the masked words themselves")
+    cosine: float = Field(1.0, ge=0, description="weight of 1 - cos of the last hidden states")
+    temperature: float = Field(2.0, gt=0)
+
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> "LossOptions":
+        if not self.soft + self.hard + self.cosine:
+            raise ValueError("all loss weights are 0, so there is nothing to learn")
+        return self
+
+
+class StudentRecipe(RunRecipe):
+    """`launch/distill_student.py`: a shallower BERT that follows a teacher."""
+
+    teacher: TeacherOptions
+    student: StudentOptions = StudentOptions()
+    loss: LossOptions = LossOptions()
+
+
+# Groups and keys that may differ when a run is continued: they change how fast, how often
+# and where, not what is computed.
+_FREE_GROUPS = ("log", "checkpoint", "validation", "deepspeed")
+_FREE_KEYS = ("run.path", "run.world_size", "corpus.path", "corpus.verify", "tokenizer.path",
+              "teacher.path", "train.micro_rows", "train.max_minutes")  # fmt: skip
+
+
+def identity_of(recipe: RunRecipe) -> dict[str, Any]:
+    """Return the dotted keys and values that decide what a run computes."""
+    flat: dict[str, Any] = {}
+    for group, keys in recipe.model_dump(mode="json").items():
+        if group not in _FREE_GROUPS:
+            flat.update({f"{group}.{key}": value for key, value in keys.items()})
+    return {key: value for key, value in flat.items() if key not in _FREE_KEYS}

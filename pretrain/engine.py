@@ -1,0 +1,208 @@
+"""DeepSpeed, behind a thin adapter. This is the only file that imports it.
+
+The recipe owns batch, precision, clipping and the optimizer's numbers; a DeepSpeed JSON owns ZeRO
+stage, offload and communication, and says "auto" for the rest. Here the two are joined, and a
+number that both state differently is an error.
+"""
+
+import copy
+import json
+import logging
+import os
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+# DeepSpeed greets at INFO on every rank; its warnings still come through.
+os.environ.setdefault("DS_LOG_LEVEL", "warning")
+warnings.filterwarnings("ignore", message=".*pkg_resources.*")
+
+import deepspeed  # noqa: E402
+import torch  # noqa: E402
+from deepspeed.checkpoint import ds_to_universal  # noqa: E402
+from deepspeed.utils import safe_get_full_fp32_param  # noqa: E402
+
+from data_prep.errors import UserError  # noqa: E402
+from data_prep.recipe import find_shipped  # noqa: E402
+from pretrain.batches import Batch  # noqa: E402
+from pretrain.config import RunRecipe  # noqa: E402
+from pretrain.model import Bert, Outputs  # noqa: E402
+
+logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+
+# Without this entry in the saved state, DeepSpeed cannot convert a checkpoint for another number
+# of ranks (deepspeed/checkpoint/ds_to_universal.py).
+_UNIVERSAL_INFO = {"universal_checkpoint_info": {"universal_checkpoint_version": 0.2}}
+
+
+def read_deepspeed_config(recipe: RunRecipe, world_size: int, on_gpu: bool) -> dict[str, Any]:
+    """Return the DeepSpeed configuration of a run with every "auto" filled in.
+
+    Raises:
+        UserError: when the JSON and the recipe disagree (the message names both places), or the
+            precision is not possible on this device.
+    """
+    path = find_shipped(recipe.deepspeed.config, "ds_configs")
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}.") from error
+    train = recipe.train
+    owned = {
+        "train_batch_size": ("train.batch_rows", train.batch_rows),
+        "train_micro_batch_size_per_gpu": ("train.micro_rows", train.micro_rows),
+        "gradient_accumulation_steps": (
+            "train.batch_rows / train.micro_rows / ranks",
+            train.batch_rows // (train.micro_rows * world_size),
+        ),
+        "gradient_clipping": ("optim.clip_norm", recipe.optim.clip_norm),
+    }
+    for key, (name, value) in owned.items():
+        stated = config.get(key, "auto")
+        if stated not in ("auto", value):
+            raise UserError(
+                f"{path} says {key} {stated}, but the recipe's {name} is {value}: "
+                f'write "auto" in the JSON; the recipe owns this number.'
+            )
+        config[key] = value
+    for section in ("optimizer", "scheduler"):
+        if section in config:
+            raise UserError(f"{path} has a section {section!r}, but the recipe owns it: remove it.")
+    _check_precision(config, path, train.precision, on_gpu)
+    return config
+
+
+def _check_precision(config: dict[str, Any], path: Path, precision: str, on_gpu: bool) -> None:
+    stated = next((p for p in ("bf16", "fp16") if config.get(p, {}).get("enabled")), "fp32")
+    if stated != precision:
+        raise UserError(
+            f"{path} computes in {stated}, but the recipe's train.precision is {precision}: "
+            f"use the {precision} file of the same ZeRO stage, or change train.precision."
+        )
+    if precision == "fp16" and not on_gpu:
+        raise UserError(
+            "train.precision fp16 needs a GPU, and this machine has none: use fp32 or bf16."
+        )
+
+
+class Engine:
+    """A model being trained: forward, backward, step, and its checkpoints.
+
+    All ranks call every method in the same order.
+    """
+
+    def __init__(
+        self, model: Bert, recipe: RunRecipe, config: dict[str, Any], universal: bool = False
+    ) -> None:
+        config = copy.deepcopy(config)
+        if universal:
+            config["checkpoint"] = {"load_universal": True}
+        self._world_size = torch.distributed.get_world_size()
+        self._engine, self._optimizer, _, _ = deepspeed.initialize(
+            model=model, optimizer=_make_optimizer(model, recipe), config=config
+        )
+
+    def __call__(self, batch: Batch) -> Outputs:
+        """Compute the model's outputs for one micro-batch."""
+        outputs: Outputs = self._engine(batch)
+        return outputs
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradient of this rank's share of the global loss.
+
+        DeepSpeed averages gradients over ranks. The loss is already divided by global counts,
+        so it is multiplied by the number of ranks to turn that average into the sum we mean.
+        """
+        self._engine.backward(loss * self._world_size, scale_wrt_gas=False)
+
+    def step(self, learning_rate: float) -> None:
+        """Update the weights if this micro-batch was the last of its optimizer step."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._engine.step()
+
+    def train(self, mode: bool = True) -> None:
+        """Switch dropout on, or off for evaluation."""
+        self._engine.train(mode)
+
+    @property
+    def grad_norm(self) -> float:
+        """Global gradient norm of the last optimizer step, before clipping."""
+        return float(self._engine.get_global_grad_norm() or 0.0)
+
+    @property
+    def loss_scale(self) -> float:
+        """Current loss scale; 1 unless the run computes in fp16."""
+        return float(getattr(self._optimizer, "loss_scale", 1.0) or 1.0)
+
+    @property
+    def skipped_steps(self) -> int:
+        """Optimizer steps that fp16 overflow has skipped."""
+        return int(self._engine.skipped_steps)
+
+    def full_weights(self) -> dict[str, torch.Tensor]:
+        """Return all parameters in fp32 on the CPU, gathered from the ranks that hold parts.
+
+        Collective under ZeRO. Rank 0 gets the weights, the others an empty dictionary.
+        """
+        weights = {}
+        for name, parameter in self._engine.module.named_parameters():
+            full = safe_get_full_fp32_param(parameter)
+            if full is None:  # neither partitioned nor a copy of fp32 master weights
+                full = parameter.detach()
+            if torch.distributed.get_rank() == 0:
+                weights[name] = full.reshape(parameter_shape(parameter)).float().cpu().clone()
+        return weights
+
+    def save(self, folder: Path, tag: str, state: dict[str, Any]) -> None:
+        """Write the state of model and optimizer to `folder/tag`, without naming it latest."""
+        self._engine.save_checkpoint(
+            str(folder), tag=tag, client_state={**state, **_UNIVERSAL_INFO}, save_latest=False
+        )
+
+    def load(self, folder: Path, tag: str) -> dict[str, Any]:
+        """Load what `save` wrote and return its state. It is unpickled: verify it first."""
+        _, state = self._engine.load_checkpoint(
+            str(folder), tag=tag, load_lr_scheduler_states=False
+        )
+        return dict(state)
+
+
+def parameter_shape(parameter: torch.Tensor) -> torch.Size:
+    """Return the whole shape of a parameter, also where ZeRO-3 has emptied it."""
+    shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
+    return shape
+
+
+def convert_for_other_ranks(source: Path, target: Path) -> None:
+    """Convert a checkpoint to DeepSpeed's universal form, which any number of ranks can load."""
+    ds_to_universal.main(
+        SimpleNamespace(
+            input_folder=str(source),
+            output_folder=str(target),
+            num_extract_workers=1,
+            num_merge_workers=1,
+            keep_temp_folder=False,
+            strict=True,
+            inject_missing_state=False,
+        )
+    )
+
+
+def _make_optimizer(model: Bert, recipe: RunRecipe) -> torch.optim.AdamW:
+    """Return AdamW; biases and LayerNorm do not decay (arXiv 1810.04805, appendix A.2)."""
+    decayed, plain = [], []
+    for name, parameter in model.named_parameters():
+        undecayed = name.endswith("bias") or "LayerNorm" in name
+        (plain if undecayed else decayed).append(parameter)
+    optim = recipe.optim
+    return torch.optim.AdamW(
+        [
+            {"params": decayed, "weight_decay": optim.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ],
+        lr=optim.lr,
+        betas=(optim.beta1, optim.beta2),
+        eps=optim.epsilon,
+    )

@@ -1,0 +1,155 @@
+"""The training loop. It reads from top to bottom in the order things happen.
+
+Teacher and student share it; what differs is the task, which turns a batch into loss terms.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from data_prep.errors import UserError
+from data_prep.keyed import key_of
+from pretrain.batches import Batch, BatchSource
+from pretrain.checkpoint import Progress, save_checkpoint
+from pretrain.cluster import Cluster
+from pretrain.config import RunRecipe
+from pretrain.engine import Engine
+from pretrain.interrupt import StopWatch, reason_of
+from pretrain.metrics import RunLog
+from pretrain.objectives.term import normalised_loss
+from pretrain.run_directory import RunDirectory
+from pretrain.schedule import linear_schedule
+from pretrain.tasks import Task
+from pretrain.validation import ValidationSet
+from pretrain.window import Window
+
+COUNTS = ("masked", "samples", "tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Everything a run needs, made ready by `run.py`."""
+
+    recipe: RunRecipe
+    run: RunDirectory
+    cluster: Cluster
+    engine: Engine
+    task: Task
+    source: BatchSource
+    validation: ValidationSet
+    facts: dict[str, Any]  # for the manifest of every checkpoint
+    log: RunLog | None  # rank 0 only
+
+
+def train(t: Training, progress: Progress) -> str | None:
+    """Train from `progress` to the last step (all ranks).
+
+    Returns:
+        why the run stopped early, or None when it reached its last step. In both cases the
+        last thing it did was to commit a checkpoint.
+    """
+    recipe, cluster, options = t.recipe, t.cluster, t.recipe.train
+    stop_watch = StopWatch(t.run.path, options.max_minutes)
+    window = Window(cluster, options.row_tokens)
+    scores: dict[str, float] = {}
+    if progress.step == 0:
+        scores = _validate(t, progress, window)
+
+    while progress.step < options.steps:
+        # The rows of this step that are ours, as micro-batches.
+        waiting = time.perf_counter()
+        micro_batches = t.source.step(
+            progress.step, options.batch_rows, cluster.rank, cluster.world_size, options.micro_rows
+        )
+        waited_s = time.perf_counter() - waiting
+
+        # One collective a step: what losses are divided by, and whether any rank must stop.
+        counts, stop_reason = _agree(micro_batches, stop_watch, cluster)
+
+        # Gradients add up over the micro-batches; the last one updates the weights.
+        learning_rate = linear_schedule(
+            progress.step,
+            peak=recipe.optim.lr,
+            warmup_steps=recipe.optim.warmup_steps,
+            steps=options.steps,
+        )
+        for index, batch in enumerate(micro_batches):
+            _seed_dropout(options.seed, progress.step, index, cluster.rank)
+            batch = batch.to(cluster.device)
+            terms = t.task.terms(t.engine(batch), batch)
+            t.engine.backward(normalised_loss(terms, counts))
+            t.engine.step(learning_rate)
+            window.add_terms(terms, counts)
+
+        progress.step += 1
+        progress.samples_seen += counts["samples"]
+        progress.tokens_seen += counts["tokens"]
+        window.add_step(counts["tokens"], options.batch_rows, waited_s)
+
+        last = progress.step == options.steps or stop_reason is not None
+        if progress.step % recipe.log.every_steps == 0 or last:
+            _log(t, progress, window, learning_rate)
+        if progress.step % recipe.validation.every_steps == 0 or progress.step == options.steps:
+            scores = _validate(t, progress, window)
+        if progress.step % recipe.checkpoint.every_steps == 0 or last:
+            _save(t, progress, window, scores)
+        if stop_reason is not None and progress.step < options.steps:
+            return stop_reason
+    return None
+
+
+def _agree(
+    micro_batches: list[Batch], stop_watch: StopWatch, cluster: Cluster
+) -> tuple[dict[str, int], str | None]:
+    """Return the global counts of the step, and why to stop after it, the same on all ranks."""
+    own = [batch.counts for batch in micro_batches]
+    sums = cluster.sum([sum(c[name] for c in own) for name in COUNTS] + stop_watch.flags())
+    return dict(zip(COUNTS, sums, strict=False)), reason_of(sums[len(COUNTS) :])
+
+
+def _seed_dropout(seed: int, step: int, micro_step: int, rank: int) -> None:
+    """Key dropout on its place in the run, so that a resumed run draws the same."""
+    torch.manual_seed(int(key_of("dropout", seed, step, micro_step, rank) >> 1))
+
+
+def _log(t: Training, progress: Progress, window: Window, learning_rate: float) -> None:
+    figures = window.close()
+    figures |= {
+        "optim/lr": learning_rate,
+        "optim/grad_norm": t.engine.grad_norm,
+        "optim/loss_scale": t.engine.loss_scale,
+        "optim/skipped_steps": t.engine.skipped_steps,
+        "progress/tokens": progress.tokens_seen,
+    }
+    if t.log is not None:
+        t.log.write(progress.step, progress.samples_seen, figures)
+    if not math.isfinite(figures["loss/total"]):
+        raise UserError(
+            f"The loss is {figures['loss/total']} at step {progress.step}: lower optim.lr "
+            f"(it is {t.recipe.optim.lr}) or lengthen optim.warmup_steps, in another run.path."
+        )
+
+
+def _validate(t: Training, progress: Progress, window: Window) -> dict[str, float]:
+    started = time.perf_counter()
+    scores = t.validation.evaluate(t.engine)
+    if t.log is not None:
+        t.log.write(progress.step, progress.samples_seen, scores)
+    window.pause(time.perf_counter() - started)
+    return scores
+
+
+def _save(t: Training, progress: Progress, window: Window, scores: dict[str, float]) -> None:
+    started = time.perf_counter()
+    facts = {**t.facts, "validation": scores}
+    path = save_checkpoint(
+        t.run.checkpoints, t.engine, progress, facts, t.cluster, t.recipe.checkpoint.keep
+    )
+    seconds = time.perf_counter() - started
+    if t.log is not None:
+        t.log.write(progress.step, progress.samples_seen, {"checkpoint/save_s": seconds})
+        t.run.write_status("running", progress, "a checkpoint was saved", last_checkpoint=path.name)
+    window.pause(seconds)

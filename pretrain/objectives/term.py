@@ -1,0 +1,45 @@
+"""A term: one sum that a batch contributes to the loss or to a figure, and what divides it.
+
+Objectives return sums, never means. The loop divides each sum once by its count over all ranks
+and all micro-batches of the step, so that the loss and its gradient do not depend on how a global
+batch is cut into pieces.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+
+@dataclass(frozen=True)
+class Term:
+    """A sum over a micro-batch.
+
+    Attributes:
+        tag: its name in metrics and TensorBoard, such as `loss/mlm`.
+        total: the sum, a scalar in fp32.
+        per: the count of a `Batch` that it is divided by.
+        weight: its share in the loss; 0 for figures that are only watched.
+    """
+
+    tag: str
+    total: torch.Tensor
+    per: Literal["masked", "samples", "tokens"]
+    weight: float = 0.0
+
+
+def normalised_loss(terms: Sequence[Term], counts: Mapping[str, int]) -> torch.Tensor:
+    """Return the weighted loss of a micro-batch: each sum over its global count."""
+    return torch.stack(
+        [term.total * (term.weight / max(1, counts[term.per])) for term in terms if term.weight]
+    ).sum()
+
+
+def normalised_values(terms: Sequence[Term], counts: Mapping[str, int]) -> torch.Tensor:
+    """Return this micro-batch's share of each term's mean, one a term, detached, in fp64.
+
+    Summed over micro-batches and ranks they are the means themselves.
+    """
+    values = [term.total.detach() / max(1, counts[term.per]) for term in terms]
+    return torch.stack(values).to(torch.float64)

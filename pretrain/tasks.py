@@ -1,0 +1,58 @@
+"""Tasks: what a run learns. The loop is the same for teacher and student; the task differs.
+
+A task turns the outputs of one micro-batch into terms (see `objectives/term.py`).
+"""
+
+from typing import Protocol
+
+from pretrain.batches import Batch
+from pretrain.config import LossOptions
+from pretrain.model import Outputs
+from pretrain.objectives.hidden_states import cosine_sum
+from pretrain.objectives.mlm_nsp import masked_word_terms, pretraining_terms
+from pretrain.objectives.soft_targets import soft_target_sum
+from pretrain.objectives.term import Term
+from pretrain.teacher import Teacher
+
+
+class Task(Protocol):
+    """Terms of a micro-batch, always the same tags in the same order."""
+
+    def terms(self, outputs: Outputs, batch: Batch) -> list[Term]:
+        """Return the terms of one micro-batch."""
+        ...
+
+
+class PretrainingTask:
+    """BERT's own objectives: masked words and next sentences."""
+
+    def terms(self, outputs: Outputs, batch: Batch) -> list[Term]:
+        """Return the masked-word and next-sentence terms."""
+        return pretraining_terms(outputs, batch)
+
+
+class DistillationTask:
+    """The DistilBERT loss: soft targets, masked words, cosine of last hidden states.
+
+    The teacher is not asked when neither of its terms has a weight, so a student can be trained
+    without it for comparison.
+    """
+
+    def __init__(self, teacher: Teacher, loss: LossOptions) -> None:
+        self._teacher = teacher
+        self._loss = loss
+
+    def terms(self, outputs: Outputs, batch: Batch) -> list[Term]:
+        """Return the terms with a weight, and the masked-word accuracy."""
+        loss = self._loss
+        terms = masked_word_terms(outputs.mlm_logits_MV, batch, loss.hard)
+        if not loss.soft + loss.cosine:
+            return terms
+        taught = self._teacher(batch)
+        if loss.soft:
+            soft = soft_target_sum(outputs.mlm_logits_MV, taught.mlm_logits_MV, loss.temperature)
+            terms.append(Term("loss/soft", soft, "masked", loss.soft))
+        if loss.cosine:
+            distance = cosine_sum(outputs.hidden_BTD, taught.hidden_BTD, batch.sample_ids > 0)
+            terms.append(Term("loss/cosine", distance, "tokens", loss.cosine))
+        return terms

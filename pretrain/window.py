@@ -1,0 +1,73 @@
+"""The window between two log lines: means of the terms, speed, waiting, padding, memory."""
+
+import resource
+import time
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from pretrain.cluster import Cluster
+from pretrain.objectives.term import Term, normalised_values
+
+
+class Window:
+    """Collects figures of the steps since the last log line.
+
+    The terms stay on the device until the line is due, so that no step waits for them.
+    """
+
+    def __init__(self, cluster: Cluster, row_tokens: int) -> None:
+        self._cluster = cluster
+        self._row_tokens = row_tokens
+        self._reset()
+
+    def add_terms(self, terms: Sequence[Term], counts: Mapping[str, int]) -> None:
+        """Add a micro-batch's share of the step's means."""
+        self._tags = [term.tag for term in terms]
+        self._weights = [term.weight for term in terms]
+        values = normalised_values(terms, counts)
+        self._sums = values if self._sums is None else self._sums + values
+
+    def add_step(self, tokens: int, rows: int, data_wait_s: float) -> None:
+        """Count one optimizer step: real tokens and rows over all ranks, seconds waited here."""
+        self._steps += 1
+        self._tokens += tokens
+        self._rows += rows
+        self._data_wait_s += data_wait_s
+
+    def pause(self, seconds: float) -> None:
+        """Leave out time that was spent on validation or checkpoints."""
+        self._started += seconds
+
+    def close(self) -> dict[str, float]:
+        """Return the figures of the window, and start the next one (all ranks)."""
+        assert self._sums is not None  # add_terms comes first; a programming error otherwise
+        means = self._cluster.sum_tensor(self._sums).cpu() / self._steps
+        values = dict(zip(self._tags, means.tolist(), strict=True))
+        total = sum(w * m for w, m in zip(self._weights, means.tolist(), strict=True))
+        # Waiting for the device above makes this the time of the computation, not of its launch.
+        elapsed = time.perf_counter() - self._started
+        figures = {
+            "loss/total": total,
+            **values,
+            "speed/tokens_per_s": self._tokens / elapsed,
+            "speed/step_ms": 1000 * elapsed / self._steps,
+            "speed/data_wait_share": self._data_wait_s / elapsed,
+            "speed/padding_share": 1 - self._tokens / (self._rows * self._row_tokens),
+            "memory/peak_gib": peak_memory_gib(self._cluster.device),
+        }
+        self._reset()
+        return figures
+
+    def _reset(self) -> None:
+        self._sums: torch.Tensor | None = None
+        self._steps = self._tokens = self._rows = 0
+        self._data_wait_s = 0.0
+        self._started = time.perf_counter()
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Return the most memory this rank has used: of the GPU, or of the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
