@@ -8,6 +8,7 @@ out: the corpus is the same, byte for byte, for any number of workers.
 import contextlib
 import errno
 import multiprocessing
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -135,7 +136,7 @@ def _run_tasks(recipe: CorpusRecipe, sources: Sequence[Source], partial: Path) -
     """Run every task and return the results in task order."""
     tasks = [Task(index=i, slices=slices) for i, slices in enumerate(cut_into_tasks(sources))]
     workers = min(recipe.workers, len(tasks))
-    log(f"preparing {len(sources)} files, {len(tasks)} tasks, {workers} workers")
+    log(f"input files: {len(sources):,}, tasks: {len(tasks):,}, workers: {workers}")
     run = _run_here if workers == 1 else _run_in_processes
     results = []
     with Progress(sum(task.size for task in tasks)) as progress:
@@ -184,6 +185,8 @@ _runner: TaskRunner | None = None
 
 def _start_worker(recipe: CorpusRecipe, partial: Path) -> None:
     global _runner
+    # Processes are the parallelism; threads inside each would only compete with the others.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _runner = TaskRunner(recipe, partial)
 
 

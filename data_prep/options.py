@@ -76,7 +76,7 @@ class TokenizerOptions(Options):
 
     alphabet: int = Field(1_000, ge=1)
     """The most frequent characters to keep; rarer ones become [UNK]. 1,000 covers spaced
-    scripts and leaves the ids to words; Chinese wants about 6,000."""
+    scripts and leaves the ids to words; Chinese wants about 8,000."""
 
     vocabulary: Path | None = None
     """A vocab.txt (kind wordpiece) or a tokenizer folder (kind existing) to take over."""

@@ -5,7 +5,6 @@ the same process; so it may run anywhere, in any order.
 """
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,8 +50,6 @@ class TaskRunner:
     """Runs tasks in one process; chunks learned in one task serve the next."""
 
     def __init__(self, recipe: CorpusRecipe, directory: Path) -> None:
-        # Processes are the parallelism; threads inside each would only compete with the others.
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"
         tokenizer = load_tokenizer(recipe.tokenizer.path)
         self._token_type = token_type_for(tokenizer.vocab_size)
         self._encoder = SentenceEncoder(tokenizer.backend, self._token_type, recipe.input.language)

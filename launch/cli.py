@@ -1,13 +1,16 @@
 """What every entry point shares: one place where an exception becomes a sentence and a code."""
 
 import argparse
+import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from data_prep.errors import UserError
 
 REFUSED = 2
+_RANK_0_SPEAKS_S = 10
 
 
 def run_command(main: Callable[[], None]) -> None:
@@ -15,7 +18,10 @@ def run_command(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # Every rank finds the same mistake; the launcher ends the others once rank 0 has spoken.
+        if os.environ.get("RANK", "0") != "0":
+            time.sleep(_RANK_0_SPEAKS_S)
+        print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(REFUSED) from None
 
 

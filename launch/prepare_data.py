@@ -65,7 +65,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--errors", choices=["strict", "replace"], help="what to do with bytes that are not UTF-8"
     )
-    return parser.parse_args()
+    # Overrides may stand before and after options.
+    return parser.parse_intermixed_args()
 
 
 def _print_verified(recipe: CorpusRecipe) -> None:

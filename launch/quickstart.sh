@@ -30,7 +30,7 @@ train() {
     local run="$1"
     shift
     show deepspeed --quiet "${processes[@]}" --master_port "$(free_port)" "$@" "${precision[@]}"
-    grep -q '"done"' "$run/status.json" 2> /dev/null && return
+    grep -q '"state": *"done"' "$run/status.json" 2> /dev/null && return
     echo "error: $run is not finished: run this command again, and it goes on from there." >&2
     exit 1
 }

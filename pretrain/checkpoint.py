@@ -132,14 +132,15 @@ def adapt_to_ranks(found: FoundCheckpoint, cluster: Cluster) -> FoundCheckpoint:
     if found.world_size == cluster.world_size:
         return found
     target = found.path.with_name(found.path.name + _UNIVERSAL)
-    if cluster.is_main:
+
+    def convert() -> None:
         from pretrain.engine import convert_for_other_ranks
 
         print(f"Converting {found.path} from {found.world_size} to {cluster.world_size} ranks.")
         shutil.rmtree(target, ignore_errors=True)
         convert_for_other_ranks(found.path, target)
-    # The others must not look for files that rank 0 is still converting.
-    cluster.barrier()
+
+    cluster.on_main(convert)
     return FoundCheckpoint(target, found.facts)
 
 

@@ -7,15 +7,19 @@ DeepSpeed launcher (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_*), from `srun` with on
 
 import os
 import subprocess
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from data_prep.errors import UserError
 
-_RENDEZVOUS = timedelta(minutes=5)
+# Also the longest that ranks wait for rank 0 to build a plan or convert a checkpoint.
+_PATIENCE = timedelta(minutes=60)
+
+Result = TypeVar("Result")
 
 
 class Cluster:
@@ -73,11 +77,22 @@ class Cluster:
         dist.all_reduce(tensor)
         return tensor
 
-    def from_main(self, value: Any) -> Any:
-        """Return what rank 0 passed, on every rank."""
-        box = [value]
+    def on_main(self, work: Callable[[], Result]) -> Result:
+        """Run something on rank 0 alone; every rank gets its result, or raises its `UserError`.
+
+        The others wait meanwhile, so that none reads what rank 0 is still writing or checking.
+        """
+        box: list[Any] = [None, None]
+        if self.is_main:
+            try:
+                box[0] = work()
+            except UserError as error:
+                box[1] = str(error)
         dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
-        return box[0]
+        if box[1] is not None:
+            raise UserError(box[1])
+        result: Result = box[0]
+        return result
 
     def leave(self) -> None:
         """End the group; all ranks call this last."""
@@ -93,7 +108,7 @@ class Cluster:
         if self.world_size == 1 and "MASTER_ADDR" not in os.environ:
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
         else:
-            dist.init_process_group(backend, timeout=_RENDEZVOUS)
+            dist.init_process_group(backend, timeout=_PATIENCE)
 
 
 def restart_count() -> int:

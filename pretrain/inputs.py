@@ -32,10 +32,8 @@ def open_inputs(recipe: RunRecipe, run: RunDirectory, cluster: Cluster) -> Input
     """
     train = recipe.train
     check_divisible(train.batch_rows, train.micro_rows, cluster.world_size)
-    if cluster.is_main:
-        read_corpus_manifest(recipe.corpus.path, hashes=recipe.corpus.verify == "contents")
-    # The others must not read on while rank 0 may yet find the corpus changed.
-    cluster.barrier()
+    contents = recipe.corpus.verify == "contents"
+    cluster.on_main(lambda: read_corpus_manifest(recipe.corpus.path, hashes=contents))
     tokenizer = load_tokenizer(recipe.tokenizer.path)
     corpus = Corpus.open(recipe.corpus.path, "train")
     _check_tokenizer(tokenizer, corpus, recipe)
@@ -55,11 +53,8 @@ def _open_source(
     corpus: Corpus,
     seed: int,
 ) -> BatchSource:
-    def rank_0_first(build: Callable[[], object]) -> None:
-        if cluster.is_main:
-            build()
-        # The others must not open, or build a second time, a plan that rank 0 is building.
-        cluster.barrier()
+    def build_on_main(build: Callable[[], object]) -> None:
+        cluster.on_main(lambda: bool(build()))
 
     return BatchSource(
         corpus,
@@ -68,7 +63,7 @@ def _open_source(
         seed=seed,
         row_tokens=recipe.train.row_tokens,
         cache=run.plans,
-        plans_first=rank_0_first,
+        plans_first=build_on_main,
     )
 
 

@@ -99,14 +99,16 @@ def _train(
 def _choose_checkpoint(
     recipe: RunRecipe, run: RunDirectory, cluster: Cluster, inputs: Inputs
 ) -> FoundCheckpoint | None:
-    """Let rank 0 choose the checkpoint to continue from, and open the run folder."""
-    found = None
-    if cluster.is_main:
+    """Open the run folder and return the checkpoint to continue from, if there is one."""
+
+    def open_folder() -> FoundCheckpoint | None:
         run.begin(recipe)
         remove_leftovers(run.checkpoints)
         found = find_newest(run.checkpoints)
         run.write_status("running", Progress(step=found.step if found else 0), "started")
-    found = cluster.from_main(found)
+        return found
+
+    found = cluster.on_main(open_folder)
     if found is None:
         return None
     if found.facts["corpus"] != inputs.corpus.fingerprint:
