@@ -15,8 +15,8 @@ from data_prep.errors import UserError
 from data_prep.options import InputOptions
 
 SLICE_BYTES = 32 << 20
-# A huge corpus gets larger slices instead of more: three files a shard add up.
-MAX_SLICES = 512
+# A huge corpus gets larger tasks, not more than about so many: three files a shard add up.
+TASKS = 512
 _SAMPLE = Path("sample")
 
 
@@ -63,7 +63,7 @@ def list_sources(options: InputOptions) -> list[Source]:
 
 def cut_into_tasks(sources: Sequence[Source]) -> list[list[Slice]]:
     """Group files, and cut large ones, into tasks of about 32 MiB, in reading order."""
-    limit = max(SLICE_BYTES, -(-sum(source.size for source in sources) // MAX_SLICES))
+    limit = max(SLICE_BYTES, -(-sum(source.size for source in sources) // TASKS))
     tasks: list[list[Slice]] = []
     room = 0
     for piece in (piece for source in sources for piece in _cut(source, limit)):

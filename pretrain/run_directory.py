@@ -1,5 +1,6 @@
 """The folder of a run: its resolved recipe, its status, and the promise that it stays one run."""
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -43,8 +44,10 @@ class RunDirectory:
                 )
 
     def begin(self, recipe: RunRecipe) -> None:
-        """Create the folder and write the resolved recipe (rank 0)."""
+        """Create the folder, keep the resolved recipe and a copy of the tokenizer (rank 0)."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
+        # Publishing needs the tokenizer, wherever the original may be by then.
+        shutil.copytree(recipe.tokenizer.path, self.path / "tokenizer", dirs_exist_ok=True)
         tree = {**recipe.model_dump(mode="json"), "identity": identity_of(recipe)}
         text = "# The resolved recipe of this run, and the keys that make up its identity.\n"
         text += yaml.safe_dump(tree, sort_keys=False)

@@ -68,10 +68,8 @@ def test_a_file_can_be_one_document_whose_blank_lines_end_paragraphs(
 def test_json_lines_give_the_text_of_the_chosen_field(
     tmp_path: Path, whole: Whole, compressed: bool
 ) -> None:
-    content = '{"body": "A.\\r\\nB.", "text": "x"}\n\n{"body": "\\u00e9\\ud83d\\ude00"}\n'.encode()
-    name, content = (
-        ("a.jsonl.gz", gzip.compress(content)) if compressed else ("a.jsonl", content)
-    )
+    content = b'{"body": "A.\\r\\nB.", "text": "x"}\n\n{"body": "\\u00e9\\ud83d\\ude00"}\n'
+    name, content = ("a.jsonl.gz", gzip.compress(content)) if compressed else ("a.jsonl", content)
     path = write(tmp_path / name, content)
     assert texts(whole(path), text_field="body") == ["A.\nB.", "é😀"]
 
@@ -137,9 +135,7 @@ def test_a_broken_json_line_is_named(tmp_path: Path, whole: Whole) -> None:
 
 
 @pytest.mark.parametrize("line", ['{"body": "x"}', '{"text": 5}', '["text"]'])
-def test_a_json_line_without_text_names_the_option(
-    tmp_path: Path, whole: Whole, line: str
-) -> None:
+def test_a_json_line_without_text_names_the_option(tmp_path: Path, whole: Whole, line: str) -> None:
     path = write(tmp_path / "a.jsonl", line)
     with pytest.raises(UserError, match=r"Line 1 .* 'text': set input\.text_field"):
         texts(whole(path))

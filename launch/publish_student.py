@@ -1,0 +1,64 @@
+"""Publish a run as a plain Hugging Face folder.
+
+    python launch/publish_student.py runs/student export/student
+
+It makes model.safetensors, config.json, the tokenizer and a model card; nothing pickled. Teachers
+are published the same way.
+"""
+
+import argparse
+from pathlib import Path
+
+try:
+    from launch.cli import run_command
+except ImportError as error:
+    raise SystemExit(f"{error}: install Stillhouse with `pip install -e .` first.") from error
+
+from data_prep.errors import UserError
+
+
+def main() -> None:
+    """Export a run, and push the folder when asked to."""
+    arguments = _parser().parse_args()
+    if arguments.dry_run and not arguments.push:
+        raise UserError("--dry-run shows what --push would do: give --push ORG/NAME as well.")
+    # Imported here so that --help and mistakes are answered at once.
+    from pretrain.publish import publish
+
+    made = publish(arguments.run, arguments.export, arguments.license, arguments.language)
+    print(f"{arguments.export} is {'published' if made else 'up to date'}:")
+    for path in sorted(arguments.export.iterdir()):
+        print(f"  {path.name:28} {path.stat().st_size / 2**20:8.2f} MiB")
+    if arguments.push:
+        _push(arguments.export, arguments.push, arguments.dry_run)
+
+
+def _push(export: Path, repository: str, dry_run: bool) -> None:
+    if dry_run:
+        print(f"These files would go to the model repository {repository}; nothing was sent.")
+        return
+    from huggingface_hub import HfApi
+
+    # The token comes from the hub's own login or environment; it never passes through here.
+    hub = HfApi()
+    hub.create_repo(repository, exist_ok=True)
+    hub.upload_folder(repo_id=repository, folder_path=export)
+    print(f"Pushed to {repository}.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Publish a run as a plain Hugging Face folder.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, help="run folder of a teacher or a student")
+    parser.add_argument("export", type=Path, help="folder to make")
+    parser.add_argument("--license", default="other", help="licence for the model card")
+    parser.add_argument("--language", default="en", help="ISO code for the model card")
+    parser.add_argument("--push", metavar="ORG/NAME", help="upload to this model repository")
+    parser.add_argument("--dry-run", action="store_true", help="with --push: list, do not send")
+    return parser
+
+
+if __name__ == "__main__":
+    run_command(main)

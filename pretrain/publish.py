@@ -1,0 +1,143 @@
+"""Publishing: a run becomes a plain Hugging Face folder that needs nothing of this project.
+
+The weights already carry the names of transformers, so the export is a copy with tied weights
+stored once. It is refused unless plain transformers computes the same logits from the folder.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from data_prep.errors import UserError
+from data_prep.keyed import integers_below, key_of
+from data_prep.manifest import write_json
+from data_prep.tokenizer import load_tokenizer
+from pretrain.batches import Batch
+from pretrain.card import card_name, write_card
+from pretrain.model import Bert, BertShape, Outputs
+from pretrain.weights import WEIGHTS, TrainedModel, load_trained
+
+FACTS = "stillhouse.json"
+# fp32 sums in another order differ by about 1e-6 at logits of about 10; a wrong weight by 1.
+_TOLERANCE = 1e-4
+_ALLOWED = {".safetensors", ".json", ".txt", ".md"}
+
+
+def publish(run_path: Path, export: Path, license_name: str, language: str) -> bool:
+    """Export the newest checkpoint of a run; replace an older export of ours.
+
+    Returns:
+        False when the folder was already up to date.
+
+    Raises:
+        UserError: when the run has no checkpoint, the folder holds something else, or plain
+            transformers does not compute the same logits.
+    """
+    trained = load_trained(run_path)
+    facts = {key: value for key, value in trained.facts.items() if key != "files"}
+    if "identity" not in facts:
+        raise UserError(f"{run_path} is not a run folder of ours: only a run can be published.")
+    if _is_current(export, facts):
+        return False
+    building = export.with_name(export.name + ".partial")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    try:
+        _write(building, trained, facts, run_path)
+        card = write_card(facts, card_name(export), license_name, language)
+        (building / "README.md").write_text(card, encoding="utf-8")
+        check_export(building, trained.model)
+        _replace(building, export)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return True
+
+
+def check_export(folder: Path, model: Bert) -> None:
+    """Refuse a folder that holds a pickle, or from which transformers computes other logits."""
+    for path in folder.iterdir():
+        if path.suffix not in _ALLOWED:
+            raise UserError(f"The export would hold {path.name}, which is not safe to publish.")
+    batch = _probe(model.shape)
+    model.eval()
+    with torch.no_grad():
+        ours = model(batch)
+    for name, difference in _compare(folder, ours, batch).items():
+        if not difference < _TOLERANCE:
+            raise UserError(
+                f"Plain transformers computes other {name} logits from the export (by up to "
+                f"{difference:.2g}), so it was not published: report this with the run's config.yaml."
+            )
+
+
+def _write(building: Path, trained: TrainedModel, facts: dict[str, Any], run_path: Path) -> None:
+    weights = {name: tensor.contiguous() for name, tensor in trained.model.state_dict().items()}
+    save_file(weights, building / WEIGHTS, metadata={"format": "pt"})
+    write_json(building / "config.json", trained.model.shape.to_transformers())
+    write_json(building / FACTS, facts)
+    tokenizer = load_tokenizer(run_path / "tokenizer")
+    if tokenizer.fingerprint != facts["tokenizer"]:
+        raise UserError(
+            f"The tokenizer in {run_path} is {tokenizer.fingerprint}, but the model was trained "
+            f"with {facts['tokenizer']}: restore the run folder."
+        )
+    for path in tokenizer.path.iterdir():
+        if path.name != "manifest.json":
+            shutil.copyfile(path, building / path.name)
+
+
+def _compare(folder: Path, ours: Outputs, batch: Batch) -> dict[str, float]:
+    """Return the largest difference of each kind of logits from plain transformers'."""
+    # Imported here: transformers takes seconds, and only publishing needs it.
+    from transformers import AutoModelForMaskedLM, AutoModelForPreTraining
+
+    inputs = {"input_ids": batch.input_ids, "token_type_ids": batch.token_types}
+    with torch.no_grad():
+        plain = AutoModelForMaskedLM.from_pretrained(folder).eval()(**inputs).logits
+        differences = {"masked-word": _largest(plain.flatten(0, 1), ours.mlm_logits_MV)}
+        if ours.nsp_logits_S2 is not None:
+            both = AutoModelForPreTraining.from_pretrained(folder).eval()(**inputs)
+            words = _largest(both.prediction_logits.flatten(0, 1), ours.mlm_logits_MV)
+            differences["masked-word"] = max(differences["masked-word"], words)
+            next_sentence = _largest(both.seq_relationship_logits, ours.nsp_logits_S2)
+            differences["next-sentence"] = next_sentence
+    return differences
+
+
+def _largest(theirs: torch.Tensor, ours: torch.Tensor) -> float:
+    return float((theirs - ours).abs().max())
+
+
+def _probe(shape: BertShape, rows: int = 2, tokens: int = 16) -> Batch:
+    """Return a batch of random ids, one sample a row, every token asked for."""
+    drawn = integers_below(key_of("probe"), range(rows * tokens), shape.vocab_size)
+    shaped = torch.from_numpy(drawn).reshape(rows, tokens)
+    return Batch(
+        input_ids=shaped,
+        token_types=(torch.arange(tokens) >= tokens // 2).long().expand(rows, tokens),
+        positions=torch.arange(tokens).expand(rows, tokens),
+        sample_ids=torch.ones(rows, tokens, dtype=torch.int32),
+        masked=torch.arange(rows * tokens),
+        mlm_labels=shaped.flatten(),
+        firsts=torch.arange(0, rows * tokens, tokens),
+        nsp_labels=torch.zeros(rows, dtype=torch.int64),
+    )
+
+
+def _is_current(export: Path, facts: dict[str, Any]) -> bool:
+    path = export / FACTS
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8")) == facts
+
+
+def _replace(building: Path, export: Path) -> None:
+    if export.exists():
+        if not (export / FACTS).is_file():
+            raise UserError(
+                f"{export} exists and is not an export of ours: remove it, or choose another folder."
+            )
+        shutil.rmtree(export)
+    building.rename(export)

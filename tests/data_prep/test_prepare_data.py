@@ -1,0 +1,100 @@
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "launch" / "prepare_data.py"
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def command(tmp_path: Path, prose: Callable[[str, int], str]) -> Command:
+    """Return a function that runs the script on a small recipe, in another folder."""
+    (tmp_path / "text.txt").write_text(prose("command", 20), "utf-8")
+    (tmp_path / "recipe.yaml").write_text(
+        "input: {path: text.txt}\n"
+        "tokenizer: {path: run/tokenizer, vocab_size: 200}\n"
+        "corpus: {path: run/corpus}\n"
+    )
+
+    def run(*arguments: str, config: str = "recipe.yaml") -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, str(SCRIPT), "--config", config, *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+def refusal(result: "subprocess.CompletedProcess[str]") -> str:
+    """Return the one sentence of a refused command."""
+    *log_lines, sentence = result.stderr.splitlines()
+    assert result.returncode == 2, result.stderr
+    assert sentence.startswith("error: ") and sentence.endswith((".", "?"))
+    assert not any("Traceback" in line for line in log_lines)
+    return sentence
+
+
+def test_a_corpus_is_made_verified_and_shown(command: Command, tmp_path: Path) -> None:
+    made = command()
+    assert made.returncode == 0 and "wrote run/corpus" in made.stderr
+    # Overrides may stand on either side of an option.
+    shown = command("workers=1", "--verify", "--show", "2", "seed=0")
+    assert shown.returncode == 0, shown.stderr
+    assert "run/corpus is whole" in shown.stdout and "document 1: " in shown.stdout
+    assert "is up to date" in command().stderr
+
+
+def test_wrong_requests_are_refused_in_one_sentence_with_code_2(
+    command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.txt").write_bytes(b"text \xff\n")
+    sentences = {
+        "missing recipe": refusal(command(config="none.yaml")),
+        "unknown key": refusal(command("corpus.pat=x")),
+        "missing input": refusal(command("input.path=nowhere")),
+        "nothing to verify": refusal(command("--verify")),
+        "not UTF-8": refusal(command("input.path=bad.txt")),
+    }
+    assert "none.yaml" in sentences["missing recipe"]
+    assert "did you mean 'corpus.path'" in sentences["unknown key"]
+    assert "nowhere does not exist" in sentences["missing input"]
+    assert "run/corpus has no manifest.json" in sentences["nothing to verify"]
+    assert "byte offset 5 " in sentences["not UTF-8"] and "--errors" in sentences["not UTF-8"]
+    assert {path.name for path in tmp_path.iterdir()} <= {
+        "bad.txt", "text.txt", "recipe.yaml", "run"
+    }  # fmt: skip
+    assert list(tmp_path.glob("run/*")) == []
+
+
+def test_errors_replace_goes_on(command: Command, tmp_path: Path) -> None:
+    with (tmp_path / "text.txt").open("ab") as file:
+        file.write(b"\n\nA byte \xff here.\n")
+    assert refusal(command())
+    assert command("--errors", "replace").returncode == 0
+
+
+def test_help_fits_one_screen(command: Command) -> None:
+    lines = command("--help").stdout.splitlines()
+    assert 15 < len(lines) <= 40 and max(map(len, lines)) <= 100
+
+
+def test_a_missing_installation_is_answered_with_the_command(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-S", str(SCRIPT), "--help"],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "pip install -e ." in refusal(result)

@@ -1,0 +1,56 @@
+import re
+
+import pytest
+
+from data_prep import progress as progress_module
+from data_prep.progress import Progress, log
+
+
+class Terminal:
+    """A stderr that says it is a terminal, and keeps what is written."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+    def flush(self) -> None:
+        """There is nothing to flush."""
+
+
+def test_a_log_file_gets_plain_dated_lines_with_figures(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress_module, "_LOG_EVERY_S", 0.0)
+    with Progress(1000) as progress:
+        progress.add(250, 5, 5000)
+    line = capsys.readouterr().err
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ", line) and "\r" not in line
+    assert " 25%  5 documents " in line and "tokens/s" in line and "s left" in line
+    assert progress.summary().startswith("5 documents, 5,000 tokens in ")
+
+
+def test_lines_are_seldom(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(1000) as progress:
+        for _ in range(100):
+            progress.add(10, 1, 10)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with Progress(1000) as progress:
+        progress.add(1000, 5, 5000)
+    assert "prepare" in terminal.text and "100%" in terminal.text
+
+
+def test_a_log_line_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    log("hello")
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.endswith("  hello\n")
