@@ -72,7 +72,8 @@ class TokenizerOptions(Options):
     """Ids. A student's embedding is vocab_size x width, so a small corpus wants a small one."""
 
     lowercase: bool = True
-    """Whether case and accents are dropped: smaller vocabulary, better on little data."""
+    """Whether case and accents are dropped: smaller vocabulary, better on little data. An
+    existing tokenizer keeps its own habit."""
 
     alphabet: int = Field(1_000, ge=1)
     """The most frequent characters to keep; rarer ones become [UNK]. 1,000 covers spaced

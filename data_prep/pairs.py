@@ -52,7 +52,9 @@ class Chunks:
         self.document: Int64Array = document[self.first]
 
 
-def make_samples(shard: Shard, partner: Shard, row_tokens: int, seed: int, epoch: int) -> SampleArray:
+def make_samples(
+    shard: Shard, partner: Shard, row_tokens: int, seed: int, epoch: int
+) -> SampleArray:
     """Return the samples of one shard in document order.
 
     Args:
@@ -115,7 +117,9 @@ def _follow(next_first: Int64Array) -> Int64Array:
     return np.array(opened, np.int64)
 
 
-def _choose_unrelated(forced: npt.NDArray[np.bool_], bits: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+def _choose_unrelated(
+    forced: npt.NDArray[np.bool_], bits: npt.NDArray[Any]
+) -> npt.NDArray[np.bool_]:
     """Mark half of the samples as unrelated pairs: first the forced ones, then by keyed lot."""
     half = len(forced) // 2
     order = np.lexsort((bits, ~forced))

@@ -116,7 +116,10 @@ def _build(corpus: Corpus, key: PlanKey, facts: dict[str, object], directory: Pa
 
 def _write_tables(corpus: Corpus, key: PlanKey, building: Path) -> dict[str, int]:
     num_samples = num_rows = num_tokens = 0
-    with (building / "samples.bin").open("wb") as samples_file, (building / "rows.bin").open("wb") as rows_file:
+    with (
+        (building / "samples.bin").open("wb") as samples_file,
+        (building / "rows.bin").open("wb") as rows_file,
+    ):
         rows_file.write(np.zeros(1, OFFSET_TYPE).tobytes())
         for index, shard in enumerate(corpus.shards):
             # A shard of one document finds its unrelated pairs in the next shard.

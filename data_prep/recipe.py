@@ -78,7 +78,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise UserError(f"The recipe {path} must be a mapping of keys, not a {type(tree).__name__}.")
+        raise UserError(
+            f"The recipe {path} must be a mapping of keys, not a {type(tree).__name__}."
+        )
     return tree
 
 
@@ -90,7 +92,9 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     for group in groups:
         inner = tree.setdefault(group, {})
         if not isinstance(inner, dict):
-            raise UserError(f"The override {override!r} treats {group!r} as a group, but it is a value.")
+            raise UserError(
+                f"The override {override!r} treats {group!r} as a group, but it is a value."
+            )
         tree = inner
     try:
         tree[leaf] = yaml.safe_load(text)

@@ -13,6 +13,7 @@ manifest; its documents are divided into the splits `train` and `validation`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -66,7 +67,9 @@ class ShardWriter:
 
     def add_document(self, sentences: Sequence[Sequence[int] | npt.NDArray[Any]]) -> None:
         """Append one document, given as the token ids of its sentences."""
-        lengths = np.fromiter((len(sentence) for sentence in sentences), OFFSET_TYPE, len(sentences))
+        lengths = np.fromiter(
+            (len(sentence) for sentence in sentences), OFFSET_TYPE, len(sentences)
+        )
         for sentence in sentences:
             self._tokens.write(np.asarray(sentence, dtype=self._token_type).tobytes())
         ends = np.cumsum(lengths, dtype=OFFSET_TYPE) + OFFSET_TYPE.type(self._num_tokens)
@@ -148,7 +151,7 @@ class Corpus:
             if index < shard.counts.documents:
                 first, last = (int(x) for x in shard.documents[index : index + 2])
                 bounds = shard.sentences[first : last + 1].astype(np.int64)
-                return [shard.tokens[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+                return [shard.tokens[a:b] for a, b in pairwise(bounds)]
             index -= shard.counts.documents
         raise IndexError("the split has fewer documents")
 

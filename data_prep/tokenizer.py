@@ -64,7 +64,6 @@ def save_tokenizer(
     tokenizer: Tokenizer,
     directory: Path,
     kind: str,
-    lowercase: bool,
     *,
     names: Mapping[str, str] = BERT_NAMES,
     facts: Mapping[str, Any] | None = None,
@@ -75,7 +74,6 @@ def save_tokenizer(
         tokenizer: with normalizer, post-processor and decoder set.
         directory: is created; files of these names are replaced.
         kind: "wordpiece" or "existing", for the manifest.
-        lowercase: whether the normalizer drops case.
         names: the special token of each role.
         facts: more for the manifest, such as the options it was trained with.
 
@@ -90,14 +88,14 @@ def save_tokenizer(
     tokenizer.save(str(directory / _BACKEND))
     role_map = {f"{role}_token": name for role, name in names.items()}
     write_json(directory / _ROLE_MAP, role_map)
-    write_json(directory / _CONFIG, _config(tokenizer, lowercase) | role_map)
+    write_json(directory / _CONFIG, _config(tokenizer) | role_map)
     if _is_wordpiece(tokenizer):
         files.append(_VOCABULARY)
         _write_vocabulary(directory / _VOCABULARY, tokenizer)
     about = {
         "kind": kind,
         "vocab_size": _vocab_size(tokenizer),
-        "lowercase": lowercase,
+        "lowercase": bool(_part(tokenizer, "normalizer").get("lowercase")),
         "fingerprint": _fingerprint(directory / _BACKEND),
         "special_ids": ids,
     }
@@ -117,21 +115,31 @@ def load_tokenizer(path: Path) -> LoadedTokenizer:
             f"The tokenizer {path} is not what its manifest says: {damage}; restore it, or remove "
             "the folder and make it again."
         )
-    try:
-        expected, vocab_size = manifest["fingerprint"], manifest["vocab_size"]
-        ids = {f"{role}_id": int(manifest["special_ids"][role]) for role in ROLES}
-    except KeyError as error:
+    loaded = read_tokenizer(path)
+    if loaded.fingerprint != manifest.get("fingerprint"):
         raise UserError(
-            f"{path} holds no tokenizer: its manifest has no {error}; {remedy}."
-        ) from error
-    backend = read_backend(path / _BACKEND)
-    if (found := _fingerprint(path / _BACKEND)) != expected:
-        raise UserError(
-            f"The tokenizer {path} has the fingerprint {found}, its manifest says {expected}: "
-            "restore it, or remove the folder and make it again."
+            f"The tokenizer {path} has the fingerprint {loaded.fingerprint}, its manifest says "
+            f"{manifest.get('fingerprint')}: {remedy}."
         )
+    return loaded
+
+
+def read_tokenizer(path: Path) -> LoadedTokenizer:
+    """Open any Hugging Face fast tokenizer folder, such as that of an exported model.
+
+    Raises:
+        UserError: when it is not one, or lacks a special token.
+    """
+    backend = read_backend(path / _BACKEND)
+    ids = {
+        f"{role}_id": index for role, index in special_ids(backend, role_names(path), path).items()
+    }
     return LoadedTokenizer(
-        path=path, backend=backend, fingerprint=found, vocab_size=vocab_size, **ids
+        path=path,
+        backend=backend,
+        fingerprint=_fingerprint(path / _BACKEND),
+        vocab_size=_vocab_size(backend),
+        **ids,
     )
 
 
@@ -184,17 +192,17 @@ def role_names(folder: Path) -> dict[str, str]:
     return names
 
 
-def _config(tokenizer: Tokenizer, lowercase: bool) -> dict[str, Any]:
+def _config(tokenizer: Tokenizer) -> dict[str, Any]:
     # BertTokenizer rebuilds its pipeline from these; any other algorithm is loaded as it is.
     if not _is_wordpiece(tokenizer):
         return {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": _MODEL_MAX_LENGTH,
         }
-    normalizer = json.loads(tokenizer.to_str())["normalizer"]
+    normalizer = _part(tokenizer, "normalizer")
     return {
         "tokenizer_class": "BertTokenizer",
-        "do_lower_case": lowercase,
+        "do_lower_case": normalizer["lowercase"],
         "strip_accents": normalizer["strip_accents"],
         "tokenize_chinese_chars": normalizer["handle_chinese_chars"],
         "model_max_length": _MODEL_MAX_LENGTH,
@@ -203,12 +211,17 @@ def _config(tokenizer: Tokenizer, lowercase: bool) -> dict[str, Any]:
 
 def _is_wordpiece(tokenizer: Tokenizer) -> bool:
     """Tell whether this is BERT's own pipeline, which vocab.txt describes completely."""
-    content = json.loads(tokenizer.to_str())
     return (
-        content["model"]["type"] == "WordPiece"
-        and (content["normalizer"] or {}).get("type") == "BertNormalizer"
-        and (content["pre_tokenizer"] or {}).get("type") == "BertPreTokenizer"
+        _part(tokenizer, "model").get("type") == "WordPiece"
+        and _part(tokenizer, "normalizer").get("type") == "BertNormalizer"
+        and _part(tokenizer, "pre_tokenizer").get("type") == "BertPreTokenizer"
     )
+
+
+def _part(tokenizer: Tokenizer, name: str) -> dict[str, Any]:
+    """Return the description of one part of the pipeline, empty where it is not used."""
+    part: dict[str, Any] | None = json.loads(tokenizer.to_str())[name]
+    return part or {}
 
 
 def _vocab_size(tokenizer: Tokenizer) -> int:

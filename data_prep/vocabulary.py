@@ -1,8 +1,7 @@
 """The tokenizer of a recipe: the one that is there, or a new one, made once."""
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from data_prep.options import CorpusRecipe, TokenizerOptions
 from data_prep.progress import log
 from data_prep.sources import Slice, Source, cut_into_tasks
 from data_prep.tokenizer import (
+    BERT_NAMES,
     LoadedTokenizer,
     load_tokenizer,
     read_backend,
@@ -80,20 +80,21 @@ def _existing_tokenizer(options: TokenizerOptions) -> LoadedTokenizer:
 def _make_tokenizer(recipe: CorpusRecipe, sources: Sequence[Source], directory: Path) -> None:
     options = recipe.tokenizer
     directory.parent.mkdir(parents=True, exist_ok=True)
-    save = partial(
-        save_tokenizer,
-        directory=directory,
-        kind=options.kind,
-        lowercase=options.lowercase,
+    names: Mapping[str, str] = BERT_NAMES
+    if options.vocabulary is None:
+        tokenizer = _train(recipe, sources)
+    elif options.kind == "existing":
+        tokenizer = read_backend(options.vocabulary / "tokenizer.json")
+        names = role_names(options.vocabulary)
+    else:
+        tokenizer = read_vocabulary(options.vocabulary, options.lowercase)
+    save_tokenizer(
+        tokenizer,
+        directory,
+        options.kind,
+        names=names,
         facts={"options": _facts(options)},
     )
-    if options.vocabulary is None:
-        save(_train(recipe, sources))
-    elif options.kind == "existing":
-        backend = read_backend(options.vocabulary / "tokenizer.json")
-        save(backend, names=role_names(options.vocabulary))
-    else:
-        save(read_vocabulary(options.vocabulary, options.lowercase))
 
 
 def _train(recipe: CorpusRecipe, sources: Sequence[Source]) -> Tokenizer:
@@ -117,9 +118,11 @@ def _train(recipe: CorpusRecipe, sources: Sequence[Source]) -> Tokenizer:
 def _facts(options: TokenizerOptions) -> dict[str, Any]:
     """Return the options that decide the ids; where a folder lies does not.
 
-    A vocabulary that was taken over brings its own size.
+    A vocabulary that was taken over brings its own size, an existing tokenizer its own case.
     """
-    taken_over = {"path", "vocabulary", "vocab_size", "alphabet", "train_bytes"}
-    return options.model_dump(
-        mode="json", exclude=taken_over if options.vocabulary else {"path", "vocabulary"}
-    )
+    left_out = {"path", "vocabulary"}
+    if options.vocabulary:
+        left_out |= {"vocab_size", "alphabet", "train_bytes"}
+    if options.kind == "existing":
+        left_out |= {"lowercase"}
+    return options.model_dump(mode="json", exclude=left_out)

@@ -65,6 +65,11 @@ def read_vocabulary(path: Path, lowercase: bool) -> Tokenizer:
     Raises:
         UserError: when the file is missing, repeats a token, or lacks a special token.
     """
+    if path.is_dir():
+        raise UserError(
+            f"The vocabulary {path} is a folder: name its vocab.txt, or take over the whole "
+            "tokenizer with tokenizer.kind=existing."
+        )
     if not path.is_file():
         raise UserError(f"There is no vocabulary {path}: correct tokenizer.vocabulary.")
     tokens = path.read_text(encoding="utf-8").rstrip("\n").split("\n")

@@ -32,7 +32,9 @@ def recipe_parser(description: str | None, epilog: str) -> argparse.ArgumentPars
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", type=Path, required=True, metavar="RECIPE", help="a YAML recipe")
+    parser.add_argument(
+        "--config", type=Path, required=True, metavar="RECIPE", help="a YAML recipe"
+    )
     parser.add_argument(
         "overrides", nargs="*", metavar="key.path=value", help="replaces one key of the recipe"
     )

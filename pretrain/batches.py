@@ -225,7 +225,9 @@ def check_divisible(batch_rows: int, micro_rows: int, world_size: int) -> int:
     return batch_rows // (micro_rows * world_size)
 
 
-def _places(lengths: Int64Array, rows: Int64Array, row_tokens: int) -> tuple[Int64Array, Int64Array]:
+def _places(
+    lengths: Int64Array, rows: Int64Array, row_tokens: int
+) -> tuple[Int64Array, Int64Array]:
     """Return each sample's flat place of [CLS] and its number within its row."""
     ends = np.cumsum(lengths)
     opens_row = np.concatenate([[True], rows[1:] != rows[:-1]])

@@ -47,9 +47,15 @@ def _summary(facts: dict[str, Any]) -> str:
         return f"A BERT with {shape}, pre-trained on masked words and next sentences."
     kept = ", ".join(str(layer) for layer in facts["teacher_layers"])
     start = facts["identity"]["student.init"]
-    origin = f"started from layers {kept} of its teacher" if start == "teacher" else "started at random"
+    origin = (
+        f"started from layers {kept} of its teacher" if start == "teacher" else "started at random"
+    )
     loss = {key: facts["identity"][f"loss.{key}"] for key in ("soft", "hard", "cosine")}
-    taught = "distilled from a teacher" if loss["soft"] or loss["cosine"] else "trained without a teacher"
+    taught = (
+        "distilled from a teacher"
+        if loss["soft"] or loss["cosine"]
+        else "trained without a teacher"
+    )
     return f"A BERT with {shape}, {origin} and {taught} on a general corpus."
 
 

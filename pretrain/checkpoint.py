@@ -128,7 +128,7 @@ def find_newest(folder: Path) -> FoundCheckpoint | None:
 
 
 def adapt_to_ranks(found: FoundCheckpoint, cluster: Cluster) -> FoundCheckpoint:
-    """Return a checkpoint that this number of ranks can load, converting it if need be (all ranks)."""
+    """Return a checkpoint for this number of ranks, converting it if need be (all ranks)."""
     if found.world_size == cluster.world_size:
         return found
     target = found.path.with_name(found.path.name + _UNIVERSAL)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import HashStore
 
 from data_prep.errors import UserError
 
@@ -106,7 +107,7 @@ class Cluster:
             torch.cuda.set_device(self.device)
             backend = "cpu:gloo,cuda:nccl"
         if self.world_size == 1 and "MASTER_ADDR" not in os.environ:
-            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+            dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
         else:
             dist.init_process_group(backend, timeout=_PATIENCE)
 

@@ -16,7 +16,8 @@ from typing import Any
 
 # DeepSpeed greets at INFO on every rank; its warnings still come through.
 os.environ.setdefault("DS_LOG_LEVEL", "warning")
-warnings.filterwarnings("ignore", message=".*pkg_resources.*")
+# It calls collectives by names that newer versions of torch are about to drop.
+warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
 
 import deepspeed  # noqa: E402
 import torch  # noqa: E402
@@ -99,6 +100,7 @@ class Engine:
         if universal:
             config["checkpoint"] = {"load_universal": True}
         self._world_size = torch.distributed.get_world_size()
+        self._grad_norm: torch.Tensor | float = 0.0
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=model, optimizer=_make_optimizer(model, recipe), config=config
         )
@@ -120,7 +122,14 @@ class Engine:
         """Update the weights if this micro-batch was the last of its optimizer step."""
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
+        last = self._engine.is_gradient_accumulation_boundary()
+        if last and isinstance(self._optimizer, torch.optim.AdamW):
+            # Without ZeRO in fp32, DeepSpeed clips but does not tell the norm.
+            gradients = [p.grad for p in self._engine.module.parameters() if p.grad is not None]
+            self._grad_norm = torch.nn.utils.get_total_norm(gradients)
         self._engine.step()
+        if last and not isinstance(self._optimizer, torch.optim.AdamW):
+            self._grad_norm = self._engine.get_global_grad_norm() or 0.0
 
     def train(self, mode: bool = True) -> None:
         """Switch dropout on, or off for evaluation."""
@@ -129,7 +138,7 @@ class Engine:
     @property
     def grad_norm(self) -> float:
         """Global gradient norm of the last optimizer step, before clipping."""
-        return float(self._engine.get_global_grad_norm() or 0.0)
+        return float(self._grad_norm)
 
     @property
     def loss_scale(self) -> float:
@@ -192,7 +201,8 @@ def convert_for_other_ranks(source: Path, target: Path) -> None:
 
 def _make_optimizer(model: Bert, recipe: RunRecipe) -> torch.optim.AdamW:
     """Return AdamW; biases and LayerNorm do not decay (arXiv 1810.04805, appendix A.2)."""
-    decayed, plain = [], []
+    decayed: list[torch.nn.Parameter] = []
+    plain: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         undecayed = name.endswith("bias") or "LayerNorm" in name
         (plain if undecayed else decayed).append(parameter)

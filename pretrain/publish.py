@@ -70,7 +70,7 @@ def check_export(folder: Path, model: Bert) -> None:
         if not difference < _TOLERANCE:
             raise UserError(
                 f"Plain transformers computes other {name} logits from the export (by up to "
-                f"{difference:.2g}), so it was not published: report this with the run's config.yaml."
+                f"{difference:.2g}), so it was not published: report this with config.yaml."
             )
 
 
@@ -137,7 +137,7 @@ def _replace(building: Path, export: Path) -> None:
     if export.exists():
         if not (export / FACTS).is_file():
             raise UserError(
-                f"{export} exists and is not an export of ours: remove it, or choose another folder."
+                f"{export} exists and is not an export of ours: remove it, or choose another."
             )
         shutil.rmtree(export)
     building.rename(export)

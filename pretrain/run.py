@@ -47,6 +47,10 @@ def execute(recipe: RunRecipe, prepare: Prepare) -> None:
         inputs = open_inputs(recipe, run, cluster)
         model, task, facts = prepare(inputs, cluster)
         _train(recipe, run, cluster, inputs, model, task, facts)
+    except UserError:
+        if cluster.is_main:
+            run.discard_unless_begun()
+        raise
     finally:
         cluster.leave()
 

@@ -55,6 +55,14 @@ class RunDirectory:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(self.path / "config.yaml")
 
+    def discard_unless_begun(self) -> None:
+        """Remove the plans that were made for a run which was then refused (rank 0)."""
+        if not self._read_config() and self.plans.is_dir():
+            shutil.rmtree(self.plans)
+            # The folder is ours only if nothing else is in it.
+            if not any(self.path.iterdir()):
+                self.path.rmdir()
+
     @property
     def is_done(self) -> bool:
         """Whether the run has reached its last step."""

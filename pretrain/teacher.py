@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from data_prep.errors import UserError
-from data_prep.tokenizer import load_tokenizer
+from data_prep.tokenizer import read_tokenizer
 from pretrain.batches import Batch
 from pretrain.model import Bert, BertShape, Outputs
 from pretrain.weights import TrainedModel, load_trained
@@ -38,10 +38,10 @@ def load_teacher(path: Path, tokenizer_fingerprint: str) -> TrainedModel:
         UserError: when it was trained with another tokenizer than the student's corpus.
     """
     trained = load_trained(path)
-    its_own = trained.facts.get("tokenizer") or load_tokenizer(path).fingerprint
+    its_own = trained.facts.get("tokenizer") or read_tokenizer(path).fingerprint
     if its_own != tokenizer_fingerprint:
         raise UserError(
-            f"The teacher {path} was trained with tokenizer {its_own}, but the corpus was made with "
-            f"{tokenizer_fingerprint}: distil on a corpus prepared with the teacher's tokenizer."
+            f"The teacher {path} was trained with tokenizer {its_own}, but the corpus "
+            f"was made with {tokenizer_fingerprint}: distil on a corpus prepared with the teacher's tokenizer."
         )
     return trained

@@ -32,9 +32,7 @@ class Model(Protocol):
 class ValidationSet:
     """A fixed number of rows, spread over the ranks."""
 
-    def __init__(
-        self, source: BatchSource, rows: int, micro_rows: int, cluster: Cluster
-    ) -> None:
+    def __init__(self, source: BatchSource, rows: int, micro_rows: int, cluster: Cluster) -> None:
         self._source = source
         self._rows = min(rows, source.plan(0).num_rows)
         self._micro_rows = micro_rows
@@ -76,5 +74,3 @@ class ValidationSet:
             last = min(first + self._micro_rows, self._rows)
             batches.append(self._source.rows(np.arange(first, last), self._micro_rows))
         return batches
-
-

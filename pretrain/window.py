@@ -19,6 +19,9 @@ class Window:
     def __init__(self, cluster: Cluster, row_tokens: int) -> None:
         self._cluster = cluster
         self._row_tokens = row_tokens
+        self._tags: list[str] = []
+        self._weights: list[float] = []
+        self._sums: torch.Tensor | None = None
         self._reset()
 
     def add_terms(self, terms: Sequence[Term], counts: Mapping[str, int]) -> None:
@@ -60,7 +63,7 @@ class Window:
         return figures
 
     def _reset(self) -> None:
-        self._sums: torch.Tensor | None = None
+        self._sums = None
         self._steps = self._tokens = self._rows = 0
         self._data_wait_s = 0.0
         self._started = time.perf_counter()

@@ -53,7 +53,9 @@ class BertShape:
         """
         for key, expected in (("model_type", "bert"), ("hidden_act", "gelu")):
             if config.get(key, expected) != expected:
-                raise UserError(f"{source} has {key} {config[key]!r}; only {expected!r} is supported.")
+                raise UserError(
+                    f"{source} has {key} {config[key]!r}; only {expected!r} is supported."
+                )
         try:
             return cls(
                 vocab_size=config["vocab_size"],

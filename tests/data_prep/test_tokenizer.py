@@ -16,7 +16,7 @@ VOCABULARY = {token: index for index, token in enumerate(TOKENS)}
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    save_tokenizer(bert_tokenizer(VOCABULARY, True), tmp_path / "tokenizer", "wordpiece", True)
+    save_tokenizer(bert_tokenizer(VOCABULARY, True), tmp_path / "tokenizer", "wordpiece")
     return tmp_path / "tokenizer"
 
 
@@ -32,8 +32,8 @@ def test_a_saved_tokenizer_loads_with_its_ids_and_fingerprint(folder: Path) -> N
 
 
 def test_the_fingerprint_tells_tokenizers_apart(tmp_path: Path, folder: Path) -> None:
-    save_tokenizer(bert_tokenizer(VOCABULARY, False), tmp_path / "cased", "wordpiece", False)
-    save_tokenizer(bert_tokenizer(VOCABULARY, True), tmp_path / "again", "wordpiece", True)
+    save_tokenizer(bert_tokenizer(VOCABULARY, False), tmp_path / "cased", "wordpiece")
+    save_tokenizer(bert_tokenizer(VOCABULARY, True), tmp_path / "again", "wordpiece")
     first = load_tokenizer(folder).fingerprint
     assert load_tokenizer(tmp_path / "again").fingerprint == first
     assert load_tokenizer(tmp_path / "cased").fingerprint != first
@@ -48,7 +48,7 @@ def test_ordinary_ids_are_all_but_special_and_unused_ones(folder: Path) -> None:
 def test_auto_tokenizer_opens_the_folder_and_gives_the_same_ids(
     tmp_path: Path, lowercase: bool
 ) -> None:
-    save_tokenizer(bert_tokenizer(VOCABULARY, lowercase), tmp_path, "wordpiece", lowercase)
+    save_tokenizer(bert_tokenizer(VOCABULARY, lowercase), tmp_path, "wordpiece")
     theirs, ours = AutoTokenizer.from_pretrained(tmp_path), load_tokenizer(tmp_path)
     assert theirs.is_fast and theirs.model_max_length == 512
     for role in ("pad", "unk", "cls", "sep", "mask"):
@@ -80,7 +80,7 @@ def test_a_tokenizer_of_another_algorithm_keeps_its_own_special_tokens(tmp_path:
     backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, "<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     names = dict(zip(("pad", "unk", "cls", "sep", "mask"), words[:5], strict=True))
-    save_tokenizer(backend, tmp_path, "existing", False, names=names)
+    save_tokenizer(backend, tmp_path, "existing", names=names)
     loaded = load_tokenizer(tmp_path)
     assert (loaded.pad_id, loaded.mask_id) == (0, 4) and loaded.ordinary_ids.tolist() == [5, 6]
     assert role_names(tmp_path) == names and not (tmp_path / "vocab.txt").exists()
@@ -120,7 +120,7 @@ def test_a_folder_without_manifest_is_refused_with_the_way_to_make_it(tmp_path: 
 def test_a_vocabulary_without_special_tokens_cannot_be_saved(tmp_path: Path) -> None:
     backend = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1}, "[UNK]"))
     with pytest.raises(UserError, match=r"has no \[PAD\], \[CLS\], \[SEP\], \[MASK\]"):
-        save_tokenizer(backend, tmp_path / "t", "existing", False)
+        save_tokenizer(backend, tmp_path / "t", "existing")
     assert not (tmp_path / "t").exists()
 
 

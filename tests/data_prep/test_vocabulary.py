@@ -2,6 +2,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from data_prep import sources as sources_module
 from data_prep.errors import UserError
@@ -56,13 +57,26 @@ def test_an_existing_folder_is_taken_over_with_its_special_tokens(
     recipe_for: RecipeFor, text: Path
 ) -> None:
     theirs = bert_tokenizer({t: i for i, t in enumerate(("the", *SPECIAL_TOKENS))}, True)
-    save_tokenizer(theirs, text.parent / "theirs", "existing", True, names=BERT_NAMES)
+    save_tokenizer(theirs, text.parent / "theirs", "existing", names=BERT_NAMES)
     recipe = recipe_for(
         text, tokenizer__kind="existing", tokenizer__vocabulary=text.parent / "theirs"
     )
     tokenizer = ensure_tokenizer(recipe, list_sources(recipe.input))
     assert tokenizer.pad_id == 1 and tokenizer.mask_id == 5
     assert tokenizer.fingerprint == load_tokenizer(text.parent / "theirs").fingerprint
+
+
+def test_an_existing_cased_tokenizer_stays_cased_whatever_the_recipe_says(
+    recipe_for: RecipeFor, text: Path
+) -> None:
+    theirs = bert_tokenizer({t: i for i, t in enumerate((*SPECIAL_TOKENS, "A", "a"))}, False)
+    save_tokenizer(theirs, text.parent / "theirs", "existing")
+    recipe = recipe_for(
+        text, tokenizer__kind="existing", tokenizer__vocabulary=text.parent / "theirs"
+    )
+    ours = ensure_tokenizer(recipe, list_sources(recipe.input))
+    assert ours.backend.encode("A a").ids == [2, 5, 6, 3]
+    assert AutoTokenizer.from_pretrained(recipe.tokenizer.path).encode("A a") == [2, 5, 6, 3]
 
 
 def test_a_failed_training_leaves_nothing(recipe_for: RecipeFor, text: Path) -> None:

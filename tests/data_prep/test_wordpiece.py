@@ -107,6 +107,8 @@ def test_a_vocabulary_file_that_bert_cannot_use_is_refused(
 def test_a_missing_vocabulary_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="There is no vocabulary"):
         read_vocabulary(tmp_path / "none.txt", True)
+    with pytest.raises(UserError, match=r"is a folder: .* tokenizer\.kind=existing"):
+        read_vocabulary(tmp_path, True)
 
 
 def test_the_pipeline_decodes_pieces_to_words() -> None:
