@@ -68,7 +68,7 @@ def fill_mask(path: Path, sentence: str, count: int = 5) -> list[str]:
     inputs = tokenizer(sentence, return_tensors="pt")
     with torch.no_grad():
         logits = model(**inputs).logits[inputs.input_ids == tokenizer.mask_token_id]
-    return [tokenizer.decode([index]) for index in logits[0].topk(count).indices.tolist()]
+    return [str(tokenizer.decode([index])) for index in logits[0].topk(count).indices.tolist()]
 
 
 def time_models(paths: list[Path]) -> list[float]:

@@ -4,12 +4,18 @@
 #     bash launch/quickstart.sh
 #
 # It leaves runs/quickstart/{tokenizer,corpus,teacher,student} and
-# export/quickstart-{teacher,student}. A stage that is done is not done again.
+# export/quickstart-{teacher,student}, below the folder OUT (default: this checkout). A stage that
+# is done is not done again. Words after the command override keys of both training recipes:
+#
+#     OUT=/tmp/trial bash launch/quickstart.sh train.steps=60
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/setup_venv.sh
 
-runs=runs/quickstart
+runs="${OUT:-.}/runs/quickstart"
+exports="${OUT:-.}/export"
+folders=("corpus.path=$runs/corpus" "tokenizer.path=$runs/tokenizer")
+overrides=("$@")
 export TOKENIZERS_PARALLELISM=false
 
 stage() {
@@ -29,7 +35,8 @@ show() {
 train() {
     local run="$1"
     shift
-    show deepspeed --quiet "${processes[@]}" --master_port "$(free_port)" "$@" "${precision[@]}"
+    show deepspeed --quiet "${processes[@]}" --master_port "$(free_port)" "$@" \
+        "run.path=$run" "${folders[@]}" "${precision[@]}" "${overrides[@]}"
     grep -q '"state": *"done"' "$run/status.json" 2> /dev/null && return
     echo "error: $run is not finished: run this command again, and it goes on from there." >&2
     exit 1
@@ -59,29 +66,32 @@ else
     precision=()
 fi
 
-stage "corpus" show python launch/prepare_data.py --config launch/recipes/quickstart_corpus.yaml
+stage "corpus" show python launch/prepare_data.py \
+    --config launch/recipes/quickstart_corpus.yaml "${folders[@]}"
 stage "teacher" train "$runs/teacher" \
     launch/train_teacher.py --config launch/recipes/quickstart_teacher.yaml
 stage "student" train "$runs/student" \
     launch/distill_student.py --config launch/recipes/quickstart_student.yaml \
     "teacher.path=$runs/teacher"
 stage "publish the teacher" \
-    show python launch/publish_student.py "$runs/teacher" export/quickstart-teacher
+    show python launch/publish_student.py "$runs/teacher" "$exports/quickstart-teacher"
 stage "publish the student" \
-    show python launch/publish_student.py "$runs/student" export/quickstart-student
+    show python launch/publish_student.py "$runs/student" "$exports/quickstart-student"
 stage "compare" \
-    show python launch/compare.py export/quickstart-teacher export/quickstart-student --corpus "$runs/corpus"
+    show python launch/compare.py "$exports/quickstart-teacher" "$exports/quickstart-student" \
+    --corpus "$runs/corpus"
 
 cat << TEXT
 
 Done in $SECONDS s. The student is a plain Hugging Face folder:
 
-    AutoModel.from_pretrained("export/quickstart-student")
+    AutoModel.from_pretrained("$exports/quickstart-student")
 
 What next?
     source $VENV/bin/activate
-    tensorboard --logdir $runs                 # the curves, in a browser
-    python launch/plot.py $runs/teacher $runs/student
+    tensorboard --logdir $runs                                  # the curves, in a browser
+    python launch/plot.py $runs/teacher $runs/student           # the curves, as a picture
     python launch/prepare_data.py --config launch/recipes/corpus_en.yaml input.path=YOUR_TEXT
-    python launch/submit.py --help             # the same on a SLURM cluster
+    sbatch --nodes 4 launch/slurm/train.sbatch runs/teacher \\
+        launch/train_teacher.py --config launch/recipes/teacher_base.yaml   # on a cluster
 TEXT

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import HashStore
 
 from data_prep.errors import UserError
 
@@ -107,7 +106,8 @@ class Cluster:
             torch.cuda.set_device(self.device)
             backend = "cpu:gloo,cuda:nccl"
         if self.world_size == 1 and "MASTER_ADDR" not in os.environ:
-            dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+            alone = dist.HashStore()  # type: ignore[attr-defined]  # exported, but not in the stubs
+            dist.init_process_group(backend, store=alone, rank=0, world_size=1)
         else:
             dist.init_process_group(backend, timeout=_PATIENCE)
 

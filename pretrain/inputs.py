@@ -81,6 +81,6 @@ def _check_size(source: BatchSource, recipe: RunRecipe) -> None:
     if rows < recipe.train.batch_rows:
         raise UserError(
             f"The corpus {recipe.corpus.path} makes {rows} rows of {recipe.train.row_tokens} "
-            f"tokens, fewer than one batch of train.batch_rows {recipe.train.batch_rows}: lower it, or "
-            "prepare more text."
+            f"tokens, fewer than one batch of train.batch_rows {recipe.train.batch_rows}: lower "
+            "it, or prepare more text."
         )

@@ -42,6 +42,7 @@ def load_teacher(path: Path, tokenizer_fingerprint: str) -> TrainedModel:
     if its_own != tokenizer_fingerprint:
         raise UserError(
             f"The teacher {path} was trained with tokenizer {its_own}, but the corpus "
-            f"was made with {tokenizer_fingerprint}: distil on a corpus prepared with the teacher's tokenizer."
+            f"was made with {tokenizer_fingerprint}: distil on a corpus prepared with the "
+            "teacher's tokenizer."
         )
     return trained
