@@ -104,6 +104,8 @@ def _check(corpus: Corpus, key: PlanKey) -> None:
 
 def _build(corpus: Corpus, key: PlanKey, facts: dict[str, object], directory: Path) -> None:
     building = directory.with_name(f"{directory.name}.{os.getpid()}.partial")
+    # A job that was killed here and restarted in its container may have the same process id.
+    shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     try:
         counts = _write_tables(corpus, key, building)

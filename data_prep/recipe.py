@@ -103,11 +103,13 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
 
 
 def _explain(kind: type[BaseModel], path: Path, error: ValidationError) -> str:
-    problem = error.errors()[0]
+    # A misspelt key is an unknown one and often a missing one too; the first says more.
+    problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         known = list(dotted_keys(kind))
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+        groups = {name.rpartition(".")[0] for name in known} - {""}
+        near = difflib.get_close_matches(key, [*known, *sorted(groups)], n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}."
         return f"Unknown key {key!r} in {path}: {hint}"
     if problem["type"] == "missing":

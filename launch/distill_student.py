@@ -31,7 +31,7 @@ _EXAMPLE = (
 
 def main() -> None:
     """Read the recipe and distil."""
-    arguments = recipe_parser(__doc__, _EXAMPLE).parse_args()
+    arguments = recipe_parser(__doc__, _EXAMPLE).parse_intermixed_args()
     recipe = load_recipe(StudentRecipe, arguments.config, arguments.overrides)
 
     def prepare(inputs: Inputs, cluster: Cluster) -> tuple[Bert, Task, dict[str, Any]]:

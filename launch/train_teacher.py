@@ -26,7 +26,7 @@ _EXAMPLE = "example: deepspeed launch/train_teacher.py --config launch/recipes/t
 
 def main() -> None:
     """Read the recipe and train."""
-    arguments = recipe_parser(__doc__, _EXAMPLE).parse_args()
+    arguments = recipe_parser(__doc__, _EXAMPLE).parse_intermixed_args()
     recipe = load_recipe(TeacherRecipe, arguments.config, arguments.overrides)
 
     def prepare(inputs: Inputs, cluster: Cluster) -> tuple[Bert, Task, dict[str, Any]]:

@@ -122,10 +122,12 @@ def test_documents_are_the_same_however_a_file_is_cut(
 def test_a_file_that_is_not_utf8_is_refused_with_its_byte_offset(
     tmp_path: Path, whole: Whole
 ) -> None:
-    path = write(tmp_path / "bad.txt", b"\xef\xbb\xbfgood line\nbad \xff here\n")
-    with pytest.raises(UserError, match=r"bad\.txt is not UTF-8: .*0xff at byte offset 17 "):
-        texts(whole(path))
-    assert texts(whole(path), errors="replace") == ["good line bad \ufffd here"]
+    for content, offset in ((b"good line\nbad \xff here\n", 14), (b"\xef\xbb\xbfbad \xff\n", 7)):
+        path = write(tmp_path / "bad.txt", content)
+        message = rf"bad\.txt is not UTF-8: .*0xff at byte offset {offset} "
+        with pytest.raises(UserError, match=message):
+            texts(whole(path))
+        assert "bad \ufffd" in texts(whole(path), errors="replace")[0]
 
 
 def test_a_broken_json_line_is_named(tmp_path: Path, whole: Whole) -> None:

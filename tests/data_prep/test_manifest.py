@@ -1,0 +1,104 @@
+"""Manifests: any damage to a directory is found and named."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_prep import manifest as manifest_module
+from data_prep.errors import UserError
+from data_prep.manifest import (
+    MANIFEST,
+    file_sha256,
+    find_damage,
+    fingerprint,
+    read_manifest,
+    write_json,
+    write_manifest,
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a complete directory of two files."""
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "a.bin").write_bytes(b"alpha")
+    (tmp_path / "inner" / "b.bin").write_bytes(b"beta")
+    write_manifest(tmp_path, {"step": 3}, ["inner/b.bin", "a.bin"])
+    return tmp_path
+
+
+def damage_of(folder: Path, hashes: bool = True) -> str | None:
+    return find_damage(folder, read_manifest(folder, "corpus", "make it again"), hashes)
+
+
+def test_a_manifest_holds_the_facts_and_every_file(folder: Path) -> None:
+    manifest = read_manifest(folder, "corpus", "make it again")
+    assert manifest["step"] == 3
+    assert manifest["files"] == {
+        "a.bin": {"bytes": 5, "sha256": hashlib.sha256(b"alpha").hexdigest()},
+        "inner/b.bin": {"bytes": 4, "sha256": hashlib.sha256(b"beta").hexdigest()},
+    }
+    assert damage_of(folder) is None
+
+
+def test_a_file_longer_than_one_read_has_the_right_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest_module, "_READ_BYTES", 7)
+    (tmp_path / "long.bin").write_bytes(bytes(range(100)))
+    assert file_sha256(tmp_path / "long.bin") == hashlib.sha256(bytes(range(100))).hexdigest()
+
+
+def test_a_missing_file_is_named(folder: Path) -> None:
+    (folder / "inner" / "b.bin").unlink()
+    assert damage_of(folder, hashes=False) == "inner/b.bin is missing"
+
+
+def test_a_changed_size_is_found_without_reading_contents(folder: Path) -> None:
+    (folder / "a.bin").write_bytes(b"alph")
+    assert damage_of(folder, hashes=False) == "a.bin has 4 bytes instead of 5"
+
+
+def test_one_changed_byte_is_found_when_contents_are_read(folder: Path) -> None:
+    (folder / "a.bin").write_bytes(b"alphA")
+    assert damage_of(folder, hashes=False) is None
+    assert damage_of(folder) == "the contents of a.bin have changed (sha256 differs)"
+
+
+@pytest.mark.parametrize("name", ["../outside.bin", "inner/../../outside.bin", "/etc/hostname"])
+def test_a_name_that_climbs_out_is_damage(folder: Path, name: str) -> None:
+    manifest = {"files": {name: {"bytes": 0, "sha256": ""}}}
+    assert find_damage(folder, manifest, hashes=False) == (
+        f"the manifest names {name!r}, which is outside the directory"
+    )
+
+
+def test_a_directory_without_a_manifest_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"The corpus {tmp_path} has no manifest.json: make it."):
+        read_manifest(tmp_path, "corpus", "make it")
+
+
+@pytest.mark.parametrize("content", ["", '{"files": {', "[]", "{}", '{"files": 3}', "null"])
+def test_a_torn_or_foreign_manifest_is_refused(folder: Path, content: str) -> None:
+    (folder / MANIFEST).write_text(content)
+    with pytest.raises(UserError, match=r"manifest\.json is not a manifest .*: make it again\."):
+        damage_of(folder)
+
+
+def test_json_that_cannot_be_written_leaves_the_old_file_whole(tmp_path: Path) -> None:
+    path = tmp_path / "status.json"
+    write_json(path, {"state": "running", "what": "日本"})
+    unwritable: Any = {"state": "done", "then": object()}
+    with pytest.raises(TypeError):
+        write_json(path, unwritable)
+    assert json.loads(path.read_text(encoding="utf-8")) == {"state": "running", "what": "日本"}
+
+
+def test_a_fingerprint_knows_values_and_not_the_order_of_keys() -> None:
+    assert fingerprint({"a": 1, "b": [2, 3]}) == fingerprint({"b": [2, 3], "a": 1})
+    different = [{"a": 1}, {"a": 2}, {"a": "1"}, {"b": 1}, [1, 2], [2, 1]]
+    assert len({fingerprint(facts) for facts in different}) == len(different)
+    assert len(fingerprint({})) == 16

@@ -1,0 +1,74 @@
+"""A model of two layers, batches to feed it, and a run of one process."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_prep.shards import Corpus
+from data_prep.tokenizer import load_tokenizer
+from pretrain.batches import BatchSource
+from pretrain.cluster import Cluster
+from pretrain.config import MaskOptions
+from pretrain.model import Bert, BertShape, initialise
+
+OpenSource = Callable[..., BatchSource]
+
+
+@pytest.fixture(scope="session")
+def tiny_shape(tiny_tokenizer: Path) -> BertShape:
+    """Return two layers of width 32 over the tiny vocabulary, without dropout."""
+    return BertShape(
+        vocab_size=load_tokenizer(tiny_tokenizer).vocab_size,
+        layers=2,
+        width=32,
+        heads=4,
+        feed_forward=64,
+        positions=64,
+        dropout=0.0,
+        pad_id=0,
+        next_sentence=True,
+    )
+
+
+@pytest.fixture
+def tiny_model(tiny_shape: BertShape) -> Bert:
+    """Return a model with weights so large that its outputs differ everywhere."""
+    model = Bert(tiny_shape)
+    initialise(model, seed=5)
+    generator = torch.Generator().manual_seed(6)
+    for parameter in model.parameters():
+        parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+@pytest.fixture(scope="session")
+def open_source(
+    tiny_corpus: Path, tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory
+) -> OpenSource:
+    """Return a function that opens the tiny corpus; plans are built once a session."""
+    cache = tmp_path_factory.mktemp("plans")
+
+    def open_split(split: str = "train", row_tokens: int = 64, rate: float = 0.15) -> BatchSource:
+        return BatchSource(
+            Corpus.open(tiny_corpus, split),
+            load_tokenizer(tiny_tokenizer),
+            MaskOptions(rate=rate),
+            seed=1,
+            row_tokens=row_tokens,
+            cache=cache,
+        )
+
+    return open_split
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """Return the process group of a run of one process."""
+    for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    cluster = Cluster.join()
+    yield cluster
+    cluster.leave()

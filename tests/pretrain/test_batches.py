@@ -1,0 +1,263 @@
+"""Batches: a pure function of corpus, seed and step, laid out as BERT expects.
+
+The corpus is numbered, so that the text of every sample can be read back without the plan.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data_prep.errors import UserError
+from data_prep.pairs import make_samples
+from data_prep.shards import Corpus
+from data_prep.tokenizer import LoadedTokenizer, load_tokenizer
+from pretrain.batches import NEXT_LABEL, Batch, BatchSource, check_divisible
+from pretrain.config import MaskOptions
+from tests.corpora import NUMBERED_FROM, draw_shards, numbered_corpus
+
+T, BATCH = 64, 8
+PAD, CLS, SEP, MASK = 0, 2, 3, 4
+Row = tuple[object, ...]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    path = tmp_path_factory.mktemp("batches") / "corpus"
+    return numbered_corpus(path, draw_shards("batches", (9, 8), median_tokens=150))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_tokenizer: Path) -> LoadedTokenizer:
+    return load_tokenizer(tiny_tokenizer)
+
+
+@pytest.fixture
+def source(corpus: Corpus, tokenizer: LoadedTokenizer, tmp_path: Path) -> BatchSource:
+    return BatchSource(corpus, tokenizer, MaskOptions(), seed=4, row_tokens=T, cache=tmp_path)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample read back from a batch; segments are ranges of corpus positions."""
+
+    a: range
+    b: range
+    is_next: bool
+
+
+def rows_of(batch: Batch) -> list[Row]:
+    """Return what each row holds, as values that can be compared and sorted."""
+    rows = []
+    for row in range(len(batch.input_ids)):
+        tables = (batch.input_ids, batch.token_types, batch.positions, batch.sample_ids)
+        masked = batch.masked // T == row
+        firsts = batch.firsts // T == row
+        sparse = (
+            batch.masked[masked] % T,
+            batch.mlm_labels[masked],
+            batch.firsts[firsts] % T,
+            batch.nsp_labels[firsts],
+        )
+        rows.append(tuple(tuple(t.tolist()) for t in (*(table[row] for table in tables), *sparse)))
+    return rows
+
+
+def global_rows(source: BatchSource, step: int, world: int = 1, micro: int = BATCH) -> list[Row]:
+    """Return the rows of a step over all ranks, in one canonical order."""
+    return sorted(
+        (
+            row
+            for rank in range(world)
+            for batch in source.step(step, BATCH, rank, world, micro)
+            for row in rows_of(batch)
+        ),
+        key=repr,
+    )
+
+
+def restored(batch: Batch) -> torch.Tensor:
+    """Return the ids before masking, [B * T]."""
+    return batch.input_ids.flatten().scatter(0, batch.masked, batch.mlm_labels)
+
+
+def read_samples(batch: Batch) -> list[Sample]:
+    """Read the samples of a batch by [CLS] and [SEP], checking the layout on the way."""
+    samples = []
+    ids = restored(batch).tolist()
+    types, positions = batch.token_types.flatten().tolist(), batch.positions.flatten().tolist()
+    owners = batch.sample_ids.flatten().tolist()
+    for first, label in zip(batch.firsts.tolist(), batch.nsp_labels.tolist(), strict=True):
+        assert ids[first] == CLS
+        middle = ids.index(SEP, first)
+        last = ids.index(SEP, middle + 1)
+        length = last + 1 - first
+        assert first // T == last // T, "a sample stays within its row"
+        assert positions[first : last + 1] == list(range(length))
+        assert types[first : last + 1] == [0] * (middle + 1 - first) + [1] * (last - middle)
+        assert len(set(owners[first : last + 1])) == 1 and owners[first] > 0
+        segments = (ids[first + 1 : middle], ids[middle + 1 : last])
+        a, b = (range(part[0] - NUMBERED_FROM, part[-1] + 1 - NUMBERED_FROM) for part in segments)
+        assert [list(part) for part in (a, b)] == [
+            [token - NUMBERED_FROM for token in segment] for segment in segments
+        ], "a segment is an unbroken stretch of the corpus"
+        samples.append(Sample(a, b, label == NEXT_LABEL))
+    return samples
+
+
+def epoch_rows(source: BatchSource, epoch: int) -> range:
+    first = sum(source.plan(before).num_rows for before in range(epoch))
+    return range(first, first + source.plan(epoch).num_rows)
+
+
+@pytest.mark.parametrize(("world", "micro"), [(1, 1), (1, 4), (2, 1), (2, 4), (4, 1), (4, 2)])
+def test_a_global_batch_is_the_same_for_any_ranks_and_micro_batches(
+    source: BatchSource, world: int, micro: int
+) -> None:
+    steps = source.plan(0).num_rows // BATCH + 2
+    for step in range(steps):
+        assert global_rows(source, step, world, micro) == global_rows(source, step)
+    assert source.epoch_of(steps * BATCH - 1) == 1, "these steps cross the edge of an epoch"
+
+
+def test_every_rank_gets_the_same_number_of_rows(source: BatchSource) -> None:
+    for rank in range(4):
+        batches = source.step(0, BATCH, rank, 4, 1)
+        assert [len(batch.input_ids) for batch in batches] == [1, 1]
+
+
+def test_a_new_source_continues_from_any_step(
+    source: BatchSource, corpus: Corpus, tokenizer: LoadedTokenizer, tmp_path: Path
+) -> None:
+    steps = source.plan(0).num_rows // BATCH + 2
+    passed = [global_rows(source, step) for step in range(steps)]
+    for start in (1, steps - 1):
+        resumed = BatchSource(
+            corpus, tokenizer, MaskOptions(), seed=4, row_tokens=T, cache=tmp_path / str(start)
+        )
+        assert [global_rows(resumed, step) for step in range(start, steps)] == passed[start:]
+
+
+def test_each_epoch_visits_every_sample_once_and_the_next_draws_new_ones(
+    source: BatchSource, corpus: Corpus
+) -> None:
+    visited = []
+    for epoch in (0, 1):
+        numbers = np.array(epoch_rows(source, epoch))
+        samples = read_samples(source.rows(numbers, len(numbers)))
+        expected = [
+            (sample["a_start"], sample["a_length"], sample["b_start"], sample["is_next"])
+            for shard in corpus.shards
+            for sample in make_samples(shard, shard, T, seed=4, epoch=epoch)
+        ]
+        found = [(s.a.start, len(s.a), s.b.start, int(s.is_next)) for s in samples]
+        assert sorted(found) == sorted(expected)
+        visited.append(found)
+    assert visited[0] != visited[1]
+
+
+def test_a_batch_on_the_edge_of_an_epoch_has_rows_of_both(source: BatchSource) -> None:
+    edge = epoch_rows(source, 1).start
+    both = source.rows(np.arange(edge - 2, edge + 2), 4)
+    pieces = [source.rows(np.array([number]), 1) for number in range(edge - 2, edge + 2)]
+    assert rows_of(both) == [rows_of(piece)[0] for piece in pieces]
+
+
+def test_labels_restore_the_text_and_pairs_are_what_they_say(
+    source: BatchSource, corpus: Corpus
+) -> None:
+    documents = np.concatenate(
+        [shard.token_base + shard.sentences[shard.documents] for shard in corpus.shards]
+    )
+    for batch in source.step(0, BATCH, 0, 1, 2):
+        for sample in read_samples(batch):
+            a, b = (
+                np.searchsorted(documents, [part.start, part.stop - 1], side="right")
+                for part in (sample.a, sample.b)
+            )
+            assert a[0] == a[1] and b[0] == b[1], "a segment stays within its document"
+            assert sample.is_next == (a[0] == b[0])
+            assert not sample.is_next or sample.b.start == sample.a.stop
+
+
+def test_samples_are_numbered_within_their_row_and_padding_is_blank(source: BatchSource) -> None:
+    batch = source.rows(np.array(epoch_rows(source, 0)), source.plan(0).num_rows)
+    for row in range(len(batch.input_ids)):
+        owners = batch.sample_ids[row].tolist()
+        tokens = sum(owner > 0 for owner in owners)
+        assert owners[tokens:] == [0] * (T - tokens), "padding is at the end"
+        assert sorted(set(owners[:tokens])) == list(range(1, max(owners) + 1))
+        assert owners[:tokens] == sorted(owners[:tokens])
+        blank = torch.stack([batch.input_ids[row], batch.token_types[row], batch.positions[row]])
+        assert not blank[:, tokens:].any()
+    assert (batch.sample_ids == 0).any() and (batch.sample_ids > 1).any()
+
+
+def test_special_tokens_are_never_masked_and_replacements_are_ordinary(
+    source: BatchSource, tokenizer: LoadedTokenizer
+) -> None:
+    batch = source.rows(np.array(epoch_rows(source, 0)), source.plan(0).num_rows)
+    assert (batch.mlm_labels >= NUMBERED_FROM).all()
+    seen = batch.input_ids.flatten()[batch.masked]
+    odd = seen[(seen != MASK) & (seen != batch.mlm_labels)]
+    assert len(odd) and set(odd.tolist()) <= set(tokenizer.ordinary_ids.tolist())
+    rest = batch.input_ids.flatten().index_fill(0, batch.masked, NUMBERED_FROM)
+    assert set(rest[rest < NUMBERED_FROM].tolist()) == {PAD, CLS, SEP}
+    words = int((batch.sample_ids > 0).sum()) - 3 * len(batch.firsts)
+    assert abs(len(batch.masked) - 0.15 * words) < 5 * np.sqrt(words * 0.15 * 0.85)
+
+
+def test_places_and_counts_agree(source: BatchSource) -> None:
+    for batch in source.step(1, BATCH, 0, 1, 4):
+        assert batch.counts == {
+            "masked": len(batch.mlm_labels),
+            "samples": int((restored(batch) == CLS).sum()),
+            "tokens": int((batch.input_ids != PAD).sum()),
+        }
+        assert batch.masked.tolist() == sorted(set(batch.masked.tolist()))
+        assert batch.firsts.tolist() == (restored(batch) == CLS).nonzero().flatten().tolist()
+
+
+@pytest.mark.parametrize("given", [0, 3])
+def test_a_batch_is_filled_up_with_blank_rows(source: BatchSource, given: int) -> None:
+    batch = source.rows(np.arange(given), 5)
+    assert batch.input_ids.shape == (5, T)
+    assert rows_of(batch)[:given] == rows_of(source.rows(np.arange(3), 3))[:given]
+    empty = tuple([0] * T)
+    assert rows_of(batch)[given:] == [(empty,) * 4 + ((),) * 4] * (5 - given)
+
+
+def test_each_plan_is_announced_before_it_is_opened(
+    corpus: Corpus, tokenizer: LoadedTokenizer, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+
+    def build_here(build: Callable[[], object]) -> None:
+        seen.append(len(list(tmp_path.iterdir())))
+        build()
+
+    source = BatchSource(
+        corpus, tokenizer, MaskOptions(), seed=4, row_tokens=T, cache=tmp_path,
+        plans_first=build_here,
+    )  # fmt: skip
+    source.plan(1)
+    source.plan(0)
+    assert seen == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("batch_rows", "micro_rows", "world", "expected"), [(64, 16, 2, 2), (8, 1, 4, 2), (6, 6, 1, 1)]
+)
+def test_micro_batches_are_counted(
+    batch_rows: int, micro_rows: int, world: int, expected: int
+) -> None:
+    assert check_divisible(batch_rows, micro_rows, world) == expected
+
+
+def test_a_batch_that_does_not_divide_is_refused_with_the_multiple() -> None:
+    message = r"batch_rows 32 is not divisible .* micro_rows 12 times 2 .* choose a multiple of 24"
+    with pytest.raises(UserError, match=message):
+        check_divisible(32, 12, 2)

@@ -1,0 +1,129 @@
+"""A run that is stopped, damaged or moved to other ranks goes on as if nothing had happened."""
+
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from data_prep.manifest import file_sha256
+from tests.stories.conftest import (
+    ROOT,
+    Command,
+    curve,
+    environment,
+    launch_command,
+    metrics_of,
+    status_of,
+)
+
+pytestmark = pytest.mark.story
+TEACHER = "launch/train_teacher.py"
+
+
+def weights_of(run: Path, step: int) -> str:
+    return file_sha256(run / "checkpoints" / f"step_{step:08d}" / "model.safetensors")
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    deepspeed: Command, teacher_recipe: Path, tmp_path: Path
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    deepspeed(TEACHER, "--config", teacher_recipe, f"run.path={whole}")
+
+    # The stop file ends the first attempt after its first step, off the checkpoint interval.
+    parts.mkdir()
+    (parts / "STOP").touch()
+    stopped = deepspeed(TEACHER, "--config", teacher_recipe, f"run.path={parts}")
+    assert status_of(parts)["state"] == "preempted"
+    assert status_of(parts)["step"] == 1
+    assert "the same command goes on" in stopped.stdout
+    (parts / "STOP").unlink()
+
+    deepspeed(TEACHER, "--config", teacher_recipe, f"run.path={parts}")
+    assert status_of(parts)["state"] == "done"
+    assert curve(parts) == curve(whole)
+    assert len(curve(whole)) == 6
+    assert weights_of(parts, 6) == weights_of(whole, 6)
+
+    # The newest checkpoint is damaged: the one before it takes over, and ends in the same place.
+    damaged = parts / "checkpoints" / "step_00000006" / "model.safetensors"
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    (parts / "status.json").unlink()
+    again = deepspeed(TEACHER, "--config", teacher_recipe, f"run.path={parts}")
+    assert "step_00000006 is damaged" in again.stderr
+    assert weights_of(parts, 6) == weights_of(whole, 6)
+    steps = [line["step"] for line in metrics_of(parts) if "loss/total" in line]
+    assert steps == [1, 2, 3, 4, 5, 6], "a step appears twice after a resume"
+
+
+def test_a_signal_to_one_rank_stops_all_at_the_same_step_and_the_command_exits_0(
+    teacher_recipe: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    command = launch_command(
+        TEACHER, "--config", teacher_recipe, "train.steps=100000", "log.every_steps=1000"
+    )
+    with subprocess.Popen(command, cwd=ROOT, env=environment()) as launcher:
+        wait_for(run / "checkpoints" / "step_00000002")
+        trainers = subprocess.run(
+            ["pgrep", "-f", f"^[^ ]*python.*{TEACHER}.*{teacher_recipe}"],
+            capture_output=True,
+            text=True,
+        ).stdout.split()
+        ranks = [int(pid) for pid in trainers if is_rank(int(pid))]
+        assert len(ranks) == 2
+        ranks.sort()
+        signal_one(ranks[1])
+        assert launcher.wait(timeout=120) == 0
+    status = status_of(run)
+    assert status["state"] == "preempted"
+    assert status["reason"] == "a signal"
+    assert (run / "checkpoints" / status["last_checkpoint"] / "manifest.json").is_file()
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(
+    deepspeed: Command, teacher_recipe: Path, tmp_path: Path
+) -> None:
+    whole, moved = tmp_path / "whole", tmp_path / "moved"
+    deepspeed(
+        TEACHER,
+        "--config",
+        teacher_recipe,
+        f"run.path={whole}",
+        "model.dropout=0",
+        "checkpoint.keep=9",
+    )
+    shutil.copytree(whole, moved)
+    for step in (4, 6):
+        shutil.rmtree(moved / "checkpoints" / f"step_{step:08d}")
+    (moved / "status.json").unlink()
+
+    deepspeed(TEACHER, "--config", teacher_recipe, f"run.path={moved}", "model.dropout=0", ranks=1)
+    assert status_of(moved)["state"] == "done"
+    # Sums over ranks are now sums over micro-batches: equal up to the rounding of fp32.
+    for step, figures in curve(whole).items():
+        assert curve(moved)[step] == pytest.approx(figures, rel=2e-5), step
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.1)
+
+
+def is_rank(pid: int) -> bool:
+    """Tell a trainer from the two launchers above it, by the variable that makes it a rank."""
+    variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return any(variable.startswith(b"RANK=") for variable in variables)
+
+
+def signal_one(pid: int) -> None:
+    import os
+
+    os.kill(pid, signal.SIGUSR2)
