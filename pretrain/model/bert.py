@@ -5,7 +5,7 @@ masked places (about 15 % of the tokens), the next-sentence head at the [CLS] of
 Shapes: B rows, T tokens a row, D width, M masked tokens, S samples, V vocabulary.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +16,12 @@ from pretrain.model.encoder import Encoder
 from pretrain.model.shape import BertShape
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """What a forward pass gives the objectives."""
+class Outputs(NamedTuple):
+    """What a forward pass gives the objectives.
+
+    A tuple, because DeepSpeed looks for the tensors that begin the backward pass in tuples,
+    lists and dictionaries only; without them its bf16 optimizer counts micro-batches twice.
+    """
 
     hidden_BTD: torch.Tensor  # last hidden states
     mlm_logits_MV: torch.Tensor  # at masked places, in the order of `Batch.masked`
