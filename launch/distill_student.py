@@ -19,7 +19,7 @@ from pretrain.config import StudentRecipe
 from pretrain.inputs import Inputs
 from pretrain.model import Bert
 from pretrain.run import execute
-from pretrain.students import choose_layers, make_student
+from pretrain.students import check_positions, choose_layers, make_student
 from pretrain.tasks import DistillationTask, Task
 from pretrain.teacher import Teacher, load_teacher
 
@@ -36,6 +36,7 @@ def main() -> None:
 
     def prepare(inputs: Inputs, cluster: Cluster) -> tuple[Bert, Task, dict[str, Any]]:
         trained = load_teacher(recipe.teacher.path, inputs.tokenizer.fingerprint)
+        check_positions(trained.model.shape, recipe.train.row_tokens)
         layers = choose_layers(recipe.student.layers, trained.model.shape.layers)
         student = make_student(trained.model, layers, recipe.student.init, recipe.train.seed)
         teacher = Teacher(trained.model, cluster.device, recipe.train.precision)

@@ -34,6 +34,15 @@ def choose_layers(layers: list[int] | Literal["alternate"], teacher_layers: int)
     return layers
 
 
+def check_positions(teacher: BertShape, row_tokens: int) -> None:
+    """Refuse rows that are longer than any input the teacher has positions for."""
+    if row_tokens > teacher.positions:
+        raise UserError(
+            f"train.row_tokens {row_tokens} exceeds the teacher's {teacher.positions} positions: "
+            f"choose at most {teacher.positions}."
+        )
+
+
 def student_shape(teacher: BertShape, layers: int) -> BertShape:
     """Return the teacher's shape with fewer layers and no next-sentence head.
 

@@ -85,8 +85,8 @@ def numbered_corpus(directory: Path, shards: Shards) -> Corpus:
     return Corpus.open(directory)
 
 
-def draw_shards(key: str, documents: Iterable[int], median_tokens: int = 250) -> Shards:
-    """Draw lengths as text has them: log-normal documents, sentences of 3 to 42 tokens.
+def draw_shards(key: str, documents: Iterable[int], median_tokens: int = 150) -> Shards:
+    """Draw lengths as Wikipedia has them: log-normal documents, sentences of 3 to 42 tokens.
 
     Args:
         key: the same key gives the same lengths.
@@ -111,7 +111,7 @@ def _draw_sentences(key: str, median_tokens: int) -> list[int]:
     first, second = uniform(key_of("document", key), [0, 1])
     spread = np.sqrt(-2 * np.log1p(-first)) * np.cos(2 * np.pi * second)  # normal, by Box-Muller
     lengths = 3 + integers_below(key_of("sentences", key), np.arange(2000), 40)
-    enough = int(np.searchsorted(np.cumsum(lengths), median_tokens * np.exp(0.9 * spread))) + 1
+    enough = int(np.searchsorted(np.cumsum(lengths), median_tokens * np.exp(1.2 * spread))) + 1
     return [int(length) for length in lengths[:enough]]
 
 

@@ -4,8 +4,9 @@ set -euo pipefail
 
 [[ -f .venv/bin/activate ]] && source .venv/bin/activate
 # Compiled operators and kernels must not be shared between nodes over a network file system.
-export TORCH_EXTENSIONS_DIR="${TMPDIR:-/tmp}/stillhouse-$SLURM_JOB_ID-$SLURM_NODEID/extensions"
-export TRITON_CACHE_DIR="${TMPDIR:-/tmp}/stillhouse-$SLURM_JOB_ID-$SLURM_NODEID/triton"
+scratch="${TMPDIR:-/tmp}/stillhouse-$SLURM_JOB_ID-$SLURM_NODEID"
+export TORCH_EXTENSIONS_DIR="${TORCH_EXTENSIONS_DIR:-$scratch/extensions}"
+export TRITON_CACHE_DIR="${TRITON_CACHE_DIR:-$scratch/triton}"
 
 # The launcher handles neither signal and would die of it. Ignoring survives exec, and the trainer
 # installs a handler of its own, which asks for a checkpoint at the end of the step.

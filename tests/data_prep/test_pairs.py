@@ -119,16 +119,20 @@ def test_every_chunk_opens_a_sample_in_document_order(tmp_path: Path) -> None:
     assert all(np.diff(made["a_start"]) > 0)
 
 
-@pytest.mark.parametrize("median_tokens", [40, 250, 1000])
-def test_length_does_not_give_the_label_away(tmp_path: Path, median_tokens: int) -> None:
-    shards = draw_shards("lengths", (120_000 // median_tokens,), median_tokens)
-    made = samples_of(tmp_path, shards, row=128)
+@pytest.mark.parametrize(("median_tokens", "row"), [(40, 128), (150, 128), (1000, 128), (150, 512)])
+def test_length_and_last_word_do_not_give_the_label_away(
+    tmp_path: Path, median_tokens: int, row: int
+) -> None:
+    shards = draw_shards("lengths", (250_000 // median_tokens,), median_tokens)
+    made = samples_of(tmp_path, shards, row=row)
     true, unrelated = made[made["is_next"] == 1], made[made["is_next"] == 0]
-    # Two draws of n from one distribution are this far apart once in a thousand times.
-    chance = 1.95 * np.sqrt(1 / len(true) + 1 / len(unrelated))
-    assert advantage(totals(true), totals(unrelated)) < chance
-    b_lengths = (part["b_length"].astype(np.int64) for part in (true, unrelated))
-    assert advantage(*b_lengths) < chance
+    # Whoever knows the length alone may guess right 55 times in 100, where 50 is chance.
+    assert advantage(totals(true), totals(unrelated)) < 0.1
+
+    ends = [part["b_start"].astype(np.int64) + part["b_length"] for part in (true, unrelated)]
+    sentences = list(Atlas(shards).sentences)
+    shares = [float(np.isin(part, sentences).mean()) for part in ends]
+    assert shares[0] > 0.05 and abs(shares[0] - shares[1]) < 0.1
 
 
 def test_documents_of_one_sentence_make_unrelated_pairs(tmp_path: Path) -> None:

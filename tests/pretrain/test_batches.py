@@ -258,6 +258,6 @@ def test_micro_batches_are_counted(
 
 
 def test_a_batch_that_does_not_divide_is_refused_with_the_multiple() -> None:
-    message = r"batch_rows 32 is not divisible .* micro_rows 12 times 2 .* choose a multiple of 24"
+    message = r"batch_rows 32 .*micro_rows 12 times 2 .* a multiple of 24\."
     with pytest.raises(UserError, match=message):
         check_divisible(32, 12, 2)

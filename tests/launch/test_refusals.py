@@ -1,0 +1,235 @@
+"""Bad input to the training commands: one sentence, exit code 2, and nothing left behind."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+import yaml
+
+from data_prep.manifest import MANIFEST, write_manifest
+from launch import distill_student, train_teacher
+from launch.cli import run_command
+from pretrain.config import TeacherRecipe, identity_of
+from pretrain.model import Bert, BertShape, initialise
+from pretrain.publish import FACTS
+from pretrain.weights import WEIGHTS
+from tests.corpora import WORDS
+
+Refuse = Callable[..., str]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, tiny_corpus: Path, tiny_tokenizer: Path) -> Path:
+    """Write a teacher recipe that would train."""
+    tree = {
+        "run": {"path": str(tmp_path / "run")},
+        "corpus": {"path": str(tiny_corpus)},
+        "tokenizer": {"path": str(tiny_tokenizer)},
+        "model": {"layers": 2, "width": 32, "heads": 2, "feed_forward": 64, "positions": 64},
+        "train": {"steps": 4, "batch_rows": 8, "micro_rows": 2, "row_tokens": 64},
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def student_recipe(tmp_path: Path, recipe: Path, teacher: Path) -> Path:
+    """Write a student recipe that would train."""
+    tree = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    del tree["model"]
+    tree["teacher"] = {"path": str(teacher)}
+    path = tmp_path / "student.yaml"
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def teacher(tmp_path: Path, tiny_tokenizer: Path) -> Path:
+    """Write a published teacher with two layers."""
+    from safetensors.torch import save_file
+
+    shape = BertShape(
+        vocab_size=5 + len(WORDS),
+        layers=2,
+        width=32,
+        heads=2,
+        feed_forward=64,
+        positions=64,
+        dropout=0.0,
+        pad_id=0,
+        next_sentence=True,
+    )
+    model = Bert(shape)
+    initialise(model, seed=0)
+    folder = tmp_path / "teacher"
+    folder.mkdir()
+    save_file(model.state_dict(), folder / WEIGHTS)
+    (folder / "config.json").write_text(json.dumps(shape.to_transformers()), encoding="utf-8")
+    for path in tiny_tokenizer.glob("*.json"):
+        shutil.copyfile(path, folder / path.name)
+    return folder
+
+
+@pytest.fixture
+def refuse(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Refuse:
+    """Run a command that must be refused, and return its sentence."""
+
+    def run(script: ModuleType, recipe: Path, *overrides: str, keeps_run: bool = False) -> str:
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(sys, "argv", ["script", "--config", str(recipe), *overrides])
+        with pytest.raises(SystemExit) as ended:
+            run_command(script.main)
+        assert ended.value.code == 2
+        printed = capsys.readouterr().err.strip()
+        sentence = printed.removeprefix("error: ")
+        assert printed != sentence
+        assert "\n" not in sentence, "one sentence, on one line"
+        assert "Traceback" not in sentence
+        assert keeps_run or not (tmp_path / "run").exists(), "something was left behind"
+        assert not torch.distributed.is_initialized()
+        return sentence
+
+    return run
+
+
+def test_a_missing_corpus(refuse: Refuse, recipe: Path) -> None:
+    sentence = refuse(train_teacher, recipe, "corpus.path=nowhere")
+    assert "The corpus nowhere has no manifest.json" in sentence
+    assert "launch/prepare_data.py" in sentence
+
+
+def test_a_corpus_that_changed_since_its_manifest(
+    refuse: Refuse, recipe: Path, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    changed = tmp_path / "changed"
+    shutil.copytree(tiny_corpus, changed)
+    tokens = changed / "train_00000.tokens.bin"
+    content = bytearray(tokens.read_bytes())
+    content[0] ^= 1
+    tokens.write_bytes(content)
+    sentence = refuse(train_teacher, recipe, f"corpus.path={changed}")
+    assert "train_00000.tokens.bin have changed" in sentence
+
+    tokens.write_bytes(bytes(content[:-2]))
+    sentence = refuse(train_teacher, recipe, f"corpus.path={changed}", "corpus.verify=sizes")
+    assert f"{len(content) - 2} bytes instead of {len(content)}" in sentence
+
+
+def test_a_tokenizer_that_did_not_make_the_corpus(
+    refuse: Refuse, recipe: Path, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tiny_corpus, other)
+    manifest = json.loads((other / MANIFEST).read_text(encoding="utf-8"))
+    names = list(manifest.pop("files"))
+    write_manifest(other, {**manifest, "tokenizer": "f" * 16}, names)
+    sentence = refuse(train_teacher, recipe, f"corpus.path={other}")
+    assert "is not the one that made the corpus" in sentence
+    assert "f" * 16 in sentence
+
+
+def test_a_misspelt_key_gets_the_nearest_name(refuse: Refuse, recipe: Path) -> None:
+    sentence = refuse(train_teacher, recipe, "train.bach_rows=8")
+    assert "Unknown key 'train.bach_rows'" in sentence
+    assert "did you mean 'train.batch_rows'?" in sentence
+
+
+def test_a_batch_that_does_not_divide(refuse: Refuse, recipe: Path) -> None:
+    sentence = refuse(train_teacher, recipe, "train.micro_rows=3")
+    assert "train.batch_rows 8 is not divisible by train.micro_rows 3 times 1 rank(s)" in sentence
+    assert "choose a multiple of 3" in sentence
+
+
+def test_a_corpus_smaller_than_one_batch(refuse: Refuse, recipe: Path) -> None:
+    sentence = refuse(train_teacher, recipe, "train.batch_rows=4096", "train.micro_rows=8")
+    assert "rows of 64 tokens, fewer than one batch of train.batch_rows 4096" in sentence
+
+
+def test_another_world_size_than_expected(refuse: Refuse, recipe: Path) -> None:
+    sentence = refuse(train_teacher, recipe, "run.world_size=8")
+    assert "expects 8 rank(s), but the launcher started 1" in sentence
+
+
+def test_fp16_without_a_gpu(refuse: Refuse, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = "deepspeed.config=ds_configs/zero1_fp16.json"
+    sentence = refuse(train_teacher, recipe, "train.precision=fp16", config)
+    assert "fp16 needs a GPU" in sentence
+
+
+def test_a_precision_that_the_deepspeed_file_contradicts(refuse: Refuse, recipe: Path) -> None:
+    sentence = refuse(train_teacher, recipe, "train.precision=bf16")
+    assert "zero1_fp32.json computes in fp32, but the recipe's train.precision is bf16" in sentence
+
+
+def test_a_number_that_recipe_and_deepspeed_file_both_state(
+    refuse: Refuse, recipe: Path, tmp_path: Path
+) -> None:
+    stated = tmp_path / "stated.json"
+    stated.write_text(json.dumps({"train_batch_size": 64, "zero_optimization": {"stage": 1}}))
+    sentence = refuse(train_teacher, recipe, f"deepspeed.config={stated}")
+    assert "says train_batch_size 64, but the recipe's train.batch_rows is 8" in sentence
+
+
+def test_rows_longer_than_the_model_has_positions(refuse: Refuse, recipe: Path) -> None:
+    sentence = refuse(train_teacher, recipe, "train.row_tokens=128")
+    assert "train.row_tokens 128 exceeds model.positions 64" in sentence
+
+
+def test_a_run_folder_of_another_configuration_is_left_untouched(
+    refuse: Refuse, recipe: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    started = TeacherRecipe.model_validate(yaml.safe_load(recipe.read_text(encoding="utf-8")))
+    config = run / "config.yaml"
+    config.write_text(yaml.safe_dump({"identity": identity_of(started)}), encoding="utf-8")
+    before = config.read_bytes()
+    sentence = refuse(train_teacher, recipe, "optim.lr=0.5", keeps_run=True)
+    assert "was started with optim.lr 0.0001, not 0.5" in sentence
+    assert [path.name for path in run.iterdir()] == ["config.yaml"]
+    assert config.read_bytes() == before
+
+
+def test_more_student_layers_than_teacher_layers(refuse: Refuse, student_recipe: Path) -> None:
+    sentence = refuse(distill_student, student_recipe, "student.layers=[0,1,1]")
+    assert "names 3 layers, but the teacher has 2" in sentence
+
+
+def test_a_student_layer_that_the_teacher_does_not_have(
+    refuse: Refuse, student_recipe: Path
+) -> None:
+    sentence = refuse(distill_student, student_recipe, "student.layers=[5]")
+    assert "names teacher layer 5, but the teacher has layers 0 to 1" in sentence
+
+
+def test_a_teacher_that_is_not_there(refuse: Refuse, student_recipe: Path) -> None:
+    sentence = refuse(distill_student, student_recipe, "teacher.path=nowhere")
+    assert "nowhere is neither a run folder with a checkpoint nor an exported model" in sentence
+
+
+def test_a_teacher_of_another_tokenizer(
+    refuse: Refuse, student_recipe: Path, teacher: Path
+) -> None:
+    (teacher / FACTS).write_text(json.dumps({"tokenizer": "0" * 16}), encoding="utf-8")
+    sentence = refuse(distill_student, student_recipe)
+    assert f"was trained with tokenizer {'0' * 16}" in sentence
+
+
+def test_rows_longer_than_the_teacher_has_positions(refuse: Refuse, student_recipe: Path) -> None:
+    sentence = refuse(distill_student, student_recipe, "train.row_tokens=128")
+    assert "train.row_tokens 128 exceeds the teacher's 64 positions" in sentence
+
+
+def test_loss_weights_that_are_all_zero(refuse: Refuse, student_recipe: Path) -> None:
+    weights = ("loss.soft=0", "loss.hard=0", "loss.cosine=0")
+    assert "nothing to learn" in refuse(distill_student, student_recipe, *weights)

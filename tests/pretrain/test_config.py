@@ -1,0 +1,131 @@
+"""Recipes of runs: impossible values are named, and a run knows which keys make it what it is."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from data_prep.errors import UserError
+from data_prep.recipe import dotted_keys, load_recipe
+from pretrain.config import RunRecipe, StudentRecipe, TeacherRecipe, identity_of
+
+SHARED = {
+    "run": {"path": "runs/a"},
+    "corpus": {"path": "corpus"},
+    "tokenizer": {"path": "tokenizer"},
+    "train": {"steps": 100, "batch_rows": 8, "micro_rows": 4},
+}
+TREES: dict[type[RunRecipe], dict[str, Any]] = {
+    TeacherRecipe: SHARED,
+    StudentRecipe: {**SHARED, "teacher": {"path": "runs/teacher"}},
+}
+# Another value for every key: those that may change while a run goes on, and all others.
+FREE = {
+    "run.path": "runs/b",
+    "run.world_size": "4",
+    "corpus.path": "moved",
+    "corpus.verify": "sizes",
+    "tokenizer.path": "moved",
+    "teacher.path": "moved",
+    "train.micro_rows": "2",
+    "train.max_minutes": "10",
+    "validation.every_steps": "7",
+    "validation.rows": "7",
+    "checkpoint.every_steps": "7",
+    "checkpoint.keep": "7",
+    "log.every_steps": "7",
+    "deepspeed.config": "ds_configs/zero2_fp32.json",
+}
+FIXED = {
+    "train.steps": "200",
+    "train.seed": "1",
+    "train.batch_rows": "16",
+    "train.row_tokens": "64",
+    "train.precision": "bf16",
+    "mask.rate": "0.2",
+    "mask.as_mask": "0.7",
+    "mask.as_random": "0.2",
+    "optim.lr": "2e-4",
+    "optim.warmup_steps": "5",
+    "optim.weight_decay": "0.1",
+    "optim.beta1": "0.8",
+    "optim.beta2": "0.98",
+    "optim.epsilon": "1e-8",
+    "optim.clip_norm": "0.5",
+    "model.layers": "3",
+    "model.width": "24",
+    "model.heads": "6",
+    "model.feed_forward": "64",
+    "model.positions": "256",
+    "model.dropout": "0.0",
+    "student.layers": "[0, 1]",
+    "student.init": "random",
+    "loss.soft": "1",
+    "loss.hard": "1",
+    "loss.cosine": "0",
+    "loss.temperature": "4",
+}
+KEYS = [(kind, key) for kind in TREES for key in dotted_keys(kind)]
+
+
+def load(kind: type[RunRecipe], folder: Path, *overrides: str) -> RunRecipe:
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(TREES[kind]))
+    return load_recipe(kind, path, overrides)
+
+
+@pytest.mark.parametrize(("kind", "key"), KEYS, ids=lambda value: getattr(value, "__name__", value))
+def test_a_key_is_part_of_the_identity_unless_it_may_change(
+    tmp_path: Path, kind: type[RunRecipe], key: str
+) -> None:
+    before = identity_of(load(kind, tmp_path))
+    after = identity_of(load(kind, tmp_path, f"{key}={(FREE | FIXED)[key]}"))
+    different = {name for name in before if before[name] != after[name]}
+    assert before.keys() == after.keys()
+    assert different == (set() if key in FREE else {key})
+
+
+def test_an_identity_is_plain_json(tmp_path: Path) -> None:
+    for kind in TREES:
+        plain = (str, int, float, bool, list, type(None))
+        assert all(isinstance(value, plain) for value in identity_of(load(kind, tmp_path)).values())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["optim.warmup_steps=100"], r"warmup_steps 100 must be below train\.steps 100"),
+        (["model.heads=7"], r"model in .*: width 768 is not divisible by 7 heads"),
+        (["mask.as_mask=0.95"], r"as_mask 0\.95 and as_random 0\.1 add up to more than 1"),
+        (["train.row_tokens=1024"], r"row_tokens 1024 exceeds model\.positions 512"),
+        (["train.row_tokens=8"], r"train\.row_tokens in .* 16 \(it is 8\)"),
+        (["train.steps=0"], r"train\.steps in .* 1 \(it is 0\)"),
+        (["train.precision=fp8"], r"train\.precision in .*'fp32', 'bf16' or 'fp16' \(it is 'fp8'"),
+        (["mask.rate=1"], r"mask\.rate in .* less than 1 \(it is 1\)"),
+        (["train.batch_row=8"], r"Unknown key 'train\.batch_row' .* 'train\.batch_rows'\?"),
+    ],
+)
+def test_an_impossible_teacher_recipe_is_refused(
+    tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(UserError, match=message) as refusal:
+        load(TeacherRecipe, tmp_path, *overrides)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["loss.soft=0", "loss.hard=0", "loss.cosine=0"], "all loss weights are 0"),
+        (["loss.temperature=0"], r"loss\.temperature in .* greater than 0 \(it is 0\)"),
+        (["student.layers=every"], r"student\.layers"),
+        (["model.layers=6"], "Unknown key 'model'"),
+        (["teacher.path=null"], r"teacher\.path in .* \(it is None\)"),
+    ],
+)
+def test_an_impossible_student_recipe_is_refused(
+    tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        load(StudentRecipe, tmp_path, *overrides)

@@ -1,0 +1,244 @@
+"""The model: equal to plain transformers sample by sample, and blind across packed samples.
+
+Everything here is computed in fp64, so that equal means equal to the last few digits.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import BertConfig, BertForPreTraining
+
+from data_prep.errors import UserError
+from pretrain.batches import Batch, BatchSource
+from pretrain.model import Bert, BertShape, Outputs, initialise
+
+OpenSource = Callable[..., BatchSource]
+TIED = {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
+WATCHED = (
+    "bert.embeddings.word_embeddings.weight",
+    "bert.embeddings.position_embeddings.weight",
+    "bert.embeddings.token_type_embeddings.weight",
+    "bert.encoder.layer.0.attention.self.query.weight",
+    "bert.encoder.layer.0.attention.output.LayerNorm.bias",
+    "bert.encoder.layer.1.output.dense.weight",
+    "bert.pooler.dense.weight",
+    "cls.predictions.bias",
+    "cls.predictions.transform.dense.weight",
+    "cls.seq_relationship.weight",
+)
+close = torch.testing.assert_close
+
+
+@pytest.fixture(scope="module")
+def packed(open_source: OpenSource) -> Batch:
+    """Return rows of 64 tokens that hold several samples each, and some padding."""
+    source = open_source()
+    rows = np.arange(source.plan(0).num_rows)
+    shared = source.rows(rows, len(rows)).sample_ids.amax(dim=1) >= 2
+    batch = source.rows(rows[shared.numpy()][:6], 6)
+    assert len(batch.firsts) >= 12 and (batch.sample_ids == 0).any()
+    return batch
+
+
+@pytest.fixture
+def model(tiny_model: Bert) -> Bert:
+    return tiny_model.double().eval()
+
+
+def unpack(batch: Batch) -> tuple[Batch, torch.Tensor]:
+    """Lay each sample into a row of its own; also return where its places were, -1 for padding."""
+    width = batch.input_ids.shape[1]
+    tables = {
+        name: getattr(batch, name).flatten()
+        for name in ("input_ids", "token_types", "positions", "sample_ids")
+    }
+    owners = tables["sample_ids"].tolist()
+    count = len(batch.firsts)
+    origin = torch.full((count, width), -1)
+    rows = {name: torch.zeros((count, width), dtype=torch.int64) for name in tables}
+    for row, first in enumerate(batch.firsts.tolist()):
+        stop = first
+        while stop < (first // width + 1) * width and owners[stop] == owners[first]:
+            stop += 1
+        origin[row, : stop - first] = torch.arange(first, stop)
+        for name, table in tables.items():
+            rows[name][row, : stop - first] = table[first:stop]
+    rows["sample_ids"] = (origin >= 0).int()
+    is_masked = torch.isin(origin, batch.masked)
+    alone = dataclasses.replace(
+        batch,
+        **rows,
+        masked=is_masked.flatten().nonzero().flatten(),
+        firsts=torch.arange(count) * width,
+    )
+    return alone, origin
+
+
+def plain_transformers(model: Bert) -> BertForPreTraining:
+    config: dict[str, Any] = model.shape.to_transformers()
+    theirs = BertForPreTraining(BertConfig(**config)).double().eval()
+    outcome = theirs.load_state_dict(model.state_dict(), strict=False)
+    assert not outcome.unexpected_keys and set(outcome.missing_keys) <= TIED
+    return theirs
+
+
+def summed_loss(mlm: torch.Tensor, nsp: torch.Tensor, batch: Batch) -> torch.Tensor:
+    words = F.cross_entropy(mlm, batch.mlm_labels, reduction="sum")
+    return words + F.cross_entropy(nsp, batch.nsp_labels, reduction="sum")
+
+
+def test_outputs_and_gradients_equal_those_of_transformers(model: Bert, packed: Batch) -> None:
+    alone, _ = unpack(packed)
+    theirs = plain_transformers(model)
+    expected = theirs(
+        input_ids=alone.input_ids,
+        token_type_ids=alone.token_types,
+        attention_mask=(alone.sample_ids > 0).long(),
+        output_hidden_states=True,
+    )
+    ours: Outputs = model(alone)
+    real = alone.sample_ids > 0
+    mlm = expected.prediction_logits.flatten(0, 1)[alone.masked]
+    nsp = expected.seq_relationship_logits
+    assert ours.nsp_logits_S2 is not None and len(mlm) > 20 and mlm.std() > 0.5
+    close(ours.hidden_BTD[real], expected.hidden_states[-1][real])
+    close(ours.mlm_logits_MV, mlm)
+    close(ours.nsp_logits_S2, nsp)
+
+    summed_loss(ours.mlm_logits_MV, ours.nsp_logits_S2, alone).backward()
+    summed_loss(mlm, nsp, alone).backward()
+    own, reference = dict(model.named_parameters()), dict(theirs.named_parameters())
+    for name in WATCHED:
+        gradient = own[name].grad
+        assert gradient is not None and gradient.abs().max() > 1e-3, name
+        close(gradient, reference[name].grad, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_samples_packed_into_rows_give_what_they_give_alone(model: Bert, packed: Batch) -> None:
+    alone, origin = unpack(packed)
+    together, apart = model(packed), model(alone)
+    assert len(alone.input_ids) > len(packed.input_ids)
+    close(together.hidden_BTD.flatten(0, 1)[origin[origin >= 0]], apart.hidden_BTD[origin >= 0])
+    close(together.mlm_logits_MV, apart.mlm_logits_MV)
+    close(together.nsp_logits_S2, apart.nsp_logits_S2)
+    gradients = []
+    for outputs, batch in ((together, packed), (apart, alone)):
+        model.zero_grad()
+        summed_loss(outputs.mlm_logits_MV, outputs.nsp_logits_S2, batch).backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters()})
+    close(*gradients)
+
+
+def test_changing_one_sample_moves_no_other(model: Bert, packed: Batch) -> None:
+    row = int((packed.sample_ids.amax(dim=1) >= 2).nonzero()[0])
+    mine = torch.zeros_like(packed.sample_ids, dtype=torch.bool)
+    mine[row] = packed.sample_ids[row] == 2
+    other = torch.where(mine, (packed.input_ids + 7) % 150 + 20, packed.input_ids)
+    before = model(packed).hidden_BTD
+    after = model(dataclasses.replace(packed, input_ids=other)).hidden_BTD
+    assert torch.equal(before[~mine], after[~mine])
+    assert (before[mine] != after[mine]).all()
+
+
+def test_padding_is_invisible(model: Bert, packed: Batch) -> None:
+    padded = dataclasses.replace(
+        packed,
+        **{
+            name: F.pad(getattr(packed, name), (0, 0, 0, 2))
+            for name in ("input_ids", "token_types", "positions", "sample_ids")
+        },
+    )
+    noise = torch.where(padded.sample_ids == 0, 77, padded.input_ids)
+    real = padded.sample_ids > 0
+    before = model(packed)
+    after = model(dataclasses.replace(padded, input_ids=noise))
+    assert torch.isfinite(after.hidden_BTD).all(), "rows of padding alone are no NaN"
+    close(after.hidden_BTD[real], before.hidden_BTD[packed.sample_ids > 0])
+    close(after.mlm_logits_MV, before.mlm_logits_MV)
+
+
+def test_parameters_are_named_as_in_transformers(tiny_shape: BertShape) -> None:
+    config = BertConfig(**tiny_shape.to_transformers())
+    theirs = {name: p.shape for name, p in BertForPreTraining(config).named_parameters()}
+    ours = {name: p.shape for name, p in Bert(tiny_shape).named_parameters()}
+    assert ours == {name: shape for name, shape in theirs.items() if name not in TIED}
+    assert set(Bert(tiny_shape).state_dict()) == set(ours), "nothing else is saved"
+
+
+def test_without_next_sentences_there_is_neither_pooler_nor_head(
+    tiny_shape: BertShape, packed: Batch
+) -> None:
+    shape = dataclasses.replace(tiny_shape, next_sentence=False)
+    missing = set(Bert(tiny_shape).state_dict()) - set(Bert(shape).state_dict())
+    assert {name.rsplit(".", 1)[0] for name in missing} == {
+        "bert.pooler.dense",
+        "cls.seq_relationship",
+    }
+    assert Bert(shape)(packed).nsp_logits_S2 is None
+
+
+def test_parameters_are_counted_once(tiny_shape: BertShape) -> None:
+    v, d, f, t, layers = 201, 32, 64, 64, 2
+    layer = 4 * (d * d + d) + (d * f + f) + (f * d + d) + 2 * 2 * d
+    embeddings = v * d + t * d + 2 * d + 2 * d
+    heads = (d * d + d) + 2 * d + v + (d * d + d) + (2 * d + 2)
+    assert Bert(tiny_shape).count_parameters() == embeddings + layers * layer + heads
+
+
+def test_initial_weights_are_drawn_from_the_seed_as_bert_draws_them(tiny_shape: BertShape) -> None:
+    models = [Bert(tiny_shape) for _ in range(3)]
+    for model, seed in zip(models, (1, 1, 2), strict=True):
+        torch.manual_seed(seed + len(models))  # the global generator has no say
+        initialise(model, seed)
+    first, again, other = (dict(model.named_parameters()) for model in models)
+    for name, weight in first.items():
+        assert torch.equal(weight, again[name])
+        if "LayerNorm.weight" in name:
+            assert (weight == 1).all()
+        elif name.endswith("bias"):
+            assert not weight.any()
+        else:
+            assert not torch.equal(weight, other[name])
+            drawn = weight[1:] if "word_embeddings" in name else weight
+            # The deviation of a deviation: 0.02 / sqrt(2n); five of them.
+            bound = 5 * 0.02 / (2 * drawn.numel()) ** 0.5
+            assert abs(drawn.std().item() - 0.02) < bound, name
+    assert not first["bert.embeddings.word_embeddings.weight"][tiny_shape.pad_id].any()
+
+
+def test_dropout_acts_in_training_and_not_in_evaluation(
+    tiny_shape: BertShape, packed: Batch
+) -> None:
+    model = Bert(dataclasses.replace(tiny_shape, dropout=0.5))
+    training = [model(packed).hidden_BTD for _ in range(2)]
+    model.eval()
+    evaluated = [model(packed).hidden_BTD for _ in range(2)]
+    assert not torch.equal(*training) and torch.equal(*evaluated)
+
+
+def test_a_shape_survives_its_config_json(tiny_shape: BertShape) -> None:
+    for next_sentence in (True, False):
+        shape = dataclasses.replace(tiny_shape, dropout=0.25, next_sentence=next_sentence)
+        assert BertShape.from_transformers(shape.to_transformers(), "config.json") == shape
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "roberta"}, "export has model_type 'roberta'; only 'bert'"),
+        ({"hidden_act": "relu"}, "export has hidden_act 'relu'; only 'gelu'"),
+        ({"hidden_size": None}, "does not give 'hidden_size', so its shape is unknown"),
+    ],
+)
+def test_a_config_that_is_not_our_bert_is_refused(
+    tiny_shape: BertShape, change: dict[str, Any], message: str
+) -> None:
+    config = tiny_shape.to_transformers() | change
+    present = {key: value for key, value in config.items() if value is not None}
+    with pytest.raises(UserError, match=message):
+        BertShape.from_transformers(present, "export")

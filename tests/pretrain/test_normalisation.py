@@ -1,0 +1,180 @@
+"""Losses are divided once, by global counts: how a batch is cut changes no gradient."""
+
+import copy
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pretrain.batches import Batch, BatchSource
+from pretrain.config import LossOptions
+from pretrain.model import Bert, Outputs
+from pretrain.objectives.term import normalised_loss, normalised_values
+from pretrain.students import make_student
+from pretrain.tasks import DistillationTask, PretrainingTask, Task
+from pretrain.teacher import Teacher
+
+OpenSource = Callable[..., BatchSource]
+Gradients = dict[str, torch.Tensor]
+ROWS = 8
+LOSS = LossOptions(soft=5.0, hard=2.0, cosine=1.0, temperature=2.0)
+
+
+def micro_batches(source: BatchSource, world: int, micro: int) -> list[Batch]:
+    """Return the micro-batches of all ranks of the first step."""
+    return [batch for rank in range(world) for batch in source.step(0, ROWS, rank, world, micro)]
+
+
+def accumulate(task: Task, model: Bert, batches: list[Batch]) -> tuple[Gradients, torch.Tensor]:
+    """Add up gradients and figures as the loop does."""
+    counts = {name: sum(b.counts[name] for b in batches) for name in batches[0].counts}
+    model.zero_grad()
+    values = torch.zeros((), dtype=torch.float64)
+    for batch in batches:
+        terms = task.terms(model(batch), batch)
+        normalised_loss(terms, counts).backward()
+        values = values + normalised_values(terms, counts)
+    return gradients_of(model), values
+
+
+def gradients_of(model: Bert) -> Gradients:
+    return {
+        name: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+        for name, p in model.named_parameters()
+    }
+
+
+def assert_equal_to_rounding(found: Gradients, expected: Gradients) -> None:
+    """Allow a few fp32 roundings of each tensor, and of the whole where a tensor has none."""
+    largest = max(float(gradient.abs().max()) for gradient in expected.values())
+    for name, gradient in expected.items():
+        tolerance = 2e-5 * float(gradient.abs().max()) + 3e-7 * largest
+        torch.testing.assert_close(found[name].to(gradient), gradient, rtol=0, atol=tolerance)
+
+
+def mean_of_means(outputs: Outputs, batch: Batch) -> torch.Tensor:
+    """State the loss of the paper directly: the mean over words plus the mean over samples."""
+    assert outputs.nsp_logits_S2 is not None
+    words = F.cross_entropy(outputs.mlm_logits_MV, batch.mlm_labels)
+    return words + F.cross_entropy(outputs.nsp_logits_S2, batch.nsp_labels)
+
+
+def distillation_mean(student: Outputs, teacher: Outputs, batch: Batch) -> torch.Tensor:
+    """State the loss of DistilBERT directly, as means over the batch."""
+    soft = F.kl_div(
+        F.log_softmax(student.mlm_logits_MV / 2, dim=-1),
+        F.softmax(teacher.mlm_logits_MV / 2, dim=-1),
+        reduction="batchmean",
+    )
+    real = batch.sample_ids > 0
+    away = 1 - F.cosine_similarity(student.hidden_BTD[real], teacher.hidden_BTD[real], dim=-1)
+    hard = F.cross_entropy(student.mlm_logits_MV, batch.mlm_labels)
+    return 5 * 4 * soft + 2 * hard + away.mean()
+
+
+SPLITS = [(1, 8), (1, 4), (1, 1), (2, 4), (2, 2), (4, 1), (8, 1)]
+
+
+@pytest.mark.parametrize(("world", "micro"), SPLITS)
+def test_the_teachers_gradient_is_the_same_for_any_split(
+    open_source: OpenSource, tiny_model: Bert, world: int, micro: int
+) -> None:
+    source = open_source()
+    (whole,) = micro_batches(source, 1, ROWS)
+    exact = copy.deepcopy(tiny_model).double()
+    loss = mean_of_means(exact(whole), whole)
+    loss.backward()
+    found, values = accumulate(PretrainingTask(), tiny_model, micro_batches(source, world, micro))
+    assert_equal_to_rounding(found, gradients_of(exact))
+    assert float(values[0] + values[2]) == pytest.approx(loss.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("world", "micro"), SPLITS)
+def test_the_students_gradient_is_the_same_for_any_split(
+    open_source: OpenSource, tiny_model: Bert, world: int, micro: int
+) -> None:
+    source = open_source()
+    (whole,) = micro_batches(source, 1, ROWS)
+    student = make_student(tiny_model, [0], "teacher", seed=0)
+    exact = copy.deepcopy(student).double()
+    with torch.no_grad():
+        taught = copy.deepcopy(tiny_model).double()(whole)
+    loss = distillation_mean(exact(whole), taught, whole)
+    loss.backward()
+    task = DistillationTask(Teacher(tiny_model, torch.device("cpu"), "fp32"), LOSS)
+    found, values = accumulate(task, student, micro_batches(source, world, micro))
+    assert_equal_to_rounding(found, gradients_of(exact))
+    mlm, _, soft, cosine = values.tolist()
+    assert 5 * soft + 2 * mlm + cosine == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_a_micro_batch_without_masked_tokens_takes_part(
+    open_source: OpenSource, tiny_model: Bert
+) -> None:
+    source = open_source(rate=0.01)
+    pieces = micro_batches(source, 1, 1)
+    masked = [piece.counts["masked"] for piece in pieces]
+    assert 0 in masked and sum(masked) > 0
+    (whole,) = micro_batches(source, 1, ROWS)
+    mean_of_means(tiny_model(whole), whole).backward()
+    expected = gradients_of(tiny_model)
+    found, values = accumulate(PretrainingTask(), tiny_model, pieces)
+    assert_equal_to_rounding(found, expected)
+    assert torch.isfinite(values).all()
+
+
+def test_a_step_without_any_masked_token_learns_from_sentences_alone(
+    open_source: OpenSource, tiny_model: Bert
+) -> None:
+    whole = open_source().rows(np.arange(2), 2)
+    nothing = torch.zeros(0, dtype=torch.int64)
+    bare = dataclasses.replace(whole, masked=nothing, mlm_labels=nothing)
+    outputs = tiny_model(bare)
+    assert outputs.nsp_logits_S2 is not None
+    F.cross_entropy(outputs.nsp_logits_S2, bare.nsp_labels).backward()
+    expected = gradients_of(tiny_model)
+    found, values = accumulate(PretrainingTask(), tiny_model, [bare])
+    assert_equal_to_rounding(found, expected)
+    assert values[0] == 0
+
+
+def test_blank_rows_change_nothing(open_source: OpenSource, tiny_model: Bert) -> None:
+    source = open_source()
+    tight, roomy = (source.rows(np.arange(3), size) for size in (3, 6))
+    expected, _ = accumulate(PretrainingTask(), tiny_model, [tight])
+    found, _ = accumulate(PretrainingTask(), tiny_model, [roomy])
+    assert_equal_to_rounding(found, expected)
+
+
+@pytest.mark.parametrize("loss", [LossOptions(soft=0, cosine=0), LossOptions(soft=0), LOSS])
+def test_a_teacher_is_asked_only_when_a_term_needs_it(
+    open_source: OpenSource, tiny_model: Bert, loss: LossOptions
+) -> None:
+    asked = []
+    teacher = Teacher(tiny_model, torch.device("cpu"), "fp32")
+
+    class Listening(Teacher):
+        def __init__(self) -> None:
+            pass
+
+        def __call__(self, batch: Batch) -> Outputs:
+            asked.append(batch)
+            return teacher(batch)
+
+    student = make_student(tiny_model, [1], "teacher", seed=0)
+    batch = open_source().rows(np.arange(1), 1)
+    terms = DistillationTask(Listening(), loss).terms(student(batch), batch)
+    assert len(asked) == (1 if loss.soft or loss.cosine else 0)
+    tags = {"loss/mlm", "accuracy/mlm"}
+    tags |= {f"loss/{name}" for name in ("soft", "cosine") if getattr(loss, name)}
+    assert {term.tag for term in terms} == tags
+
+
+def test_a_teacher_never_learns(open_source: OpenSource, tiny_model: Bert) -> None:
+    teacher = Teacher(tiny_model.train(), torch.device("cpu"), "fp32")
+    outputs = teacher(open_source().rows(np.arange(1), 1))
+    assert not tiny_model.training and not outputs.hidden_BTD.requires_grad
+    assert not any(parameter.requires_grad for parameter in tiny_model.parameters())

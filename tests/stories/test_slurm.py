@@ -1,0 +1,102 @@
+"""The batch script under a stand-in for Slurm: it trains, is preempted, requeues, and gives up."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.stories.conftest import ROOT, environment, status_of
+from tests.stories.readme import commands, section
+
+LIMIT_S = 300
+
+# One node, whose steps run here. `requeue` leaves a mark instead of starting the job again.
+STAND_INS = {
+    "scontrol": 'case "$1" in show) echo localhost ;; requeue) echo "$2" >> requeued ;; esac',
+    "srun": 'while [[ "$1" == --* ]]; do shift; done; SLURM_NODEID=0 exec "$@"',
+}
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    """Return a folder laid out like a checkout, with Slurm's commands standing in."""
+    for name, body in STAND_INS.items():
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/usr/bin/env bash\n{body}\n", encoding="utf-8")
+        path.chmod(0o755)
+    (tmp_path / "launch").symlink_to(ROOT / "launch")
+    (tmp_path / "ds_configs").symlink_to(ROOT / "ds_configs")
+    return tmp_path
+
+
+def submit(job: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the batch script as a node would."""
+    variables = environment()
+    variables["PATH"] = f"{job / 'bin'}{os.pathsep}{variables['PATH']}"
+    variables |= {
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_JOB_NODELIST": "localhost",
+        "STILLHOUSE_RANKS": "2",
+        "TMPDIR": str(job),
+    }
+    # The compiled operator is shared with the other tests, or each would build its own.
+    variables["TORCH_EXTENSIONS_DIR"] = os.path.expanduser("~/.cache/torch_extensions")
+    return subprocess.run(
+        ["bash", "launch/slurm/train.sbatch", *map(str, words)],
+        cwd=job,
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+
+
+@pytest.mark.story
+def test_a_preempted_job_is_requeued_and_its_second_attempt_finishes(
+    job: Path, teacher_recipe: Path
+) -> None:
+    run = job / "runs" / "teacher"
+    run.mkdir(parents=True)
+    (run / "STOP").touch()
+    train = ["runs/teacher", "launch/train_teacher.py", "--config", teacher_recipe]
+    first = submit(job, *train)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "is preempted at step 1" in first.stdout
+    assert (job / "requeued").read_text().split() == [str(os.getpid())]
+
+    (run / "STOP").unlink()
+    second = submit(job, *train)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "is done at step 6" in second.stdout
+    assert status_of(run)["state"] == "done"
+    assert len((job / "requeued").read_text().split()) == 1, "a finished job was requeued"
+    assert not list(run.glob("hostfile*"))
+
+
+@pytest.mark.story
+def test_a_job_that_makes_no_progress_is_not_requeued(job: Path, teacher_recipe: Path) -> None:
+    words = ["runs/teacher", "launch/train_teacher.py", "--config", teacher_recipe]
+    refused = submit(job, *words, "optim.warm_up=1")
+    assert refused.returncode != 0
+    assert "did you mean 'optim.warmup_steps'?" in refused.stderr
+    assert not (job / "requeued").exists()
+
+
+def test_the_readme_submits_this_script_with_what_the_launcher_takes() -> None:
+    typed = [words for words in commands(section("On a SLURM cluster")) if words[0] == "sbatch"]
+    assert len(typed) == 2
+    for words in typed:
+        place = words.index("launch/slurm/train.sbatch")
+        run, script, option, recipe = words[place + 1 :]
+        assert run.startswith("runs/")
+        assert option == "--config"
+        assert (ROOT / script).is_file()
+        assert (ROOT / recipe).is_file()
+
+
+def test_the_batch_script_asks_for_usage_when_called_with_too_little(job: Path) -> None:
+    ended = submit(job, "runs/teacher")
+    assert ended.returncode == 2
+    assert "usage: sbatch" in ended.stderr
