@@ -200,7 +200,7 @@ def _draw_positions(
     """
     lengths = np.diff(bounds)
     by_length = np.argsort(-lengths, kind="stable")
-    ends = np.cumsum(lengths[by_length])
+    ends: Int64Array = np.cumsum(lengths[by_length])
     # The own document's place in that order; "none" comes after all, and has no tokens.
     rank = np.append(np.argsort(by_length), len(lengths))[own]
     own_length = np.append(lengths, 0)[own]
@@ -212,5 +212,6 @@ def _draw_positions(
     place = integers_below(key, counters, limit)
     place += np.where(place >= own_start, own_length, 0)
     nth = np.searchsorted(ends, place, side="right")
-    document = by_length[nth]
-    return bounds[document + 1] - (ends[nth] - place), document
+    document: Int64Array = by_length[nth]
+    position: Int64Array = bounds[document + 1] - (ends[nth] - place)
+    return position, document

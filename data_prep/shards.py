@@ -3,7 +3,7 @@
 A shard is three plain little-endian arrays, so that a training rank reads any sentence without
 parsing and pages in only what it touches:
 
-    NAME.tokens.bin      uint16 (uint32 from 65,536 ids up)   the token ids of all its documents
+    NAME.tokens.bin      uint16 (uint32 above 65,536 ids)   the token ids of all its documents
     NAME.sentences.bin   uint64   sentence i is tokens[sentences[i] : sentences[i + 1]]
     NAME.documents.bin   uint64   document j is sentences documents[j] to documents[j + 1]
 

@@ -62,7 +62,10 @@ def fill_mask(path: Path, sentence: str, count: int = 5) -> list[str]:
     """Return the likeliest words for the [MASK] of a sentence, by plain transformers."""
     import torch
     from transformers import AutoModelForMaskedLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(path)
     model = AutoModelForMaskedLM.from_pretrained(path).eval()
     inputs = tokenizer(sentence, return_tensors="pt")

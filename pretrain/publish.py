@@ -94,7 +94,11 @@ def _compare(folder: Path, ours: Outputs, batch: Batch) -> dict[str, float]:
     """Return the largest difference of each kind of logits from plain transformers'."""
     # Imported here: transformers takes seconds, and only publishing needs it.
     from transformers import AutoModelForMaskedLM, AutoModelForPreTraining
+    from transformers.utils import logging
 
+    # A teacher read as a masked-word model leaves its other head aside, as it should.
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     inputs = {"input_ids": batch.input_ids, "token_type_ids": batch.token_types}
     with torch.no_grad():
         plain = AutoModelForMaskedLM.from_pretrained(folder).eval()(**inputs).logits

@@ -86,7 +86,7 @@ def numbered_corpus(directory: Path, shards: Shards) -> Corpus:
 
 
 def draw_shards(key: str, documents: Iterable[int], median_tokens: int = 150) -> Shards:
-    """Draw lengths as Wikipedia has them: log-normal documents, sentences of 3 to 42 tokens.
+    """Draw lengths as Wikipedia has them: both log-normal, sentences of 3 to 60 tokens.
 
     Args:
         key: the same key gives the same lengths.
@@ -108,11 +108,17 @@ def prose_shards(key: str, documents: Iterable[int]) -> list[list[list[list[int]
 
 
 def _draw_sentences(key: str, median_tokens: int) -> list[int]:
-    first, second = uniform(key_of("document", key), [0, 1])
-    spread = np.sqrt(-2 * np.log1p(-first)) * np.cos(2 * np.pi * second)  # normal, by Box-Muller
-    lengths = 3 + integers_below(key_of("sentences", key), np.arange(2000), 40)
-    enough = int(np.searchsorted(np.cumsum(lengths), median_tokens * np.exp(1.2 * spread))) + 1
+    size = median_tokens * np.exp(1.2 * _normal(key_of("document", key), 1)[0])
+    lengths = 18 * np.exp(0.56 * _normal(key_of("sentences", key), 40 + int(size / 10)))
+    lengths = np.clip(lengths.astype(np.int64), 3, 60)
+    enough = int(np.searchsorted(np.cumsum(lengths), size)) + 1
     return [int(length) for length in lengths[:enough]]
+
+
+def _normal(key: np.uint64, size: int) -> npt.NDArray[np.float64]:
+    """Return normal draws, by the method of Box and Muller."""
+    first, second = uniform(key, np.arange(2 * size)).reshape(2, size)
+    return np.sqrt(-2 * np.log1p(-first)) * np.cos(2 * np.pi * second)
 
 
 def _draw_prose(key: str) -> list[list[int]]:

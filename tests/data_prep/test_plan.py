@@ -164,6 +164,6 @@ def test_a_row_length_out_of_range_is_refused(corpus: Corpus, row_tokens: int) -
 
 @pytest.mark.parametrize("row_tokens", [16, 128, 512])
 def test_padding_is_low_on_text_of_ordinary_lengths(tmp_path: Path, row_tokens: int) -> None:
-    corpus = numbered_corpus(tmp_path / "corpus", draw_shards("padding", (600,)))
+    corpus = numbered_corpus(tmp_path / "corpus", draw_shards("padding", (1500,)))
     plan = open_plan(corpus, key_for(row_tokens=row_tokens), tmp_path / "plans")
     assert 0 <= plan.padding_share <= 0.02

@@ -1,0 +1,154 @@
+"""A checkpoint is committed whole or not at all, and a damaged one is never taken for good."""
+
+import errno
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from data_prep.errors import UserError
+from pretrain.checkpoint import (
+    Progress,
+    find_newest,
+    load_checkpoint,
+    remove_leftovers,
+    save_checkpoint,
+)
+from pretrain.cluster import Cluster
+
+
+class FakeEngine:
+    """Writes one file as an engine's state; can fail as a full disk does, or be killed."""
+
+    def __init__(self, failure: BaseException | None = None) -> None:
+        self.failure = failure
+
+    def save(self, folder: Path, tag: str, state: dict[str, Any]) -> None:
+        (folder / tag).mkdir(parents=True)
+        (folder / tag / "rank_0.pt").write_text(json.dumps(state))
+        if self.failure:
+            raise self.failure
+
+    def load(self, folder: Path, tag: str) -> dict[str, Any]:
+        state: dict[str, Any] = json.loads((folder / tag / "rank_0.pt").read_text())
+        return {**state, "universal_checkpoint_info": {}}
+
+    def full_weights(self) -> dict[str, torch.Tensor]:
+        return {"weight": torch.arange(4.0)}
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    joined = Cluster.join()
+    yield joined
+    joined.leave()
+
+
+def save(folder: Path, cluster: Cluster, step: int, **options: Any) -> Path:
+    engine: Any = FakeEngine(options.get("failure"))
+    progress = Progress(step=step, samples_seen=10 * step, tokens_seen=100 * step)
+    return save_checkpoint(folder, engine, progress, {"kind": "test"}, cluster, keep=2)
+
+
+def newest_step(folder: Path) -> int:
+    found = find_newest(folder)
+    assert found is not None
+    return found.step
+
+
+def test_what_was_saved_is_found_and_loaded(tmp_path: Path, cluster: Cluster) -> None:
+    path = save(tmp_path, cluster, step=3)
+    found = find_newest(tmp_path)
+    assert found is not None
+    assert found.path == path
+    assert found.world_size == 1
+    assert found.facts["kind"] == "test"
+    assert set(found.facts["files"]) == {"rank_0.pt", "model.safetensors"}
+    engine: Any = FakeEngine()
+    assert load_checkpoint(engine, found) == Progress(step=3, samples_seen=30, tokens_seen=300)
+
+
+def test_only_the_newest_are_kept(tmp_path: Path, cluster: Cluster) -> None:
+    for step in (1, 2, 3, 10):
+        save(tmp_path, cluster, step)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["step_00000003", "step_00000010"]
+
+
+def test_no_checkpoint_at_all_is_no_error(tmp_path: Path) -> None:
+    assert find_newest(tmp_path) is None
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "manifest", "no manifest"])
+def test_a_damaged_newest_falls_back_to_the_one_before_it_with_a_warning(
+    tmp_path: Path, cluster: Cluster, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    save(tmp_path, cluster, step=1)
+    hurt(save(tmp_path, cluster, step=2), damage)
+    assert newest_step(tmp_path) == 1
+    warning = capsys.readouterr().err
+    assert "step_00000002 is damaged" in warning
+
+
+def test_when_all_are_damaged_nothing_restarts_silently(tmp_path: Path, cluster: Cluster) -> None:
+    hurt(save(tmp_path, cluster, step=1), "flip")
+    hurt(save(tmp_path, cluster, step=2), "truncate")
+    with pytest.raises(UserError, match="All 2 checkpoints in .* are damaged"):
+        find_newest(tmp_path)
+
+
+def test_a_kill_in_the_middle_of_a_save_leaves_the_one_before_it(
+    tmp_path: Path, cluster: Cluster
+) -> None:
+    save(tmp_path, cluster, step=1)
+    with pytest.raises(KeyboardInterrupt):  # stands for a kill: nothing is cleaned up
+        save(tmp_path, cluster, step=2, failure=KeyboardInterrupt())
+    assert (tmp_path / "step_00000002.writing").is_dir()
+    assert newest_step(tmp_path) == 1
+    remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000001"]
+    save(tmp_path, cluster, step=2)
+    assert newest_step(tmp_path) == 2
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed"),
+    ],
+)
+def test_a_full_disk_is_named_and_leaves_nothing_half_written(
+    tmp_path: Path, cluster: Cluster, failure: Exception
+) -> None:
+    save(tmp_path, cluster, step=1)
+    with pytest.raises(UserError, match="The disk of .* is full"):
+        save(tmp_path, cluster, step=2, failure=failure)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000001"]
+    assert newest_step(tmp_path) == 1
+
+
+def test_other_failures_are_not_called_a_full_disk(tmp_path: Path, cluster: Cluster) -> None:
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        save(tmp_path, cluster, step=2, failure=RuntimeError("shape mismatch"))
+
+
+def hurt(path: Path, damage: str) -> None:
+    """Damage a committed checkpoint in one of the ways that disks and people do."""
+    file = path / "rank_0.pt"
+    content = bytearray(file.read_bytes())
+    if damage == "flip":
+        content[0] ^= 1
+        file.write_bytes(content)
+    elif damage == "truncate":
+        file.write_bytes(content[:-1])
+    elif damage == "remove":
+        file.unlink()
+    elif damage == "manifest":
+        (path / "manifest.json").write_text("{")
+    else:
+        (path / "manifest.json").unlink()

@@ -1,0 +1,201 @@
+"""An export loads in plain transformers with our logits, holds no pickle, and is never half made."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from data_prep.errors import UserError
+from data_prep.manifest import write_manifest
+from data_prep.tokenizer import load_tokenizer
+from pretrain.config import StudentRecipe, TeacherRecipe, identity_of
+from pretrain.model import Bert, BertShape, initialise
+from pretrain.publish import FACTS, check_export, publish
+from pretrain.weights import WEIGHTS, load_trained
+
+
+def shape_of(vocab_size: int, next_sentence: bool) -> BertShape:
+    return BertShape(
+        vocab_size=vocab_size,
+        layers=2,
+        width=32,
+        heads=4,
+        feed_forward=48,
+        positions=64,
+        dropout=0.1,
+        pad_id=0,
+        next_sentence=next_sentence,
+    )
+
+
+def make_run(folder: Path, tokenizer_path: Path, kind: str) -> Bert:
+    """Write a run folder as training leaves it, with random weights."""
+    tokenizer = load_tokenizer(tokenizer_path)
+    model = Bert(shape_of(tokenizer.vocab_size, next_sentence=kind == "teacher"))
+    initialise(model, seed=7)
+    with torch.no_grad():
+        for parameter in model.parameters():  # biases too must make a difference
+            parameter.add_(torch.randn(parameter.shape) * 0.05)
+    checkpoint = folder / "checkpoints" / "step_00000005"
+    checkpoint.mkdir(parents=True)
+    save_file(model.state_dict(), checkpoint / WEIGHTS)
+    write_manifest(checkpoint, facts_of(model, kind, tokenizer.fingerprint), [WEIGHTS])
+    shutil.copytree(tokenizer_path, folder / "tokenizer")
+    return model
+
+
+def facts_of(model: Bert, kind: str, tokenizer: str) -> dict[str, Any]:
+    train = {"steps": 5, "batch_rows": 4, "micro_rows": 4, "row_tokens": 64}
+    tree: dict[str, Any] = {name: {"path": name} for name in ("run", "corpus", "tokenizer")}
+    recipe: TeacherRecipe | StudentRecipe = TeacherRecipe.model_validate({**tree, "train": train})
+    facts: dict[str, Any] = {}
+    if kind == "student":
+        tree["teacher"] = {"path": "teacher"}
+        recipe = StudentRecipe.model_validate({**tree, "train": train})
+        facts = {
+            "teacher_layers": [0, 2],
+            "teacher_parameters": 1234567,
+            "teacher_validation": {"validation/loss_mlm": 1.5},
+        }
+    return {
+        **facts,
+        "kind": kind,
+        "shape": model.shape.to_dict(),
+        "parameters": model.count_parameters(),
+        "corpus": "c" * 16,
+        "corpus_documents": 60,
+        "corpus_tokens": 4242,
+        "tokenizer": tokenizer,
+        "identity": identity_of(recipe),
+        "device": "CPU (test)",
+        "versions": {"torch": "2"},
+        "step": 5,
+        "samples_seen": 20,
+        "tokens_seen": 1000,
+        "world_size": 2,
+        "validation": {"validation/loss_mlm": 2.5, "validation/accuracy_mlm": 0.25},
+    }
+
+
+@pytest.mark.parametrize("kind", ["teacher", "student"])
+def test_an_export_loads_in_plain_transformers(
+    tmp_path: Path, tiny_tokenizer: Path, kind: str
+) -> None:
+    from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
+
+    run, export = tmp_path / "run", tmp_path / "export"
+    model = make_run(run, tiny_tokenizer, kind)
+    assert publish(run, export, "apache-2.0", "en")
+    tokenizer = AutoTokenizer.from_pretrained(export)
+    plain, loading = AutoModelForMaskedLM.from_pretrained(export, output_loading_info=True)
+    assert not loading["missing_keys"]
+    inputs = tokenizer("bake the old mill", return_tensors="pt")
+    with torch.no_grad():
+        theirs = plain.eval()(**inputs).logits
+    assert theirs.shape[-1] == model.shape.vocab_size
+    assert AutoModel.from_pretrained(export).config.num_hidden_layers == 2
+    assert {path.suffix for path in export.iterdir()} <= {".safetensors", ".json", ".txt", ".md"}
+    # Tied weights are stored once.
+    assert not [name for name in load_file(export / WEIGHTS) if "decoder" in name]
+
+
+def test_a_wrong_weight_is_noticed(tmp_path: Path, tiny_tokenizer: Path) -> None:
+    run, export = tmp_path / "run", tmp_path / "export"
+    model = make_run(run, tiny_tokenizer, "teacher")
+    publish(run, export, "apache-2.0", "en")
+    check_export(export, model)
+    for name in ("bert.encoder.layer.1.output.LayerNorm.weight", "cls.seq_relationship.weight"):
+        weights = load_file(export / WEIGHTS)
+        save_file({**weights, name: weights[name] + 0.1}, export / WEIGHTS, {"format": "pt"})
+        with pytest.raises(UserError, match=r"Plain transformers computes other .* logits"):
+            check_export(export, model)
+        save_file(weights, export / WEIGHTS, {"format": "pt"})
+
+
+def test_a_shape_that_transformers_reads_differently_is_not_published(
+    tmp_path: Path, tiny_tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path / "run", tiny_tokenizer, "teacher")
+    true_config = BertShape.to_transformers
+    wrong = {"num_attention_heads": 2}  # the same parameters, other logits
+    monkeypatch.setattr(BertShape, "to_transformers", lambda shape: true_config(shape) | wrong)
+    with pytest.raises(UserError, match="so it was not published"):
+        publish(tmp_path / "run", tmp_path / "export", "apache-2.0", "en")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_pickle_in_the_folder_is_refused(tmp_path: Path, tiny_tokenizer: Path) -> None:
+    model = make_run(tmp_path / "run", tiny_tokenizer, "teacher")
+    publish(tmp_path / "run", tmp_path / "export", "apache-2.0", "en")
+    (tmp_path / "export" / "training_args.bin").touch()
+    with pytest.raises(UserError, match=r"training_args\.bin, which is not safe"):
+        check_export(tmp_path / "export", model)
+
+
+def test_publishing_again_is_up_to_date_and_a_newer_checkpoint_replaces(
+    tmp_path: Path, tiny_tokenizer: Path
+) -> None:
+    run, export = tmp_path / "run", tmp_path / "export"
+    model = make_run(run, tiny_tokenizer, "teacher")
+    assert publish(run, export, "apache-2.0", "en")
+    assert not publish(run, export, "apache-2.0", "en")
+    newer = run / "checkpoints" / "step_00000009"
+    newer.mkdir()
+    save_file(model.state_dict(), newer / WEIGHTS)
+    facts = facts_of(model, "teacher", load_tokenizer(tiny_tokenizer).fingerprint)
+    write_manifest(newer, {**facts, "step": 9}, [WEIGHTS])
+    assert publish(run, export, "apache-2.0", "en")
+    assert json.loads((export / FACTS).read_text(encoding="utf-8"))["step"] == 9
+
+
+def test_a_folder_that_is_not_ours_is_not_overwritten(tmp_path: Path, tiny_tokenizer: Path) -> None:
+    make_run(tmp_path / "run", tiny_tokenizer, "teacher")
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="is not an export of ours"):
+        publish(tmp_path / "run", tmp_path / "export", "apache-2.0", "en")
+    assert (tmp_path / "export" / "thesis.txt").read_text() == "years of work"
+    assert not (tmp_path / "export.partial").exists()
+
+
+def test_the_card_states_the_facts_of_the_run(tmp_path: Path, tiny_tokenizer: Path) -> None:
+    make_run(tmp_path / "run", tiny_tokenizer, "student")
+    publish(tmp_path / "run", tmp_path / "my-bert", "cc-by-sa-3.0", "en")
+    card = (tmp_path / "my-bert" / "README.md").read_text(encoding="utf-8")
+    header = yaml.safe_load(card.split("---")[1])
+    assert header["license"] == "cc-by-sa-3.0"
+    assert header["pipeline_tag"] == "fill-mask"
+    assert "# my-bert" in card
+    assert "started from layers 0, 2 of its teacher" in card
+    assert "| masked-word loss | 2.5000 | 1.5000 |" in card
+    assert "60 documents, 4,242 tokens" in card
+    assert "| hardware | 2 × CPU (test) |" in card
+    assert "train.batch_rows: 4" in card
+    assert "$" not in card
+
+
+def test_our_own_export_can_teach(tmp_path: Path, tiny_tokenizer: Path) -> None:
+    model = make_run(tmp_path / "run", tiny_tokenizer, "teacher")
+    publish(tmp_path / "run", tmp_path / "export", "apache-2.0", "en")
+    loaded = load_trained(tmp_path / "export")
+    assert loaded.model.shape == replace(model.shape)
+    for name, tensor in loaded.model.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
+
+
+def test_weights_that_do_not_fit_their_shape_are_refused(
+    tmp_path: Path, tiny_tokenizer: Path
+) -> None:
+    make_run(tmp_path / "run", tiny_tokenizer, "teacher")
+    publish(tmp_path / "run", tmp_path / "export", "apache-2.0", "en")
+    weights = load_file(tmp_path / "export" / WEIGHTS)
+    weights.pop("bert.pooler.dense.bias")
+    save_file(weights, tmp_path / "export" / WEIGHTS)
+    with pytest.raises(UserError, match=r"1 tensors are missing .* 'bert\.pooler\.dense\.bias'"):
+        load_trained(tmp_path / "export")
