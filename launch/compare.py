@@ -61,13 +61,12 @@ def main() -> None:
 def fill_mask(path: Path, sentence: str, count: int = 5) -> list[str]:
     """Return the likeliest words for the [MASK] of a sentence, by plain transformers."""
     import torch
-    from transformers import AutoModelForMaskedLM, AutoTokenizer
-    from transformers.utils import logging
+    from transformers import AutoTokenizer
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    from pretrain.plain import load_plain
+
     tokenizer = AutoTokenizer.from_pretrained(path)
-    model = AutoModelForMaskedLM.from_pretrained(path).eval()
+    model = load_plain(path, "AutoModelForMaskedLM")
     inputs = tokenizer(sentence, return_tensors="pt")
     with torch.no_grad():
         logits = model(**inputs).logits[inputs.input_ids == tokenizer.mask_token_id]
@@ -77,10 +76,11 @@ def fill_mask(path: Path, sentence: str, count: int = 5) -> list[str]:
 def time_models(paths: list[Path]) -> list[float]:
     """Return each model's median milliseconds a batch, taken in turns on this machine."""
     import torch
-    from transformers import AutoModel
+
+    from pretrain.plain import load_plain
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    models = [AutoModel.from_pretrained(path).eval().to(device) for path in paths]
+    models = [load_plain(path, "AutoModel").to(device) for path in paths]
     ids = torch.full((_TIMED_ROWS, _TIMED_TOKENS), 5, device=device)
     seconds: list[list[float]] = [[] for _ in models]
     with torch.no_grad():

@@ -19,6 +19,7 @@ from data_prep.tokenizer import load_tokenizer
 from pretrain.batches import Batch
 from pretrain.card import card_name, write_card
 from pretrain.model import Bert, BertShape, Outputs
+from pretrain.plain import load_plain
 from pretrain.weights import WEIGHTS, TrainedModel, load_trained
 
 FACTS = "stillhouse.json"
@@ -92,19 +93,12 @@ def _write(building: Path, trained: TrainedModel, facts: dict[str, Any], run_pat
 
 def _compare(folder: Path, ours: Outputs, batch: Batch) -> dict[str, float]:
     """Return the largest difference of each kind of logits from plain transformers'."""
-    # Imported here: transformers takes seconds, and only publishing needs it.
-    from transformers import AutoModelForMaskedLM, AutoModelForPreTraining
-    from transformers.utils import logging
-
-    # A teacher read as a masked-word model leaves its other head aside, as it should.
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     inputs = {"input_ids": batch.input_ids, "token_type_ids": batch.token_types}
     with torch.no_grad():
-        plain = AutoModelForMaskedLM.from_pretrained(folder).eval()(**inputs).logits
+        plain = load_plain(folder, "AutoModelForMaskedLM")(**inputs).logits
         differences = {"masked-word": _largest(plain.flatten(0, 1), ours.mlm_logits_MV)}
         if ours.nsp_logits_S2 is not None:
-            both = AutoModelForPreTraining.from_pretrained(folder).eval()(**inputs)
+            both = load_plain(folder, "AutoModelForPreTraining")(**inputs)
             words = _largest(both.prediction_logits.flatten(0, 1), ours.mlm_logits_MV)
             differences["masked-word"] = max(differences["masked-word"], words)
             next_sentence = _largest(both.seq_relationship_logits, ours.nsp_logits_S2)

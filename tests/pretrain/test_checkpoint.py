@@ -97,7 +97,7 @@ def test_a_damaged_newest_falls_back_to_the_one_before_it_with_a_warning(
 def test_when_all_are_damaged_nothing_restarts_silently(tmp_path: Path, cluster: Cluster) -> None:
     hurt(save(tmp_path, cluster, step=1), "flip")
     hurt(save(tmp_path, cluster, step=2), "truncate")
-    with pytest.raises(UserError, match="All 2 checkpoints in .* are damaged"):
+    with pytest.raises(UserError, match=r"All 2 checkpoints in .* are damaged"):
         find_newest(tmp_path)
 
 
@@ -126,7 +126,7 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_written(
     tmp_path: Path, cluster: Cluster, failure: Exception
 ) -> None:
     save(tmp_path, cluster, step=1)
-    with pytest.raises(UserError, match="The disk of .* is full"):
+    with pytest.raises(UserError, match=r"The disk of .* is full"):
         save(tmp_path, cluster, step=2, failure=failure)
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000001"]
     assert newest_step(tmp_path) == 1

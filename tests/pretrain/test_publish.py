@@ -1,4 +1,4 @@
-"""An export loads in plain transformers with our logits, holds no pickle, and is never half made."""
+"""An export loads in plain transformers with our logits, and is never half made."""
 
 import json
 import shutil
