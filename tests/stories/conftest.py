@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT_S = 300
+LIMIT_S = 600
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -47,6 +47,22 @@ def launch_command(script: str | Path, *arguments: str | Path, ranks: int = 2) -
     return [launcher, *options, str(script), *map(str, arguments)]
 
 
+def run_command(
+    command: list[str], code: int = 0, cwd: Path = ROOT, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, and fail with its output if it ends with another code."""
+    ended = subprocess.run(
+        command,
+        cwd=cwd,
+        env=environment() | variables,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    assert ended.returncode == code, ended.stdout + ended.stderr
+    return ended
+
+
 @pytest.fixture
 def deepspeed() -> Command:
     """Run a script of ours under the real launcher, and fail with its output if it fails."""
@@ -54,35 +70,7 @@ def deepspeed() -> Command:
     def run(
         script: str | Path, *arguments: str | Path, ranks: int = 2, code: int = 0
     ) -> subprocess.CompletedProcess[str]:
-        ended = subprocess.run(
-            launch_command(script, *arguments, ranks=ranks),
-            cwd=ROOT,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S,
-        )
-        assert ended.returncode == code, ended.stdout + ended.stderr
-        return ended
-
-    return run
-
-
-@pytest.fixture
-def python() -> Command:
-    """Run a script of ours alone, and fail with its output if it fails."""
-
-    def run(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-        ended = subprocess.run(
-            [sys.executable, *map(str, arguments)],
-            cwd=ROOT,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S,
-        )
-        assert ended.returncode == code, ended.stdout + ended.stderr
-        return ended
+        return run_command(launch_command(script, *arguments, ranks=ranks), code)
 
     return run
 
