@@ -60,6 +60,19 @@ def find_shipped(path: Path, package: str, folder: str = "") -> Path:
     raise UserError(f"There is no file {path}{hint}.")
 
 
+def describe_keys(kind: type[BaseModel], prefix: str = "") -> str:
+    """Return a line for every key of a recipe kind: its name, its default, its meaning."""
+    lines = []
+    for name, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            lines.append(describe_keys(field.annotation, f"{prefix}{name}."))
+        else:
+            default = "required" if field.is_required() else field.default
+            meaning = f"  {field.description}" if field.description else ""
+            lines.append(f"  {prefix + name + ' = ' + str(default):42}{meaning}".rstrip())
+    return "\n".join(lines)
+
+
 def dotted_keys(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Yield every key of a recipe kind in the form that an override uses."""
     for name, field in kind.model_fields.items():

@@ -9,7 +9,7 @@ It makes the folder `run.path`, like launch/train_teacher.py, and continues it t
 from typing import Any
 
 try:
-    from data_prep.recipe import load_recipe
+    from data_prep.recipe import describe_keys, load_recipe
 except ImportError as error:
     raise SystemExit(f"{error}: install Stillhouse with `pip install -e .` first.") from error
 
@@ -23,15 +23,11 @@ from pretrain.students import check_positions, choose_layers, make_student
 from pretrain.tasks import DistillationTask, Task
 from pretrain.teacher import Teacher, load_teacher
 
-_EXAMPLE = (
-    "example: deepspeed launch/distill_student.py "
-    "--config launch/recipes/student_6x768.yaml teacher.path=runs/teacher"
-)
-
 
 def main() -> None:
     """Read the recipe and distil."""
-    arguments = recipe_parser(__doc__, _EXAMPLE).parse_intermixed_args()
+    keys = f"keys of a recipe, with their defaults:\n{describe_keys(StudentRecipe)}"
+    arguments = recipe_parser(__doc__, keys).parse_intermixed_args()
     recipe = load_recipe(StudentRecipe, arguments.config, arguments.overrides)
 
     def prepare(inputs: Inputs, cluster: Cluster) -> tuple[Bert, Task, dict[str, Any]]:

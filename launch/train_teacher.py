@@ -9,7 +9,7 @@ checkpoints/. The same command again continues an interrupted run, bit for bit.
 from typing import Any
 
 try:
-    from data_prep.recipe import load_recipe
+    from data_prep.recipe import describe_keys, load_recipe
 except ImportError as error:
     raise SystemExit(f"{error}: install Stillhouse with `pip install -e .` first.") from error
 
@@ -21,12 +21,11 @@ from pretrain.model import Bert, BertShape, initialise
 from pretrain.run import execute
 from pretrain.tasks import PretrainingTask, Task
 
-_EXAMPLE = "example: deepspeed launch/train_teacher.py --config launch/recipes/teacher_base.yaml"
-
 
 def main() -> None:
     """Read the recipe and train."""
-    arguments = recipe_parser(__doc__, _EXAMPLE).parse_intermixed_args()
+    keys = f"keys of a recipe, with their defaults:\n{describe_keys(TeacherRecipe)}"
+    arguments = recipe_parser(__doc__, keys).parse_intermixed_args()
     recipe = load_recipe(TeacherRecipe, arguments.config, arguments.overrides)
 
     def prepare(inputs: Inputs, cluster: Cluster) -> tuple[Bert, Task, dict[str, Any]]:

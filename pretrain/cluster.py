@@ -53,6 +53,9 @@ class Cluster:
                 f"{world_size}: change the launch command or run.world_size."
             )
         cluster = cls(int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"]), world_size)
+        if cluster.device.type == "cpu":
+            # LOCAL_SIZE is the DeepSpeed launcher's word for the ranks on this machine.
+            bind_cores(cluster.local_rank, int(os.environ.get("LOCAL_SIZE", "1")))
         cluster._meet()
         return cluster
 
@@ -110,6 +113,19 @@ class Cluster:
             dist.init_process_group(backend, store=alone, rank=0, world_size=1)
         else:
             dist.init_process_group(backend, timeout=_PATIENCE)
+
+
+def bind_cores(local_rank: int, local_size: int) -> None:
+    """Give each CPU rank of this machine cores of its own, and as many threads.
+
+    Left to themselves, the ranks take all cores with their threads, and the scheduler was seen
+    to keep two of them on one core for minutes. With fewer cores than ranks nothing is bound.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    share = len(cores) // local_size
+    if local_size > 1 and share:
+        os.sched_setaffinity(0, cores[local_rank * share : (local_rank + 1) * share])
+        torch.set_num_threads(share)
 
 
 def restart_count() -> int:
