@@ -6,7 +6,6 @@ out: the corpus is the same, byte for byte, for any number of workers.
 """
 
 import contextlib
-import errno
 import multiprocessing
 import os
 import shutil
@@ -17,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+from data_prep.disk import clear_disk_errors
 from data_prep.errors import UserError
 from data_prep.manifest import MANIFEST, write_manifest
 from data_prep.options import CorpusRecipe
@@ -27,8 +27,12 @@ from data_prep.task import Task, TaskResult, TaskRunner
 from data_prep.tokenizer import LoadedTokenizer
 from data_prep.vocabulary import ensure_tokenizer
 
-# Next-sentence pairs take their wrong second half from another document.
-_MIN_TRAIN_DOCUMENTS = 2
+# Next-sentence pairs take their wrong second half from another document of the same split.
+_MIN_DOCUMENTS = 2
+_REMEDIES = {
+    "train": "give more text, or see what input.documents takes for a document",
+    "validation": "raise corpus.validation_share, or give more text",
+}
 
 
 def build_corpus(recipe: CorpusRecipe) -> dict[str, Any]:
@@ -41,13 +45,13 @@ def build_corpus(recipe: CorpusRecipe) -> dict[str, Any]:
             and when the disk is full. Nothing half-written stays.
     """
     sources = list_sources(recipe.input)
-    with _clear_disk_errors(recipe.tokenizer.path):
+    with clear_disk_errors(recipe.tokenizer.path):
         tokenizer = ensure_tokenizer(recipe, sources)
     facts = _facts(recipe, sources, tokenizer)
     path = recipe.corpus.path
-    if path.exists():
+    if path.exists() and any(path.iterdir()):
         return _existing_corpus(path, facts, sources)
-    with _clear_disk_errors(path), _partial_directory(path) as partial:
+    with clear_disk_errors(path), _partial_directory(path) as partial:
         results = _run_tasks(recipe, sources, partial)
         manifest = _write_manifest(partial, facts, results)
         partial.replace(path)
@@ -116,20 +120,6 @@ def _partial_directory(path: Path) -> Iterator[Path]:
         yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _clear_disk_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"The disk that holds {path} is full: free some space, or choose another path."
-            ) from error
-        raise UserError(
-            f"Making {path} failed: {error}; correct the path or its rights."
-        ) from error
 
 
 def _run_tasks(recipe: CorpusRecipe, sources: Sequence[Source], partial: Path) -> list[TaskResult]:
@@ -203,12 +193,12 @@ def _write_manifest(
     dropped: Counter[str] = Counter()
     for result in results:
         dropped.update(result.dropped)
-    if (found := splits["train"]["documents"]) < _MIN_TRAIN_DOCUMENTS:
-        raise UserError(
-            f"The train split has {found} documents and next-sentence pairs need at least "
-            f"{_MIN_TRAIN_DOCUMENTS} (dropped: {dict(dropped)}): give more text, or see what "
-            "input.documents takes for a document."
-        )
+    for name, remedy in _REMEDIES.items():
+        if (found := splits[name]["documents"]) < _MIN_DOCUMENTS:
+            raise UserError(
+                f"The {name} split has {found} documents and next-sentence pairs need at least "
+                f"{_MIN_DOCUMENTS} (dropped: {dict(dropped)}): {remedy}."
+            )
     names = [
         file
         for split in splits.values()

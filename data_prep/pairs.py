@@ -18,7 +18,7 @@ import numpy.typing as npt
 from data_prep.keyed import hash64, integers_below, key_of
 from data_prep.shards import Int64Array, Shard
 
-SPECIAL_TOKENS = 3  # [CLS] A [SEP] B [SEP]
+SPECIALS_PER_PAIR = 3  # [CLS] A [SEP] B [SEP]
 _TRIES = 4  # places looked at for a B from elsewhere, so that whole sentences fit its length
 SAMPLE = np.dtype(
     [
@@ -67,7 +67,7 @@ def make_samples(
         row_tokens: longest sample, its three special tokens included.
         seed, epoch: key every choice, together with the shard's name.
     """
-    budget = row_tokens - SPECIAL_TOKENS
+    budget = row_tokens - SPECIALS_PER_PAIR
     chunks = Chunks(shard, budget)
     counters = np.arange(len(chunks.first))
     place = (seed, epoch, shard.counts.name)

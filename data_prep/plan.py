@@ -21,7 +21,7 @@ from data_prep.errors import UserError
 from data_prep.keyed import Permutation, key_of
 from data_prep.manifest import fingerprint, write_json
 from data_prep.packing import pack
-from data_prep.pairs import SAMPLE, SPECIAL_TOKENS, SampleArray, make_samples
+from data_prep.pairs import SAMPLE, SPECIALS_PER_PAIR, SampleArray, make_samples
 from data_prep.shards import OFFSET_TYPE, Corpus, Int64Array
 
 MIN_ROW_TOKENS, MAX_ROW_TOKENS = 16, 1 << 15
@@ -128,7 +128,7 @@ def _write_tables(corpus: Corpus, key: PlanKey, building: Path) -> dict[str, int
             alone = shard.counts.documents < 2
             partner = corpus.shards[(index + 1) % len(corpus.shards)] if alone else shard
             samples = make_samples(shard, partner, key.row_tokens, key.seed, key.epoch)
-            lengths = SPECIAL_TOKENS + samples["a_length"].astype(np.int64) + samples["b_length"]
+            lengths = SPECIALS_PER_PAIR + samples["a_length"].astype(np.int64) + samples["b_length"]
             pack_key = key_of("pack", key.seed, key.epoch, shard.counts.name)
             order, offsets = pack(lengths, key.row_tokens, pack_key)
             samples_file.write(samples[order].tobytes())
@@ -136,4 +136,8 @@ def _write_tables(corpus: Corpus, key: PlanKey, building: Path) -> dict[str, int
             num_samples += len(samples)
             num_rows += len(offsets) - 1
             num_tokens += int(lengths.sum())
+    if num_rows == 0:
+        raise UserError(
+            f"The {corpus.split} split of {corpus.path} makes no pairs: give more text."
+        )
     return {"samples": num_samples, "rows": num_rows, "tokens": num_tokens}

@@ -86,6 +86,10 @@ def _sources_under(root: Path, pattern: str) -> Iterator[Source]:
     else:
         raise UserError(f"The input {root} does not exist: correct input.path.")
     for path in paths:
+        if not path.exists():
+            raise UserError(
+                f"The input {path} is a link to nothing: remove it, or restore its target."
+            )
         if size := path.stat().st_size:
             yield Source(path, path.relative_to(root.parent).as_posix(), size)
 

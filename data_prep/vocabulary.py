@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from data_prep.corpus import read_documents
 from data_prep.errors import UserError
-from data_prep.manifest import read_manifest
+from data_prep.manifest import file_sha256, read_manifest
 from data_prep.options import CorpusRecipe, TokenizerOptions
 from data_prep.progress import log
 from data_prep.sources import Slice, Source, cut_into_tasks
@@ -68,7 +68,7 @@ def _existing_tokenizer(options: TokenizerOptions) -> LoadedTokenizer:
     tokenizer = load_tokenizer(options.path)
     made_with = read_manifest(options.path, "tokenizer", "make it again").get("options", {})
     for key, wanted in _facts(options).items():
-        if key in made_with and made_with[key] != wanted:
+        if made_with.get(key) != wanted:
             raise UserError(
                 f"The tokenizer {options.path} exists and was made with {key} "
                 f"{made_with[key]!r}, but tokenizer.{key} is {wanted!r}: remove the folder, or "
@@ -125,4 +125,17 @@ def _facts(options: TokenizerOptions) -> dict[str, Any]:
         left_out |= {"vocab_size", "alphabet", "train_bytes"}
     if options.kind == "existing":
         left_out |= {"lowercase"}
-    return options.model_dump(mode="json", exclude=left_out)
+    facts = options.model_dump(mode="json", exclude=left_out)
+    if options.vocabulary:
+        facts["vocabulary"] = file_sha256(_vocabulary_file(options))[:16]
+    return facts
+
+
+def _vocabulary_file(options: TokenizerOptions) -> Path:
+    """Return the file whose content decides the ids of a vocabulary that is taken over."""
+    assert options.vocabulary is not None
+    existing = options.kind == "existing"
+    path = options.vocabulary / "tokenizer.json" if existing else options.vocabulary
+    if not path.is_file():
+        raise UserError(f"There is no vocabulary {path}: correct tokenizer.vocabulary.")
+    return path

@@ -21,7 +21,8 @@ from pretrain.model import Bert
 from pretrain.run import execute
 from pretrain.students import check_positions, choose_layers, make_student
 from pretrain.tasks import DistillationTask, Task
-from pretrain.teacher import Teacher, load_teacher
+from pretrain.teacher import Teacher, locate_teacher
+from pretrain.weights import load_located
 
 
 def main() -> None:
@@ -31,14 +32,16 @@ def main() -> None:
     recipe = load_recipe(StudentRecipe, arguments.config, arguments.overrides)
 
     def prepare(inputs: Inputs, cluster: Cluster) -> tuple[Bert, Task, dict[str, Any]]:
-        trained = load_teacher(recipe.teacher.path, inputs.tokenizer.fingerprint)
+        tokenizer = inputs.tokenizer.fingerprint
+        located = cluster.on_main(lambda: locate_teacher(recipe.teacher.path, tokenizer))
+        trained = load_located(located)
         check_positions(trained.model.shape, recipe.train.row_tokens)
         layers = choose_layers(recipe.student.layers, trained.model.shape.layers)
         student = make_student(trained.model, layers, recipe.student.init, recipe.train.seed)
         teacher = Teacher(trained.model, cluster.device, recipe.train.precision)
         facts = {
             "kind": "student",
-            "teacher_path": str(recipe.teacher.path),
+            "teacher_weights": located.sha256,
             "teacher_layers": layers,
             "teacher_parameters": trained.model.count_parameters(),
             "teacher_validation": trained.facts.get("validation", {}),

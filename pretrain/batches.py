@@ -14,7 +14,7 @@ import torch
 
 from data_prep.errors import UserError
 from data_prep.keyed import key_of
-from data_prep.pairs import SampleArray
+from data_prep.pairs import SPECIALS_PER_PAIR, SampleArray
 from data_prep.plan import Plan, PlanKey, open_plan
 from data_prep.shards import Corpus, Int64Array
 from data_prep.tokenizer import LoadedTokenizer
@@ -169,7 +169,7 @@ class _RowBuilder:
         """Lay samples, grouped by row, into their rows and mask them."""
         a_length = samples["a_length"].astype(np.int64)
         b_length = samples["b_length"].astype(np.int64)
-        lengths = a_length + b_length + 3
+        lengths = a_length + b_length + SPECIALS_PER_PAIR
         first, nth = _places(lengths, rows, self._shape[1])
 
         everywhere = _ranges(first, lengths)

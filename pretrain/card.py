@@ -15,22 +15,21 @@ _SCORES = {
 }
 
 
-def write_card(facts: dict[str, Any], name: str, license_name: str, language: str) -> str:
+def write_card(facts: dict[str, Any], name: str) -> str:
     """Return the text of a model card.
 
     Args:
-        facts: the manifest of the checkpoint that is published.
+        facts: the manifest of the checkpoint that is published, its licence as the model hub
+            writes it (`apache-2.0`) and its language as an ISO 639-1 code (`en`).
         name: what the model is called.
-        license_name: as the model hub writes it, such as `apache-2.0`.
-        language: ISO 639-1 code, such as `en`.
     """
     template = Template((files("pretrain") / "card.md").read_text(encoding="utf-8"))
     teacher_scores = facts.get("teacher_validation", {})
     return template.substitute(
         name=name,
         location=name,
-        license=license_name,
-        language=language,
+        license=facts["license"],
+        language=facts["language"],
         summary=_summary(facts),
         shape_rows=_rows(_shape(facts)),
         teacher_heading=" | its teacher" if teacher_scores else "",

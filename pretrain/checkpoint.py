@@ -10,16 +10,19 @@ that a run killed at any moment leaves the previous one untouched:
 DeepSpeed's own files are pickles; they are only ever read when the manifest verifies.
 """
 
-import errno
+import contextlib
 import json
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors.torch import save_file
 
+from data_prep.disk import clear_disk_errors
 from data_prep.errors import UserError
 from data_prep.manifest import MANIFEST, find_damage, write_manifest
 from pretrain.cluster import Cluster
@@ -69,7 +72,8 @@ def save_checkpoint(
     """Write and commit a checkpoint, then remove all but the newest `keep` (all ranks).
 
     Raises:
-        UserError: when the disk is full; the previous checkpoints are untouched.
+        UserError: when the disk is full or a weight is not finite; the previous checkpoints
+            are untouched.
     """
     final = folder / f"step_{progress.step:08d}"
     writing = folder / (final.name + _WRITING)
@@ -77,22 +81,21 @@ def save_checkpoint(
         shutil.rmtree(writing, ignore_errors=True)
     # Without this wait a fast rank's file could be removed with the leftovers of a killed save.
     cluster.barrier()
-    try:
+    with _removed_on_refusal(writing), clear_disk_errors(folder):
         engine.save(folder, writing.name, asdict(progress))
         weights = engine.full_weights()
         if cluster.is_main:
+            _refuse_unusable(weights, progress.step)
             save_file(weights, writing / "model.safetensors")
-    except (OSError, RuntimeError) as error:
-        raise _explain_write_failure(writing, error) from error
-    # The manifest must not be written while another rank's files are still growing.
-    cluster.barrier()
-    if cluster.is_main:
-        names = [str(p.relative_to(writing)) for p in writing.rglob("*") if p.is_file()]
-        all_facts = {**facts, **asdict(progress), "world_size": cluster.world_size}
-        write_manifest(writing, all_facts, names)
-        shutil.rmtree(final, ignore_errors=True)
-        writing.rename(final)
-        _remove_old(folder, keep)
+        # The manifest must not be written while another rank's files are still growing.
+        cluster.barrier()
+        if cluster.is_main:
+            names = [str(p.relative_to(writing)) for p in writing.rglob("*") if p.is_file()]
+            all_facts = {**facts, **asdict(progress), "world_size": cluster.world_size}
+            write_manifest(writing, all_facts, names)
+            shutil.rmtree(final, ignore_errors=True)
+            writing.rename(final)
+            _remove_others(folder, progress.step, keep)
     # No rank may go on, and perhaps end the job, before the checkpoint is committed.
     cluster.barrier()
     return final
@@ -127,9 +130,14 @@ def find_newest(folder: Path) -> FoundCheckpoint | None:
     return None
 
 
+def needs_conversion(found: FoundCheckpoint, cluster: Cluster) -> bool:
+    """Tell whether optimizer state is cut for another number of ranks; ZeRO-0 does not cut it."""
+    return found.world_size != cluster.world_size and found.facts["zero_stage"] > 0
+
+
 def adapt_to_ranks(found: FoundCheckpoint, cluster: Cluster) -> FoundCheckpoint:
     """Return a checkpoint for this number of ranks, converting it if need be (all ranks)."""
-    if found.world_size == cluster.world_size:
+    if not needs_conversion(found, cluster):
         return found
     target = found.path.with_name(found.path.name + _UNIVERSAL)
 
@@ -164,22 +172,29 @@ def _inspect(path: Path) -> tuple[str | None, dict[str, Any]]:
         return f"its manifest cannot be read: {error!r}", {}
 
 
-def _remove_old(folder: Path, keep: int) -> None:
+def _remove_others(folder: Path, step: int, keep: int) -> None:
+    """Remove all but the newest `keep` up to `step`; later ones were damaged and passed over."""
     committed = [path for path in sorted(folder.glob("step_*")) if _is_final(path)]
-    for path in committed[:-keep]:
+    valid = [path for path in committed if int(path.name.removeprefix("step_")) <= step]
+    for path in set(committed) - set(valid[-keep:]):
         # Without its manifest it is no checkpoint any more, however far the removal gets.
         (path / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _explain_write_failure(writing: Path, error: OSError | RuntimeError) -> Exception:
-    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-    # torch's archive writer reports a full disk as a RuntimeError of its own.
-    full = full or "file write failed" in str(error) or "No space left" in str(error)
-    if not full:
-        return error
-    shutil.rmtree(writing, ignore_errors=True)
-    return UserError(
-        f"The disk of {writing.parent} is full, so no checkpoint was written: free space there and "
-        "start the same command again; earlier checkpoints are untouched."
-    )
+@contextlib.contextmanager
+def _removed_on_refusal(writing: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        shutil.rmtree(writing, ignore_errors=True)
+        raise
+
+
+def _refuse_unusable(weights: dict[str, torch.Tensor], step: int) -> None:
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise UserError(
+                f"After step {step} the weights {name} are not finite, so they were not saved: "
+                "choose another run.path and a lower optim.lr."
+            )

@@ -33,8 +33,11 @@ class Cluster:
         self.rank = rank
         self.local_rank = local_rank
         self.world_size = world_size
-        on_gpu = torch.cuda.is_available()
-        self.device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
+        self.device = torch.device("cpu")
+        # DeepSpeed obeys this variable, and model and engine must agree on the device.
+        if torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu":
+            # Under `srun --gpus-per-task 1` each rank sees its own GPU alone, as number 0.
+            self.device = torch.device("cuda", local_rank % torch.cuda.device_count())
 
     @classmethod
     def join(cls, expected_world_size: int | None = None) -> "Cluster":
@@ -81,7 +84,7 @@ class Cluster:
         return tensor
 
     def on_main(self, work: Callable[[], Result]) -> Result:
-        """Run something on rank 0 alone; every rank gets its result, or raises its `UserError`.
+        """Run something on rank 0 alone; every rank gets its result, or raises its error.
 
         The others wait meanwhile, so that none reads what rank 0 is still writing or checking.
         """
@@ -89,11 +92,16 @@ class Cluster:
         if self.is_main:
             try:
                 box[0] = work()
-            except UserError as error:
-                box[1] = str(error)
-        dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
-        if box[1] is not None:
-            raise UserError(box[1])
+            except Exception as error:
+                box[1] = error
+        # An exception may hold what cannot be sent; the others need its kind and its words.
+        sent = [box[0], _sendable(box[1])]
+        dist.broadcast_object_list(sent, src=0, device=torch.device("cpu"))
+        if self.is_main and box[1] is not None:
+            raise box[1]
+        if sent[1] is not None:
+            raise sent[1]
+        box = sent
         result: Result = box[0]
         return result
 
@@ -113,6 +121,12 @@ class Cluster:
             dist.init_process_group(backend, store=alone, rank=0, world_size=1)
         else:
             dist.init_process_group(backend, timeout=_PATIENCE)
+
+
+def _sendable(error: Exception | None) -> Exception | None:
+    if error is None or isinstance(error, UserError):
+        return error
+    return RuntimeError(f"rank 0 failed: {error!r}")
 
 
 def bind_cores(local_rank: int, local_size: int) -> None:

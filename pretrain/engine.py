@@ -129,11 +129,17 @@ class Engine:
             self._grad_norm = torch.nn.utils.get_total_norm(gradients)
         self._engine.step()
         if last and not isinstance(self._optimizer, torch.optim.AdamW):
-            self._grad_norm = self._engine.get_global_grad_norm() or 0.0
+            norm = self._engine.get_global_grad_norm()
+            self._grad_norm = float("nan") if norm is None else norm
 
     def train(self, mode: bool = True) -> None:
         """Switch dropout on, or off for evaluation."""
         self._engine.train(mode)
+
+    @property
+    def zero_stage(self) -> int:
+        """How much ZeRO partitions: 0 nothing, 1 optimizer state, 2 gradients, 3 weights."""
+        return int(self._engine.zero_optimization_stage())
 
     @property
     def grad_norm(self) -> float:
@@ -156,13 +162,25 @@ class Engine:
         Collective under ZeRO. Rank 0 gets the weights, the others an empty dictionary.
         """
         weights = {}
+        masters = self._unpartitioned_masters()
         for name, parameter in self._engine.module.named_parameters():
             full = safe_get_full_fp32_param(parameter)
-            if full is None:  # neither partitioned nor a copy of fp32 master weights
-                full = parameter.detach()
+            if full is None:  # ZeRO-0: whole on every rank
+                full = masters.get(id(parameter), parameter).detach()
             if torch.distributed.get_rank() == 0:
                 weights[name] = full.reshape(parameter_shape(parameter)).float().cpu().clone()
         return weights
+
+    def _unpartitioned_masters(self) -> dict[int, torch.Tensor]:
+        """Return the fp32 weights behind the parameters of ZeRO-0 in bf16 or fp16, by id."""
+        groups = zip(
+            getattr(self._optimizer, "fp16_groups", []),
+            getattr(self._optimizer, "fp32_groups", []),
+            strict=True,
+        )
+        if self.zero_stage > 0:
+            return {}
+        return {id(p): master for ps, ms in groups for p, master in zip(ps, ms, strict=True)}
 
     def save(self, folder: Path, tag: str, state: dict[str, Any]) -> None:
         """Write the state of model and optimizer to `folder/tag`, without naming it latest."""

@@ -12,7 +12,8 @@ from types import FrameType
 STOP_FILE = "STOP"
 # USR1/USR2: what `sbatch --signal` sends before a time limit; TERM: preemption; INT: Ctrl-C.
 _SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
-REASONS = ("a signal", f"the file {STOP_FILE}", "train.max_minutes")
+BY_STOP_FILE = f"the file {STOP_FILE}"
+REASONS = ("a signal", BY_STOP_FILE, "train.max_minutes")
 
 
 class StopWatch:

@@ -44,8 +44,13 @@ class Training:
     log: RunLog | None  # rank 0 only
 
 
-def train(t: Training, progress: Progress) -> str | None:
+def train(t: Training, progress: Progress, scores: dict[str, float]) -> str | None:
     """Train from `progress` to the last step (all ranks).
+
+    Args:
+        t: what to train with.
+        progress: how far the run has come; it is counted on in place.
+        scores: of the last validation, for the manifests until the next one.
 
     Returns:
         why the run stopped early, or None when it reached its last step. In both cases the
@@ -54,7 +59,6 @@ def train(t: Training, progress: Progress) -> str | None:
     recipe, cluster, options = t.recipe, t.cluster, t.recipe.train
     stop_watch = StopWatch(t.run.path, options.max_minutes)
     window = Window(cluster, options.row_tokens)
-    scores: dict[str, float] = {}
     if progress.step == 0:
         scores = _validate(t, progress, window)
 
@@ -139,7 +143,7 @@ def _validate(t: Training, progress: Progress, window: Window) -> dict[str, floa
     if t.log is not None:
         t.log.write(progress.step, progress.samples_seen, scores)
     window.pause(time.perf_counter() - started)
-    return scores
+    return {**scores, "validation/step": progress.step}
 
 
 def _save(t: Training, progress: Progress, window: Window, scores: dict[str, float]) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from data_prep.disk import clear_disk_errors
 from data_prep.errors import UserError
 from data_prep.keyed import integers_below, key_of
-from data_prep.manifest import write_json
+from data_prep.manifest import describe_files, find_damage, write_json
 from data_prep.tokenizer import load_tokenizer
 from pretrain.batches import Batch
 from pretrain.card import card_name, write_card
@@ -42,17 +43,21 @@ def publish(run_path: Path, export: Path, license_name: str, language: str) -> b
     facts = {key: value for key, value in trained.facts.items() if key != "files"}
     if "identity" not in facts:
         raise UserError(f"{run_path} is not a run folder of ours: only a run can be published.")
+    facts |= {"license": license_name, "language": language}
     if _is_current(export, facts):
         return False
     building = export.with_name(export.name + ".partial")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     try:
-        _write(building, trained, facts, run_path)
-        card = write_card(facts, card_name(export), license_name, language)
-        (building / "README.md").write_text(card, encoding="utf-8")
-        check_export(building, trained.model)
-        _replace(building, export)
+        with clear_disk_errors(export):
+            _write(building, trained, facts, run_path)
+            card = write_card(facts, card_name(export))
+            (building / "README.md").write_text(card, encoding="utf-8")
+            check_export(building, trained.model)
+            names = [path.name for path in building.iterdir()]
+            write_json(building / FACTS, {**facts, "files": describe_files(building, names)})
+            _replace(building, export)
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return True
@@ -79,7 +84,6 @@ def _write(building: Path, trained: TrainedModel, facts: dict[str, Any], run_pat
     weights = {name: tensor.contiguous() for name, tensor in trained.model.state_dict().items()}
     save_file(weights, building / WEIGHTS, metadata={"format": "pt"})
     write_json(building / "config.json", trained.model.shape.to_transformers())
-    write_json(building / FACTS, facts)
     tokenizer = load_tokenizer(run_path / "tokenizer")
     if tokenizer.fingerprint != facts["tokenizer"]:
         raise UserError(
@@ -128,7 +132,12 @@ def _probe(shape: BertShape, rows: int = 2, tokens: int = 16) -> Batch:
 
 def _is_current(export: Path, facts: dict[str, Any]) -> bool:
     path = export / FACTS
-    return path.is_file() and json.loads(path.read_text(encoding="utf-8")) == facts
+    if not path.is_file():
+        return False
+    found = json.loads(path.read_text(encoding="utf-8"))
+    # Compared as JSON has it: in a file, tuples are lists.
+    same = found == {**json.loads(json.dumps(facts)), "files": found["files"]}
+    return same and find_damage(export, found, hashes=True) is None
 
 
 def _replace(building: Path, export: Path) -> None:
@@ -137,5 +146,11 @@ def _replace(building: Path, export: Path) -> None:
             raise UserError(
                 f"{export} exists and is not an export of ours: remove it, or choose another."
             )
-        shutil.rmtree(export)
-    building.rename(export)
+        # Moved aside first: a kill in between must not cost the export that was there.
+        replaced = export.with_name(export.name + ".replaced.partial")
+        shutil.rmtree(replaced, ignore_errors=True)
+        export.rename(replaced)
+        building.rename(export)
+        shutil.rmtree(replaced)
+    else:
+        building.rename(export)

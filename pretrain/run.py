@@ -1,11 +1,13 @@
 """A run from its first check to its last status: everything around the loop."""
 
+import contextlib
 import platform
 import time
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
+from data_prep.disk import clear_disk_errors
 from data_prep.errors import UserError
 from pretrain.checkpoint import (
     FoundCheckpoint,
@@ -13,11 +15,13 @@ from pretrain.checkpoint import (
     adapt_to_ranks,
     find_newest,
     load_checkpoint,
+    needs_conversion,
     remove_leftovers,
 )
 from pretrain.cluster import Cluster
 from pretrain.config import RunRecipe, identity_of
 from pretrain.inputs import Inputs, open_inputs
+from pretrain.interrupt import BY_STOP_FILE
 from pretrain.model import Bert
 from pretrain.run_directory import RunDirectory
 from pretrain.tasks import Task
@@ -71,27 +75,40 @@ def _train(
 
     on_gpu = cluster.device.type == "cuda"
     config = read_deepspeed_config(recipe, cluster.world_size, on_gpu)
-    found = _choose_checkpoint(recipe, run, cluster, inputs)
-    universal = found is not None and found.world_size != cluster.world_size
-    engine = Engine(model.to(cluster.device), recipe, config, universal)
-    progress = load_checkpoint(engine, found) if found else Progress()
-    log = RunLog(run.path, progress.step, recipe.train.steps) if cluster.is_main else None
-    training = Training(
-        recipe=recipe,
-        run=run,
-        cluster=cluster,
-        engine=engine,
-        task=task,
-        source=inputs.source,
-        validation=inputs.validation,
-        facts={**_facts(recipe, cluster, inputs, model), **facts},
-        log=log,
-    )
+    facts |= _facts(recipe, cluster, inputs, model)
+    facts["zero_stage"] = config["zero_optimization"]["stage"]
+    found = _choose_checkpoint(recipe, run, cluster, facts)
+    progress, log = Progress(), None
     try:
-        stopped = train(training, progress)
-    except BaseException as error:
+        with clear_disk_errors(run.path):
+            engine = Engine(
+                model.to(cluster.device),
+                recipe,
+                config,
+                universal=bool(found and needs_conversion(found, cluster)),
+            )
+            if found:
+                progress = load_checkpoint(engine, adapt_to_ranks(found, cluster))
+            if cluster.is_main:
+                log = RunLog(run.path, progress.step, recipe.train.steps)
+            training = Training(
+                recipe=recipe,
+                run=run,
+                cluster=cluster,
+                engine=engine,
+                task=task,
+                source=inputs.source,
+                validation=inputs.validation,
+                facts=facts,
+                log=log,
+            )
+            stopped = train(training, progress, found.facts["validation"] if found else {})
+    except UserError as error:
+        # Any other exception may be the machine's fault: the status stays at "running", and a
+        # batch script that finds it so after the job may try again.
         if cluster.is_main:
-            run.write_status("failed", progress, str(error) or repr(error))
+            with contextlib.suppress(OSError):
+                run.write_status("failed", progress, str(error))
         raise
     finally:
         if log is not None:
@@ -101,29 +118,40 @@ def _train(
 
 
 def _choose_checkpoint(
-    recipe: RunRecipe, run: RunDirectory, cluster: Cluster, inputs: Inputs
+    recipe: RunRecipe, run: RunDirectory, cluster: Cluster, facts: dict[str, Any]
 ) -> FoundCheckpoint | None:
     """Open the run folder and return the checkpoint to continue from, if there is one."""
 
     def open_folder() -> FoundCheckpoint | None:
-        run.begin(recipe)
-        remove_leftovers(run.checkpoints)
-        found = find_newest(run.checkpoints)
-        run.write_status("running", Progress(step=found.step if found else 0), "started")
+        with clear_disk_errors(run.path):
+            run.begin(recipe)
+            remove_leftovers(run.checkpoints)
+            found = find_newest(run.checkpoints)
+            run.write_status("running", Progress(step=found.step if found else 0), "started")
+        if found is not None:
+            _check_continues(found, facts)
+            print(f"Continuing from {found.path}.")
         return found
 
-    found = cluster.on_main(open_folder)
-    if found is None:
-        return None
-    if found.facts["corpus"] != inputs.corpus.fingerprint:
+    return cluster.on_main(open_folder)
+
+
+def _check_continues(found: FoundCheckpoint, facts: dict[str, Any]) -> None:
+    """Refuse to continue a checkpoint with another corpus, teacher or way of cutting state."""
+    for key, name in (("corpus", "the corpus"), ("teacher_weights", "the teacher")):
+        if found.facts.get(key) != facts.get(key):
+            raise UserError(
+                f"The checkpoint {found.path} was trained with {name} {found.facts.get(key)}, but "
+                f"the recipe now leads to {facts.get(key)}: restore it, or choose another run.path."
+            )
+    stages = {found.facts["zero_stage"], facts["zero_stage"]}
+    # Stages 1 and 2 keep the same state; the others cut it in ways that do not convert.
+    if len(stages) > 1 and stages != {1, 2}:
         raise UserError(
-            f"The checkpoint {found.path} was trained on corpus {found.facts['corpus']}, but "
-            f"{recipe.corpus.path} is {inputs.corpus.fingerprint}: restore that corpus, or choose "
+            f"The checkpoint {found.path} was written under ZeRO-{found.facts['zero_stage']}, "
+            f"which ZeRO-{facts['zero_stage']} cannot load: restore deepspeed.config, or choose "
             "another run.path."
         )
-    if cluster.is_main:
-        print(f"Continuing from {found.path}.")
-    return adapt_to_ranks(found, cluster)
 
 
 def _facts(recipe: RunRecipe, cluster: Cluster, inputs: Inputs, model: Bert) -> dict[str, Any]:
@@ -153,8 +181,12 @@ def _device_name(cluster: Cluster) -> str:
 def _finish(run: RunDirectory, progress: Progress, stopped: str | None) -> None:
     last = f"step_{progress.step:08d}"
     if stopped is None:
-        run.write_status("done", progress, "reached the last step", last_checkpoint=last)
+        run.write_status(
+            "done", progress, "reached the last step", last_checkpoint=last, requeue=False
+        )
         print(f"Done: {run.path} at step {progress.step}, {progress.tokens_seen:,} real tokens.")
         return
-    run.write_status("preempted", progress, stopped, last_checkpoint=last)
+    # A person who leaves a stop file does not want the batch script to start again.
+    requeue = stopped != BY_STOP_FILE
+    run.write_status("preempted", progress, stopped, last_checkpoint=last, requeue=requeue)
     print(f"Stopped by {stopped} after step {progress.step}; the same command goes on from there.")

@@ -8,7 +8,8 @@ from data_prep.errors import UserError
 from data_prep.tokenizer import read_tokenizer
 from pretrain.batches import Batch
 from pretrain.model import Bert, BertShape, Outputs
-from pretrain.weights import TrainedModel, load_trained
+from pretrain.run_directory import RunDirectory
+from pretrain.weights import LocatedModel, locate
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -31,18 +32,25 @@ class Teacher:
         return outputs
 
 
-def load_teacher(path: Path, tokenizer_fingerprint: str) -> TrainedModel:
-    """Load the teacher of a student from its run or export folder.
+def locate_teacher(path: Path, tokenizer_fingerprint: str) -> LocatedModel:
+    """Find the weights of a student's teacher (rank 0, so that all ranks take the same).
 
     Raises:
-        UserError: when it was trained with another tokenizer than the student's corpus.
+        UserError: when it was trained with another tokenizer than the student's corpus, or is
+            a run that has not finished: its next checkpoint would be another teacher.
     """
-    trained = load_trained(path)
-    its_own = trained.facts.get("tokenizer") or read_tokenizer(path).fingerprint
+    located = locate(path)
+    run = RunDirectory(path)
+    if run.status() and not run.is_done:
+        raise UserError(
+            f"The teacher {path} is {run.status()['state']} at step {run.status()['step']}: wait "
+            "until it is done, or publish it as it is and name the export."
+        )
+    its_own = located.facts.get("tokenizer") or read_tokenizer(path).fingerprint
     if its_own != tokenizer_fingerprint:
         raise UserError(
-            f"The teacher {path} was trained with tokenizer {its_own}, but the corpus "
-            f"was made with {tokenizer_fingerprint}: distil on a corpus prepared with the "
-            "teacher's tokenizer."
+            f"The teacher {path} was trained with tokenizer {its_own}, but the corpus was made "
+            f"with {tokenizer_fingerprint}: distil on a corpus prepared with the teacher's "
+            "tokenizer."
         )
-    return trained
+    return located

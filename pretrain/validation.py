@@ -1,7 +1,7 @@
-"""The fixed validation set: the same rows with the same masks, in every run and at every step.
+"""The fixed validation set: the same rows with the same masks at every step.
 
-Its seed is a constant and its documents are those the corpus held out, so a teacher and its
-students are measured on the same questions.
+Its seed is a constant and its documents are those the corpus held out, so runs with one row length
+and one mask recipe are measured on the same questions.
 """
 
 from typing import Protocol

@@ -1,19 +1,35 @@
 """Where weights come from: a run's newest checkpoint, or an exported folder. safetensors only."""
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from data_prep.errors import UserError
+from data_prep.manifest import file_sha256
 from pretrain.checkpoint import find_newest
 from pretrain.model import Bert, BertShape
 
 WEIGHTS = "model.safetensors"
+_NEXT_SENTENCE = "cls.seq_relationship.weight"
+# Other programs may store the tied decoder a second time; it is the embedding, not more.
+_TIED = {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
+_POOLER = {"bert.pooler.dense.weight", "bert.pooler.dense.bias"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocatedModel:
+    """Verified weights on disk: enough for every rank to load the same ones."""
+
+    weights: Path
+    sha256: str
+    shape: BertShape
+    facts: dict[str, Any]  # of the run: step, corpus, tokenizer, identity, validation scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +37,7 @@ class TrainedModel:
     """A model with its weights, and what is known of how they were made."""
 
     model: Bert
-    facts: dict[str, Any]  # of the run: step, corpus, tokenizer, identity, validation scores
+    facts: dict[str, Any]
     source: Path
 
 
@@ -31,45 +47,71 @@ def load_trained(path: Path) -> TrainedModel:
     Raises:
         UserError: when the folder is neither, or its weights do not fit its shape.
     """
-    if (path / "checkpoints").is_dir():
-        found = find_newest(path / "checkpoints")
-        if found is not None:
-            shape = BertShape(**found.facts["shape"])
-            weights = _read_weights(found.path / WEIGHTS)
-            return _assemble(shape, weights, found.facts, found.path)
+    return load_located(locate(path))
+
+
+def locate(path: Path) -> LocatedModel:
+    """Find and verify the weights of a run folder or an export folder."""
+    if (path / "checkpoints").is_dir() and (found := find_newest(path / "checkpoints")):
+        return LocatedModel(
+            weights=found.path / WEIGHTS,
+            sha256=found.facts["files"][WEIGHTS]["sha256"],
+            shape=BertShape(**found.facts["shape"]),
+            facts=found.facts,
+        )
     if (path / "config.json").is_file() and (path / WEIGHTS).is_file():
-        return _load_export(path)
+        return _locate_export(path)
     raise UserError(
         f"{path} is neither a run folder with a checkpoint nor an exported model "
         f"(config.json and {WEIGHTS}): train the model first, or correct the path."
     )
 
 
-def _load_export(path: Path) -> TrainedModel:
+def load_located(located: LocatedModel) -> TrainedModel:
+    """Load weights into a model, in fp32 on the CPU, after comparing them with its shape."""
+    weights, model = _read_weights(located.weights), Bert(located.shape)
+    _check_fit(located.weights, weights, model.state_dict())
+    model.load_state_dict({name: weights[name].float() for name in model.state_dict()})
+    return TrainedModel(model=model, facts=located.facts, source=located.weights.parent)
+
+
+def _locate_export(path: Path) -> LocatedModel:
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    weights = _read_weights(path / WEIGHTS)
     shape = BertShape.from_transformers(config, source=str(path / "config.json"))
     facts_file = path / "stillhouse.json"
-    facts = json.loads(facts_file.read_text(encoding="utf-8")) if facts_file.is_file() else {}
-    return _assemble(shape, weights, facts, path)
+    return LocatedModel(
+        weights=path / WEIGHTS,
+        sha256=file_sha256(path / WEIGHTS),
+        # A file may hold a next-sentence head that its config.json does not name.
+        shape=dataclasses.replace(shape, next_sentence=_NEXT_SENTENCE in _names(path / WEIGHTS)),
+        facts=json.loads(facts_file.read_text(encoding="utf-8")) if facts_file.is_file() else {},
+    )
 
 
-def _assemble(
-    shape: BertShape, weights: dict[str, torch.Tensor], facts: dict[str, Any], source: Path
-) -> TrainedModel:
-    model = Bert(shape)
-    expected = set(model.state_dict())
-    # Other programs may store the tied decoder a second time; it is the embedding, not more.
-    tied = {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
-    missing, surplus = expected - weights.keys(), weights.keys() - expected - tied
+def _check_fit(
+    path: Path, found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]
+) -> None:
+    spare = _TIED if _NEXT_SENTENCE in expected else _TIED | _POOLER
+    missing, surplus = expected.keys() - found.keys(), found.keys() - expected.keys() - spare
     if missing or surplus:
-        example = sorted(missing or surplus)[0]
         raise UserError(
-            f"The weights in {source} do not fit its shape: {len(missing)} tensors are missing and "
-            f"{len(surplus)} are unknown, such as {example!r}."
+            f"The weights {path} do not fit their shape: {len(missing)} tensors are missing and "
+            f"{len(surplus)} are unknown, such as {min(missing or surplus)!r}."
         )
-    model.load_state_dict({name: weights[name].float() for name in expected})
-    return TrainedModel(model=model, facts=facts, source=source)
+    for name, tensor in expected.items():
+        if found[name].shape != tensor.shape:
+            raise UserError(
+                f"The weights {path} do not fit their shape: {name} is {list(found[name].shape)}, "
+                f"but it should be {list(tensor.shape)}."
+            )
+
+
+def _names(path: Path) -> set[str]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return set(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"The weights {path} cannot be read: {error}.") from error
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:

@@ -51,7 +51,11 @@ class BertShape:
         Raises:
             UserError: when it is not a BERT that this project computes exactly.
         """
-        for key, expected in (("model_type", "bert"), ("hidden_act", "gelu")):
+        for key, expected in (
+            ("model_type", "bert"),
+            ("hidden_act", "gelu"),
+            ("type_vocab_size", 2),
+        ):
             if config.get(key, expected) != expected:
                 raise UserError(
                     f"{source} has {key} {config[key]!r}; only {expected!r} is supported."

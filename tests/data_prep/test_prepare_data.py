@@ -19,7 +19,7 @@ def command(tmp_path: Path, prose: Callable[[str, int], str]) -> Command:
     (tmp_path / "recipe.yaml").write_text(
         "input: {path: text.txt}\n"
         "tokenizer: {path: run/tokenizer, vocab_size: 200}\n"
-        "corpus: {path: run/corpus}\n"
+        "corpus: {path: run/corpus, validation_share: 0.3}\n"
     )
 
     def run(*arguments: str, config: str = "recipe.yaml") -> "subprocess.CompletedProcess[str]":

@@ -15,10 +15,7 @@ from data_prep.manifest import MANIFEST, write_manifest
 from launch import distill_student, train_teacher
 from launch.cli import run_command
 from pretrain.config import TeacherRecipe, identity_of
-from pretrain.model import Bert, BertShape, initialise
 from pretrain.publish import FACTS
-from pretrain.weights import WEIGHTS
-from tests.corpora import WORDS
 
 Refuse = Callable[..., str]
 
@@ -39,41 +36,14 @@ def recipe(tmp_path: Path, tiny_corpus: Path, tiny_tokenizer: Path) -> Path:
 
 
 @pytest.fixture
-def student_recipe(tmp_path: Path, recipe: Path, teacher: Path) -> Path:
+def student_recipe(tmp_path: Path, recipe: Path, published_teacher: Path) -> Path:
     """Write a student recipe that would train."""
     tree = yaml.safe_load(recipe.read_text(encoding="utf-8"))
     del tree["model"]
-    tree["teacher"] = {"path": str(teacher)}
+    tree["teacher"] = {"path": str(published_teacher)}
     path = tmp_path / "student.yaml"
     path.write_text(yaml.safe_dump(tree), encoding="utf-8")
     return path
-
-
-@pytest.fixture
-def teacher(tmp_path: Path, tiny_tokenizer: Path) -> Path:
-    """Write a published teacher with two layers."""
-    from safetensors.torch import save_file
-
-    shape = BertShape(
-        vocab_size=5 + len(WORDS),
-        layers=2,
-        width=32,
-        heads=2,
-        feed_forward=64,
-        positions=64,
-        dropout=0.0,
-        pad_id=0,
-        next_sentence=True,
-    )
-    model = Bert(shape)
-    initialise(model, seed=0)
-    folder = tmp_path / "teacher"
-    folder.mkdir()
-    save_file(model.state_dict(), folder / WEIGHTS)
-    (folder / "config.json").write_text(json.dumps(shape.to_transformers()), encoding="utf-8")
-    for path in tiny_tokenizer.glob("*.json"):
-        shutil.copyfile(path, folder / path.name)
-    return folder
 
 
 @pytest.fixture
@@ -218,9 +188,9 @@ def test_a_teacher_that_is_not_there(refuse: Refuse, student_recipe: Path) -> No
 
 
 def test_a_teacher_of_another_tokenizer(
-    refuse: Refuse, student_recipe: Path, teacher: Path
+    refuse: Refuse, student_recipe: Path, published_teacher: Path
 ) -> None:
-    (teacher / FACTS).write_text(json.dumps({"tokenizer": "0" * 16}), encoding="utf-8")
+    (published_teacher / FACTS).write_text(json.dumps({"tokenizer": "0" * 16}), encoding="utf-8")
     sentence = refuse(distill_student, student_recipe)
     assert f"was trained with tokenizer {'0' * 16}" in sentence
 
@@ -233,3 +203,24 @@ def test_rows_longer_than_the_teacher_has_positions(refuse: Refuse, student_reci
 def test_loss_weights_that_are_all_zero(refuse: Refuse, student_recipe: Path) -> None:
     weights = ("loss.soft=0", "loss.hard=0", "loss.cosine=0")
     assert "nothing to learn" in refuse(distill_student, student_recipe, *weights)
+
+
+def test_a_teacher_that_is_still_training(
+    refuse: Refuse, student_recipe: Path, published_teacher: Path
+) -> None:
+    status = {"state": "running", "step": 7}
+    (published_teacher / "status.json").write_text(json.dumps(status), encoding="utf-8")
+    sentence = refuse(distill_student, student_recipe)
+    assert "is running at step 7" in sentence
+    assert "publish it as it is" in sentence
+
+
+def test_a_teacher_whose_weights_have_another_shape(
+    refuse: Refuse, student_recipe: Path, published_teacher: Path
+) -> None:
+    path = published_teacher / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | {"intermediate_size": 65}
+    path.write_text(json.dumps(config), encoding="utf-8")
+    sentence = refuse(distill_student, student_recipe)
+    assert "do not fit their shape" in sentence
+    assert "but it should be [65" in sentence

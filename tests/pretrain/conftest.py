@@ -16,22 +16,6 @@ from pretrain.model import Bert, BertShape, initialise
 OpenSource = Callable[..., BatchSource]
 
 
-@pytest.fixture(scope="session")
-def tiny_shape(tiny_tokenizer: Path) -> BertShape:
-    """Return two layers of width 32 over the tiny vocabulary, without dropout."""
-    return BertShape(
-        vocab_size=load_tokenizer(tiny_tokenizer).vocab_size,
-        layers=2,
-        width=32,
-        heads=4,
-        feed_forward=64,
-        positions=64,
-        dropout=0.0,
-        pad_id=0,
-        next_sentence=True,
-    )
-
-
 @pytest.fixture
 def tiny_model(tiny_shape: BertShape) -> Bert:
     """Return a model with weights so large that its outputs differ everywhere."""

@@ -15,12 +15,13 @@ from data_prep.errors import UserError
 from data_prep.pairs import make_samples
 from data_prep.shards import Corpus
 from data_prep.tokenizer import LoadedTokenizer, load_tokenizer
-from pretrain.batches import NEXT_LABEL, Batch, BatchSource, check_divisible
+from pretrain.batches import Batch, BatchSource, check_divisible
 from pretrain.config import MaskOptions
 from tests.corpora import NUMBERED_FROM, draw_shards, numbered_corpus
 
 T, BATCH = 64, 8
 PAD, CLS, SEP, MASK = 0, 2, 3, 4
+FOLLOWS = 0  # the `next_sentence_label` of a true pair in transformers
 Row = tuple[object, ...]
 
 
@@ -104,7 +105,7 @@ def read_samples(batch: Batch) -> list[Sample]:
         assert [list(part) for part in (a, b)] == [
             [token - NUMBERED_FROM for token in segment] for segment in segments
         ], "a segment is an unbroken stretch of the corpus"
-        samples.append(Sample(a, b, label == NEXT_LABEL))
+        samples.append(Sample(a, b, label == FOLLOWS))
     return samples
 
 

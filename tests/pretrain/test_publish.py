@@ -14,30 +14,17 @@ from safetensors.torch import load_file, save_file
 from data_prep.errors import UserError
 from data_prep.manifest import write_manifest
 from data_prep.tokenizer import load_tokenizer
+from pretrain.batches import Batch
 from pretrain.config import StudentRecipe, TeacherRecipe, identity_of
 from pretrain.model import Bert, BertShape, initialise
 from pretrain.publish import FACTS, check_export, publish
 from pretrain.weights import WEIGHTS, load_trained
 
 
-def shape_of(vocab_size: int, next_sentence: bool) -> BertShape:
-    return BertShape(
-        vocab_size=vocab_size,
-        layers=2,
-        width=32,
-        heads=4,
-        feed_forward=48,
-        positions=64,
-        dropout=0.1,
-        pad_id=0,
-        next_sentence=next_sentence,
-    )
-
-
-def make_run(folder: Path, tokenizer_path: Path, kind: str) -> Bert:
+def make_run(folder: Path, tokenizer_path: Path, kind: str, shape: BertShape) -> Bert:
     """Write a run folder as training leaves it, with random weights."""
     tokenizer = load_tokenizer(tokenizer_path)
-    model = Bert(shape_of(tokenizer.vocab_size, next_sentence=kind == "teacher"))
+    model = Bert(replace(shape, next_sentence=kind == "teacher"))
     initialise(model, seed=7)
     with torch.no_grad():
         for parameter in model.parameters():  # biases too must make a difference
@@ -83,31 +70,50 @@ def facts_of(model: Bert, kind: str, tokenizer: str) -> dict[str, Any]:
     }
 
 
+def one_sample(input_ids: torch.Tensor) -> Batch:
+    """Return a batch of one row that holds one sample and asks for every token."""
+    length = input_ids.shape[1]
+    return Batch(
+        input_ids=input_ids,
+        token_types=torch.zeros_like(input_ids),
+        positions=torch.arange(length)[None],
+        sample_ids=torch.ones_like(input_ids, dtype=torch.int32),
+        masked=torch.arange(length),
+        mlm_labels=input_ids[0],
+        firsts=torch.tensor([0]),
+        nsp_labels=torch.tensor([0]),
+    )
+
+
 @pytest.mark.parametrize("kind", ["teacher", "student"])
 def test_an_export_loads_in_plain_transformers(
-    tmp_path: Path, tiny_tokenizer: Path, kind: str
+    tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape, kind: str
 ) -> None:
     from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
     run, export = tmp_path / "run", tmp_path / "export"
-    model = make_run(run, tiny_tokenizer, kind)
+    model = make_run(run, tiny_tokenizer, kind, tiny_shape)
     assert publish(run, export, "apache-2.0", "en")
     tokenizer = AutoTokenizer.from_pretrained(export)
     plain, loading = AutoModelForMaskedLM.from_pretrained(export, output_loading_info=True)
     assert not loading["missing_keys"]
     inputs = tokenizer("bake the old mill", return_tensors="pt")
+    assert tokenizer.unk_token_id not in inputs.input_ids[0, 1:2]
     with torch.no_grad():
-        theirs = plain.eval()(**inputs).logits
-    assert theirs.shape[-1] == model.shape.vocab_size
+        theirs = plain.eval()(**inputs).logits[0]
+        ours = model.eval()(one_sample(inputs.input_ids)).mlm_logits_MV
+    assert torch.allclose(theirs, ours, atol=1e-4)
     assert AutoModel.from_pretrained(export).config.num_hidden_layers == 2
     assert {path.suffix for path in export.iterdir()} <= {".safetensors", ".json", ".txt", ".md"}
     # Tied weights are stored once.
     assert not [name for name in load_file(export / WEIGHTS) if "decoder" in name]
 
 
-def test_a_wrong_weight_is_noticed(tmp_path: Path, tiny_tokenizer: Path) -> None:
+def test_a_wrong_weight_is_noticed(
+    tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
+) -> None:
     run, export = tmp_path / "run", tmp_path / "export"
-    model = make_run(run, tiny_tokenizer, "teacher")
+    model = make_run(run, tiny_tokenizer, "teacher", tiny_shape)
     publish(run, export, "apache-2.0", "en")
     check_export(export, model)
     for name in ("bert.encoder.layer.1.output.LayerNorm.weight", "cls.seq_relationship.weight"):
@@ -119,9 +125,9 @@ def test_a_wrong_weight_is_noticed(tmp_path: Path, tiny_tokenizer: Path) -> None
 
 
 def test_a_shape_that_transformers_reads_differently_is_not_published(
-    tmp_path: Path, tiny_tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_run(tmp_path / "run", tiny_tokenizer, "teacher")
+    make_run(tmp_path / "run", tiny_tokenizer, "teacher", tiny_shape)
     true_config = BertShape.to_transformers
     wrong = {"num_attention_heads": 2}  # the same parameters, other logits
     monkeypatch.setattr(BertShape, "to_transformers", lambda shape: true_config(shape) | wrong)
@@ -130,8 +136,10 @@ def test_a_shape_that_transformers_reads_differently_is_not_published(
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_a_pickle_in_the_folder_is_refused(tmp_path: Path, tiny_tokenizer: Path) -> None:
-    model = make_run(tmp_path / "run", tiny_tokenizer, "teacher")
+def test_a_pickle_in_the_folder_is_refused(
+    tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
+) -> None:
+    model = make_run(tmp_path / "run", tiny_tokenizer, "teacher", tiny_shape)
     publish(tmp_path / "run", tmp_path / "export", "apache-2.0", "en")
     (tmp_path / "export" / "training_args.bin").touch()
     with pytest.raises(UserError, match=r"training_args\.bin, which is not safe"):
@@ -139,10 +147,10 @@ def test_a_pickle_in_the_folder_is_refused(tmp_path: Path, tiny_tokenizer: Path)
 
 
 def test_publishing_again_is_up_to_date_and_a_newer_checkpoint_replaces(
-    tmp_path: Path, tiny_tokenizer: Path
+    tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
 ) -> None:
     run, export = tmp_path / "run", tmp_path / "export"
-    model = make_run(run, tiny_tokenizer, "teacher")
+    model = make_run(run, tiny_tokenizer, "teacher", tiny_shape)
     assert publish(run, export, "apache-2.0", "en")
     assert not publish(run, export, "apache-2.0", "en")
     newer = run / "checkpoints" / "step_00000009"
@@ -154,8 +162,10 @@ def test_publishing_again_is_up_to_date_and_a_newer_checkpoint_replaces(
     assert json.loads((export / FACTS).read_text(encoding="utf-8"))["step"] == 9
 
 
-def test_a_folder_that_is_not_ours_is_not_overwritten(tmp_path: Path, tiny_tokenizer: Path) -> None:
-    make_run(tmp_path / "run", tiny_tokenizer, "teacher")
+def test_a_folder_that_is_not_ours_is_not_overwritten(
+    tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
+) -> None:
+    make_run(tmp_path / "run", tiny_tokenizer, "teacher", tiny_shape)
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "thesis.txt").write_text("years of work")
     with pytest.raises(UserError, match="is not an export of ours"):
@@ -164,8 +174,10 @@ def test_a_folder_that_is_not_ours_is_not_overwritten(tmp_path: Path, tiny_token
     assert not (tmp_path / "export.partial").exists()
 
 
-def test_the_card_states_the_facts_of_the_run(tmp_path: Path, tiny_tokenizer: Path) -> None:
-    make_run(tmp_path / "run", tiny_tokenizer, "student")
+def test_the_card_states_the_facts_of_the_run(
+    tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
+) -> None:
+    make_run(tmp_path / "run", tiny_tokenizer, "student", tiny_shape)
     publish(tmp_path / "run", tmp_path / "my-bert", "cc-by-sa-3.0", "en")
     card = (tmp_path / "my-bert" / "README.md").read_text(encoding="utf-8")
     header = yaml.safe_load(card.split("---")[1])
@@ -180,19 +192,21 @@ def test_the_card_states_the_facts_of_the_run(tmp_path: Path, tiny_tokenizer: Pa
     assert "$" not in card
 
 
-def test_our_own_export_can_teach(tmp_path: Path, tiny_tokenizer: Path) -> None:
-    model = make_run(tmp_path / "run", tiny_tokenizer, "teacher")
+def test_our_own_export_can_teach(
+    tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
+) -> None:
+    model = make_run(tmp_path / "run", tiny_tokenizer, "teacher", tiny_shape)
     publish(tmp_path / "run", tmp_path / "export", "apache-2.0", "en")
     loaded = load_trained(tmp_path / "export")
-    assert loaded.model.shape == replace(model.shape)
+    assert loaded.model.shape == model.shape
     for name, tensor in loaded.model.state_dict().items():
         assert torch.equal(tensor, model.state_dict()[name]), name
 
 
 def test_weights_that_do_not_fit_their_shape_are_refused(
-    tmp_path: Path, tiny_tokenizer: Path
+    tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
 ) -> None:
-    make_run(tmp_path / "run", tiny_tokenizer, "teacher")
+    make_run(tmp_path / "run", tiny_tokenizer, "teacher", tiny_shape)
     publish(tmp_path / "run", tmp_path / "export", "apache-2.0", "en")
     weights = load_file(tmp_path / "export" / WEIGHTS)
     weights.pop("bert.pooler.dense.bias")

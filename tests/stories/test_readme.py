@@ -1,5 +1,6 @@
 """What README.md tells a newcomer to type does what it says."""
 
+import ast
 import re
 import sys
 import time
@@ -52,7 +53,7 @@ def test_the_five_lines_turn_own_text_into_a_student_that_transformers_fine_tune
     printed = run_command(
         [sys.executable, "-c", block(card, "python")], cwd=tmp_path / "export"
     ).stdout
-    assert len(eval(printed.strip())) == 5, printed
+    assert len(ast.literal_eval(printed)) == 5, printed
     plot = "python launch/plot.py runs/teacher"
     assert plot in text
     plot_both = [sys.executable, str(ROOT / "launch/plot.py"), "runs/teacher", "runs/student"]

@@ -58,21 +58,24 @@ def test_a_preempted_job_is_requeued_and_its_second_attempt_finishes(
     job: Path, teacher_recipe: Path
 ) -> None:
     run = job / "runs" / "teacher"
-    run.mkdir(parents=True)
-    (run / "STOP").touch()
     train = ["runs/teacher", "launch/train_teacher.py", "--config", teacher_recipe]
-    first = submit(job, *train)
+    first = submit(job, *train, "train.max_minutes=0.00001")
     assert first.returncode == 0, first.stdout + first.stderr
     assert "is preempted at step 1" in first.stdout
     assert (job / "requeued").read_text().split() == [str(os.getpid())]
 
-    (run / "STOP").unlink()
     second = submit(job, *train)
     assert second.returncode == 0, second.stdout + second.stderr
     assert "is done at step 6" in second.stdout
     assert status_of(run)["state"] == "done"
     assert len((job / "requeued").read_text().split()) == 1, "a finished job was requeued"
     assert not list(run.glob("hostfile*"))
+
+    # The same script again: the run is done, and says so without another attempt.
+    third = submit(job, *train)
+    assert third.returncode == 0, third.stdout + third.stderr
+    assert "nothing to do" in third.stdout
+    assert len((job / "requeued").read_text().split()) == 1
 
 
 @pytest.mark.story
