@@ -6,20 +6,23 @@ everywhere: the nearest name that exists.
 
 import difflib
 import importlib.resources
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_prep.errors import UserError
 
+_SCREEN_COLUMNS = 100
+
 
 class Options(BaseModel):
     """A frozen group of recipe keys; unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 Recipe = TypeVar("Recipe", bound=Options)
@@ -67,9 +70,14 @@ def describe_keys(kind: type[BaseModel], prefix: str = "") -> str:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             lines.append(describe_keys(field.annotation, f"{prefix}{name}."))
         else:
-            default = "required" if field.is_required() else field.default
-            meaning = f"  {field.description}" if field.description else ""
-            lines.append(f"  {prefix + name + ' = ' + str(default):42}{meaning}".rstrip())
+            default = field.get_default(call_default_factory=True)
+            shown = "required" if field.is_required() else str(default)
+            if get_origin(field.annotation) is Literal:
+                shown += f" ({' | '.join(get_args(field.annotation))})"
+            head = f"  {prefix + name + ' = ' + shown:38}  "
+            room = max(_SCREEN_COLUMNS - len(head), 1)
+            meaning = textwrap.shorten(field.description or "", room, placeholder=" ...")
+            lines.append(f"{head}{meaning}".rstrip())
     return "\n".join(lines)
 
 

@@ -13,29 +13,13 @@ try:
     from data_prep.build import build_corpus
     from data_prep.inspection import readable_documents, verify_corpus
     from data_prep.options import CorpusRecipe
-    from data_prep.recipe import load_recipe
+    from data_prep.recipe import describe_keys, load_recipe
     from launch.cli import recipe_parser, run_command
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in ("data_prep", "launch"):
         raise
     print("error: Stillhouse is not installed here: run `pip install -e .` first.", file=sys.stderr)
     sys.exit(2)
-
-_EPILOG = """\
-keys met most, with their defaults:
-  input.path            a file or a folder; `sample` is the corpus that ships with Stillhouse
-  input.kind            auto | text | jsonl | wikiextractor                       (auto)
-  input.documents       blank_line | file: what ends a document of plain text     (blank_line)
-  input.language        en | zh: how sentences end; zh serves Japanese too        (en)
-  tokenizer.path        used if it exists, made if not
-  tokenizer.vocab_size  ids of a new WordPiece vocabulary                         (16384)
-  tokenizer.vocabulary  a vocab.txt, or with kind=existing a tokenizer folder, to take over
-  corpus.path           the folder to make
-  corpus.validation_share  share of documents held out                            (0.01)
-  workers               processes; the result is the same for any number          (every core)
-
-data_prep/options.py describes every key.
-"""
 
 
 def main() -> None:
@@ -55,7 +39,8 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = recipe_parser(__doc__, _EPILOG)
+    keys = f"keys of a recipe, with their defaults:\n{describe_keys(CorpusRecipe)}"
+    parser = recipe_parser(__doc__, keys)
     parser.add_argument(
         "--verify", action="store_true", help="check every hash, offset and id of the corpus"
     )

@@ -258,7 +258,10 @@ def test_micro_batches_are_counted(
     assert check_divisible(batch_rows, micro_rows, world) == expected
 
 
-def test_a_batch_that_does_not_divide_is_refused_with_the_multiple() -> None:
-    message = r"batch_rows 32 .*micro_rows 12 times 2 .* a multiple of 24\."
+@pytest.mark.parametrize(("batch_rows", "micro_rows", "multiple"), [(32, 12, 24), (24, 8, 16)])
+def test_a_batch_that_does_not_divide_is_refused_with_the_multiple(
+    batch_rows: int, micro_rows: int, multiple: int
+) -> None:
+    message = rf"batch_rows {batch_rows} .*micro_rows {micro_rows} times 2 .* of {multiple}\."
     with pytest.raises(UserError, match=message):
-        check_divisible(32, 12, 2)
+        check_divisible(batch_rows, micro_rows, 2)

@@ -15,8 +15,8 @@ SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Give the handlers of this process back afterwards."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    """Let signals pass unheard at first, and give this process its own handlers back."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
