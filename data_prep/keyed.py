@@ -69,6 +69,9 @@ class Permutation:
 
     def __call__(self, positions: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """Return where each position in [0, size) goes."""
+        # A position outside would walk round a cycle that may never come inside.
+        if np.any(np.asarray(positions) >= self.size) or np.any(np.asarray(positions) < 0):
+            raise IndexError(f"a position is outside [0, {self.size})")
         values = self._encipher(np.asarray(positions, dtype=np.uint64).reshape(-1))
         while (outside := np.flatnonzero(values >= np.uint64(self.size))).size:
             values[outside] = self._encipher(values[outside])

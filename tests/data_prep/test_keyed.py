@@ -100,3 +100,11 @@ def test_integers_stay_below_their_limits_and_reach_them_all() -> None:
 def test_integers_below_a_huge_limit_stay_below_it() -> None:
     drawn = integers_below(KEY, np.arange(1000), 2**53 - 1)
     assert drawn.min() >= 0 and 2**52 < drawn.max() < 2**53 - 1
+
+
+@pytest.mark.parametrize("outside", [-1, 10, 1 << 40])
+def test_a_position_outside_the_permutation_is_an_error_and_not_an_endless_walk(
+    outside: int,
+) -> None:
+    with pytest.raises(IndexError, match="outside"):
+        Permutation(key_of("any"), 10)(np.array([0, outside]))
