@@ -13,6 +13,7 @@ from pretrain.checkpoint import (
     FoundCheckpoint,
     Progress,
     adapt_to_ranks,
+    check_continues,
     find_newest,
     load_checkpoint,
     needs_conversion,
@@ -129,29 +130,11 @@ def _choose_checkpoint(
             found = find_newest(run.checkpoints)
             run.write_status("running", Progress(step=found.step if found else 0), "started")
         if found is not None:
-            _check_continues(found, facts)
+            check_continues(found, facts, cluster.world_size)
             print(f"Continuing from {found.path}.")
         return found
 
     return cluster.on_main(open_folder)
-
-
-def _check_continues(found: FoundCheckpoint, facts: dict[str, Any]) -> None:
-    """Refuse to continue a checkpoint with another corpus, teacher or way of cutting state."""
-    for key, name in (("corpus", "the corpus"), ("teacher_weights", "the teacher")):
-        if found.facts.get(key) != facts.get(key):
-            raise UserError(
-                f"The checkpoint {found.path} was trained with {name} {found.facts.get(key)}, but "
-                f"the recipe now leads to {facts.get(key)}: restore it, or choose another run.path."
-            )
-    stages = {found.facts["zero_stage"], facts["zero_stage"]}
-    # Stages 1 and 2 keep the same state; the others cut it in ways that do not convert.
-    if len(stages) > 1 and stages != {1, 2}:
-        raise UserError(
-            f"The checkpoint {found.path} was written under ZeRO-{found.facts['zero_stage']}, "
-            f"which ZeRO-{facts['zero_stage']} cannot load: restore deepspeed.config, or choose "
-            "another run.path."
-        )
 
 
 def _facts(recipe: RunRecipe, cluster: Cluster, inputs: Inputs, model: Bert) -> dict[str, Any]:

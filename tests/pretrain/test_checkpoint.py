@@ -16,7 +16,9 @@ from safetensors.torch import save_file
 from data_prep.disk import clear_disk_errors
 from data_prep.errors import UserError
 from pretrain.checkpoint import (
+    FoundCheckpoint,
     Progress,
+    check_continues,
     find_newest,
     load_checkpoint,
     remove_leftovers,
@@ -167,6 +169,35 @@ def test_a_damaged_checkpoint_never_takes_the_place_of_a_good_one(
     hurt(tmp_path / "step_00000006", "flip")
     save(tmp_path, alone, step=5)  # the run went back to 4
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step_00000004", "step_00000005"]
+
+
+WRITTEN = {"corpus": "c", "teacher_weights": "t", "zero_stage": 1, "world_size": 2}
+
+
+@pytest.mark.parametrize(
+    ("written", "now", "ranks", "sentence"),
+    [
+        ({}, {"corpus": "d"}, 2, "trained with the corpus c, but the recipe now leads to d"),
+        ({}, {"teacher_weights": "u"}, 2, "trained with the teacher t"),
+        ({}, {"zero_stage": 3}, 2, "written under ZeRO-1, which ZeRO-3 cannot load"),
+        ({"zero_stage": 0}, {"zero_stage": 1}, 2, "written under ZeRO-0"),
+        ({"zero_stage": 3}, {"zero_stage": 3}, 4, "written by 2 ranks under ZeRO-3, and 4 ranks"),
+    ],
+)
+def test_what_would_make_it_another_run_is_not_continued(
+    written: dict[str, Any], now: dict[str, Any], ranks: int, sentence: str
+) -> None:
+    found = FoundCheckpoint(Path("step_00000001"), {**WRITTEN, **written})
+    with pytest.raises(UserError, match=sentence):
+        check_continues(found, {**WRITTEN, **now}, ranks)
+
+
+@pytest.mark.parametrize(("was", "now", "ranks"), [(1, 1, 4), (1, 2, 2), (2, 1, 1), (3, 3, 2)])
+def test_other_ranks_and_the_stages_that_share_their_state_are_continued(
+    was: int, now: int, ranks: int
+) -> None:
+    found = FoundCheckpoint(Path("step_00000001"), {**WRITTEN, "zero_stage": was})
+    check_continues(found, {**WRITTEN, "zero_stage": now}, ranks)
 
 
 def hurt(path: Path, damage: str) -> None:

@@ -87,7 +87,7 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step_and_the_command_exits_0
     assert (run / "checkpoints" / status["last_checkpoint"] / "manifest.json").is_file()
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("stage", [0, 1, 2])
 def test_a_run_goes_on_with_another_number_of_ranks(
     deepspeed: Command, teacher_recipe: Path, tmp_path: Path, stage: int
 ) -> None:
@@ -105,7 +105,7 @@ def test_a_run_goes_on_with_another_number_of_ranks(
     assert len(curve(moved)) == 6
     # Sums over ranks are now sums over micro-batches: equal up to the rounding of fp32.
     for step, figures in curve(whole).items():
-        assert curve(moved)[step] == pytest.approx(figures, rel=1e-4), step
+        assert curve(moved)[step] == pytest.approx(figures, rel=2e-6), step
 
 
 def test_a_resumed_student_equals_an_uninterrupted_one_and_keeps_its_teacher(
