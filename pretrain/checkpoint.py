@@ -159,7 +159,7 @@ def check_continues(found: FoundCheckpoint, facts: dict[str, Any], world_size: i
     if now == 3 and found.world_size != world_size:
         raise UserError(
             f"The checkpoint {found.path} was written by {found.world_size} ranks under ZeRO-3, "
-            f"and {world_size} ranks cannot continue it exactly: start {found.world_size} ranks, or "
+            f"and {world_size} ranks cannot continue it exactly: start as many again, or "
             "train under ZeRO-2, where the number may change."
         )
 
