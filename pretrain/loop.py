@@ -40,6 +40,7 @@ class Training:
     task: Task
     source: BatchSource
     validation: ValidationSet
+    stop_watch: StopWatch
     facts: dict[str, Any]  # for the manifest of every checkpoint
     log: RunLog | None  # rank 0 only
 
@@ -57,7 +58,6 @@ def train(t: Training, progress: Progress, scores: dict[str, float]) -> str | No
         last thing it did was to commit a checkpoint.
     """
     recipe, cluster, options = t.recipe, t.cluster, t.recipe.train
-    stop_watch = StopWatch(t.run.path, options.max_minutes)
     window = Window(cluster, options.row_tokens)
     if progress.step == 0:
         scores = _validate(t, progress, window)
@@ -71,7 +71,7 @@ def train(t: Training, progress: Progress, scores: dict[str, float]) -> str | No
         waited_s = time.perf_counter() - waiting
 
         # One collective a step: what losses are divided by, and whether any rank must stop.
-        counts, stop_reason = _agree(micro_batches, stop_watch, cluster)
+        counts, stop_reason = _agree(micro_batches, t.stop_watch, cluster)
 
         # Gradients add up over the micro-batches; the last one updates the weights.
         learning_rate = linear_schedule(

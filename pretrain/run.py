@@ -22,7 +22,7 @@ from pretrain.checkpoint import (
 from pretrain.cluster import Cluster
 from pretrain.config import RunRecipe, identity_of
 from pretrain.inputs import Inputs, open_inputs
-from pretrain.interrupt import BY_STOP_FILE
+from pretrain.interrupt import BY_STOP_FILE, StopWatch
 from pretrain.model import Bert
 from pretrain.run_directory import RunDirectory
 from pretrain.tasks import Task
@@ -100,10 +100,12 @@ def _train(
                 task=task,
                 source=inputs.source,
                 validation=inputs.validation,
+                stop_watch=StopWatch(run.path, recipe.train.max_minutes),
                 facts=facts,
                 log=log,
             )
             stopped = train(training, progress, found.facts["validation"] if found else {})
+            training.stop_watch.retire()
     except UserError as error:
         # Any other exception may be the machine's fault: the status stays at "running", and a
         # batch script that finds it so after the job may try again.

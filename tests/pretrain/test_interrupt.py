@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,3 +65,14 @@ def test_one_rank_is_enough_to_stop_all() -> None:
     assert reason_of([sum(flags) for flags in zip(*ranks, strict=True)]) == REASONS[0]
     assert reason_of([0, 4, 4]) == REASONS[1]
     assert reason_of([0, 0, 3]) == REASONS[2]
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+def test_a_second_warning_does_not_kill_a_rank_on_its_way_out(number: int) -> None:
+    # In a process of its own: what counts is what the interpreter leaves in place while it ends.
+    leaving = (
+        "import atexit, os, sys; from pathlib import Path; from pretrain.interrupt import StopWatch\n"
+        "watch = StopWatch(Path('.'), None); watch.retire()\n"
+        f"atexit.register(os.kill, os.getpid(), {int(number)})"
+    )
+    assert subprocess.run([sys.executable, "-c", leaving]).returncode == 0
