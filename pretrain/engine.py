@@ -101,9 +101,13 @@ class Engine:
             config["checkpoint"] = {"load_universal": True}
         self._world_size = torch.distributed.get_world_size()
         self._grad_norm: torch.Tensor | float = 0.0
+        adamw = _make_optimizer(model, recipe)
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
-            model=model, optimizer=_make_optimizer(model, recipe), config=config
+            model=model, optimizer=adamw, config=config
         )
+        # Under ZeRO-0 in 16 bits DeepSpeed takes a step with zero gradients to allocate state.
+        for state in adamw.state.values():
+            state["step"].zero_()
 
     def __call__(self, batch: Batch) -> Outputs:
         """Compute the model's outputs for one micro-batch."""
@@ -173,13 +177,9 @@ class Engine:
 
     def _unpartitioned_masters(self) -> dict[int, torch.Tensor]:
         """Return the fp32 weights behind the parameters of ZeRO-0 in bf16 or fp16, by id."""
-        groups = zip(
-            getattr(self._optimizer, "fp16_groups", []),
-            getattr(self._optimizer, "fp32_groups", []),
-            strict=True,
-        )
-        if self.zero_stage > 0:
+        if self.zero_stage > 0 or not hasattr(self._optimizer, "fp32_groups"):
             return {}
+        groups = zip(self._optimizer.fp16_groups, self._optimizer.fp32_groups, strict=True)
         return {id(p): master for ps, ms in groups for p, master in zip(ps, ms, strict=True)}
 
     def save(self, folder: Path, tag: str, state: dict[str, Any]) -> None:
@@ -230,7 +230,7 @@ def _make_optimizer(model: Bert, recipe: RunRecipe) -> torch.optim.AdamW:
             {"params": decayed, "weight_decay": optim.weight_decay},
             {"params": plain, "weight_decay": 0.0},
         ],
-        lr=optim.lr,
+        lr=0.0,  # every step is given its own; a step of DeepSpeed's must move nothing
         betas=(optim.beta1, optim.beta2),
         eps=optim.epsilon,
     )
