@@ -13,7 +13,7 @@ try:
 except ImportError as error:
     raise SystemExit(f"{error}: install Stillhouse with `pip install -e .` first.") from error
 
-from launch.cli import recipe_parser, run_command
+from launch.cli import recipe_parser, run_rank
 from pretrain.cluster import Cluster
 from pretrain.config import StudentRecipe
 from pretrain.inputs import Inputs
@@ -52,4 +52,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_rank(main)

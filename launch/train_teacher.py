@@ -13,7 +13,7 @@ try:
 except ImportError as error:
     raise SystemExit(f"{error}: install Stillhouse with `pip install -e .` first.") from error
 
-from launch.cli import recipe_parser, run_command
+from launch.cli import recipe_parser, run_rank
 from pretrain.cluster import Cluster
 from pretrain.config import TeacherRecipe
 from pretrain.inputs import Inputs
@@ -47,4 +47,4 @@ def teacher_shape(recipe: TeacherRecipe, inputs: Inputs) -> BertShape:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_rank(main)

@@ -1,5 +1,8 @@
 """One sentence for a person, from one rank."""
 
+import subprocess
+import sys
+
 import pytest
 
 from data_prep.errors import UserError
@@ -30,3 +33,22 @@ def test_a_bug_keeps_its_traceback() -> None:
 
     with pytest.raises(KeyError, match="bug"):
         cli.run_command(crash)
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "said"),
+    [
+        ("print('done')", 0, "done"),
+        ("raise UserError('no corpus.')", 2, "error: no corpus."),
+        ("raise SystemExit(0)", 0, ""),
+    ],
+)
+def test_a_rank_ends_at_once_with_all_it_said_and_its_code(body: str, code: int, said: str) -> None:
+    # An ordinary exit would run this; ending at once must not lose what was printed before.
+    program = (
+        "import atexit\nfrom data_prep.errors import UserError\nfrom launch.cli import run_rank\n"
+        f"atexit.register(print, 'torn down')\ndef main():\n    {body}\nrun_rank(main)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == code
+    assert (ended.stdout + ended.stderr).strip() == said

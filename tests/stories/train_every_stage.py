@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from data_prep.recipe import load_recipe
+from launch.cli import run_rank
 from launch.train_teacher import teacher_shape
 from pretrain.cluster import Cluster
 from pretrain.config import RunRecipe, TeacherRecipe
@@ -69,4 +70,4 @@ def step_arguments(recipe: RunRecipe, cluster: Cluster) -> tuple[int, int, int, 
 
 
 if __name__ == "__main__":
-    main()
+    run_rank(main)
