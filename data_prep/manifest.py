@@ -35,12 +35,15 @@ def fingerprint(facts: Any) -> str:
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file that is either wholly there or not at all (temporary, fsync, rename)."""
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2, ensure_ascii=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(content, file, indent=2, ensure_ascii=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)  # still there only if something failed
 
 
 def describe_files(directory: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -102,3 +102,14 @@ def test_a_fingerprint_knows_values_and_not_the_order_of_keys() -> None:
     different = [{"a": 1}, {"a": 2}, {"a": "1"}, {"b": 1}, [1, 2], [2, 1]]
     assert len({fingerprint(facts) for facts in different}) == len(different)
     assert len(fingerprint({})) == 16
+
+
+def test_a_json_file_that_cannot_be_written_leaves_the_old_one_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "status.json"
+    write_json(path, {"step": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"step": object()})
+    assert [entry.name for entry in tmp_path.iterdir()] == ["status.json"]
+    assert json.loads(path.read_text(encoding="utf-8")) == {"step": 1}
