@@ -36,8 +36,7 @@ class Cluster:
         self.device = torch.device("cpu")
         # DeepSpeed obeys this variable, and model and engine must agree on the device.
         if torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu":
-            # Under `srun --gpus-per-task 1` each rank sees its own GPU alone, as number 0.
-            self.device = torch.device("cuda", local_rank % torch.cuda.device_count())
+            self.device = torch.device("cuda", gpu_of(local_rank, torch.cuda.device_count()))
 
     @classmethod
     def join(cls, expected_world_size: int | None = None) -> "Cluster":
@@ -88,21 +87,19 @@ class Cluster:
 
         The others wait meanwhile, so that none reads what rank 0 is still writing or checking.
         """
-        box: list[Any] = [None, None]
+        outcome: list[Any] = [None, None]
         if self.is_main:
             try:
-                box[0] = work()
+                outcome[0] = work()
             except Exception as error:
-                box[1] = error
+                outcome[1] = error
         # An exception may hold what cannot be sent; the others need its kind and its words.
-        sent = [box[0], _sendable(box[1])]
-        dist.broadcast_object_list(sent, src=0, device=torch.device("cpu"))
-        if self.is_main and box[1] is not None:
-            raise box[1]
-        if sent[1] is not None:
-            raise sent[1]
-        box = sent
-        result: Result = box[0]
+        told = [outcome[0], _sendable(outcome[1])]
+        dist.broadcast_object_list(told, src=0, device=torch.device("cpu"))
+        failure = outcome[1] if self.is_main else told[1]
+        if failure is not None:
+            raise failure
+        result: Result = told[0]
         return result
 
     def leave(self) -> None:
@@ -127,6 +124,23 @@ def _sendable(error: Exception | None) -> Exception | None:
     if error is None or isinstance(error, UserError):
         return error
     return RuntimeError(f"rank 0 failed: {error!r}")
+
+
+def gpu_of(local_rank: int, gpus: int) -> int:
+    """Return the number of the GPU that a rank computes on.
+
+    Raises:
+        UserError: when more ranks were started on this machine than it has GPUs.
+    """
+    if gpus == 1:
+        # Under `srun --gpus-per-task 1` each rank sees its own GPU alone, as number 0.
+        return 0
+    if local_rank >= gpus:
+        raise UserError(
+            f"Rank {local_rank} of this machine has no GPU, for there are {gpus}: start {gpus} "
+            "ranks on each machine."
+        )
+    return local_rank
 
 
 def bind_cores(local_rank: int, local_size: int) -> None:

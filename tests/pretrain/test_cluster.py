@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.errors import UserError
-from pretrain.cluster import Cluster, bind_cores, restart_count
+from pretrain.cluster import Cluster, bind_cores, gpu_of, restart_count
 
 LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -90,6 +90,13 @@ def test_an_error_on_rank_0_reaches_the_caller_unchanged() -> None:
         cluster.on_main(crash)
     assert cluster.on_main(lambda: {"answer": 42}) == {"answer": 42}
     cluster.leave()
+
+
+def test_a_rank_computes_on_its_own_gpu_or_is_refused() -> None:
+    assert [gpu_of(rank, 4) for rank in range(4)] == [0, 1, 2, 3]
+    assert gpu_of(3, 1) == 0  # srun shows each task one GPU
+    with pytest.raises(UserError, match="Rank 4 of this machine has no GPU, for there are 4"):
+        gpu_of(4, 4)
 
 
 def test_ranks_of_one_machine_get_cores_of_their_own() -> None:
