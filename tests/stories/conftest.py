@@ -15,6 +15,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 600
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -22,7 +23,9 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 def environment() -> dict[str, str]:
     """Return the variables under which a story's processes run: this interpreter, no GPU."""
     folder = str(Path(sys.executable).parent)
-    return os.environ | {
+    # A test in this process may have been a run of one rank; what it launches must not be.
+    inherited = {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
+    return inherited | {
         "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
         "DS_ACCELERATOR": "cpu",
         "CUDA_VISIBLE_DEVICES": "",

@@ -72,12 +72,7 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step_and_the_command_exits_0
     with subprocess.Popen(command, cwd=ROOT, env=environment()) as launcher:
         try:
             wait_for_a_checkpoint(run)
-            trainers = subprocess.run(
-                ["pgrep", "-f", f"^[^ ]*python.*{TEACHER}.*{teacher_recipe}"],
-                capture_output=True,
-                text=True,
-            ).stdout.split()
-            ranks = sorted(int(pid) for pid in trainers if is_rank(int(pid)))
+            ranks = find_ranks(teacher_recipe)
             assert len(ranks) == 2
             os.kill(ranks[1], signal.SIGUSR2)
             assert launcher.wait(timeout=120) == 0
@@ -145,7 +140,9 @@ def wait_for_a_checkpoint(run: Path) -> None:
         time.sleep(0.1)
 
 
-def is_rank(pid: int) -> bool:
-    """Tell a trainer from the two launchers above it, by the variable that makes it a rank."""
-    variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    return any(variable.startswith(b"RANK=") for variable in variables)
+def find_ranks(recipe: Path) -> list[int]:
+    """Return the process ids of the ranks, which the launcher starts with a number of their own."""
+    found = subprocess.run(
+        ["pgrep", "-f", f"{TEACHER} --local_rank=.*{recipe}"], capture_output=True, text=True
+    )
+    return sorted(int(pid) for pid in found.stdout.split())
