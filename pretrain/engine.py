@@ -31,6 +31,9 @@ from pretrain.config import RunRecipe  # noqa: E402
 from pretrain.model import Bert, Outputs  # noqa: E402
 
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+# On a CPU, DeepSpeed would compile (a minute) and start a shared-memory collective that only its
+# inference calls, and leave up to a gigabyte a run in /dev/shm: a full one hung a later start.
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 # Without this entry in the saved state, DeepSpeed cannot convert a checkpoint for another number
 # of ranks (deepspeed/checkpoint/ds_to_universal.py).
