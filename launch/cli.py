@@ -30,8 +30,8 @@ def run_rank(main: Callable[[], None]) -> None:
 
     Everything is written and closed by then. An ordinary exit would still take down the threads
     of the communication library, which was seen to abort a rank that had finished (SIGABRT,
-    "terminate called without an active exception", about one exit in fifty on a CPU), and the
-    launcher then reports a failed run.
+    "terminate called without an active exception", once in some dozens of starts on a CPU), and
+    the launcher then reports a failed run.
     """
     code = 0
     try:

@@ -31,8 +31,8 @@ from pretrain.config import RunRecipe  # noqa: E402
 from pretrain.model import Bert, Outputs  # noqa: E402
 
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-# On a CPU, DeepSpeed would compile (a minute) and start a shared-memory collective that only its
-# inference calls, and leave up to a gigabyte a run in /dev/shm: a full one hung a later start.
+# On a CPU, DeepSpeed would compile and start a shared-memory collective that only its inference
+# calls, and leave its buffers in /dev/shm after each run (seen: 16 GB after a day of runs).
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 # Without this entry in the saved state, DeepSpeed cannot convert a checkpoint for another number
