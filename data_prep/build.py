@@ -44,7 +44,7 @@ def build_corpus(recipe: CorpusRecipe) -> dict[str, Any]:
         UserError: when the input, the tokenizer or an existing corpus does not fit the recipe,
             and when the disk is full. Nothing half-written stays.
     """
-    sources = list_sources(recipe.input)
+    sources = list_sources(recipe.corpora)
     with clear_disk_errors(recipe.tokenizer.path):
         tokenizer = ensure_tokenizer(recipe, sources)
     facts = _facts(recipe, sources, tokenizer)

@@ -10,6 +10,7 @@ import html
 import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -38,10 +39,15 @@ class Document:
     offset: int
 
 
-def read_documents(piece: Slice, options: InputOptions) -> Iterator[Document]:
+def read_documents(piece: Slice, options: InputOptions, counts: Counter[str]) -> Iterator[Document]:
     """Yield the documents that begin in a slice; some may be empty, the caller counts them.
 
     Memory holds one document at a time.
+
+    Args:
+        piece: what to read.
+        options: how to read it.
+        counts: is added to: `broken` records, `divided` and `too_long` documents.
 
     Raises:
         UserError: for bytes that are not UTF-8 (naming the byte offset), a broken JSON line or

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from data_prep.errors import UserError
 
@@ -67,8 +68,8 @@ def describe_keys(kind: type[BaseModel], prefix: str = "") -> str:
     """Return a line for every key of a recipe kind: its name, its default, its meaning."""
     lines = []
     for name, field in kind.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            lines.append(describe_keys(field.annotation, f"{prefix}{name}."))
+        if group := _group_of(field):
+            lines.append(describe_keys(group, f"{prefix}{name}."))
         else:
             default = field.get_default(call_default_factory=True)
             shown = "required" if field.is_required() else str(default)
@@ -84,10 +85,18 @@ def describe_keys(kind: type[BaseModel], prefix: str = "") -> str:
 def dotted_keys(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Yield every key of a recipe kind in the form that an override uses."""
     for name, field in kind.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from dotted_keys(field.annotation, f"{prefix}{name}.")
+        if group := _group_of(field):
+            yield from dotted_keys(group, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
+
+
+def _group_of(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the group of keys that a field holds, also where it may be left out."""
+    if get_origin(field.annotation) is dict:
+        return None
+    kinds = (field.annotation, *get_args(field.annotation))
+    return next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -7,8 +7,8 @@ so the corpus is the same for any number of workers.
 import fnmatch
 import importlib.resources
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_prep.errors import UserError
@@ -27,6 +27,7 @@ class Source:
     path: Path
     name: str
     size: int
+    corpus: str = "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,30 +46,38 @@ class Slice:
         return self.stop == self.source.size or offset < self.stop
 
 
-def list_sources(options: InputOptions) -> list[Source]:
+def list_sources(corpora: Mapping[str, InputOptions]) -> list[Source]:
     """Return the input files in reading order: as given, and sorted inside each folder.
 
     Raises:
         UserError: for a path that does not exist, and when there is nothing to read.
     """
-    sources = [source for root in options.roots for source in _sources_under(root, options.pattern)]
-    if not sources:
-        roots = ", ".join(str(root) for root in options.roots)
-        raise UserError(
-            f"There is no text in {roots} (file names {options.pattern!r}): "
-            "point input.path at a file or folder that is not empty."
-        )
+    sources = []
+    for corpus, options in corpora.items():
+        found = [
+            source for root in options.roots for source in _sources_under(root, options.pattern)
+        ]
+        if not found:
+            roots = ", ".join(str(root) for root in options.roots)
+            raise UserError(
+                f"There is no text in {roots} (file names {options.pattern!r}): "
+                "point input.path at a file or folder that is not empty."
+            )
+        sources += [replace(source, corpus=corpus) for source in found]
     return sources
 
 
 def cut_into_tasks(sources: Sequence[Source]) -> list[list[Slice]]:
-    """Group files, and cut large ones, into tasks of about 32 MiB, in reading order."""
+    """Group files, and cut large ones, into tasks of about 32 MiB, in reading order.
+
+    A task reads one corpus only, because an epoch weighs whole shards.
+    """
     limit = max(SLICE_BYTES, -(-sum(source.size for source in sources) // TASKS))
     tasks: list[list[Slice]] = []
     room = 0
     for piece in (piece for source in sources for piece in _cut(source, limit)):
         size = piece.stop - piece.start
-        if size > room:
+        if size > room or tasks[-1][-1].source.corpus != piece.source.corpus:
             tasks.append([])
             room = limit
         tasks[-1].append(piece)

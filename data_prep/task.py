@@ -5,6 +5,7 @@ the same process; so it may run anywhere, in any order.
 """
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,7 @@ class TaskResult:
     dropped: dict[str, int] = field(
         default_factory=lambda: {"empty": 0, "too_short": 0, "without_tokens": 0}
     )
+    counts: Counter[str] = field(default_factory=Counter)
 
 
 class TaskRunner:
@@ -52,7 +54,7 @@ class TaskRunner:
     def __init__(self, recipe: CorpusRecipe, directory: Path) -> None:
         tokenizer = load_tokenizer(recipe.tokenizer.path)
         self._token_type = token_type_for(tokenizer.vocab_size)
-        self._encoder = SentenceEncoder(tokenizer.backend, self._token_type, recipe.input.language)
+        self._encoder = SentenceEncoder(tokenizer.backend, self._token_type, "en")
         self._recipe = recipe
         self._directory = directory
 
@@ -86,17 +88,19 @@ class TaskRunner:
 
     def _kept_documents(self, task: Task, result: TaskResult) -> Iterator[Document]:
         for piece in task.slices:
-            for document in read_documents(piece, self._recipe.input):
+            for document in read_documents(
+                piece, self._recipe.corpora[piece.source.corpus], result.counts
+            ):
                 if not document.text.strip():
                     result.dropped["empty"] += 1
-                elif len(document.text) < self._recipe.corpus.min_document_chars:
+                elif len(document.text) < self._recipe.clean.min_chars:
                     result.dropped["too_short"] += 1
                 else:
                     yield document
 
     def _encode(self, batch: Sequence[Document]) -> list[list[IdArray]]:
         """Return the sentences of each document as ids, those without any left out."""
-        language = self._recipe.input.language
+        language = next(iter(self._recipe.corpora.values())).language
         texts = [split_sentences(document.text, language) for document in batch]
         ids = iter(self._encoder.encode([sentence for text in texts for sentence in text]))
         return [[array for array in (next(ids) for _ in text) if len(array)] for text in texts]

@@ -1,6 +1,7 @@
 """The tokenizer of a recipe: the one that is there, or a new one, made once."""
 
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def sample_texts(recipe: CorpusRecipe, sources: Sequence[Source]) -> Iterator[st
 
 
 def _first_paragraphs(recipe: CorpusRecipe, piece: Slice, quota_bytes: float) -> Iterator[str]:
-    for document in read_documents(piece, recipe.input):
+    for document in read_documents(piece, recipe.corpora[piece.source.corpus], Counter()):
         for paragraph in document.text.split("\n"):
             if quota_bytes <= 0:
                 return

@@ -63,7 +63,7 @@ def recipe_for(tmp_path: Path) -> RecipeFor:
             *groups, leaf = key.split("__")
             target = tree
             for group in groups:
-                target = target[group]
+                target = target.setdefault(group, {})
             target[leaf] = value
         return CorpusRecipe.model_validate(tree)
 

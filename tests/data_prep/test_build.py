@@ -108,7 +108,7 @@ def test_copies_of_a_document_are_on_the_same_side(
 def test_dropped_documents_are_counted(recipe_for: RecipeFor, text: Path) -> None:
     records = ["", "  \n ", "tiny", "\u200b" * 30, "long enough to be kept, this one is."]
     (text / "d.jsonl").write_text("".join(json.dumps({"text": r}) + "\n" for r in records))
-    manifest = build_corpus(recipe_for(text, corpus__min_document_chars=10))
+    manifest = build_corpus(recipe_for(text, clean__min_chars=10))
     assert manifest["dropped"] == {"empty": 2, "too_short": 1, "without_tokens": 1}
     assert sum(split["documents"] for split in manifest["splits"].values()) == 91
 
@@ -136,7 +136,7 @@ def test_a_corpus_that_is_up_to_date_is_left_alone(
     ("changes", "difference"),
     [
         ({"seed": 3}, r"seed \(0, and now it is 3\)"),
-        ({"corpus__min_document_chars": 5}, r"corpus\.min_document_chars \(0, and now it is 5\)"),
+        ({"clean__min_chars": 5}, r"clean\.min_chars \(0, and now it is 5\)"),
         ({"input__pattern": "[ab]*"}, "input.pattern|list of sources"),
     ],
 )

@@ -1,5 +1,6 @@
 import gzip
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ Another first line.
 
 def texts(piece: Slice, **options: Any) -> list[str]:
     chosen = InputOptions(path=piece.source.path, **options)
-    return [document.text for document in read_documents(piece, chosen)]
+    return [document.text for document in read_documents(piece, chosen, Counter())]
 
 
 def write(path: Path, content: str | bytes) -> Path:

@@ -16,7 +16,7 @@ def test_a_folder_is_read_recursively_in_sorted_order_without_hidden_or_empty_fi
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("text")
     (tmp_path / "empty.txt").touch()
-    found = list_sources(InputOptions(path=tmp_path))
+    found = list_sources({"text": InputOptions(path=tmp_path)})
     assert [source.path.relative_to(tmp_path).as_posix() for source in found] == [
         "a.txt",
         "b/1.txt",
@@ -28,7 +28,7 @@ def test_a_folder_is_read_recursively_in_sorted_order_without_hidden_or_empty_fi
 def test_a_pattern_chooses_file_names(tmp_path: Path) -> None:
     (tmp_path / "keep.txt").write_text("text")
     (tmp_path / "SOURCE.md").write_text("about")
-    found = list_sources(InputOptions(path=tmp_path, pattern="*.txt"))
+    found = list_sources({"text": InputOptions(path=tmp_path, pattern="*.txt")})
     assert [source.path.name for source in found] == ["keep.txt"]
 
 
@@ -36,7 +36,7 @@ def test_the_shipped_sample_is_found_from_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    found = list_sources(InputOptions(path=Path("sample")))
+    found = list_sources({"text": InputOptions(path=Path("sample"))})
     assert len(found) >= 80
     assert 1_500_000 < sum(source.size for source in found) < 2_500_000
     assert {source.path.suffix for source in found} == {".txt"}
@@ -44,12 +44,12 @@ def test_the_shipped_sample_is_found_from_any_folder(
 
 def test_a_missing_input_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere does not exist"):
-        list_sources(InputOptions(path=tmp_path / "nowhere"))
+        list_sources({"text": InputOptions(path=tmp_path / "nowhere")})
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="There is no text in"):
-        list_sources(InputOptions(path=tmp_path))
+        list_sources({"text": InputOptions(path=tmp_path)})
 
 
 def test_every_byte_is_in_exactly_one_slice(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,9 +25,9 @@ def text(tmp_path: Path, prose: Prose) -> Path:
 
 def test_a_tokenizer_is_made_once_and_then_used(recipe_for: RecipeFor, text: Path) -> None:
     recipe = recipe_for(text)
-    made = ensure_tokenizer(recipe, list_sources(recipe.input))
+    made = ensure_tokenizer(recipe, list_sources(recipe.corpora))
     text.write_text("quite other words. " * 50)
-    again = ensure_tokenizer(recipe, list_sources(recipe.input))
+    again = ensure_tokenizer(recipe, list_sources(recipe.corpora))
     assert again.fingerprint == made.fingerprint and made.vocab_size <= 200
     assert not list(text.parent.glob("*.partial"))
 
@@ -39,17 +39,17 @@ def test_a_tokenizer_made_with_other_options_is_refused(
     recipe_for: RecipeFor, text: Path, key: str, value: object
 ) -> None:
     recipe = recipe_for(text)
-    ensure_tokenizer(recipe, list_sources(recipe.input))
+    ensure_tokenizer(recipe, list_sources(recipe.corpora))
     changed = recipe_for(text, **{f"tokenizer__{key}": value})
     with pytest.raises(UserError, match=rf"made with {key} .* but tokenizer\.{key} is {value}"):
-        ensure_tokenizer(changed, list_sources(changed.input))
+        ensure_tokenizer(changed, list_sources(changed.corpora))
 
 
 def test_a_vocabulary_file_is_taken_over(recipe_for: RecipeFor, text: Path) -> None:
     vocabulary = text.parent / "vocab.txt"
     vocabulary.write_text("\n".join([*SPECIAL_TOKENS, "the", "river"]) + "\n")
     recipe = recipe_for(text, tokenizer__vocabulary=vocabulary)
-    tokenizer = ensure_tokenizer(recipe, list_sources(recipe.input))
+    tokenizer = ensure_tokenizer(recipe, list_sources(recipe.corpora))
     assert tokenizer.vocab_size == 7 and tokenizer.backend.token_to_id("river") == 6
 
 
@@ -61,7 +61,7 @@ def test_an_existing_folder_is_taken_over_with_its_special_tokens(
     recipe = recipe_for(
         text, tokenizer__kind="existing", tokenizer__vocabulary=text.parent / "theirs"
     )
-    tokenizer = ensure_tokenizer(recipe, list_sources(recipe.input))
+    tokenizer = ensure_tokenizer(recipe, list_sources(recipe.corpora))
     assert tokenizer.pad_id == 1 and tokenizer.mask_id == 5
     assert tokenizer.fingerprint == load_tokenizer(text.parent / "theirs").fingerprint
 
@@ -74,7 +74,7 @@ def test_an_existing_cased_tokenizer_stays_cased_whatever_the_recipe_says(
     recipe = recipe_for(
         text, tokenizer__kind="existing", tokenizer__vocabulary=text.parent / "theirs"
     )
-    ours = ensure_tokenizer(recipe, list_sources(recipe.input))
+    ours = ensure_tokenizer(recipe, list_sources(recipe.corpora))
     assert ours.backend.encode("A a").ids == [2, 5, 6, 3]
     assert AutoTokenizer.from_pretrained(recipe.tokenizer.path).encode("A a") == [2, 5, 6, 3]
 
@@ -82,7 +82,7 @@ def test_an_existing_cased_tokenizer_stays_cased_whatever_the_recipe_says(
 def test_a_failed_training_leaves_nothing(recipe_for: RecipeFor, text: Path) -> None:
     recipe = recipe_for(text, tokenizer__vocab_size=20)
     with pytest.raises(UserError, match="too small"):
-        ensure_tokenizer(recipe, list_sources(recipe.input))
+        ensure_tokenizer(recipe, list_sources(recipe.corpora))
     assert list(text.parent.glob("tokenizer*")) == []
 
 
@@ -96,7 +96,7 @@ def test_the_training_sample_is_bounded_and_even_over_the_input(
         (folder / name).write_text(prose(name, 300))
     size = sum(path.stat().st_size for path in folder.iterdir())
     recipe = recipe_for(folder, tokenizer__train_bytes=size // 4)
-    sources = list_sources(recipe.input)
+    sources = list_sources(recipe.corpora)
     sample = list(sample_texts(recipe, sources))
     assert sample == list(sample_texts(recipe, sources))
     assert size // 4 <= sum(map(len, sample)) < size // 4 + 20 * 500
