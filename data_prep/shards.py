@@ -24,7 +24,7 @@ import numpy.typing as npt
 from data_prep.errors import UserError
 from data_prep.manifest import find_damage, fingerprint, read_manifest
 
-FORMAT = "stillhouse-corpus-1"
+FORMAT = "stillhouse-corpus-2"
 SPLITS = ("train", "validation")
 OFFSET_TYPE = np.dtype("<u8")
 
@@ -49,6 +49,7 @@ class ShardCounts:
     documents: int
     sentences: int
     tokens: int
+    corpus: str = "text"  # which of the recipe's inputs it was made from
 
 
 class ShardWriter:
@@ -106,11 +107,17 @@ class Shard:
     """One shard, opened read-only; `token_base` and its kin place it in the whole split."""
 
     def __init__(
-        self, directory: Path, counts: ShardCounts, token_type: np.dtype[Any], token_base: int
+        self,
+        directory: Path,
+        counts: ShardCounts,
+        token_type: np.dtype[Any],
+        token_base: int,
+        weight: float = 1.0,
     ) -> None:
         tokens, sentences, documents = (directory / file for file in shard_files(counts.name))
         self.counts = counts
         self.token_base = token_base
+        self.weight = weight  # how often an epoch visits each document, on average
         self.tokens = np.memmap(tokens, token_type, "r", shape=(counts.tokens,))
         self.sentences = np.memmap(sentences, OFFSET_TYPE, "r", shape=(counts.sentences + 1,))
         self.documents = np.memmap(documents, OFFSET_TYPE, "r", shape=(counts.documents + 1,))
@@ -126,11 +133,13 @@ class Corpus:
         self.tokenizer_fingerprint: str = manifest["tokenizer"]
         self.fingerprint = fingerprint([manifest["tokenizer"], manifest["files"]])
         token_type = np.dtype(manifest["token_type"]).newbyteorder("<")
+        inputs = manifest["options"].get("inputs", {})
         self.shards: list[Shard] = []
         self.num_tokens = 0
         for entry in manifest["splits"][split]["shards"]:
             counts = ShardCounts(**entry)
-            self.shards.append(Shard(path, counts, token_type, self.num_tokens))
+            weight = inputs.get(counts.corpus, {}).get("weight", 1.0)
+            self.shards.append(Shard(path, counts, token_type, self.num_tokens, weight))
             self.num_tokens += counts.tokens
         self.num_documents = sum(shard.counts.documents for shard in self.shards)
         self.num_sentences = sum(shard.counts.sentences for shard in self.shards)

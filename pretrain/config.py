@@ -62,6 +62,19 @@ class TrainOptions(Options):
     )
 
 
+class SampleOptions(Options):
+    """How documents become training samples."""
+
+    pairs: Literal["next_sentence", "sentence_order", "none"] = Field(
+        "next_sentence",
+        description="what a sample's two segments are asked: does B follow A, or are they swapped "
+        "(ALBERT, arXiv 1909.11942); `none` makes single segments, as RoBERTa",
+    )
+    short_share: float = Field(
+        0.1, ge=0, le=1, description="share of samples cut to a random shorter length, as in BERT"
+    )
+
+
 class MaskOptions(Options):
     rate: float = Field(0.15, gt=0, lt=1, description="share of ordinary tokens to predict")
     as_mask: float = Field(0.8, ge=0, le=1, description="share of those shown as [MASK]")
@@ -115,6 +128,7 @@ class RunRecipe(Options):
     corpus: CorpusOptions
     tokenizer: TokenizerOptions
     train: TrainOptions
+    samples: SampleOptions = SampleOptions()
     mask: MaskOptions = MaskOptions()
     optim: OptimOptions = OptimOptions()
     validation: ValidationOptions = ValidationOptions()

@@ -70,7 +70,7 @@ def test_the_manifest_says_what_went_in(recipe_for: RecipeFor, text: Path) -> No
     manifest = json.loads((recipe.corpus.path / "manifest.json").read_text())
     tokenizer = load_tokenizer(recipe.tokenizer.path)
     assert returned == manifest
-    assert manifest["format"] == "stillhouse-corpus-1" and manifest["token_type"] == "uint16"
+    assert manifest["format"] == "stillhouse-corpus-2" and manifest["token_type"] == "uint16"
     assert manifest["tokenizer"] == tokenizer.fingerprint
     assert manifest["vocab_size"] == tokenizer.vocab_size
     assert manifest["sources"] == [

