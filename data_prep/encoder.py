@@ -1,98 +1,166 @@
-"""Sentences to token ids, several times faster than the tokenizer alone.
+"""Documents to token ids and sentence borders, several times faster than the tokenizer alone.
 
-BERT's pipeline never looks across a space, so the ids of a sentence are the ids of its chunks
-one after another, and natural text repeats its chunks. Each distinct chunk is tokenized once and
-remembered as the bytes that go to disk; encoding a sentence is then a join.
+BERT's pipeline never looks across a space, so the ids of a text are the ids of its chunks one after
+another. A batch of documents is split into chunks, each chunk looked up in a lexicon, and numpy
+does the rest: it gathers the ids, finds the sentences by the marks of the chunks, and counts.
+
+Whatever that shortcut cannot promise is not taken through it: other tokenizers, and sentence
+splitters that a user brings, are asked sentence by sentence.
 """
 
-import itertools
-import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from data_prep.chunk_tokenizer import ChunkTokenizer, works_by_chunk
+from data_prep.lexicon import DOCUMENT_END_ROW, EMPTY_ROW, NEWLINE_ROW, Lexicon
+from data_prep.marks import DOCUMENT_END, NEWLINE, RULES, ends_after
 from data_prep.options import Language
+from data_prep.sentences import split_sentences
+from data_prep.shards import Documents, Int64Array
 
 IdArray = npt.NDArray[Any]
+Splitter = Callable[[str], Sequence[str]]
 
-# About 100 MB a process. Full means empty again: what is frequent is back at once.
-_MAX_CHUNKS = 500_000
-_CHUNKS_A_CALL = 256
-
-# BertNormalizer sets each of these code points apart by spaces, so a chunk may end there; the
-# ranges are its own (Han ideographs; kana and hangul are words like any other).
-_HAN = "\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002a6df\U0002a700-\U0002b73f\U0002b740-\U0002b81f"
-_HAN += "\U0002b920-\U0002ceaf\uf900-\ufaff\U0002f800-\U0002fa1f"
-_HAN_CHUNKS = re.compile(f"[{_HAN}]|[^ {_HAN}]+")
+# Chunks of so many characters are in memory at once, each a Python string.
+_GROUP_CHARS = 1 << 20
 
 
-class SentenceEncoder:
-    """Turns sentences into arrays of token ids; text never yields a special token.
+@dataclass(frozen=True, kw_only=True)
+class EncodedTexts(Documents):
+    """Texts as flat arrays: paragraph j is the sentences `paragraphs[j]` to `paragraphs[j + 1]`.
+
+    No sentence is empty; paragraphs and documents may be.
+    """
+
+    paragraphs: Int64Array
+
+
+class TextEncoder:
+    """Turns cleaned texts into token ids; text never yields a special token.
 
     A text that spells "[SEP]" gets the ids of its characters: only the pretraining code places
     special tokens.
+
+    Args:
+        tokenizer: any fast tokenizer.
+        token_type: of an id on disk.
+        language: the rules that end a sentence.
+        splitter: replaces these rules: from a paragraph to its sentences.
     """
 
-    def __init__(self, tokenizer: Tokenizer, token_type: np.dtype[Any], language: Language) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        token_type: np.dtype[Any],
+        language: Language,
+        splitter: Splitter | None = None,
+    ) -> None:
         tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
         self._token_type = token_type
-        self._split = _split_han if language == "zh" else _split_spaces
-        self._caches = works_by_chunk(tokenizer)
-        self._known: dict[str, bytes] = {}
+        self._splitter = splitter or (lambda paragraph: split_sentences(paragraph, language))
+        self._rule = RULES[language]
+        self._lexicon: Lexicon | None = None
+        if splitter is None and works_by_chunk(tokenizer):
+            chunk_tokenizer = ChunkTokenizer(tokenizer, token_type)
+            self._lexicon = Lexicon(chunk_tokenizer, self._rule, token_type)
 
-    def encode(self, sentences: Sequence[str]) -> list[IdArray]:
-        """Return one array of ids for each sentence; an array may be empty."""
-        if not self._caches:
-            encodings = self._tokenizer.encode_batch_fast(sentences, add_special_tokens=False)
-            return [np.array(encoding.ids, self._token_type) for encoding in encodings]
-        if len(self._known) > _MAX_CHUNKS:
-            self._known.clear()
-        chunks = [self._split(sentence) for sentence in sentences]
-        self._learn(set(itertools.chain.from_iterable(chunks)).difference(self._known))
-        known = self._known.__getitem__
-        return [
-            np.frombuffer(b"".join(map(known, sentence)), self._token_type) for sentence in chunks
-        ]
+    def encode(self, texts: Sequence[str]) -> EncodedTexts:
+        """Return the tokens of some texts, in which a newline ends a paragraph."""
+        if self._lexicon is None:
+            return _join([self._by_sentences(text) for text in texts], self._token_type)
+        groups = (self._by_chunks(group, self._lexicon) for group in _groups(texts))
+        return _join(list(groups), self._token_type)
 
-    def _learn(self, chunks: set[str]) -> None:
-        """Tokenize new chunks, many in one call: a call costs more than a chunk."""
-        # Sorted, so that a run can be repeated exactly while it is being investigated.
-        for batch in _batches(sorted(chunks), _CHUNKS_A_CALL):
-            encoding = self._tokenizer.encode(batch, is_pretokenized=True, add_special_tokens=False)
-            ids = np.array(encoding.ids, self._token_type)
-            owners = np.array(encoding.word_ids, np.int64)
-            ends = np.cumsum(np.bincount(owners, minlength=len(batch)))
-            for chunk, start, end in zip(batch, itertools.chain((0,), ends), ends, strict=False):
-                self._known[chunk] = ids[start:end].tobytes()
+    def _by_chunks(self, group: str, lexicon: Lexicon) -> EncodedTexts:
+        rows = lexicon.rows(self._rule.split(group))
+        rows = rows[rows != EMPTY_ROW]
+        counts = lexicon.counts[rows]
+        ends = np.cumsum(counts)
+        # Where each token lies in the lexicon: its chunk's start, and its place in the chunk.
+        places = np.repeat(lexicon.starts[rows] - (ends - counts), counts)
+        places += np.arange(len(places))
+        is_end = ends_after(lexicon.end[rows], lexicon.begin[rows])
+        sentences = _without_empty(ends[is_end])
+        paragraph_ends = ends[(rows == NEWLINE_ROW) | (rows == DOCUMENT_END_ROW)]
+        return EncodedTexts(
+            tokens=lexicon.ids[places],
+            sentences=sentences,
+            paragraphs=_bounds(np.searchsorted(sentences, paragraph_ends)),
+            documents=_bounds(np.searchsorted(sentences, ends[rows == DOCUMENT_END_ROW])),
+        )
+
+    def _by_sentences(self, text: str) -> EncodedTexts:
+        paragraphs = [self._splitter(paragraph) for paragraph in text.split("\n")]
+        every = [sentence for paragraph in paragraphs for sentence in paragraph]
+        encodings = self._tokenizer.encode_batch_fast(every, add_special_tokens=False)
+        ids = [np.array(encoding.ids, self._token_type) for encoding in encodings]
+        ends = _bounds(np.cumsum([len(sentence) for sentence in ids], dtype=np.int64))
+        sentences = _without_empty(ends[1:])
+        last = np.cumsum([len(paragraph) for paragraph in paragraphs])
+        return EncodedTexts(
+            tokens=np.concatenate([*ids, np.zeros(0, self._token_type)]),
+            sentences=sentences,
+            paragraphs=_bounds(np.searchsorted(sentences, ends[last])),
+            documents=np.array([0, len(sentences) - 1]),
+        )
 
 
-def works_by_chunk(tokenizer: Tokenizer) -> bool:
-    """Tell whether a tokenizer is BERT's pipeline, whose ids do not depend on what is around."""
-    content = json.loads(tokenizer.to_str())
-    normalizer = content["normalizer"] or {}
-    return (
-        content["model"]["type"] == "WordPiece"
-        and normalizer.get("type") == "BertNormalizer"
-        and normalizer["handle_chinese_chars"]
-        and (content["pre_tokenizer"] or {}).get("type") == "BertPreTokenizer"
-        # An added word may hold a space; special ones are switched off for text.
-        and all(token["special"] for token in content["added_tokens"])
+def _groups(texts: Sequence[str]) -> Iterator[str]:
+    """Yield the texts as long strings in which newlines and document ends are chunks."""
+    group: list[str] = []
+    chars = 0
+    for piece, end in (piece for text in texts for piece in _pieces(text)):
+        group.append(piece.replace("\n", f" {NEWLINE} ") + f" {end} ")
+        chars += len(piece)
+        if chars >= _GROUP_CHARS:
+            yield "".join(group)
+            group, chars = [], 0
+    yield "".join(group)
+
+
+def _pieces(text: str) -> Iterator[tuple[str, str]]:
+    """Yield a text whole, or a long one by paragraphs, each piece with the chunk that ends it."""
+    start = 0
+    while len(text) - start > _GROUP_CHARS:
+        cut = text.rfind("\n", start, start + _GROUP_CHARS)
+        cut = cut if cut >= 0 else text.find("\n", start)
+        if cut < 0:
+            break
+        yield text[start:cut], NEWLINE
+        start = cut + 1
+    yield text[start:], DOCUMENT_END
+
+
+def _bounds(ends: Int64Array) -> Int64Array:
+    return np.concatenate([np.zeros(1, np.int64), ends])
+
+
+def _without_empty(ends: Int64Array) -> Int64Array:
+    """Return the bounds of the stretches that end at `ends`, those without tokens left out."""
+    bounds = _bounds(ends)
+    return bounds[np.append(True, bounds[1:] > bounds[:-1])]
+
+
+def _join(parts: Sequence[EncodedTexts], token_type: np.dtype[Any]) -> EncodedTexts:
+    """Lay parts one after another; a document may end in a later part than it began in."""
+    tokens = [np.zeros(0, token_type), *(part.tokens for part in parts)]
+    sentences, paragraphs, documents = ([np.zeros(1, np.int64)] for _ in range(3))
+    num_tokens = num_sentences = 0
+    for part in parts:
+        sentences.append(part.sentences[1:] + num_tokens)
+        paragraphs.append(part.paragraphs[1:] + num_sentences)
+        documents.append(part.documents[1:] + num_sentences)
+        num_tokens += len(part.tokens)
+        num_sentences += len(part.sentences) - 1
+    return EncodedTexts(
+        tokens=np.concatenate(tokens),
+        sentences=np.concatenate(sentences),
+        paragraphs=np.concatenate(paragraphs),
+        documents=np.concatenate(documents),
     )
-
-
-def _batches(chunks: list[str], size: int) -> Iterator[list[str]]:
-    return (chunks[start : start + size] for start in range(0, len(chunks), size))
-
-
-def _split_spaces(sentence: str) -> list[str]:
-    # The space alone: str.split() also cuts at characters that the normalizer deletes.
-    return sentence.split(" ")
-
-
-def _split_han(sentence: str) -> list[str]:
-    return _HAN_CHUNKS.findall(sentence)

@@ -11,7 +11,6 @@ Both offset arrays have one entry more than they describe. A corpus is a folder 
 manifest; its documents are divided into the splits `train` and `validation`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -52,33 +51,62 @@ class ShardCounts:
     corpus: str = "text"  # which of the recipe's inputs it was made from
 
 
+@dataclass(frozen=True, kw_only=True)
+class Documents:
+    """Documents as flat arrays: sentence and document borders count from 0.
+
+    Sentence i is `tokens[sentences[i] : sentences[i + 1]]`; document j is the sentences from
+    `documents[j]` to `documents[j + 1]`.
+    """
+
+    tokens: npt.NDArray[Any]
+    sentences: Int64Array
+    documents: Int64Array
+
+    def keep(self, chosen: npt.NDArray[np.bool_]) -> "Documents":
+        """Return the chosen sentences [S], and the documents that still have any."""
+        lengths = np.diff(self.sentences)
+        counts = np.diff(_bounds(np.cumsum(chosen))[self.documents])
+        return Documents(
+            tokens=self.tokens[np.repeat(chosen, lengths)],
+            sentences=_bounds(np.cumsum(lengths[chosen])),
+            documents=_bounds(np.cumsum(counts[counts > 0])),
+        )
+
+    @property
+    def num_documents(self) -> int:
+        """How many there are."""
+        return len(self.documents) - 1
+
+
 class ShardWriter:
     """Streams documents into the three files of one shard; memory does not grow with it."""
 
-    def __init__(self, directory: Path, name: str, token_type: np.dtype[Any]) -> None:
+    def __init__(
+        self, directory: Path, name: str, token_type: np.dtype[Any], corpus: str = "text"
+    ) -> None:
         self.files = shard_files(name)
+        self.num_tokens = 0
         self._name = name
+        self._corpus = corpus
         self._token_type = token_type
         self._tokens, self._sentences, self._documents = (
             (directory / file).open("wb") for file in self.files
         )
-        self._num_tokens = self._num_sentences = self._num_documents = 0
+        self._num_sentences = self._num_documents = 0
         for file in (self._sentences, self._documents):
             file.write(np.zeros(1, OFFSET_TYPE).tobytes())
 
-    def add_document(self, sentences: Sequence[Sequence[int] | npt.NDArray[Any]]) -> None:
-        """Append one document, given as the token ids of its sentences."""
-        lengths = np.fromiter(
-            (len(sentence) for sentence in sentences), OFFSET_TYPE, len(sentences)
-        )
-        for sentence in sentences:
-            self._tokens.write(np.asarray(sentence, dtype=self._token_type).tobytes())
-        ends = np.cumsum(lengths, dtype=OFFSET_TYPE) + OFFSET_TYPE.type(self._num_tokens)
-        self._sentences.write(ends.tobytes())
-        self._num_tokens += int(lengths.sum())
+    def add(self, added: Documents) -> None:
+        """Append documents, none of which is empty."""
+        self._tokens.write(added.tokens.astype(self._token_type, copy=False).tobytes())
+        sentences = added.sentences[1:] + self.num_tokens
+        self._sentences.write(sentences.astype(OFFSET_TYPE).tobytes())
+        documents = added.documents[1:] + self._num_sentences
+        self._documents.write(documents.astype(OFFSET_TYPE).tobytes())
+        self.num_tokens += len(added.tokens)
         self._num_sentences += len(sentences)
-        self._num_documents += 1
-        self._documents.write(np.array([self._num_sentences], OFFSET_TYPE).tobytes())
+        self._num_documents += len(documents)
 
     def close(self) -> ShardCounts:
         """Flush the files and return what they hold."""
@@ -88,7 +116,8 @@ class ShardWriter:
             name=self._name,
             documents=self._num_documents,
             sentences=self._num_sentences,
-            tokens=self._num_tokens,
+            tokens=self.num_tokens,
+            corpus=self._corpus,
         )
 
     def __enter__(self) -> "ShardWriter":
@@ -121,6 +150,14 @@ class Shard:
         self.tokens = np.memmap(tokens, token_type, "r", shape=(counts.tokens,))
         self.sentences = np.memmap(sentences, OFFSET_TYPE, "r", shape=(counts.sentences + 1,))
         self.documents = np.memmap(documents, OFFSET_TYPE, "r", shape=(counts.documents + 1,))
+
+    def read(self) -> Documents:
+        """Return the whole shard, in memory."""
+        return Documents(
+            tokens=np.array(self.tokens),
+            sentences=self.sentences.astype(np.int64),
+            documents=self.documents.astype(np.int64),
+        )
 
 
 class Corpus:
@@ -185,6 +222,10 @@ class Corpus:
             mine, shard = owners == index, self.shards[index]
             out[mine] = shard.tokens[positions[mine] - shard.token_base]
         return out
+
+
+def _bounds(ends: Int64Array) -> Int64Array:
+    return np.concatenate([np.zeros(1, np.int64), ends])
 
 
 def read_corpus_manifest(path: Path, hashes: bool) -> dict[str, Any]:

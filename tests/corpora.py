@@ -15,7 +15,15 @@ import numpy.typing as npt
 
 from data_prep.keyed import Permutation, integers_below, key_of, uniform
 from data_prep.manifest import write_manifest
-from data_prep.shards import FORMAT, SPLITS, Corpus, ShardWriter, shard_files, token_type_for
+from data_prep.shards import (
+    FORMAT,
+    SPLITS,
+    Corpus,
+    Documents,
+    ShardWriter,
+    shard_files,
+    token_type_for,
+)
 from data_prep.tokenizer import save_tokenizer
 from data_prep.wordpiece import SPECIAL_TOKENS, bert_tokenizer
 
@@ -53,7 +61,7 @@ def write_corpus(
         for index, documents in enumerate(splits.get(split, ())):
             with ShardWriter(directory, f"{split}_{index:05d}", token_type) as writer:
                 for document in documents:
-                    writer.add_document(document)
+                    writer.add(as_documents([document]))
                 shards.append(vars(writer.close()))
         totals = {
             what: sum(shard[what] for shard in shards)
@@ -72,6 +80,16 @@ def write_corpus(
         "dropped": {},
     }
     write_manifest(directory, manifest, [file for name in names for file in shard_files(name)])
+
+
+def as_documents(documents: Sequence[Sentences]) -> Documents:
+    """Return documents, given as the token ids of their sentences, as flat arrays."""
+    sentences = [sentence for document in documents for sentence in document]
+    return Documents(
+        tokens=np.array([token for sentence in sentences for token in sentence], np.int64),
+        sentences=np.cumsum([0, *map(len, sentences)], dtype=np.int64),
+        documents=np.cumsum([0, *map(len, documents)], dtype=np.int64),
+    )
 
 
 def numbered_corpus(directory: Path, shards: Shards) -> Corpus:
