@@ -1,0 +1,186 @@
+"""Contamination: documents that contain a piece of the text a model will be evaluated on.
+
+A piece is n consecutive tokens. The evaluation text is kept as sorted 64-bit hashes of its
+n-grams, and a bitmap in front of them answers for nearly every token of a clean corpus.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_prep.encoder import IdArray
+from data_prep.errors import UserError
+from data_prep.keyed import UInt64Array
+from data_prep.manifest import file_sha256, fingerprint
+from data_prep.ngrams import hash_ngrams
+from data_prep.shards import Int64Array
+
+Encode = Callable[[Sequence[str]], list[IdArray]]
+
+# Strings of JSON that are shorter are names, labels and numbers.
+_MIN_JSON_CHARS = 20
+# Texts are tokenized in batches of about this many characters.
+_BATCH_CHARS = 1 << 20
+# Tokens looked at together: their hashes stay in the processor's cache.
+_BLOCK = 1 << 15
+# At least so many bits of the bitmap for each n-gram: 3 to 6 % of other n-grams pass it.
+_BITS_A_NGRAM = 16
+
+
+class EvaluationText:
+    """The n-grams of evaluation files; about 12 bytes each, and it can be pickled.
+
+    Args:
+        paths: the files. Of `.json` and `.jsonl` every string of 20 or more characters is a
+            text, wherever it stands; of `.csv` every field; of all others every part of a line
+            between tabs.
+        ngram: how many consecutive tokens two texts must share.
+        encode: from texts to their token ids, made exactly as the corpus makes them: cleaned,
+            cut into sentences, the ids of these joined. It is not kept.
+
+    Attributes:
+        num_ngrams: how many different n-grams there are.
+        too_short: texts of fewer than n tokens, which cannot be looked for; labels and numbers
+            among them.
+        fingerprint: identifies the contents of the files, in whatever order, and n.
+
+    Raises:
+        UserError: for a file that is missing or cannot be read, and when there is no n-gram.
+    """
+
+    def __init__(self, paths: Sequence[Path], ngram: int, encode: Encode) -> None:
+        self.ngram = ngram
+        self.too_short = 0
+        self._hashes = self._collect(paths, encode)
+        self.num_ngrams = len(self._hashes)
+        if not self.num_ngrams:
+            raise UserError(
+                f"The files of clean.evaluation ({', '.join(map(str, paths))}) hold no text of "
+                f"{ngram} tokens: correct them, or lower clean.evaluation_ngram."
+            )
+        self.fingerprint = fingerprint([sorted(map(file_sha256, paths)), ngram])
+        bits = max(10, (self.num_ngrams * _BITS_A_NGRAM - 1).bit_length())
+        self._shift = np.uint64(64 - bits)
+        self._bitmap = _bitmap(self._hashes >> self._shift, bits)
+
+    def overlapping(self, ids: IdArray, bounds: Int64Array) -> npt.NDArray[np.bool_]:
+        """Tell of each document whether it contains an n-gram of the evaluation text.
+
+        Args:
+            ids: token ids, of all documents one after another.
+            bounds: shape (documents + 1,), never falling; document j is
+                `ids[bounds[j] : bounds[j + 1]]`. An n-gram across a bound does not count.
+
+        Returns:
+            Shape (documents,).
+        """
+        found = np.zeros(len(bounds) - 1, np.bool_)
+        starts = np.concatenate(
+            [
+                begin + self._matches(ids[begin : begin + _BLOCK + self.ngram - 1])
+                for begin in range(0, max(1, len(ids)), _BLOCK)
+            ]
+        )
+        # Of several documents that begin at one place, the last is the one with tokens.
+        owners = np.searchsorted(bounds, starts, side="right") - 1
+        inside = (owners >= 0) & (owners < len(found))
+        starts, owners = starts[inside], owners[inside]
+        found[owners[starts + self.ngram <= bounds[owners + 1]]] = True
+        return found
+
+    def _matches(self, ids: IdArray) -> Int64Array:
+        """Return where the n-grams of the evaluation text begin."""
+        hashes = hash_ngrams(ids, self.ngram)
+        places = hashes >> self._shift
+        bits = self._bitmap[places >> np.uint64(3)] >> (places & np.uint64(7)).astype(np.uint8)
+        likely = np.flatnonzero(bits & np.uint8(1))
+        hashes = hashes[likely]
+        nearest = np.searchsorted(self._hashes, hashes)
+        nearest[nearest == self.num_ngrams] = 0
+        return likely[self._hashes[nearest] == hashes]
+
+    def _collect(self, paths: Sequence[Path], encode: Encode) -> UInt64Array:
+        """Return the different hashes, sorted."""
+        collected = [np.empty(0, np.uint64)]
+        for path in paths:
+            for batch in _batches(_texts(path)):
+                for ids in encode(batch):
+                    self.too_short += len(ids) < self.ngram
+                    collected.append(hash_ngrams(ids, self.ngram))
+                # One array a batch, not one a text: a million small arrays are much memory.
+                collected = [np.concatenate(collected)]
+        return np.unique(collected[0])
+
+
+def _bitmap(places: UInt64Array, bits: int) -> npt.NDArray[np.uint8]:
+    """Return a bitmap of 2^bits bits in which those at `places` are set; bit i is in byte i / 8."""
+    bitmap = np.zeros(1 << (bits - 3), np.uint8)
+    masks = np.uint8(1) << (places & np.uint64(7)).astype(np.uint8)
+    np.bitwise_or.at(bitmap, places >> np.uint64(3), masks)
+    return bitmap
+
+
+def _texts(path: Path) -> Iterator[str]:
+    """Yield the texts of one evaluation file, blank ones left out."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="" if path.suffix == ".csv" else None) as file:
+            if path.suffix in (".json", ".jsonl"):
+                texts = _json_texts(path)
+            elif path.suffix == ".csv":
+                texts = (field for row in csv.reader(file) for field in row)
+            else:
+                texts = (field for line in file for field in line.split("\t"))
+            yield from (text for text in texts if text.strip())
+    except OSError as error:
+        raise UserError(
+            f"The file {path} of clean.evaluation cannot be read ({error.strerror}): correct the "
+            "path."
+        ) from error
+    except (ValueError, RecursionError, csv.Error) as error:
+        raise UserError(
+            f"The file {path} of clean.evaluation cannot be understood ({error}): give UTF-8 text, "
+            "JSON, JSON lines, TSV or CSV."
+        ) from error
+
+
+def _json_texts(path: Path) -> Iterator[str]:
+    """Yield the long strings of a JSON file; many data sets call JSON lines `.json`."""
+    with path.open(encoding="utf-8-sig") as file:
+        if path.suffix == ".json":
+            try:
+                yield from _strings(json.load(file))
+                return
+            except json.JSONDecodeError as error:
+                if not error.msg.startswith("Extra data"):
+                    raise
+            file.seek(0)
+        for line in file:
+            if line.strip():
+                yield from _strings(json.loads(line))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        if len(value) >= _MIN_JSON_CHARS:
+            yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _strings(inner)
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    chars = 0
+    for text in texts:
+        batch.append(text)
+        chars += len(text)
+        if chars >= _BATCH_CHARS:
+            yield batch
+            batch, chars = [], 0
+    if batch:
+        yield batch
