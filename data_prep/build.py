@@ -1,31 +1,33 @@
-"""The pipeline: input files to a complete corpus, or to nothing at all.
+"""The pipeline: input files to a complete corpus, in one command or in the tasks of an array.
 
-Everything is written beside its final place and renamed at the end, so that a folder called
-`corpus.path` is always whole. The tasks are fixed by the input, and processes only share them
-out: the corpus is the same, byte for byte, for any number of workers.
+The tasks are fixed by the input, and processes only share them out: the corpus is the same, byte
+for byte, for any number of workers or array tasks. What tasks leave lies beside the corpus until
+all of it is merged, so a folder called `corpus.path` is always whole, and a command that was killed
+goes on where it was.
 """
 
-import contextlib
-import multiprocessing
-import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from data_prep.disk import clear_disk_errors
+from data_prep.duplicates import mark_duplicates
 from data_prep.errors import UserError
-from data_prep.manifest import MANIFEST, write_manifest
+from data_prep.lock import hold_lock
+from data_prep.manifest import MANIFEST, file_sha256, write_json
+from data_prep.merge import MergedPart, merge_part, totals
 from data_prep.options import CorpusRecipe
 from data_prep.progress import Progress, log
-from data_prep.shards import FORMAT, SPLITS, read_corpus_manifest, shard_files, token_type_for
+from data_prep.shards import FORMAT, SPLITS, read_corpus_manifest, token_type_for
 from data_prep.sources import Source, cut_into_tasks, list_sources
-from data_prep.task import Task, TaskResult, TaskRunner
+from data_prep.task import Task, TaskResult, looks_for_copies
 from data_prep.tokenizer import LoadedTokenizer
 from data_prep.vocabulary import ensure_tokenizer
+from data_prep.work import WorkFolder
+from data_prep.workers import map_in_workers, run_tasks
 
 # Next-sentence pairs take their wrong second half from another document of the same split.
 _MIN_DOCUMENTS = 2
@@ -33,50 +35,93 @@ _REMEDIES = {
     "train": "give more text, or see what input.documents takes for a document",
     "validation": "raise corpus.validation_share, or give more text",
 }
+# Of what is counted, this was mended or divided and is in the corpus; the rest is not.
+_CHANGED = ("divided", "mended")
 
 
 def build_corpus(recipe: CorpusRecipe) -> dict[str, Any]:
     """Make the tokenizer if it is missing, then the corpus, and return the corpus manifest.
 
-    A complete corpus of the same text, options and tokenizer is left as it is.
+    A complete corpus of the same text, options and tokenizer is left as it is; an unfinished one is
+    gone on with.
 
     Raises:
-        UserError: when the input, the tokenizer or an existing corpus does not fit the recipe,
-            and when the disk is full. Nothing half-written stays.
+        UserError: when the input, the tokenizer or an existing corpus does not fit the recipe, when
+            the disk is full, and when another process is making the same corpus.
     """
+    sources, facts = _open_input(recipe)
+    if manifest := _existing_corpus(recipe.corpus.path, facts, sources):
+        return manifest
+    with _locked(recipe, shared=False), clear_disk_errors(recipe.corpus.path):
+        work = _open_work(recipe, facts, sources)
+        _run(recipe, work, work.tasks)
+        return _merge(recipe, work, facts)
+
+
+def run_array_task(recipe: CorpusRecipe, index: int, count: int) -> None:
+    """Run every `count`-th task, from number `index` on; `merge_corpus` finishes the corpus.
+
+    Raises:
+        UserError: as `build_corpus`, and when `index` is not below `count`.
+    """
+    if not 0 <= index < count:
+        raise UserError(f"There is no array task {index} of {count}: count from 0 to {count - 1}.")
+    sources, facts = _open_input(recipe)
+    if _existing_corpus(recipe.corpus.path, facts, sources):
+        return
+    with _locked(recipe, shared=True), clear_disk_errors(recipe.corpus.path):
+        work = _open_work(recipe, facts, sources)
+        _run(recipe, work, work.tasks[index::count])
+
+
+def merge_corpus(recipe: CorpusRecipe) -> dict[str, Any]:
+    """Check what all tasks have left, and make the corpus of it.
+
+    Raises:
+        UserError: when a task is missing, or still at work.
+    """
+    sources, facts = _open_input(recipe)
+    if manifest := _existing_corpus(recipe.corpus.path, facts, sources):
+        return manifest
+    with _locked(recipe, shared=False), clear_disk_errors(recipe.corpus.path):
+        return _merge(recipe, _open_work(recipe, facts, sources), facts)
+
+
+def _open_input(recipe: CorpusRecipe) -> tuple[list[Source], dict[str, Any]]:
     sources = list_sources(recipe.corpora)
     with clear_disk_errors(recipe.tokenizer.path):
         tokenizer = ensure_tokenizer(recipe, sources)
-    facts = _facts(recipe, sources, tokenizer)
-    path = recipe.corpus.path
-    if path.exists() and any(path.iterdir()):
-        return _existing_corpus(path, facts, sources)
-    with clear_disk_errors(path), _partial_directory(path) as partial:
-        results = _run_tasks(recipe, sources, partial)
-        manifest = _write_manifest(partial, facts, results)
-        partial.replace(path)
-    _log_result(path, manifest)
-    return manifest
+    return sources, _facts(recipe, sources, tokenizer)
 
 
 def _facts(
     recipe: CorpusRecipe, sources: Sequence[Source], tokenizer: LoadedTokenizer
 ) -> dict[str, Any]:
     """Return the part of the manifest that is known before any text is read."""
+    options = recipe.facts()
+    options["clean"]["evaluation"] = [_evaluation_hash(path) for path in recipe.clean.evaluation]
     return {
         "format": FORMAT,
         "token_type": token_type_for(tokenizer.vocab_size).name,
         "tokenizer": tokenizer.fingerprint,
         "vocab_size": tokenizer.vocab_size,
         "sources": [{"path": source.name, "bytes": source.size} for source in sources],
-        "options": recipe.facts(),
+        "options": options,
     }
+
+
+def _evaluation_hash(path: Path) -> str:
+    if not path.is_file():
+        raise UserError(f"There is no evaluation file {path}: correct clean.evaluation.")
+    return file_sha256(path)[:16]
 
 
 def _existing_corpus(
     path: Path, facts: dict[str, Any], sources: Sequence[Source]
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Return the manifest of a corpus that is already there, if it is the one asked for."""
+    if not (path.exists() and any(path.iterdir())):
+        return None
     manifest = read_corpus_manifest(path, hashes=False)
     if difference := _difference(facts, manifest):
         raise UserError(
@@ -86,7 +131,7 @@ def _existing_corpus(
     # The manifest keeps sizes, not hashes of the input, because reading it all again is what an
     # up-to-date corpus saves.
     made = (path / MANIFEST).stat().st_mtime
-    if changed := [source for source in sources if source.path.stat().st_mtime > made]:
+    if changed := [source for source in sources if source.changed > made]:
         raise UserError(
             f"The corpus {path} is older than its input {changed[0].path}: remove it, or choose "
             "another corpus.path."
@@ -110,111 +155,107 @@ def _difference(wanted: Any, found: Any, key: str = "") -> str | None:
     return f"{key.removeprefix('options.')} ({found!r}, and now it is {wanted!r})"
 
 
-@contextlib.contextmanager
-def _partial_directory(path: Path) -> Iterator[Path]:
-    """Give an empty folder beside `path`, and remove it however the block ends."""
-    partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+def _locked(recipe: CorpusRecipe, shared: bool) -> Any:
+    path = recipe.corpus.path
+    return hold_lock(path.with_name(f".{path.name}.lock"), f"making {path}", shared=shared)
 
 
-def _run_tasks(recipe: CorpusRecipe, sources: Sequence[Source], partial: Path) -> list[TaskResult]:
-    """Run every task and return the results in task order."""
+def _open_work(
+    recipe: CorpusRecipe, facts: dict[str, Any], sources: Sequence[Source]
+) -> WorkFolder:
     tasks = [Task(index=i, slices=slices) for i, slices in enumerate(cut_into_tasks(sources))]
-    workers = min(recipe.workers, len(tasks))
-    log(f"input files: {len(sources):,}, tasks: {len(tasks):,}, workers: {workers}")
-    run = _run_here if workers == 1 else _run_in_processes
-    results = []
-    with Progress(sum(task.size for task in tasks)) as progress:
-        for result in run(recipe, tasks, partial, workers):
-            shards = result.shards.values()
+    shared = {name: fact for name, fact in facts.items() if name != "sources"}
+    work = WorkFolder(recipe.corpus.path, shared, tasks)
+    work.path.mkdir(parents=True, exist_ok=True)
+    return work
+
+
+def _run(recipe: CorpusRecipe, work: WorkFolder, tasks: Sequence[Task]) -> None:
+    """Run those tasks that are not done."""
+    missing = [task for task in tasks if work.result(task) is None]
+    workers = max(1, min(recipe.workers, len(missing)))
+    log(f"tasks: {len(tasks):,}, done before: {len(tasks) - len(missing):,}, workers: {workers}")
+    if not missing:
+        return
+    with Progress(sum(task.size for task in missing)) as progress:
+        for result in run_tasks(recipe, work, missing, workers):
+            shards = [shard for part in result.parts for shard in part.shards.values()]
             progress.add(
-                result.task.size, sum(s.documents for s in shards), sum(s.tokens for s in shards)
+                result.task.size,
+                sum(shard.documents for shard in shards),
+                sum(shard.tokens for shard in shards),
+                sum(count for what, count in result.counts.items() if what not in _CHANGED),
             )
-            results.append(result)
         log(progress.summary())
-    return sorted(results, key=lambda result: result.task.index)
 
 
-def _run_here(
-    recipe: CorpusRecipe, tasks: Sequence[Task], partial: Path, workers: int
-) -> Iterator[TaskResult]:
-    runner = TaskRunner(recipe, partial)
-    return (runner.run(task) for task in tasks)
-
-
-def _run_in_processes(
-    recipe: CorpusRecipe, tasks: Sequence[Task], partial: Path, workers: int
-) -> Iterator[TaskResult]:
-    pool = ProcessPoolExecutor(
-        workers,
-        # Forking a process that already runs the tokenizer's threads can deadlock.
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(recipe, partial),
+def _merge(recipe: CorpusRecipe, work: WorkFolder, facts: dict[str, Any]) -> dict[str, Any]:
+    results = _finished_results(recipe, work)
+    parts = [part for result in results for part in result.parts]
+    with_copies = looks_for_copies(recipe)
+    if with_copies:
+        log(f"looking for copies in {len(parts):,} parts")
+        mark_duplicates(work.path, [part.name for part in parts], recipe.clean)
+    folder = work.path / "corpus"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    token_type = token_type_for(facts["vocab_size"])
+    merge = partial(
+        merge_part, work.path, corpus=folder, token_type=token_type, without_copies=with_copies
     )
-    try:
-        for future in as_completed([pool.submit(_run_in_worker, task) for task in tasks]):
-            yield future.result()
-    except BrokenProcessPool as error:
+    merged = list(map_in_workers(merge, parts, recipe.workers))
+    manifest = _write_manifest(folder, facts, results, merged)
+    folder.replace(recipe.corpus.path)
+    shutil.rmtree(work.path)
+    _log_result(recipe.corpus.path, manifest)
+    return manifest
+
+
+def _finished_results(recipe: CorpusRecipe, work: WorkFolder) -> list[TaskResult]:
+    found = [(task, work.result(task)) for task in work.tasks]
+    if missing := [task.index for task, result in found if result is None]:
         raise UserError(
-            "A worker process was killed, most likely for want of memory: run again with fewer "
-            f"workers than {workers} (workers=N)."
-        ) from error
-    finally:
-        # On an error the folder is removed next, so no task may still be writing into it.
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-_runner: TaskRunner | None = None
-
-
-def _start_worker(recipe: CorpusRecipe, partial: Path) -> None:
-    global _runner
-    # Processes are the parallelism; threads inside each would only compete with the others.
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _runner = TaskRunner(recipe, partial)
-
-
-def _run_in_worker(task: Task) -> TaskResult:
-    if _runner is None:
-        raise RuntimeError("the worker was not started")
-    return _runner.run(task)
+            f"{len(missing)} of the {len(work.tasks)} tasks of {recipe.corpus.path} are missing "
+            f"(the first is {missing[0]}): run those array tasks again, then --merge."
+        )
+    results = [result for _, result in found if result is not None]
+    for name, options in recipe.corpora.items():
+        own = [result for result in results if result.task.slices[0].source.corpus == name]
+        broken = sum(result.counts["broken"] for result in own)
+        if broken > options.max_bad_records:
+            raise UserError(
+                f"The corpus {name!r} has {broken} broken records and max_bad_records is "
+                f"{options.max_bad_records}: mend them, or raise it."
+            )
+    return results
 
 
 def _write_manifest(
-    partial: Path, facts: dict[str, Any], results: Sequence[TaskResult]
+    folder: Path,
+    facts: dict[str, Any],
+    results: Sequence[TaskResult],
+    merged: Sequence[MergedPart],
 ) -> dict[str, Any]:
-    splits = {split: _split_facts(split, results) for split in SPLITS}
-    dropped: Counter[str] = Counter()
-    for result in results:
-        dropped.update(result.dropped)
+    splits = {split: totals(split, merged) for split in SPLITS}
+    counts: Counter[str] = Counter()
+    for counted in (*(result.counts for result in results), *(part.dropped for part in merged)):
+        counts.update(counted)
+    dropped = {what: n for what, n in sorted(counts.items()) if n and what not in _CHANGED}
     for name, remedy in _REMEDIES.items():
         if (found := splits[name]["documents"]) < _MIN_DOCUMENTS:
             raise UserError(
                 f"The {name} split has {found} documents and next-sentence pairs need at least "
-                f"{_MIN_DOCUMENTS} (dropped: {dict(dropped)}): {remedy}."
+                f"{_MIN_DOCUMENTS} (dropped: {dropped}): {remedy}."
             )
-    names = [
-        file
-        for split in splits.values()
-        for shard in split["shards"]
-        for file in shard_files(shard["name"])
-    ]
-    return write_manifest(partial, {**facts, "splits": splits, "dropped": dict(dropped)}, names)
-
-
-def _split_facts(split: str, results: Sequence[TaskResult]) -> dict[str, Any]:
-    shards = [vars(result.shards[split]) for result in results if split in result.shards]
-    totals = {
-        count: sum(shard[count] for shard in shards)
-        for count in ("documents", "sentences", "tokens")
+    manifest = {
+        **facts,
+        "splits": splits,
+        "dropped": dropped,
+        "changed": {what: counts[what] for what in _CHANGED if counts[what]},
+        "files": dict(sorted(item for part in merged for item in part.files.items())),
     }
-    return {**totals, "shards": shards}
+    write_json(folder / MANIFEST, manifest)
+    return manifest
 
 
 def _log_result(path: Path, manifest: dict[str, Any]) -> None:
@@ -224,5 +265,5 @@ def _log_result(path: Path, manifest: dict[str, Any]) -> None:
             f"{split['tokens']:,} tokens"
         )
     dropped = ", ".join(f"{count:,} {why}" for why, count in manifest["dropped"].items())
-    log(f"dropped documents: {dropped}")
+    log(f"dropped: {dropped or 'nothing'}")
     log(f"wrote {path}")

@@ -48,7 +48,9 @@ def load_plugin(name: str, key: str) -> Callable[..., Any]:
 
 def _import(place: str, name: str, key: str) -> ModuleType:
     try:
-        return _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+        return (
+            _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+        )
     # Importing runs code of the user's own, which may fail in any way.
     except Exception as error:
         missing = isinstance(error, FileNotFoundError) or (

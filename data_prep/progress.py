@@ -19,21 +19,23 @@ class Progress:
 
     def __init__(self, total_bytes: int) -> None:
         self._total_bytes = total_bytes
-        self._bytes = self._documents = self._tokens = 0
+        self._bytes = self._documents = self._tokens = self._dropped = 0
         self._started = self._logged = time.monotonic()
         self._bar: tqdm[None] | None = None
         if sys.stderr.isatty():
             self._bar = tqdm(total=total_bytes, unit="B", unit_scale=True, desc="prepare")
 
-    def add(self, size: int, documents: int, tokens: int) -> None:
-        """Count finished work: input bytes, documents and tokens."""
+    def add(self, size: int, documents: int, tokens: int, dropped: int = 0) -> None:
+        """Count finished work: input bytes, documents and tokens written, and what was dropped."""
         self._bytes += size
         self._documents += documents
         self._tokens += tokens
+        self._dropped += dropped
         if self._bar is not None:
             self._bar.update(size)
             self._bar.set_postfix_str(
-                f"{self._documents:,} documents, {self._speed():,.0f} tokens/s"
+                f"{self._documents:,} documents, {self._dropped:,} dropped, "
+                f"{self._speed():,.0f} tokens/s"
             )
         elif time.monotonic() - self._logged >= _LOG_EVERY_S:
             self._logged = time.monotonic()
@@ -64,7 +66,7 @@ class Progress:
         left_s = seconds * (self._total_bytes - self._bytes) / max(self._bytes, 1)
         return (
             f"{self._bytes / max(self._total_bytes, 1):4.0%}  {self._documents:,} documents  "
-            f"{self._speed():,.0f} tokens/s  about {left_s:,.0f} s left"
+            f"{self._dropped:,} dropped  {self._speed():,.0f} tokens/s  about {left_s:,.0f} s left"
         )
 
     def _speed(self) -> float:

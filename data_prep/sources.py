@@ -28,6 +28,7 @@ class Source:
     name: str
     size: int
     corpus: str = "text"
+    changed: float = 0.0  # when it was last written, seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +100,10 @@ def _sources_under(root: Path, pattern: str) -> Iterator[Source]:
             raise UserError(
                 f"The input {path} is a link to nothing: remove it, or restore its target."
             )
-        if size := path.stat().st_size:
-            yield Source(path, path.relative_to(root.parent).as_posix(), size)
+        about = path.stat()
+        if about.st_size:
+            name = path.relative_to(root.parent).as_posix()
+            yield Source(path, name, about.st_size, changed=about.st_mtime)
 
 
 def _visible_files(root: Path, pattern: str) -> Iterator[Path]:

@@ -10,10 +10,12 @@ import argparse
 import sys
 
 try:
-    from data_prep.build import build_corpus
+    from data_prep.build import build_corpus, merge_corpus, run_array_task
     from data_prep.inspection import readable_documents, verify_corpus
     from data_prep.options import CorpusRecipe
     from data_prep.recipe import describe_keys, load_recipe
+    from data_prep.sources import list_sources
+    from data_prep.vocabulary import ensure_tokenizer
     from launch.cli import recipe_parser, run_command
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in ("data_prep", "launch"):
@@ -34,13 +36,27 @@ def main() -> None:
     if arguments.show:
         for text in readable_documents(recipe.corpus.path, recipe.tokenizer.path, arguments.show):
             print(text, end="\n\n")
-    if not arguments.verify and not arguments.show:
+    if arguments.tokenizer:
+        ensure_tokenizer(recipe, list_sources(recipe.corpora))
+    elif arguments.task is not None:
+        run_array_task(recipe, arguments.task, arguments.of)
+    elif arguments.merge:
+        merge_corpus(recipe)
+    elif not arguments.verify and not arguments.show:
         build_corpus(recipe)
 
 
 def _parse() -> argparse.Namespace:
     keys = f"keys of a recipe, with their defaults:\n{describe_keys(CorpusRecipe)}"
     parser = recipe_parser(__doc__, keys)
+    parser.add_argument("--tokenizer", action="store_true", help="make the tokenizer alone")
+    parser.add_argument(
+        "--task", type=int, metavar="K", help="with --of N: make share K of N, counted from 0"
+    )
+    parser.add_argument("--of", type=int, default=1, metavar="N", help="shares in all")
+    parser.add_argument(
+        "--merge", action="store_true", help="make the corpus of what all shares have left"
+    )
     parser.add_argument(
         "--verify", action="store_true", help="check every hash, offset and id of the corpus"
     )
