@@ -29,6 +29,8 @@ _SPACES += "".join(map(chr, range(0x2000, 0x200B)))
 _CONTROL_RANGES = ((0x00, 0x09), (0x0E, 0x1C), (0x7F, 0x85), (0x86, 0xA0), (0xD800, 0xE000))
 _CONTROLS = "".join(chr(code) for start, stop in _CONTROL_RANGES for code in range(start, stop))
 _CONTROLS += "\ufeff\ufffd"
+# Up to so many different ones are replaced one by one, at a hundredth of a table's cost each.
+_FEW = 32
 _SPACE_RUNS = re.compile("  +")
 # Every character but some frequent ones that are their own NFC and NFKC and never combine with
 # the one before (quick check Yes, combining class 0; Unicode Standard Annex 15, section 9).
@@ -53,6 +55,7 @@ class Cleaner:
         self._replacements = dict.fromkeys(_BREAKS, "\n") | dict.fromkeys(_SPACES, " ")
         if options.control:
             self._replacements |= dict.fromkeys(_CONTROLS, "")
+        self._table = str.maketrans(self._replacements)
         self._keep = load_plugin(options.keep, "clean.keep") if options.keep else None
 
     def clean(self, text: str, counts: Counter[str] | None = None) -> str:
@@ -100,12 +103,17 @@ class Cleaner:
             return text
         # No white space but the space is printable, and no control character; U+FFFD is.
         if not unusual.isprintable() or "\ufffd" in unusual:
-            # Few of them are in any one text, and a replacement costs next to nothing.
-            for character in self._replacements.keys() & set(unusual):
-                text = text.replace(character, self._replacements[character])
+            text = self._replace(text, self._replacements.keys() & set(unusual))
         # Last: a removed character may have stood between a letter and its accent.
         if self._options.unicode != "none" and _MAY_NORMALIZE.search(unusual):
             text = unicodedata.normalize(self._options.unicode, text)
+        return text
+
+    def _replace(self, text: str, found: set[str]) -> str:
+        if len(found) > _FEW:
+            return text.translate(self._table)
+        for character in found:
+            text = text.replace(character, self._replacements[character])
         return text
 
     def _is_kept(self, text: str) -> bool:

@@ -5,10 +5,11 @@ n-grams, and a bitmap in front of them answers for nearly every token of a clean
 """
 
 import csv
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,6 @@ from data_prep.shards import Int64Array
 
 Encode = Callable[[Sequence[str]], list[IdArray]]
 
-# Strings of JSON that are shorter are names, labels and numbers.
-_MIN_JSON_CHARS = 20
 # Texts are tokenized in batches of about this many characters.
 _BATCH_CHARS = 1 << 20
 # Tokens looked at together: their hashes stay in the processor's cache.
@@ -36,17 +35,16 @@ class EvaluationText:
     """The n-grams of evaluation files; about 12 bytes each, and it can be pickled.
 
     Args:
-        paths: the files. Of `.json` and `.jsonl` every string of 20 or more characters is a
-            text, wherever it stands; of `.csv` every field; of all others every part of a line
-            between tabs.
+        paths: the files. Of `.json` and `.jsonl` every string is a text, wherever it stands; of
+            `.csv` every field; of all others every part of a line between tabs.
         ngram: how many consecutive tokens two texts must share.
         encode: from texts to their token ids, made exactly as the corpus makes them: cleaned,
             cut into sentences, the ids of these joined. It is not kept.
 
     Attributes:
         num_ngrams: how many different n-grams there are.
-        too_short: texts of fewer than n tokens, which cannot be looked for; labels and numbers
-            among them.
+        too_short: texts of fewer than n tokens, which cannot be looked for. Those of fewer than
+            n characters are taken for labels and numbers and not counted.
         fingerprint: identifies the contents of the files, in whatever order, and n.
 
     Raises:
@@ -102,19 +100,20 @@ class EvaluationText:
         hashes = hashes[likely]
         nearest = np.searchsorted(self._hashes, hashes)
         nearest[nearest == self.num_ngrams] = 0
-        return likely[self._hashes[nearest] == hashes]
+        starts: Int64Array = likely[self._hashes[nearest] == hashes]
+        return starts
 
     def _collect(self, paths: Sequence[Path], encode: Encode) -> UInt64Array:
         """Return the different hashes, sorted."""
-        collected = [np.empty(0, np.uint64)]
-        for path in paths:
-            for batch in _batches(_texts(path)):
-                for ids in encode(batch):
-                    self.too_short += len(ids) < self.ngram
-                    collected.append(hash_ngrams(ids, self.ngram))
-                # One array a batch, not one a text: a million small arrays are much memory.
-                collected = [np.concatenate(collected)]
-        return np.unique(collected[0])
+        batches = [np.empty(0, np.uint64)]
+        for batch in _batches(itertools.chain.from_iterable(map(_texts, paths))):
+            encoded = encode(batch)
+            self.too_short += sum(
+                len(ids) < self.ngram <= len(text) for text, ids in zip(batch, encoded, strict=True)
+            )
+            hashes = [hash_ngrams(ids, self.ngram) for ids in encoded]
+            batches.append(np.unique(np.concatenate(hashes)))
+        return np.unique(np.concatenate(batches))
 
 
 def _bitmap(places: UInt64Array, bits: int) -> npt.NDArray[np.uint8]:
@@ -127,14 +126,11 @@ def _bitmap(places: UInt64Array, bits: int) -> npt.NDArray[np.uint8]:
 
 def _texts(path: Path) -> Iterator[str]:
     """Yield the texts of one evaluation file, blank ones left out."""
+    readers = {".json": _json_texts, ".jsonl": _json_line_texts, ".csv": _csv_texts}
     try:
-        with path.open(encoding="utf-8-sig", newline="" if path.suffix == ".csv" else None) as file:
-            if path.suffix in (".json", ".jsonl"):
-                texts = _json_texts(path)
-            elif path.suffix == ".csv":
-                texts = (field for row in csv.reader(file) for field in row)
-            else:
-                texts = (field for line in file for field in line.split("\t"))
+        # The newline is the csv module's wish; to the others it makes no difference.
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            texts = readers.get(path.suffix, _line_texts)(file)
             yield from (text for text in texts if text.strip())
     except OSError as error:
         raise UserError(
@@ -148,26 +144,34 @@ def _texts(path: Path) -> Iterator[str]:
         ) from error
 
 
-def _json_texts(path: Path) -> Iterator[str]:
-    """Yield the long strings of a JSON file; many data sets call JSON lines `.json`."""
-    with path.open(encoding="utf-8-sig") as file:
-        if path.suffix == ".json":
-            try:
-                yield from _strings(json.load(file))
-                return
-            except json.JSONDecodeError as error:
-                if not error.msg.startswith("Extra data"):
-                    raise
-            file.seek(0)
-        for line in file:
-            if line.strip():
-                yield from _strings(json.loads(line))
+def _line_texts(file: TextIO) -> Iterator[str]:
+    return (field for line in file for field in line.split("\t"))
+
+
+def _csv_texts(file: TextIO) -> Iterator[str]:
+    return (field for row in csv.reader(file) for field in row)
+
+
+def _json_texts(file: TextIO) -> Iterator[str]:
+    """Yield the strings of a JSON file; many data sets call JSON lines `.json`."""
+    try:
+        yield from _strings(json.load(file))
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":
+            raise
+        file.seek(0)
+        yield from _json_line_texts(file)
+
+
+def _json_line_texts(file: TextIO) -> Iterator[str]:
+    for line in file:
+        if line.strip():
+            yield from _strings(json.loads(line))
 
 
 def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
-        if len(value) >= _MIN_JSON_CHARS:
-            yield value
+        yield value
     elif isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
             yield from _strings(inner)

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -43,7 +44,7 @@ def load_plugin(name: str, key: str) -> Callable[..., Any]:
             f"{key} is {name!r}, which is a {type(found).__name__} and cannot be called: name a "
             "function."
         )
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _import(place: str, name: str, key: str) -> ModuleType:
@@ -70,9 +71,11 @@ def _import(place: str, name: str, key: str) -> ModuleType:
 
 
 def _import_file(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # Under its whole path: it must not hide an installed module of the same name.
+    spec = importlib.util.spec_from_file_location(str(path.resolve()), path)
     if spec is None or spec.loader is None:
         raise FileNotFoundError(path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look up their own module
     spec.loader.exec_module(module)
     return module
