@@ -143,8 +143,8 @@ def _bounds(ends: Int64Array) -> Int64Array:
 
 def _without_empty(ends: Int64Array) -> Int64Array:
     """Return the bounds of the stretches that end at `ends`, those without tokens left out."""
-    bounds = _bounds(ends)
-    return bounds[np.append(True, bounds[1:] > bounds[:-1])]
+    bounds: Int64Array = np.unique(_bounds(ends))
+    return bounds
 
 
 def _join(parts: Sequence[EncodedTexts], token_type: np.dtype[Any]) -> EncodedTexts:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from data_prep.errors import UserError
 from data_prep.lock import hold_lock
@@ -54,9 +54,13 @@ def _run(runner: TaskRunner, work: WorkFolder, task: Task) -> TaskResult:
     return result
 
 
+def _nothing() -> None:
+    """Start a worker that needs nothing."""
+
+
 @contextlib.contextmanager
 def _pool(
-    workers: int, start: Callable[..., None] | None = None, *arguments: object
+    workers: int, start: Callable[..., None] = _nothing, *arguments: Any
 ) -> Iterator[ProcessPoolExecutor]:
     pool = ProcessPoolExecutor(
         workers,

@@ -12,7 +12,7 @@ from data_prep import sources as sources_module
 from data_prep.build import build_corpus
 from data_prep.errors import UserError
 from data_prep.options import CorpusRecipe
-from data_prep.shards import SPLITS, Corpus, ShardWriter
+from data_prep.shards import SPLITS, Corpus, Documents, ShardWriter
 from data_prep.tokenizer import load_tokenizer
 
 Prose = Callable[[str, int], str]
@@ -97,7 +97,7 @@ def test_copies_of_a_document_are_on_the_same_side(
     recipe_for: RecipeFor, text: Path, prose: Prose
 ) -> None:
     (text / "d.txt").write_text(prose("a.txt", 30), "utf-8")
-    recipe = recipe_for(text, corpus__validation_share=0.3)
+    recipe = recipe_for(text, corpus__validation_share=0.3, clean__duplicates="keep")
     build_corpus(recipe)
     train, validation = decoded(recipe, "train"), decoded(recipe, "validation")
     assert not set(train) & set(validation)
@@ -110,6 +110,7 @@ def test_dropped_documents_are_counted(recipe_for: RecipeFor, text: Path) -> Non
     (text / "d.jsonl").write_text("".join(json.dumps({"text": r}) + "\n" for r in records))
     manifest = build_corpus(recipe_for(text, clean__min_chars=10))
     assert manifest["dropped"] == {"empty": 2, "too_short": 1, "without_tokens": 1}
+    assert manifest["changed"] == {"mended": 1}
     assert sum(split["documents"] for split in manifest["splits"].values()) == 91
 
 
@@ -160,44 +161,60 @@ def test_a_corpus_older_than_its_text_is_refused(recipe_for: RecipeFor, text: Pa
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_broken_file_leaves_nothing_half_written(
-    recipe_for: RecipeFor, text: Path, workers: int
+def test_a_broken_file_leaves_no_corpus_and_what_was_done_stays_done(
+    recipe_for: RecipeFor, text: Path, workers: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     build_corpus(recipe_for(text, corpus__path=text.parent / "first"))
     (text / "z.txt").write_bytes(b"Fine so far.\n\n" * 500 + b"\xc3(")
     recipe = recipe_for(text, workers=workers)
     with pytest.raises(UserError, match=r"z\.txt is not UTF-8: .* byte offset 7000 "):
         build_corpus(recipe)
-    assert leftovers(recipe) == []
+    assert not recipe.corpus.path.exists()
+    (text / "z.txt").write_bytes(b"Now it is text.\n\n" * 3 + b"All of it.\n")
+    manifest = build_corpus(recipe)
+    assert "done before: 6" in capsys.readouterr().err
+    assert leftovers(recipe) == [recipe.corpus.path]
+    assert manifest["dropped"] == {"duplicates": 2}
+    assert manifest["splits"]["train"]["documents"] > 80
 
 
 @pytest.mark.parametrize(
     ("code", "message"), [(errno.ENOSPC, "disk that holds .* is full"), (errno.EACCES, "failed")]
 )
-def test_a_full_disk_leaves_nothing_half_written(
+def test_a_full_disk_leaves_no_corpus_and_the_same_command_goes_on(
     recipe_for: RecipeFor, text: Path, monkeypatch: pytest.MonkeyPatch, code: int, message: str
 ) -> None:
     written = []
 
-    def write_until_full(writer: ShardWriter, sentences: Any) -> None:
-        written.append(len(sentences))
-        if len(written) == 20:
+    def write_until_full(writer: ShardWriter, documents: Documents) -> None:
+        written.append(documents.num_documents)
+        if len(written) == 5:
             raise OSError(code, os.strerror(code))
+        real_add(writer, documents)
 
-    monkeypatch.setattr(ShardWriter, "add_document", write_until_full)
+    real_add = ShardWriter.add
+    monkeypatch.setattr(ShardWriter, "add", write_until_full)
     recipe = recipe_for(text)
     with pytest.raises(UserError, match=message):
         build_corpus(recipe)
-    assert len(written) == 20 and leftovers(recipe) == []
+    assert len(written) == 5 and not recipe.corpus.path.exists()
+    monkeypatch.setattr(ShardWriter, "add", real_add)
+    whole = build_corpus(recipe_for(text, corpus__path=text.parent / "whole"))
+    assert build_corpus(recipe) == whole and leftovers(recipe) == [recipe.corpus.path]
 
 
-def test_what_an_earlier_crash_left_is_swept_away(recipe_for: RecipeFor, text: Path) -> None:
+def test_what_an_earlier_crash_left_is_not_part_of_the_corpus(
+    recipe_for: RecipeFor, text: Path
+) -> None:
     recipe = recipe_for(text)
     partial = Path(f"{recipe.corpus.path}.partial")
     partial.mkdir()
-    (partial / "train_00099.tokens.bin").write_bytes(b"stale")
+    (partial / "train_00099_000.tokens.bin").write_bytes(b"stale")
+    (partial / "corpus").mkdir()
+    (partial / "corpus" / "train_00099_000.tokens.bin").write_bytes(b"stale")
     build_corpus(recipe)
-    assert not partial.exists() and not (recipe.corpus.path / "train_00099.tokens.bin").exists()
+    assert not partial.exists()
+    assert not (recipe.corpus.path / "train_00099_000.tokens.bin").exists()
 
 
 @pytest.mark.parametrize(("share", "documents"), [(0.0, 1), (0.999999, 90)])
@@ -211,4 +228,4 @@ def test_too_few_train_documents_are_refused_with_their_number(
     recipe = recipe_for(text, corpus__validation_share=share, tokenizer__vocab_size=100)
     with pytest.raises(UserError, match=r"train split has [01] documents .* at least 2"):
         build_corpus(recipe)
-    assert leftovers(recipe) == []
+    assert not recipe.corpus.path.exists()

@@ -1,19 +1,27 @@
+import itertools
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from data_prep import encoder as encoder_module
-from data_prep.encoder import SentenceEncoder, works_by_chunk
+from data_prep import lexicon as lexicon_module
+from data_prep.chunk_tokenizer import works_by_chunk
+from data_prep.encoder import EncodedTexts, TextEncoder
 from data_prep.keyed import integers_below, key_of
 from data_prep.options import Language
+from data_prep.sentences import split_sentences
 from data_prep.wordpiece import SPECIAL_TOKENS, bert_tokenizer
 
 # Letters, marks, kana, ideographs of every block, controls, spaces, symbols, emoji.
 PALETTE = (
     "abcXYZ éÉßİΣσς ,.!?'\"-_()[]# \u0301\u0308\u3099 かが漢字豈\u3400\U00020000\U0002f800 "
-    "\u200b\u00ad\x00\x07\x1c\x85\t\u00a0\u3000 °™$€ 🙂👩\u200d👩 0123"
+    "\u200b\u00ad\x00\x07\x1c\x85\t\u00a0\u3000 °™$€ 🙂👩\u200d👩 0123 。！？…」 שלום ‏\n"
 )
 UINT16 = np.dtype("<u2")
+Nested = list[list[list[int]]]
 
 
 def vocabulary() -> dict[str, int]:
@@ -22,9 +30,33 @@ def vocabulary() -> dict[str, int]:
     return {token: index for index, token in enumerate(tokens)}
 
 
-def random_sentences(count: int) -> list[str]:
-    drawn = integers_below(key_of("encoder"), range(count * 30), len(PALETTE))
-    return ["".join(PALETTE[i] for i in row) for row in drawn.reshape(count, 30)]
+def random_texts(count: int, length: int = 60) -> list[str]:
+    drawn = integers_below(key_of("encoder"), range(count * length), len(PALETTE))
+    return ["".join(PALETTE[i] for i in row) for row in drawn.reshape(count, length)]
+
+
+def nested(encoded: EncodedTexts) -> Nested:
+    """Return the ids of every sentence of every document."""
+    bounds, documents = encoded.sentences.tolist(), encoded.documents.tolist()
+    ids = [encoded.tokens[a:b].tolist() for a, b in itertools.pairwise(bounds)]
+    return [ids[a:b] for a, b in itertools.pairwise(documents)]
+
+
+def asked_whole(tokenizer: Tokenizer, texts: list[str], language: Language) -> Nested:
+    """Return what the tokenizer itself makes of every sentence, those without ids left out."""
+    tokenizer.encode_special_tokens = True
+    return [
+        [
+            ids
+            for sentence in split_sentences(text, language)
+            if (ids := tokenizer.encode(sentence, add_special_tokens=False).ids)
+        ]
+        for text in texts
+    ]
+
+
+def flat(documents: Nested) -> list[list[int]]:
+    return [[token for sentence in document for token in sentence] for document in documents]
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -32,41 +64,76 @@ def random_sentences(count: int) -> list[str]:
 def test_ids_equal_those_of_the_tokenizer_on_random_unicode(
     language: Language, lowercase: bool
 ) -> None:
-    sentences = random_sentences(500)
-    reference = bert_tokenizer(vocabulary(), lowercase)
-    encoder = SentenceEncoder(bert_tokenizer(vocabulary(), lowercase), UINT16, language)
-    for start in range(0, len(sentences), 100):
-        batch = sentences[start : start + 100]
-        expected = [reference.encode(text, add_special_tokens=False).ids for text in batch]
-        assert [ids.tolist() for ids in encoder.encode(batch)] == expected
-        assert [ids.tolist() for ids in encoder.encode(batch)] == expected, "the second time"
+    texts = random_texts(300)
+    reference = asked_whole(bert_tokenizer(vocabulary(), lowercase), texts, language)
+    encoder = TextEncoder(bert_tokenizer(vocabulary(), lowercase), UINT16, language)
+    for start in range(0, len(texts), 100):
+        batch, expected = texts[start : start + 100], reference[start : start + 100]
+        assert flat(nested(encoder.encode(batch))) == flat(expected)
+        assert flat(nested(encoder.encode(batch))) == flat(expected), "the second time"
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.lists(st.text(max_size=60), max_size=4))
+def test_ids_and_sentences_equal_those_of_the_tokenizer_on_any_cleaned_text(
+    language: Language, texts: list[str]
+) -> None:
+    texts = ["\n".join(" ".join(line.split()) for line in text.split("\n")) for text in texts]
+    encoder = TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, language)
+    reference = asked_whole(bert_tokenizer(vocabulary(), True), texts, language)
+    assert nested(encoder.encode(texts)) == reference
 
 
 def test_a_text_that_spells_a_special_token_never_becomes_one() -> None:
     for tokenizer in (bert_tokenizer(vocabulary(), True), plain_tokenizer()):
         for language in ("en", "zh"):
-            encoder = SentenceEncoder(tokenizer, UINT16, language)
-            ids = encoder.encode(["a [SEP] b [MASK][CLS]"])[0].tolist()
+            encoded = TextEncoder(tokenizer, UINT16, language).encode(["a [SEP] b [MASK][CLS]"])
+            ids = encoded.tokens.tolist()
             assert len(ids) > 3 and not {0, 2, 3, 4} & set(ids)
 
 
 def test_forgetting_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder_module, "_MAX_CHUNKS", 5)
-    encoder = SentenceEncoder(bert_tokenizer(vocabulary(), True), UINT16, "en")
-    first = [ids.tolist() for ids in encoder.encode(["abc ab a", "1 2 3 4 5 6 7"])]
-    assert [ids.tolist() for ids in encoder.encode(["abc ab a", "1 2 3 4 5 6 7"])] == first
+    texts = random_texts(40)
+    expected = nested(TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, "en").encode(texts))
+    monkeypatch.setattr(lexicon_module, "_MAX_CHUNKS", 5)
+    monkeypatch.setattr(encoder_module, "_GROUP_CHARS", 50)
+    encoder = TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, "en")
+    assert nested(encoder.encode(texts)) == expected
 
 
-def test_empty_sentences_give_no_ids() -> None:
-    encoder = SentenceEncoder(bert_tokenizer(vocabulary(), True), UINT16, "en")
-    assert [len(ids) for ids in encoder.encode(["", "\u200b", "a"])] == [0, 0, 1]
-    assert encoder.encode([]) == []
+@pytest.mark.parametrize("limit", [1, 7, 30, 1000])
+def test_long_texts_are_encoded_piece_by_piece_with_the_same_result(
+    monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    texts = ["abc ab. A b\n\nabc\n" * 9, "", "\n", "a. B " * 20, "abc\nabc"]
+    tokenizer = bert_tokenizer(vocabulary(), True)
+    whole = TextEncoder(tokenizer, UINT16, "en").encode(texts)
+    monkeypatch.setattr(encoder_module, "_GROUP_CHARS", limit)
+    pieces = TextEncoder(tokenizer, UINT16, "en").encode(texts)
+    assert nested(pieces) == nested(whole) == asked_whole(tokenizer, texts, "en")
+    assert pieces.paragraphs.tolist() == whole.paragraphs.tolist()
+
+
+@pytest.mark.parametrize("splitter", [None, lambda paragraph: split_sentences(paragraph, "en")])
+def test_every_paragraph_has_its_sentences_and_empty_ones_have_none(splitter: object) -> None:
+    encoder = TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, "en", splitter)  # type: ignore[arg-type]
+    encoded = encoder.encode(["a. B\n\u200b\nab", "", "c\n"])
+    assert np.diff(encoded.paragraphs).tolist() == [2, 0, 1, 0, 1, 0]
+    assert np.diff(encoded.documents).tolist() == [3, 0, 1]
+    assert np.diff(encoder.encode([]).documents).tolist() == []
+
+
+def test_a_splitter_of_the_user_decides_where_sentences_end() -> None:
+    encoder = TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, "en", lambda p: p.split("-"))
+    (document,) = nested(encoder.encode(["a. A-b c\nab"]))
+    assert [len(sentence) for sentence in document] == [3, 2, 1]
 
 
 def test_ids_above_uint16_survive() -> None:
     words = {token: index for index, token in enumerate(SPECIAL_TOKENS)} | {"big": 70_000}
-    encoder = SentenceEncoder(bert_tokenizer(words, True), np.dtype("<u4"), "en")
-    assert [ids.tolist() for ids in encoder.encode(["big big"])] == [[70_000, 70_000]]
+    encoder = TextEncoder(bert_tokenizer(words, True), np.dtype("<u4"), "en")
+    assert encoder.encode(["big big"]).tokens.tolist() == [70_000, 70_000]
 
 
 def plain_tokenizer() -> Tokenizer:
@@ -79,11 +146,11 @@ def plain_tokenizer() -> Tokenizer:
 
 def test_a_tokenizer_that_looks_across_spaces_is_asked_whole_sentences() -> None:
     tokenizer = plain_tokenizer()
-    encoder = SentenceEncoder(tokenizer, UINT16, "en")
     assert not works_by_chunk(tokenizer)
-    assert [ids.tolist() for ids in encoder.encode(["a a"])] == [
-        tokenizer.encode("a a", add_special_tokens=False).ids
-    ]
+    texts = ["a a. A a", "a\na"]
+    assert nested(TextEncoder(tokenizer, UINT16, "en").encode(texts)) == asked_whole(
+        tokenizer, texts, "en"
+    )
 
 
 def test_an_added_word_with_a_space_switches_the_chunks_off() -> None:
@@ -91,5 +158,5 @@ def test_an_added_word_with_a_space_switches_the_chunks_off() -> None:
     assert works_by_chunk(tokenizer)
     tokenizer.add_tokens(["abc xyz"])
     assert not works_by_chunk(tokenizer)
-    ids = SentenceEncoder(tokenizer, UINT16, "en").encode(["abc xyz"])[0].tolist()
+    ids = TextEncoder(tokenizer, UINT16, "en").encode(["abc xyz"]).tokens.tolist()
     assert ids == [tokenizer.token_to_id("abc xyz")]
