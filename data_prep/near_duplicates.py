@@ -54,7 +54,7 @@ class NearDuplicates:
         self.method = f"R-MinHash {version}, {self.bands} bands of {self.rows}, {SHINGLE}-shingles"
 
     def keys(self, text: str) -> list[int]:
-        """Return the 64-bit keys of a document; its white space does not matter."""
+        """Return the 64-bit keys of a document; where its paragraphs end does not matter."""
         shingles = hash_ngrams(self._elements(text), SHINGLE)
         if not len(shingles):
             whole = " ".join(text.split()).encode("utf-8", "surrogatepass")
@@ -73,8 +73,7 @@ class NearDuplicates:
 
     def _elements(self, text: str) -> UInt64Array:
         """Return a number for each word, or for each character where words have no spaces."""
-        spaces = text.count(" ") + text.count("\n")
-        if spaces * _CHARS_A_SPACE < len(text):
+        if text.count(" ") * _CHARS_A_SPACE < len(text):
             characters = "".join(text.split()).encode("utf-32-le", "surrogatepass")
             return np.frombuffer(characters, "<u4").astype(np.uint64)
         hashes = [
