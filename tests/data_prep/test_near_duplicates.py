@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,6 +110,23 @@ def test_another_process_finds_the_same_keys() -> None:
         [sys.executable, "-c", code, text], capture_output=True, text=True, check=True
     ).stdout
     assert [int(key) for key in printed.split()] == NearDuplicates(0.8).keys(text)
+
+
+def test_equal_numbers_in_different_bands_are_different_keys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Constant:
+        """A MinHash whose signature is one number over and over."""
+
+        hash_token_sets = staticmethod(lambda sets: [range(len(words)) for words in sets])
+
+        @staticmethod
+        def digest_matrix_from_flat_token_hashes(*arguments: Any) -> Any:
+            return SimpleNamespace(to_rows=lambda: [[7] * arguments[2]])
+
+    monkeypatch.setattr(near_duplicates_module, "_load_minhash", lambda: Constant)
+    finder = NearDuplicates(0.8)
+    assert len(set(finder.keys("one two three four five"))) == finder.bands == 10
 
 
 def test_the_method_names_what_the_keys_depend_on() -> None:
