@@ -54,10 +54,11 @@ class NearDuplicates:
         self.method = f"R-MinHash {version}, {self.bands} bands of {self.rows}, {SHINGLE}-shingles"
 
     def keys(self, text: str) -> list[int]:
-        """Return the 64-bit keys of a document; its white space does not matter."""
+        """Return the 64-bit keys of a document; a newline counts as a space between words."""
         shingles = hash_ngrams(self._elements(text), SHINGLE)
         if not len(shingles):
             whole = " ".join(text.split()).encode("utf-8", "surrogatepass")
+            # A seed that no band has.
             return [xxhash.xxh3_64_intdigest(whole, seed=_MAX_SIGNATURE)]
         ends = np.array([0, len(shingles)], np.uint64)
         digests = self._minhash.digest_matrix_from_flat_token_hashes(
@@ -65,7 +66,7 @@ class NearDuplicates:
         )
         signature = np.array(digests.to_rows()[0], "<u4").tobytes()
         width = 4 * self.rows
-        # The seed keeps equal numbers in different bands apart.
+        # The seed tells equal numbers in different bands apart.
         return [
             xxhash.xxh3_64_intdigest(signature[band * width : (band + 1) * width], seed=band)
             for band in range(self.bands)
@@ -73,8 +74,7 @@ class NearDuplicates:
 
     def _elements(self, text: str) -> UInt64Array:
         """Return a number for each word, or for each character where words have no spaces."""
-        spaces = text.count(" ") + text.count("\n")
-        if spaces * _CHARS_A_SPACE < len(text):
+        if text.count(" ") * _CHARS_A_SPACE < len(text):
             characters = "".join(text.split()).encode("utf-32-le", "surrogatepass")
             return np.frombuffer(characters, "<u4").astype(np.uint64)
         hashes = [
