@@ -107,6 +107,28 @@ class ByteWindow:
             yield self.base, self.data[: self.cursor]
         yield self.base, self.data
 
+    def lines(self, limit: int) -> Iterator[tuple[int, bytes | None]]:
+        """Yield the offset and the bytes of every line, without its newline.
+
+        None stands for a line of more than `limit` bytes, which is passed over.
+        """
+        while True:
+            end = self.data.rfind(b"\n", self.cursor)
+            offset = self.offset
+            if end >= 0:
+                block = self.data[self.cursor : end]
+                self.cursor = end + 1
+                for line in block.split(b"\n"):
+                    yield offset, line if len(line) <= limit else None
+                    offset += len(line) + 1
+            elif len(self.data) - self.cursor > limit:
+                self.pass_line()
+                yield offset, None
+            if not self.grow():
+                break
+        if self.data:
+            yield self.base, self.data if len(self.data) <= limit else None
+
     def line_end(self, limit: int, skip: int = 0) -> int | None:
         """Return the index where the line `skip` bytes behind the cursor ends, newline included.
 

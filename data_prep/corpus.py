@@ -8,7 +8,7 @@ a document that runs over the end of the slice is read to its own end.
 import html
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -57,17 +57,21 @@ def read_documents(piece: Slice, options: InputOptions, counts: Counter[str]) ->
     """
     kind = None if piece.source.shards else kind_of(piece.source, options)
     wrapped = options.newline == "space" or (options.newline == "auto" and kind == "text")
+    finish = partial(_finish, kind=kind, wrapped=wrapped)
+    # A blank block between blank lines is not a document.
+    blank_too = kind != "text" or options.documents == "file"
     limit = options.max_document_chars
+    name = piece.source.name
     for offset, raw in _reader_of(kind)(piece, options, counts):
-        parts: Iterable[str] = (raw,) if isinstance(raw, str) else raw
-        if not isinstance(raw, str) or len(raw) > limit:
-            place = partial(_place, piece.source, kind, offset)
-            parts = fit_document(parts, place, options, counts, wrapped=wrapped)
-        for part in parts:
-            text = _finish(part, kind)
-            # A blank block between blank lines is not a document.
-            if text or kind != "text" or options.documents == "file":
-                yield Document(_unwrap(text) if wrapped else text, piece.source.name, offset)
+        if isinstance(raw, str) and len(raw) <= limit:
+            if (text := finish(raw)) or blank_too:
+                yield Document(text, name, offset)
+            continue
+        pieces = (raw,) if isinstance(raw, str) else raw
+        place = partial(_place, piece.source, kind, offset)
+        for part in fit_document(pieces, place, options, counts, wrapped=wrapped):
+            if (text := finish(part)) or blank_too:
+                yield Document(text, name, offset)
 
 
 def _reader_of(kind: Kind | None) -> Reader:
@@ -96,14 +100,15 @@ def _place(source: Source, kind: Kind | None, offset: int) -> str:
     return line_place(source, offset)
 
 
-def _finish(text: str, kind: Kind | None) -> str:
+def _finish(text: str, kind: Kind | None, wrapped: bool) -> str:
+    """Bring the text of a document, or a part of it, to the convention of documents."""
     if kind == "wikiextractor":
-        return html.unescape(text).strip()
-    return text.strip() if kind == "text" else text
+        text = html.unescape(text).strip()
+    elif kind == "text":
+        text = text.strip()
+    return _unwrap(text) if wrapped and "\n" in text else text
 
 
 def _unwrap(text: str) -> str:
     """Make the lines of each paragraph one line; blank lines separate paragraphs."""
-    if "\n" not in text:
-        return text
     return "\n".join(paragraph.replace("\n", " ") for paragraph in _BLANK_LINES.split(text))

@@ -63,13 +63,15 @@ def _read_groups(
 
 def _first_byte(group: Any) -> int:
     first = group.column(0)
-    pages = (first.dictionary_page_offset, first.data_page_offset)
-    return min(int(page) for page in pages if page)
+    pages: tuple[int | None, ...] = (first.dictionary_page_offset, first.data_page_offset)
+    return min(page for page in pages if page)
 
 
 def _batch_rows(group: Any, field: str) -> int:
     """Return how many rows hold about `_BATCH_BYTES` of text, by the average of their group."""
     chunks = (group.column(index) for index in range(group.num_columns))
-    size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == field)
-    average = size // max(group.num_rows, 1)
+    size: int = sum(
+        chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == field
+    )
+    average = size // max(int(group.num_rows), 1)
     return max(1, min(_BATCH_BYTES // max(average, 1), _MAX_BATCH_ROWS))

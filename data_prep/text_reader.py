@@ -42,32 +42,30 @@ def _read_blocks(piece: Slice, options: InputOptions) -> Iterator[tuple[int, Tex
     # One byte earlier, so that a blank line which begins exactly at the start is seen.
     with ByteWindow(source, max(piece.start - 1, 0)) as window:
         while True:
-            match = window.find(_BLANK_LINES.pattern)
+            data, base = window.data, window.base
             # The cursor is on the newline before a block, but not where a file begins.
-            begin = window.cursor + window.data.startswith(b"\n", window.cursor)
-            offset = window.base + begin
-            if match or window.ended:
-                end = match.start() if match else len(window.data)
+            begin = window.cursor + data.startswith(b"\n", window.cursor)
+            for match in _BLANK_LINES.pattern.finditer(data, window.cursor):
+                end = match.start()
                 if ours and end > begin:
-                    yield (
-                        offset,
-                        decode(window.data[begin:end].rstrip(b"\r"), offset, source, errors),
-                    )
-            else:
-                spans = window.until(_BLANK_LINES)
-                if ours:
-                    yield offset, _pieces(spans, piece, options)
-                for at, _ in spans:
-                    if not ours and not piece.holds(at):
-                        return
-                match = _BLANK_LINES.pattern.match(window.data, window.cursor)
-            if not match:
+                    raw = data[begin:end].rstrip(b"\r")
+                    yield base + begin, decode(raw, base + begin, source, errors)
+                begin = match.end()
+                ours = piece.holds(base + data.rfind(b"\n", end, begin - 1) + 1)
+                if not ours:
+                    return
+                window.cursor = begin - 1
+            if window.find(_BLANK_LINES.pattern):
+                continue
+            spans = window.until(_BLANK_LINES)
+            if ours:
+                after_newline = window.data.startswith(b"\n", window.cursor)
+                yield window.offset + after_newline, _pieces(spans, piece, options)
+            for at, _ in spans:
+                if not ours and not piece.holds(at):
+                    return
+            if window.ended and window.cursor == len(window.data):
                 return
-            blank = window.data.rfind(b"\n", match.start(), match.end() - 1) + 1
-            ours = piece.holds(window.base + blank)
-            if not ours:
-                return
-            window.cursor = match.end() - 1
 
 
 def _pieces(

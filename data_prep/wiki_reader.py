@@ -13,6 +13,8 @@ from data_prep.sources import Slice, Source
 Text = str | Iterator[str]
 
 _HEAD = re.compile(rb'<doc(?=\s)(?:[^>]*?\stitle="([^"]*)")?[^>]*>\s*$')
+_HEAD_LINE = re.compile(rb'\s*<doc(?=\s)(?:[^>\n]*?\stitle="([^"\n]*)")?[^>\n]*>[ \t]*\n')
+_CLOSE_LINE = b"\n</doc>\n"
 # The end of an article, or the beginning of another one where there should be an end.
 _MARK = Delimiter(
     re.compile(rb"\n<(?:/doc>|doc\s)"),
@@ -38,12 +40,45 @@ def read_wikiextractor(
     with ByteWindow(source, max(piece.start - 1, 0)) as window:
         if piece.start and not _pass_foreign(window, piece):
             return
-        while (title := _next_title(window, source)) is not None:
+        while True:
+            for offset, text in _plain_articles(window, source, options):
+                if not piece.holds(offset):
+                    return
+                yield offset, text
+            if (title := _next_title(window, source)) is None:
+                return
             if not piece.holds(window.offset):
                 return
             offset = window.offset
             _pass_head(window, title)
             yield from _article(window, offset, piece, options)
+
+
+def _plain_articles(
+    window: ByteWindow, source: Source, options: InputOptions
+) -> Iterator[tuple[int, str]]:
+    """Yield the articles that the window holds, as far as they have nothing odd about them.
+
+    The cursor is moved behind each; whatever is odd is left to the careful way.
+    """
+    data = window.data
+    last = data.rfind(_CLOSE_LINE, window.cursor)
+    if last < 0:
+        return
+    for article in data[window.cursor : last].split(_CLOSE_LINE):
+        head = _HEAD_LINE.match(article)
+        if not head or b"\n<doc" in article or b"\n</doc" in article:
+            return
+        title, begin = head[1] or b"", head.end()
+        after = begin + len(title)
+        if title and article.startswith(title, begin) and article[after : after + 1] in b"\n":
+            begin = after + 1
+        elif _plain(article[begin:].partition(b"\n")[0]) == _plain(title):
+            return
+        at = window.offset
+        window.cursor += len(article) + len(_CLOSE_LINE)
+        text = decode(article[begin:], at + begin, source, options.errors)
+        yield at + article.index(b"<"), text
 
 
 def _pass_foreign(window: ByteWindow, piece: Slice) -> bool:
