@@ -131,7 +131,7 @@ def _existing_corpus(
     # The manifest keeps sizes, not hashes of the input, because reading it all again is what an
     # up-to-date corpus saves.
     made = (path / MANIFEST).stat().st_mtime
-    if changed := [source for source in sources if source.changed > made]:
+    if changed := [source for source in sources if source.modified_s() > made]:
         raise UserError(
             f"The corpus {path} is older than its input {changed[0].path}: remove it, or choose "
             "another corpus.path."

@@ -5,34 +5,35 @@ nothing else does. Readers take a slice of a file and yield the documents that b
 a document that runs over the end of the slice is read to its own end.
 """
 
-import gzip
 import html
-import json
 import re
-import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
 
-from data_prep.errors import UserError
-from data_prep.lines import Line, line_number, read_head, read_lines
+from data_prep.byte_window import line_place
+from data_prep.json_reader import read_json_lines
+from data_prep.kinds import Kind, kind_of
+from data_prep.limits import fit_document
 from data_prep.options import InputOptions
 from data_prep.sources import Slice, Source
+from data_prep.text_reader import read_text
+from data_prep.wiki_reader import read_wikiextractor
 
-Kind = Literal["text", "jsonl", "wikiextractor"]
+# What readers yield: where a document begins, and its text, or the pieces of one that is long.
+Reader = Callable[[Slice, InputOptions, Counter[str]], Iterator[tuple[int, str | Iterator[str]]]]
 
-_PEEK_BYTES = 4096
-_JSON_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
-_DOC_OPEN = re.compile(r'<doc(?=\s)(?:[^>]*?\stitle="([^"]*)")?[^>]*>\s*$')
-_DOC_CLOSE = "</doc>"
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _BLANK_LINES = re.compile(r"\n\s*\n")
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document; `offset` is the byte where it begins in its (decompressed) file."""
+    """One document.
+
+    `offset` is the byte where it begins in its (decompressed) file; in Parquet and Arrow files it
+    is the row. The parts of a divided document share it.
+    """
 
     text: str
     source: str
@@ -42,7 +43,7 @@ class Document:
 def read_documents(piece: Slice, options: InputOptions, counts: Counter[str]) -> Iterator[Document]:
     """Yield the documents that begin in a slice; some may be empty, the caller counts them.
 
-    Memory holds one document at a time.
+    Memory holds one document of at most `max_document_chars`, and a few blocks of the file.
 
     Args:
         piece: what to read.
@@ -50,179 +51,64 @@ def read_documents(piece: Slice, options: InputOptions, counts: Counter[str]) ->
         counts: is added to: `broken` records, `divided` and `too_long` documents.
 
     Raises:
-        UserError: for bytes that are not UTF-8 (naming the byte offset), a broken JSON line or
-            WikiExtractor file (naming the line), a damaged gzip file, and a document above
-            `max_document_chars`.
+        UserError: for bytes that are not UTF-8 (naming the place), more broken records than
+            `max_bad_records`, a damaged file of any format, a file that is not text, a missing
+            field, and a long document where `long_documents` is "refuse".
     """
-    kind = options.kind if options.kind != "auto" else detect_kind(piece.source)
-    reader = {"text": _read_text, "jsonl": _read_jsonl, "wikiextractor": _read_wikiextractor}[kind]
+    kind = None if piece.source.shards else kind_of(piece.source, options)
     wrapped = options.newline == "space" or (options.newline == "auto" and kind == "text")
-    try:
-        for offset, text in reader(piece, options):
-            yield Document(_unwrap(text) if wrapped else text, piece.source.name, offset)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(
-            f"{piece.source.path} is not a whole gzip file ({error}): copy it again or remove it."
-        ) from error
-
-
-def detect_kind(source: Source) -> Kind:
-    """Tell the format of a file from its name and its first bytes."""
-    head = read_head(source, _PEEK_BYTES).lstrip()
-    if head.startswith(b"<doc "):
-        return "wikiextractor"
-    if source.name.endswith(_JSON_SUFFIXES) or re.match(rb'\{\s*"', head):
-        return "jsonl"
-    return "text"
-
-
-def _read_text(piece: Slice, options: InputOptions) -> Iterator[tuple[int, str]]:
-    """Yield the file as one document, or its blank-line-separated blocks."""
-    if options.documents == "blank_line":
-        yield from _read_blocks(piece, options)
-    elif piece.start == 0:
-        whole = _Block(piece.source, options)
-        for line in _lines(piece, options):
-            whole.add(line)
-        yield 0, whole.text()
-
-
-def _read_blocks(piece: Slice, options: InputOptions) -> Iterator[tuple[int, str]]:
-    """Yield the blocks of a slice.
-
-    A block belongs to the slice that holds the blank line before it, and the start of the file
-    counts as one. So each block has exactly one owner, wherever the cut falls.
-    """
-    ours = piece.start == 0
-    block: _Block | None = None
-    for line in _lines(piece, options):
-        if line.text.strip():
-            if ours:
-                block = block or _Block(piece.source, options, line.offset)
-                block.add(line)
+    finish = partial(_finish, kind=kind, wrapped=wrapped)
+    # A blank block between blank lines is not a document.
+    blank_too = kind != "text" or options.documents == "file"
+    limit = options.max_document_chars
+    name = piece.source.name
+    for offset, raw in _reader_of(kind)(piece, options, counts):
+        if isinstance(raw, str) and len(raw) <= limit:
+            if (text := finish(raw)) or blank_too:
+                yield Document(text, name, offset)
             continue
-        if block:
-            yield block.offset, block.text()
-        ours, block = piece.holds(line.offset), None
-        if not ours:
-            return
-    if block:
-        yield block.offset, block.text()
+        pieces = (raw,) if isinstance(raw, str) else raw
+        place = partial(_place, piece.source, kind, offset)
+        for part in fit_document(pieces, place, options, counts, wrapped=wrapped):
+            if (text := finish(part)) or blank_too:
+                yield Document(text, name, offset)
 
 
-def _read_jsonl(piece: Slice, options: InputOptions) -> Iterator[tuple[int, str]]:
-    """Yield the text of each JSON line that begins in the slice."""
-    for line in _lines(piece, options):
-        if not piece.holds(line.offset):
-            return
-        if line.text.strip():
-            text = _text_of_json(piece.source, line, options)
-            if len(text) > options.max_document_chars:
-                raise _too_long(piece.source, line.offset, options)
-            yield line.offset, text.replace("\r\n", "\n").replace("\r", "\n")
+def _reader_of(kind: Kind | None) -> Reader:
+    """Return the reader of a format; None is a dataset."""
+    readers: dict[Kind | None, Reader] = {
+        "text": read_text,
+        "jsonl": read_json_lines,
+        "wikiextractor": read_wikiextractor,
+    }
+    if kind in readers:
+        return readers[kind]
+    # Only here, because Arrow is 50 MB that most corpora do not need.
+    if kind == "parquet":
+        from data_prep.parquet_reader import read_parquet as columnar
+    elif kind == "arrow":
+        from data_prep.arrow_reader import read_arrow as columnar
+    else:
+        from data_prep.hub import read_dataset as columnar
+    return columnar
 
 
-def _text_of_json(source: Source, line: Line, options: InputOptions) -> str:
-    try:
-        record = json.loads(line.text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{_place(source, line.offset)} is not JSON ({error}): correct or remove it."
-        ) from error
-    text = record.get(options.text_field) if isinstance(record, dict) else None
-    if not isinstance(text, str):
-        raise UserError(
-            f"{_place(source, line.offset)} has no text under the key {options.text_field!r}: "
-            "set input.text_field to the key that holds it."
-        )
-    # JSON can escape half a surrogate pair, which no tokenizer and no UTF-8 file accepts.
-    if options.errors == "strict" and _LONE_SURROGATE.search(text):
-        raise UserError(
-            f"{_place(source, line.offset)} escapes half a surrogate pair, which is not Unicode: "
-            "correct it, or put U+FFFD in such places with --errors replace."
-        )
-    return _LONE_SURROGATE.sub("\ufffd", text)
+def _place(source: Source, kind: Kind | None, offset: int) -> str:
+    """Name the place where a document begins, for a complaint."""
+    if kind in ("parquet", "arrow", None):
+        return f"row {offset:,} of {source.name}"
+    return line_place(source, offset)
 
 
-def _read_wikiextractor(piece: Slice, options: InputOptions) -> Iterator[tuple[int, str]]:
-    """Yield the text between `<doc ...>` and `</doc>`, entities unescaped, title removed.
-
-    WikiExtractor repeats the title as the first line of every article; it is not a sentence,
-    and an article that has nothing else is empty.
-    """
-    block: _Block | None = None
-    title = ""
-    for line in _lines(piece, options):
-        if head := _DOC_OPEN.match(line.text):
-            if block:
-                raise _unclosed(piece.source, block.offset)
-            if not piece.holds(line.offset):
-                return
-            block, title = _Block(piece.source, options, line.offset), head[1] or ""
-        elif block and line.text.startswith(_DOC_CLOSE):
-            yield block.offset, _without_title(html.unescape(block.text()), html.unescape(title))
-            block = None
-        elif block:
-            block.add(line)
-        elif piece.start == 0 and line.text.strip():
-            raise UserError(
-                f"{_place(piece.source, line.offset)} is outside <doc> and </doc>: this is not a "
-                "WikiExtractor file; set input.kind."
-            )
-        elif not piece.holds(line.offset):
-            return
-    if block:
-        raise _unclosed(piece.source, block.offset)
-
-
-def _without_title(text: str, title: str) -> str:
-    first, _, rest = text.partition("\n")
-    return rest.strip() if first.strip() == title.strip() else text.strip()
-
-
-class _Block:
-    """The lines of one document, refused as soon as they are too many characters."""
-
-    def __init__(self, source: Source, options: InputOptions, offset: int = 0) -> None:
-        self.offset = offset
-        self._source = source
-        self._options = options
-        self._lines: list[str] = []
-        self._chars = 0
-
-    def add(self, line: Line) -> None:
-        self._lines.append(line.text)
-        self._chars += len(line.text) + 1
-        if self._chars > self._options.max_document_chars + 1:
-            raise _too_long(self._source, self.offset, self._options)
-
-    def text(self) -> str:
-        return "\n".join(self._lines)
-
-
-def _lines(piece: Slice, options: InputOptions) -> Iterator[Line]:
-    return read_lines(piece, options.errors, options.max_document_chars)
+def _finish(text: str, kind: Kind | None, wrapped: bool) -> str:
+    """Bring the text of a document, or a part of it, to the convention of documents."""
+    if kind == "wikiextractor":
+        text = html.unescape(text).strip()
+    elif kind == "text":
+        text = text.strip()
+    return _unwrap(text) if wrapped and "\n" in text else text
 
 
 def _unwrap(text: str) -> str:
     """Make the lines of each paragraph one line; blank lines separate paragraphs."""
     return "\n".join(paragraph.replace("\n", " ") for paragraph in _BLANK_LINES.split(text))
-
-
-def _place(source: Source, offset: int) -> str:
-    return f"Line {line_number(source, offset)} of {source.path}"
-
-
-def _too_long(source: Source, offset: int, options: InputOptions) -> UserError:
-    return UserError(
-        f"The document that begins at line {line_number(source, offset)} of {source.path} has more "
-        f"than {options.max_document_chars} characters: divide it, or raise "
-        "input.max_document_chars."
-    )
-
-
-def _unclosed(source: Source, offset: int) -> UserError:
-    return UserError(
-        f"The <doc> at line {line_number(source, offset)} of {source.path} is never closed by "
-        "</doc>: the file is damaged; extract it again."
-    )

@@ -4,31 +4,39 @@ The cut depends on the files alone. A worker takes a slice, writes the shards of
 so the corpus is the same for any number of workers.
 """
 
-import fnmatch
-import importlib.resources
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
+from data_prep.compression import is_compressed
 from data_prep.errors import UserError
+from data_prep.files import find_files, saved_dataset
 from data_prep.options import InputOptions
 
 SLICE_BYTES = 32 << 20
 # A huge corpus gets larger tasks, not more than about so many: three files a shard add up.
 TASKS = 512
-_SAMPLE = Path("sample")
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One input file; `name` starts at the folder that the user gave, so it travels."""
+    """One input file, or a dataset; `name` starts at the folder that was given, so it travels."""
 
     path: Path
     name: str
     size: int
+    """Bytes. Of a dataset, which tells only when it is read, `SLICE_BYTES` a shard."""
     corpus: str = "text"
-    changed: float = 0.0  # when it was last written, seconds
+    shards: int = 0
+    """In how many parts `datasets` reads a dataset; 0 is a file."""
+
+    def shard_of(self, piece: "Slice") -> int:
+        """Return which shard of a dataset a slice stands for."""
+        return piece.start // (self.size // self.shards)
+
+    def modified_s(self) -> float:
+        """Return when a file was last changed, in seconds since 1970; 0 for a dataset."""
+        return 0.0 if self.shards else self.path.stat().st_mtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +56,18 @@ class Slice:
 
 
 def list_sources(corpora: Mapping[str, InputOptions]) -> list[Source]:
-    """Return the input files in reading order: as given, and sorted inside each folder.
+    """Return the input in reading order: as given, and sorted inside each folder and glob.
 
     Raises:
-        UserError: for a path that does not exist, and when there is nothing to read.
+        UserError: for a path that does not exist, when there is nothing to read, for a file that
+            is named twice, and for a dataset that cannot be opened.
     """
     sources = []
     for corpus, options in corpora.items():
-        found = [
-            source for root in options.roots for source in _sources_under(root, options.pattern)
-        ]
-        if not found:
-            roots = ", ".join(str(root) for root in options.roots)
-            raise UserError(
-                f"There is no text in {roots} (file names {options.pattern!r}): "
-                "point input.path at a file or folder that is not empty."
-            )
-        sources += [replace(source, corpus=corpus) for source in found]
+        if options.dataset:
+            sources += _dataset_sources(options.dataset, corpus, options)
+        else:
+            sources += _file_sources(options.roots, corpus, options)
     return sources
 
 
@@ -86,36 +89,46 @@ def cut_into_tasks(sources: Sequence[Source]) -> list[list[Slice]]:
     return tasks
 
 
-def _sources_under(root: Path, pattern: str) -> Iterator[Source]:
-    if root == _SAMPLE and not root.exists():
-        root = Path(str(importlib.resources.files("data_prep"))) / "sample" / "novels"
-    if root.is_file():
-        paths = [root]
-    elif root.is_dir():
-        paths = sorted(_visible_files(root, pattern), key=lambda path: path.relative_to(root).parts)
-    else:
-        raise UserError(f"The input {root} does not exist: correct input.path.")
-    for path in paths:
-        if not path.exists():
+def _dataset_sources(name: str, corpus: str, options: InputOptions) -> list[Source]:
+    # What `save_to_disk` wrote is a folder of Arrow files, which `load_dataset` refuses to open.
+    if folder := saved_dataset(Path(name), options.split):
+        return _file_sources((folder,), corpus, options)
+    from data_prep.hub import count_dataset_shards  # brings in `datasets`, which few corpora need
+
+    shards = count_dataset_shards(options)
+    title = Path(name).name if Path(name).exists() else name
+    return [Source(Path(name), title, shards * SLICE_BYTES, corpus, shards)]
+
+
+def _file_sources(roots: Sequence[Path], corpus: str, options: InputOptions) -> list[Source]:
+    sources = [
+        Source(path, name, size, corpus)
+        for root in roots
+        for path, name in find_files(root, options.pattern)
+        if (size := path.stat().st_size)
+    ]
+    if not sources:
+        raise UserError(
+            f"There is no text in {', '.join(map(str, roots))} (file names {options.pattern!r}): "
+            "point input.path at a file or folder that is not empty."
+        )
+    seen: set[Path] = set()
+    for source in sources:
+        if source.path in seen:
             raise UserError(
-                f"The input {path} is a link to nothing: remove it, or restore its target."
+                f"The file {source.path} is named twice by input.paths: take one of them out; to "
+                "read a text more often, make it a corpus of its own with a weight."
             )
-        about = path.stat()
-        if about.st_size:
-            name = path.relative_to(root.parent).as_posix()
-            yield Source(path, name, about.st_size, changed=about.st_mtime)
-
-
-def _visible_files(root: Path, pattern: str) -> Iterator[Path]:
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith(".") and fnmatch.fnmatchcase(name, pattern):
-                yield Path(folder, name)
+        seen.add(source.path)
+    return sources
 
 
 def _cut(source: Source, limit: int) -> Iterator[Slice]:
-    # A compressed file can only be read from its beginning.
-    step = source.size if source.name.endswith(".gz") else limit
+    step = limit
+    if source.shards:
+        step = source.size // source.shards
+    elif is_compressed(source.name):
+        # It can only be read from its beginning.
+        step = source.size
     for start in range(0, source.size, step):
         yield Slice(source, start, min(start + step, source.size))

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from data_prep.corpus import detect_kind, read_documents
+from data_prep.corpus import read_documents
 from data_prep.errors import UserError
+from data_prep.kinds import kind_of
 from data_prep.options import InputOptions
 from data_prep.sources import Slice, Source
 
@@ -95,7 +96,8 @@ def test_wikiextractor_articles_lose_markup_entities_and_the_repeated_title(
 def test_the_kind_is_told_by_how_a_file_begins(
     tmp_path: Path, whole: Whole, name: str, content: str, kind: str
 ) -> None:
-    assert detect_kind(whole(write(tmp_path / name, content)).source) == kind
+    piece = whole(write(tmp_path / name, content))
+    assert kind_of(piece.source, InputOptions(path=tmp_path)) == kind
 
 
 @pytest.mark.parametrize("cut", range(1, 12))

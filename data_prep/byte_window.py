@@ -1,0 +1,231 @@
+"""A window that moves over the bytes of a source, and finds where documents end.
+
+Readers look for line ends and markers in whole blocks of bytes and decode what lies between, which
+is several times faster than lines one by one, and keeps the exact offset of everything.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from data_prep.compression import Readable, open_bytes
+from data_prep.errors import UserError
+from data_prep.sources import Source
+
+BLOCK_BYTES = 1 << 20
+# What a long line is extended by, so that it is not copied once for every block of it.
+_MAX_READ_BYTES = 16 << 20
+BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Delimiter:
+    """What ends a document; both patterns begin with a newline.
+
+    `begun` matches, up to the end of the window, whatever may yet become the delimiter.
+    """
+
+    pattern: re.Pattern[bytes]
+    begun: re.Pattern[bytes]
+
+
+class ByteWindow:
+    """The bytes of a source from `base` on; those before `cursor` may be forgotten.
+
+    The reader moves `cursor`, an index into `data`; `grow` keeps what lies behind it. A byte-order
+    mark is passed over.
+    """
+
+    def __init__(self, source: Source, start: int = 0) -> None:
+        self._file: Readable = open_bytes(source.path)
+        self.base = self._file.seek(start) if start else 0
+        self.data = b""
+        self.cursor = 0
+        self.ended = False
+        if start == 0:
+            self._pass_mark()
+
+    def __enter__(self) -> "ByteWindow":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    @property
+    def offset(self) -> int:
+        """The place of the cursor in the (decompressed) file."""
+        return self.base + self.cursor
+
+    def grow(self) -> bool:
+        """Read another block, and tell whether there was one; indices into `data` change."""
+        held = len(self.data) - self.cursor
+        block = self._file.read(min(max(BLOCK_BYTES, held), _MAX_READ_BYTES))
+        self.data = self.data[self.cursor :] + block
+        self.base += self.cursor
+        self.cursor = 0
+        self.ended = not block
+        return not self.ended
+
+    def find(self, pattern: re.Pattern[bytes]) -> re.Match[bytes] | None:
+        """Return the next match of a pattern that begins with a newline.
+
+        There is none when the file ends before it, or when the window already holds a block of
+        bytes without one: then `until` passes them on in pieces.
+        """
+        seen = 0
+        while not (match := pattern.search(self.data, self.cursor + seen)):
+            if len(self.data) - self.cursor >= BLOCK_BYTES:
+                return None
+            # Only the last line can be the beginning of a match.
+            seen = max(self.data.rfind(b"\n", self.cursor) - self.cursor, 0)
+            if not self.grow():
+                return None
+        return match
+
+    def until(self, delimiter: Delimiter) -> Iterator[tuple[int, bytes]]:
+        """Yield what lies before the next match, in pieces that tear no character or line end.
+
+        The cursor then stands where the match begins, or at the end of the file.
+        """
+        while not (match := self.find(delimiter.pattern)):
+            cut = len(self.data) if self.ended else self._safe_cut(delimiter)
+            if cut > self.cursor:
+                yield self.offset, self.data[self.cursor : cut]
+                self.cursor = cut
+            if self.ended or not self.grow():
+                return
+        if match.start() > self.cursor:
+            yield self.offset, self.data[self.cursor : match.start()].rstrip(b"\r")
+            self.cursor = match.start()
+
+    def rest(self) -> Iterator[tuple[int, bytes]]:
+        """Yield all that is left of the file, in pieces that tear no character or line end."""
+        while self.grow():
+            newline = self.data.rfind(b"\n")
+            self.cursor = safe_cut(self.data, 0, newline if newline > 0 else None)
+            yield self.base, self.data[: self.cursor]
+        yield self.base, self.data
+
+    def lines(self, limit: int) -> Iterator[tuple[int, bytes | None]]:
+        """Yield the offset and the bytes of every line, without its newline.
+
+        None stands for a line of more than `limit` bytes, which is passed over.
+        """
+        while True:
+            end = self.data.rfind(b"\n", self.cursor)
+            offset = self.offset
+            if end >= 0:
+                block = self.data[self.cursor : end]
+                self.cursor = end + 1
+                for line in block.split(b"\n"):
+                    yield offset, line if len(line) <= limit else None
+                    offset += len(line) + 1
+            elif len(self.data) - self.cursor > limit:
+                self.pass_line()
+                yield offset, None
+            if not self.grow():
+                break
+        if self.data:
+            yield self.base, self.data if len(self.data) <= limit else None
+
+    def line_end(self, limit: int, skip: int = 0) -> int | None:
+        """Return the index where the line `skip` bytes behind the cursor ends, newline included.
+
+        None stands for more than `limit` bytes; the end of the file ends the last line.
+        """
+        seen = skip
+        while (end := self.data.find(b"\n", self.cursor + seen)) < 0:
+            seen = len(self.data) - self.cursor
+            if seen > limit:
+                return None
+            if not self.grow():
+                return len(self.data)
+        return end + 1 if end + 1 - self.cursor <= limit else None
+
+    def pass_line(self) -> None:
+        """Move the cursor behind the next newline, however far that is."""
+        while (end := self.data.find(b"\n", self.cursor)) < 0:
+            self.cursor = len(self.data)
+            if not self.grow():
+                return
+        self.cursor = end + 1
+
+    def _safe_cut(self, delimiter: Delimiter) -> int:
+        newline = self.data.rfind(b"\n", self.cursor)
+        if newline == self.cursor and delimiter.begun.match(self.data, newline):
+            return newline
+        return safe_cut(self.data, self.cursor, newline if newline > self.cursor else None)
+
+    def _pass_mark(self) -> None:
+        while len(self.data) < len(BOM) and self.grow():
+            pass
+        self.ended = False
+        if self.data.startswith(BOM):
+            self.cursor = len(BOM)
+
+
+def safe_cut(data: bytes, begin: int, end: int | None = None) -> int:
+    """Return where bytes may be cut, at the newline `end` or near the end of them all.
+
+    The cut tears no character and no line end.
+    """
+    cut = len(data) if end is None else end
+    if end is None:
+        # The last character of several bytes, which may not end before the cut.
+        last = range(cut - 1, max(cut - 4, begin - 1), -1)
+        cut = next((place for place in last if data[place] >= 0xC0), cut)
+    # The carriage returns of a line end stay with its newline.
+    for _ in range(2):
+        if cut > begin and data[cut - 1] == 0x0D:
+            cut -= 1
+    return cut
+
+
+def decode(raw: bytes, offset: int, source: Source, errors: Literal["strict", "replace"]) -> str:
+    """Return bytes as text in which a newline, and nothing else, ends a line.
+
+    Raises:
+        UserError: for bytes that are not UTF-8 when `errors` is "strict".
+    """
+    try:
+        return plain_newlines(raw.decode("utf-8", errors))
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{source.path} is not UTF-8: the byte 0x{raw[error.start]:02x} at byte offset "
+            f"{offset + error.start} does not belong there; convert the file, or put U+FFFD in "
+            "such places with --errors replace."
+        ) from error
+
+
+def plain_newlines(text: str) -> str:
+    """Return a text whose lines all end in a newline; CR CR LF is CR LF converted twice."""
+    if "\r" not in text:
+        return text
+    return text.replace("\r\r\n", "\n").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_head(source: Source, size: int) -> bytes:
+    """Return the first `size` bytes of a file, decompressed."""
+    file = open_bytes(source.path)
+    head = b""
+    while len(head) < size and (block := file.read(size - len(head))):
+        head += block
+    file.close()
+    return head
+
+
+def line_number(source: Source, offset: int) -> int:
+    """Return the number, from 1, of the line that holds a byte; reads the file up to there."""
+    file = open_bytes(source.path)
+    newlines, left = 0, offset
+    while left and (block := file.read(min(left, 1 << 20))):
+        newlines += block.count(b"\n")
+        left -= len(block)
+    file.close()
+    return newlines + 1
+
+
+def line_place(source: Source, offset: int) -> str:
+    """Name the line that holds a byte, for a complaint."""
+    return f"line {line_number(source, offset)} of {source.path}"

@@ -1,0 +1,80 @@
+"""Plain text: documents are files, or blocks between blank lines."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from data_prep.byte_window import ByteWindow, Delimiter, decode
+from data_prep.options import InputOptions
+from data_prep.sources import Slice
+
+# White space of Unicode as UTF-8, because a line of ideographic spaces is blank too.
+_WIDE = rb"\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2(?:\x80[\x80-\x8a\xa8\xa9\xaf]|\x81\x9f)|\xe3\x80\x80"
+_BLANK = rb"[\t-\r\x1c-\x20]*(?:(?:" + _WIDE + rb")[\t-\r\x1c-\x20]*)*"
+_BLANK_LINES = Delimiter(
+    re.compile(rb"\n" + _BLANK + rb"\n"),
+    re.compile(rb"\n" + _BLANK + rb"(?:[\xc2\xe1-\xe3][\x80-\x9a]?)?\Z"),
+)
+
+Text = str | Iterator[str]
+
+
+def read_text(
+    piece: Slice, options: InputOptions, counts: Counter[str]
+) -> Iterator[tuple[int, Text]]:
+    """Yield the offset and the text of each document that a slice owns; long ones in pieces."""
+    if options.documents == "blank_line":
+        yield from _read_blocks(piece, options)
+    elif piece.start == 0:
+        with ByteWindow(piece.source) as window:
+            spans = window.rest()
+            yield 0, (decode(raw, offset, piece.source, options.errors) for offset, raw in spans)
+
+
+def _read_blocks(piece: Slice, options: InputOptions) -> Iterator[tuple[int, Text]]:
+    """Yield the blocks of a slice; some may be blank.
+
+    A block belongs to the slice that holds the start of the blank line before it, and the start
+    of the file counts as one. So each block has exactly one owner, wherever the cut falls.
+    """
+    source, errors = piece.source, options.errors
+    ours = piece.start == 0
+    # One byte earlier, so that a blank line which begins exactly at the start is seen.
+    with ByteWindow(source, max(piece.start - 1, 0)) as window:
+        while True:
+            data, base = window.data, window.base
+            # The cursor is on the newline before a block, but not where a file begins.
+            begin = window.cursor + data.startswith(b"\n", window.cursor)
+            for match in _BLANK_LINES.pattern.finditer(data, window.cursor):
+                end = match.start()
+                if ours and end > begin:
+                    raw = data[begin:end].rstrip(b"\r")
+                    yield base + begin, decode(raw, base + begin, source, errors)
+                begin = match.end()
+                ours = piece.holds(base + data.rfind(b"\n", end, begin - 1) + 1)
+                if not ours:
+                    return
+                window.cursor = begin - 1
+            if window.find(_BLANK_LINES.pattern):
+                continue
+            spans = window.until(_BLANK_LINES)
+            if ours:
+                after_newline = window.data.startswith(b"\n", window.cursor)
+                yield window.offset + after_newline, _pieces(spans, piece, options)
+            for at, _ in spans:
+                if not ours and not piece.holds(at):
+                    return
+            if window.ended and window.cursor == len(window.data):
+                return
+
+
+def _pieces(
+    spans: Iterator[tuple[int, bytes]], piece: Slice, options: InputOptions
+) -> Iterator[str]:
+    """Decode the pieces of a long block, without the newline that it follows."""
+    first = True
+    for offset, raw in spans:
+        begin = first and raw.startswith(b"\n")
+        raw = raw[begin:]
+        yield decode(raw, offset + begin, piece.source, options.errors)
+        first = False
