@@ -103,6 +103,9 @@ def to_fast_tokenizer(model: bytes) -> Tokenizer:
     tokenizer = Tokenizer(_unigram(proto) if unigram else _bpe(proto))
     tokenizer.normalizer = normalizers.Sequence(
         [
+            # The table is looked up by grapheme, and would lose the second mark of a letter that
+            # is spelt in three code points.
+            normalizers.NFC(),
             normalizers.Precompiled(proto.normalizer_spec.precompiled_charsmap),
             # Not Strip, which takes what Unicode calls a space for one.
             normalizers.Replace(Regex(r"\A +| +\z"), ""),

@@ -205,19 +205,21 @@ def role_names(folder: Path) -> dict[str, str]:
 
 
 def _config(tokenizer: Tokenizer) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "model_max_length": _MODEL_MAX_LENGTH,
+        # Whatever the algorithm, the model is a BERT: it tells the texts of a pair apart.
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+    }
     # BertTokenizer rebuilds its pipeline from these; any other algorithm is loaded as it is.
     if not _is_wordpiece(tokenizer):
-        return {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": _MODEL_MAX_LENGTH,
-        }
+        return {"tokenizer_class": "PreTrainedTokenizerFast", **config}
     normalizer = _part(tokenizer, "normalizer")
     return {
         "tokenizer_class": "BertTokenizer",
         "do_lower_case": normalizer["lowercase"],
         "strip_accents": normalizer["strip_accents"],
         "tokenize_chinese_chars": normalizer["handle_chinese_chars"],
-        "model_max_length": _MODEL_MAX_LENGTH,
+        **config,
     }
 
 
