@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
+from data_prep.errors import UserError
+
 _CODE_POINTS = 0x110000
 _BLOCK_CHARS = 1 << 20
 
@@ -19,7 +21,15 @@ def count_characters(texts: Iterable[str]) -> dict[str, int]:
 
 
 def most_frequent(counts: Mapping[str, int], limit: int) -> list[str]:
-    """Return the `limit` most frequent characters in code point order; ties take the lower one."""
+    """Return the `limit` most frequent characters in code point order; ties take the lower one.
+
+    Raises:
+        UserError: when there are none at all.
+    """
+    if not counts:
+        raise UserError(
+            "The input has no text to train a tokenizer on: correct input.path, or input.kind."
+        )
     ranked = sorted(counts, key=lambda character: (-counts[character], character))
     return sorted(ranked[:limit])
 

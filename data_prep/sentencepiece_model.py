@@ -5,20 +5,22 @@ SentencePiece model: tokenizer.json has all of it (scores or merges, the table o
 
 Ids equal SentencePiece's own, except where the two libraries differ:
 
-- `tokenizers` looks characters up grapheme by grapheme, SentencePiece the longest match wherever
-  it ends: rare sequences of combining marks come out differently.
+- Rare sequences of combining marks: ours are in canonical order and composed (NFC) first, and
+  those after a character that the normaliser replaces, such as a no-break space, are lost.
 - SentencePiece adds the scores of a sentence in 32 bits, `tokenizers` those of a word in 64: of
-  two unigram paths that are as good as equal, each may take another.
-- BPE: in a run of one repeated character, such as a ruled line, each may start at another end.
+  two unigram paths that are as good as equal (1 + 11, 11 + 1), each may take another.
+- "İ" becomes "i" and a dot, not itself, where case is folded.
 - A text that spells "[MASK]" is the special token to whoever calls the tokenizer as it is, and
   characters with `encode_special_tokens`; to SentencePiece it is always characters.
 
-Spaces are like SentencePiece's: those at both ends are dropped, several are one, and U+2581 in a
-text is a space. (Hugging Face's own conversion keeps leading ones and one of several trailing.)
+Spaces are SentencePiece's: those at both ends are dropped, several are one, and U+2581 in a text
+is a space.
 """
 
 import io
+import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
@@ -31,9 +33,15 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from data_prep.alphabet import count_characters, most_frequent
 from data_prep.errors import UserError
+from data_prep.progress import log
 from data_prep.tokenizer import SPECIAL_TOKENS, add_bert_roles
 
+# After a space, these can join it to one grapheme, and the next mark decides what becomes of them.
+CROSSES_SPACE = re.compile(" [\u0345\u0e33\u0eb3\u0f77\u0f79\u200c\uff9e\uff9f]")
+
 _SPACE = "\u2581"
+# By `lowercase`: NFKC, and all that separates words made a space, as in machine translation.
+_RULES = {False: "nmt_nfkc", True: "nmt_nfkc_cf"}
 # SentencePiece drops lines that hold its mark of an unknown character, and NUL ends its strings.
 _RESERVED = "\u2585\0"
 # SentencePiece drops lines above a length in bytes; no character takes more than four.
@@ -73,23 +81,24 @@ def train_sentencepiece(
         UserError: when the text is empty, and when the vocabulary cannot hold the alphabet or
             the text does not have that many pieces.
     """
-    rule = "nmt_nfkc_cf" if lowercase else "nmt_nfkc"
-    normalize = SentencePieceNormalizer(
-        rule_name=rule, add_dummy_prefix=False, escape_whitespaces=False
-    ).Normalize
+    normalize = _training_normalizer(lowercase)
     counts = count_characters(map(normalize, texts()))
     for character in (" ", *_RESERVED):
         counts.pop(character, None)
     kept = most_frequent(counts, alphabet)
+    log(
+        f"{sum(counts.values()):,} characters of {len(counts):,} kinds, of which "
+        f"{len(kept):,} stay; SentencePiece is learning {vocab_size:,} pieces"
+    )
     named = [] if lowercase else sorted(set("".join(SPECIAL_TOKENS)))
-    _check_room(vocab_size, len({*kept, *named}), found=len(kept))
+    _check_room(vocab_size, len({*kept, *named}))
     lines = _lines(map(normalize, texts()), {*_RESERVED, *counts}.difference(kept, named))
     return _train(
         lines,
         vocab_size,
         model_type=kind,
         vocab_size=vocab_size,
-        normalization_rule_name=rule,
+        normalization_rule_name=_RULES[lowercase],
         required_chars="".join(named),
     )
 
@@ -101,29 +110,45 @@ def to_fast_tokenizer(model: bytes) -> Tokenizer:
     proto.ParseFromString(model)
     unigram = proto.trainer_spec.model_type == proto.trainer_spec.UNIGRAM
     tokenizer = Tokenizer(_unigram(proto) if unigram else _bpe(proto))
-    tokenizer.normalizer = normalizers.Sequence(
-        [
-            # The table is looked up by grapheme, and would lose the second mark of a letter that
-            # is spelt in three code points.
-            normalizers.NFC(),
-            normalizers.Precompiled(proto.normalizer_spec.precompiled_charsmap),
-            # Not Strip, which takes what Unicode calls a space for one.
-            normalizers.Replace(Regex(r"\A +| +\z"), ""),
-            normalizers.Replace(Regex(" {2,}"), " "),
-        ]
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(_SPACE, prepend_scheme="always", split=True)
+    tokenizer.normalizer = _normalizer(proto.normalizer_spec)
+    tokenizer.pre_tokenizer = _words()
     tokenizer.decoder = decoders.Metaspace(_SPACE, prepend_scheme="always", split=True)
     add_bert_roles(tokenizer)
     return tokenizer
 
 
-def _check_room(vocab_size: int, characters: int, found: int) -> None:
-    if not found:
-        raise UserError(
-            "The input has no text to train a tokenizer on: correct input.path, or see what "
-            "input.kind takes for text."
-        )
+def works_by_word(tokenizer: Tokenizer) -> bool:
+    """Tell whether a tokenizer has the pipeline of `to_fast_tokenizer`.
+
+    The ids of a text in which `CROSSES_SPACE` finds nothing are then the ids of its chunks between
+    spaces, one chunk after another, whatever characters they have, and be they empty. No other
+    pipeline is known to promise that.
+    """
+    content = json.loads(tokenizer.to_str())
+    steps = (content["normalizer"] or {}).get("normalizers", [])
+    return (
+        steps[-2:] == [json.loads(step.__getstate__()) for step in _single_spaces()]
+        and all(step["type"] in ("NFC", "Lowercase", "Precompiled") for step in steps[:-2])
+        and content["pre_tokenizer"] == json.loads(_words().__getstate__())
+        # An added word may hold a space; special ones are switched off for text.
+        and all(token["special"] for token in content["added_tokens"])
+    )
+
+
+def _training_normalizer(lowercase: bool) -> Callable[[str], str]:
+    """Return a function that does to a text what the finished tokenizer will do."""
+    table = SentencePieceNormalizer(
+        rule_name=_RULES[lowercase], add_dummy_prefix=False, escape_whitespaces=False
+    )
+
+    def normalize(text: str) -> str:
+        text = unicodedata.normalize("NFC", text)
+        return str(table.Normalize(text.lower() if lowercase else text))
+
+    return normalize
+
+
+def _check_room(vocab_size: int, characters: int) -> None:
     # The mark of a space is a character too.
     if (fixed := len(SPECIAL_TOKENS) + 1 + characters) >= vocab_size:
         raise UserError(
@@ -191,6 +216,27 @@ def _watched(lines: Iterable[str], failures: list[BaseException]) -> Iterator[st
     except BaseException as error:
         failures.append(error)
         raise
+
+
+def _normalizer(spec: Any) -> normalizers.Sequence:
+    """Return SentencePiece's normaliser, with what its table needs in `tokenizers` before it.
+
+    The table is looked up by grapheme there, and the marks of a replaced letter are lost: so
+    letters are composed first, and capitals made small, and few are left to be replaced.
+    """
+    lower = [normalizers.Lowercase()] if spec.name == _RULES[True] else []
+    table = normalizers.Precompiled(spec.precompiled_charsmap)
+    return normalizers.Sequence([normalizers.NFC(), *lower, table, *_single_spaces()])
+
+
+def _single_spaces() -> list[normalizers.Normalizer]:
+    # Not Strip, which takes for a space whatever Unicode calls one.
+    ends, doubles = Regex(r"\A +| +\z"), Regex(" {2,}")
+    return [normalizers.Replace(ends, ""), normalizers.Replace(doubles, " ")]
+
+
+def _words() -> pre_tokenizers.Metaspace:
+    return pre_tokenizers.Metaspace(_SPACE, prepend_scheme="always", split=True)
 
 
 def _unigram(proto: Any) -> models.Unigram:
