@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, processors
 
 from data_prep.errors import UserError
 from data_prep.manifest import find_damage, fingerprint, read_manifest, write_json, write_manifest
 
 ROLES = ("pad", "unk", "cls", "sep", "mask")
 BERT_NAMES = {role: f"[{role.upper()}]" for role in ROLES}
+SPECIAL_TOKENS = tuple(BERT_NAMES.values())
 
 _BACKEND = "tokenizer.json"
 _CONFIG = "tokenizer_config.json"
@@ -73,7 +74,7 @@ def save_tokenizer(
     Args:
         tokenizer: with normalizer, post-processor and decoder set.
         directory: is created; files of these names are replaced.
-        kind: "wordpiece" or "existing", for the manifest.
+        kind: how it was made, as `tokenizer.kind` says it, for the manifest.
         names: the special token of each role.
         facts: more for the manifest, such as the options it was trained with.
 
@@ -95,7 +96,7 @@ def save_tokenizer(
     about = {
         "kind": kind,
         "vocab_size": _vocab_size(tokenizer),
-        "lowercase": bool(_part(tokenizer, "normalizer").get("lowercase")),
+        "lowercase": _lowers(tokenizer),
         "fingerprint": _fingerprint(directory / _BACKEND),
         "special_ids": ids,
     }
@@ -176,6 +177,17 @@ def special_ids(tokenizer: Tokenizer, names: Mapping[str, str], origin: Path) ->
     return {role: index for role, index in ids.items() if index is not None}
 
 
+def add_bert_roles(tokenizer: Tokenizer) -> None:
+    """Mark BERT's special tokens, which the vocabulary holds, and frame what is encoded by them."""
+    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    ids = special_ids(tokenizer, BERT_NAMES, Path("vocabulary"))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0",
+        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", ids["cls"]), ("[SEP]", ids["sep"])],
+    )
+
+
 def role_names(folder: Path) -> dict[str, str]:
     """Return the special token of each role, as a Hugging Face folder names them.
 
@@ -193,19 +205,21 @@ def role_names(folder: Path) -> dict[str, str]:
 
 
 def _config(tokenizer: Tokenizer) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "model_max_length": _MODEL_MAX_LENGTH,
+        # Whatever the algorithm, the model is a BERT: it tells the texts of a pair apart.
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+    }
     # BertTokenizer rebuilds its pipeline from these; any other algorithm is loaded as it is.
     if not _is_wordpiece(tokenizer):
-        return {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": _MODEL_MAX_LENGTH,
-        }
+        return {"tokenizer_class": "PreTrainedTokenizerFast", **config}
     normalizer = _part(tokenizer, "normalizer")
     return {
         "tokenizer_class": "BertTokenizer",
         "do_lower_case": normalizer["lowercase"],
         "strip_accents": normalizer["strip_accents"],
         "tokenize_chinese_chars": normalizer["handle_chinese_chars"],
-        "model_max_length": _MODEL_MAX_LENGTH,
+        **config,
     }
 
 
@@ -216,6 +230,11 @@ def _is_wordpiece(tokenizer: Tokenizer) -> bool:
         and _part(tokenizer, "normalizer").get("type") == "BertNormalizer"
         and _part(tokenizer, "pre_tokenizer").get("type") == "BertPreTokenizer"
     )
+
+
+def _lowers(tokenizer: Tokenizer) -> bool:
+    # Asked, not read: SentencePiece's case folding is hidden in a table.
+    return tokenizer.normalizer is not None and tokenizer.normalizer.normalize_str("A") == "a"
 
 
 def _part(tokenizer: Tokenizer, name: str) -> dict[str, Any]:

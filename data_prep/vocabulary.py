@@ -1,6 +1,8 @@
 """The tokenizer of a recipe: the one that is there, or a new one, made once."""
 
+import os
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +15,7 @@ from data_prep.errors import UserError
 from data_prep.manifest import file_sha256, read_manifest
 from data_prep.options import CorpusRecipe, TokenizerOptions
 from data_prep.progress import log
+from data_prep.sentencepiece_model import to_fast_tokenizer, train_sentencepiece
 from data_prep.sources import Slice, Source, cut_into_tasks
 from data_prep.tokenizer import (
     BERT_NAMES,
@@ -22,11 +25,18 @@ from data_prep.tokenizer import (
     role_names,
     save_tokenizer,
 )
+from data_prep.turn import turn_to_make
 from data_prep.wordpiece import read_vocabulary, train_wordpiece
+
+# How much text a byte of a compressed file gives: Wikipedia and novels, usual settings.
+_EXPANSION = {".gz": 2.7, ".zst": 2.9, ".xz": 3.4, ".bz2": 3.6, ".parquet": 2.0}
 
 
 def ensure_tokenizer(recipe: CorpusRecipe, sources: Sequence[Source]) -> LoadedTokenizer:
     """Load the recipe's tokenizer, after making it if its folder does not exist.
+
+    Of several processes that find it missing, on whichever nodes, one makes it and the others
+    wait.
 
     Raises:
         UserError: when the folder holds another tokenizer than the recipe describes.
@@ -34,14 +44,11 @@ def ensure_tokenizer(recipe: CorpusRecipe, sources: Sequence[Source]) -> LoadedT
     options = recipe.tokenizer
     if options.path.exists():
         return _existing_tokenizer(options)
-    working = options.path.with_name(options.path.name + ".partial")
-    shutil.rmtree(working, ignore_errors=True)
-    try:
-        _make_tokenizer(recipe, sources, working)
-        working.replace(options.path)
-    finally:
-        shutil.rmtree(working, ignore_errors=True)
-    tokenizer = load_tokenizer(options.path)
+    with turn_to_make(options.path) as alone:
+        if options.path.exists():
+            return _existing_tokenizer(options)
+        _make_in_place(recipe, sources, alone)
+    tokenizer = _existing_tokenizer(options)
     log(f"wrote {options.path}: {tokenizer.vocab_size:,} ids")
     return tokenizer
 
@@ -49,20 +56,35 @@ def ensure_tokenizer(recipe: CorpusRecipe, sources: Sequence[Source]) -> LoadedT
 def sample_texts(recipe: CorpusRecipe, sources: Sequence[Source]) -> Iterator[str]:
     """Yield paragraphs for training: from each slice its share of `train_bytes`, from its start.
 
+    A file's share is its part of all the text, which for a compressed file is estimated from its
+    size: so corpora, plain and compressed, are covered alike. What a slice has less than its share
+    goes to no other. What its last paragraph is more is taken from the slices after it, so that
+    many small files do not yield a paragraph each.
+
     The choice depends on the input alone, and memory holds one document at a time.
     """
-    share = min(1.0, recipe.tokenizer.train_bytes / sum(source.size for source in sources))
-    for piece in (piece for pieces in cut_into_tasks(sources) for piece in pieces):
-        yield from _first_paragraphs(recipe, piece, share * (piece.stop - piece.start))
-
-
-def _first_paragraphs(recipe: CorpusRecipe, piece: Slice, quota_bytes: float) -> Iterator[str]:
-    for document in read_documents(piece, recipe.corpora[piece.source.corpus], Counter()):
-        for paragraph in document.text.split("\n"):
-            if quota_bytes <= 0:
-                return
-            quota_bytes -= len(paragraph.encode())
+    pieces = [piece for pieces in cut_into_tasks(sources) for piece in pieces]
+    share = recipe.tokenizer.train_bytes / max(1.0, sum(map(_text_bytes, pieces)))
+    owed = 0.0
+    for piece in pieces:
+        owed = min(owed, 0.0) + share * _text_bytes(piece)
+        if owed <= 0.0:
+            continue
+        for paragraph in _paragraphs(recipe, piece):
+            owed -= len(paragraph.encode())
             yield paragraph
+            if owed <= 0.0:
+                break
+
+
+def _text_bytes(piece: Slice) -> float:
+    suffix = Path(piece.source.name).suffix
+    return (piece.stop - piece.start) * _EXPANSION.get(suffix, 1.0)
+
+
+def _paragraphs(recipe: CorpusRecipe, piece: Slice) -> Iterator[str]:
+    for document in read_documents(piece, recipe.corpora[piece.source.corpus], Counter()):
+        yield from document.text.split("\n")
 
 
 def _existing_tokenizer(options: TokenizerOptions) -> LoadedTokenizer:
@@ -78,17 +100,44 @@ def _existing_tokenizer(options: TokenizerOptions) -> LoadedTokenizer:
     return tokenizer
 
 
+def _make_in_place(recipe: CorpusRecipe, sources: Sequence[Source], alone: bool) -> None:
+    """Make the tokenizer beside its place and rename it, so that its folder is always whole."""
+    path = recipe.tokenizer.path
+    owner = "" if alone else f".{os.uname().nodename}.{os.getpid()}"
+    working = path.with_name(f"{path.name}.partial{owner}")
+    shutil.rmtree(working, ignore_errors=True)
+    try:
+        _make_tokenizer(recipe, sources, working)
+        _move(working, path)
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+
+
+def _move(working: Path, path: Path) -> None:
+    try:
+        working.replace(path)
+    except OSError:
+        # Where there are no locks another process may have been first; its folder is as good.
+        if not path.exists():
+            raise
+
+
 def _make_tokenizer(recipe: CorpusRecipe, sources: Sequence[Source], directory: Path) -> None:
     options = recipe.tokenizer
-    directory.parent.mkdir(parents=True, exist_ok=True)
     names: Mapping[str, str] = BERT_NAMES
     if options.vocabulary is None:
         tokenizer = _train(recipe, sources)
     elif options.kind == "existing":
         tokenizer = read_backend(options.vocabulary / "tokenizer.json")
         names = role_names(options.vocabulary)
-    else:
+    elif options.kind == "wordpiece":
         tokenizer = read_vocabulary(options.vocabulary, options.lowercase)
+    else:
+        raise UserError(
+            f"tokenizer.vocabulary {options.vocabulary} does not go with tokenizer.kind "
+            f"{options.kind}, which is trained: leave it out, or set the kind to wordpiece (for a "
+            "vocab.txt) or existing (for a tokenizer folder)."
+        )
     save_tokenizer(
         tokenizer,
         directory,
@@ -100,17 +149,21 @@ def _make_tokenizer(recipe: CorpusRecipe, sources: Sequence[Source], directory: 
 
 def _train(recipe: CorpusRecipe, sources: Sequence[Source]) -> Tokenizer:
     options = recipe.tokenizer
-    log(f"training a WordPiece vocabulary of {options.vocab_size:,} ids")
+    started = time.monotonic()
+    log(
+        f"training a tokenizer ({options.kind}, {options.vocab_size:,} ids) on up to "
+        f"{options.train_bytes / 1e6:,.1f} MB of text"
+    )
 
     def texts() -> Iterable[str]:
         return sample_texts(recipe, sources)
 
-    tokenizer = train_wordpiece(
-        texts,
-        vocab_size=options.vocab_size,
-        lowercase=options.lowercase,
-        alphabet=options.alphabet,
-    )
+    sizes: dict[str, Any] = options.model_dump(include={"vocab_size", "lowercase", "alphabet"})
+    if options.kind in ("unigram", "bpe"):
+        tokenizer = to_fast_tokenizer(train_sentencepiece(texts, kind=options.kind, **sizes))
+    else:
+        tokenizer = train_wordpiece(texts, **sizes)
+    log(f"trained the tokenizer in {time.monotonic() - started:,.1f} s")
     if (found := tokenizer.get_vocab_size()) < options.vocab_size:
         log(f"the text gave only {found:,} ids: no more pieces occur twice")
     return tokenizer

@@ -1,20 +1,17 @@
 """Where a WordPiece tokenizer comes from: trained on text, or taken over from a vocab.txt."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import numpy as np
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.trainers import WordPieceTrainer
 
+from data_prep.alphabet import count_characters, most_frequent
 from data_prep.errors import UserError
-from data_prep.tokenizer import BERT_NAMES, ROLES, special_ids
+from data_prep.tokenizer import SPECIAL_TOKENS, add_bert_roles
 
-SPECIAL_TOKENS = tuple(BERT_NAMES[role] for role in ROLES)
 _CONTINUES = "##"
 _MIN_WORD_COUNT = 2
-_CODE_POINTS = 0x110000
-_BLOCK_CHARS = 1 << 20
 
 
 def train_wordpiece(
@@ -98,49 +95,19 @@ def bert_tokenizer(vocabulary: dict[str, int], lowercase: bool) -> Tokenizer:
     )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix=_CONTINUES, cleanup=True)
-    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
-    ids = special_ids(tokenizer, BERT_NAMES, Path("vocabulary"))
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS]:0 $A:0 [SEP]:0",
-        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", ids["cls"]), ("[SEP]", ids["sep"])],
-    )
+    add_bert_roles(tokenizer)
     return tokenizer
 
 
 def _frequent_characters(texts: Iterable[str], blank: Tokenizer, limit: int) -> list[str]:
     """Return the most frequent characters after normalisation, in code point order."""
     counts: dict[str, int] = {}
-    for code_point, count in _count_code_points(texts):
+    for character, count in count_characters(texts).items():
         # Normalisation works character by character, so one of each is enough.
-        for character in blank.normalizer.normalize_str(chr(code_point)).split():
-            for part in character:
+        for word in blank.normalizer.normalize_str(character).split():
+            for part in word:
                 counts[part] = counts.get(part, 0) + count
-    ranked = sorted(counts, key=lambda character: (-counts[character], character))
-    return sorted(ranked[:limit])
-
-
-def _count_code_points(texts: Iterable[str]) -> Iterator[tuple[int, int]]:
-    counts = np.zeros(_CODE_POINTS, np.int64)
-    for block in _joined(texts):
-        code_points = np.frombuffer(block.encode("utf-32-le"), np.uint32)
-        seen, times = np.unique(code_points, return_counts=True)
-        counts[seen] += times
-    for code_point in np.flatnonzero(counts):
-        yield int(code_point), int(counts[code_point])
-
-
-def _joined(texts: Iterable[str]) -> Iterator[str]:
-    """Yield the texts in long blocks: numpy is slow on many short arrays."""
-    block: list[str] = []
-    chars = 0
-    for text in texts:
-        block.append(text)
-        chars += len(text)
-        if chars >= _BLOCK_CHARS:
-            yield "".join(block)
-            block, chars = [], 0
-    yield "".join(block)
+    return most_frequent(counts, limit)
 
 
 def _continues_words(character: str, blank: Tokenizer) -> bool:
