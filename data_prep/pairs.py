@@ -191,8 +191,8 @@ def _walk_balanced(cuts: Cuts, border: Int64Array, rules: ChunkRules) -> BoolArr
         met = np.bincount(classes[opened], minlength=_CLASSES)
         parted = np.bincount(classes[opened[several[opened]]], minlength=_CLASSES)
         share = np.minimum(met / (2 * np.maximum(parted, 1)), 1.0)
-    related = several & (draws < share[classes])
-    return related
+    balanced: BoolArray = several & (draws < share[classes])
+    return balanced
 
 
 def _models(cuts: Cuts, chunks: Chunks, a_length: Int64Array, rules: ChunkRules) -> Int64Array:
