@@ -48,10 +48,24 @@ def test_a_corpus_is_made_verified_and_shown(command: Command, tmp_path: Path) -
     made = command()
     assert made.returncode == 0 and "wrote run/corpus" in made.stderr
     # Overrides may stand on either side of an option.
-    shown = command("workers=1", "--verify", "--show", "2", "seed=0")
+    shown = command("workers=1", "--verify", "--documents", "2", "seed=0", "--show", "3")
     assert shown.returncode == 0, shown.stderr
     assert "run/corpus is whole" in shown.stdout and "document 1: " in shown.stdout
+    assert shown.stdout.count("  sample ") == 3 and "row 0: " in shown.stdout
     assert "is up to date" in command().stderr
+
+
+def test_statistics_are_printed_and_drawn_beside_the_corpus(
+    command: Command, tmp_path: Path
+) -> None:
+    command()
+    result = command("--stats", "--row-tokens", "32")
+    assert result.returncode == 0, result.stderr
+    assert "sentences" in result.stdout and "rows of 32: " in result.stdout
+    drawn = {path.name for path in (tmp_path / "run/corpus-stats").iterdir()}
+    assert drawn == {"lengths.png", "frequencies.png", "packing.png"}
+    assert command("--stats", "--row-tokens", "32", "--out", "here").returncode == 0
+    assert {path.name for path in (tmp_path / "here").iterdir()} == drawn
 
 
 def test_wrong_requests_are_refused_in_one_sentence_with_code_2(
