@@ -39,7 +39,7 @@ SampleArray = npt.NDArray[np.void]
 
 # Labels are balanced within classes of A's length, four to an octave.
 _CLASSES_PER_OCTAVE = 4
-_CLASSES = 16 * _CLASSES_PER_OCTAVE
+_CLASSES = 17 * _CLASSES_PER_OCTAVE
 _BALANCING_WALKS = 3
 
 
@@ -78,8 +78,7 @@ def make_samples(
     if pairs == "next_sentence":
         return _next_sentence(cuts, rules, shard, partner, documents)
     chunks = _visited(cuts.all[follow(cuts.next_first)], documents)
-    make = _single if pairs == "none" else _sentence_order
-    samples = make(cuts, chunks, rules)
+    samples = _single(chunks) if pairs == "none" else _sentence_order(cuts, chunks, rules)
     for field in ("a_start", "b_start"):
         samples[field] += shard.token_base
     return samples
@@ -96,7 +95,7 @@ def _visited(chunks: Chunks, documents: BoolArray | None) -> Chunks:
     return chunks if documents is None else chunks[documents[chunks.document]]
 
 
-def _single(cuts: Cuts, chunks: Chunks, rules: ChunkRules) -> SampleArray:
+def _single(chunks: Chunks) -> SampleArray:
     samples = np.zeros(len(chunks), SAMPLE)
     samples["a_start"] = samples["b_start"] = chunks.start
     samples["a_length"] = chunks.stop - chunks.start
@@ -117,7 +116,7 @@ def _sentence_order(cuts: Cuts, chunks: Chunks, rules: ChunkRules) -> SampleArra
         + 1
         + integers_below(key_of("within", *rules.place), chunks.first, np.maximum(length - 1, 1))
     )
-    meeting = np.where(chunks.several, _draw_meeting(cuts, chunks, rules), within)
+    meeting = np.where(chunks.several, cuts.borders[_meeting_border(chunks, rules)], within)
     # A document of one token makes a single segment.
     meeting = np.minimum(meeting, chunks.stop)
     label = hash64(key_of("label", *rules.place), chunks.first) >> np.uint64(63)
@@ -132,12 +131,8 @@ def _sentence_order(cuts: Cuts, chunks: Chunks, rules: ChunkRules) -> SampleArra
     return samples
 
 
-def _draw_meeting(cuts: Cuts, chunks: Chunks, rules: ChunkRules) -> Int64Array:
-    """Return where A ends: after a keyed number of sentences, or with a lone sentence."""
-    return cuts.borders[_meeting_border(chunks, rules)]
-
-
 def _meeting_border(chunks: Chunks, rules: ChunkRules) -> Int64Array:
+    """Return the border where A ends: after a keyed number of sentences, the last one excepted."""
     several = np.maximum(chunks.last - chunks.first, 1)
     return chunks.first + 1 + integers_below(key_of("border", *rules.place), chunks.first, several)
 
@@ -181,7 +176,7 @@ def _walk_balanced(cuts: Cuts, border: Int64Array, rules: ChunkRules) -> BoolArr
     many single sentences a walk meets depends on that share; a few walks settle both.
     """
     a_length = cuts.borders[border] - cuts.all.start
-    classes = (np.log2(a_length) * _CLASSES_PER_OCTAVE).astype(np.int64)
+    classes = _length_classes(a_length)
     draws = uniform(key_of("label", *rules.place), cuts.all.first)
     several = cuts.all.several
     share = np.full(_CLASSES, 0.5)
@@ -193,6 +188,16 @@ def _walk_balanced(cuts: Cuts, border: Int64Array, rules: ChunkRules) -> BoolArr
         share = np.minimum(met / (2 * np.maximum(parted, 1)), 1.0)
     balanced: BoolArray = several & (draws < share[classes])
     return balanced
+
+
+def _length_classes(lengths: Int64Array) -> Int64Array:
+    """Return classes of lengths, `_CLASSES_PER_OCTAVE` to a doubling, without rounding errors.
+
+    A logarithm that differs in its last bit on another processor would make another plan there.
+    """
+    mantissa, octave = np.frexp(lengths)  # lengths = mantissa x 2^octave, mantissa from 0.5 to 1
+    within = ((mantissa - 0.5) * (2 * _CLASSES_PER_OCTAVE)).astype(np.int64)
+    return octave.astype(np.int64) * _CLASSES_PER_OCTAVE + within
 
 
 def _models(cuts: Cuts, chunks: Chunks, a_length: Int64Array, rules: ChunkRules) -> Int64Array:

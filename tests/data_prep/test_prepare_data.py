@@ -112,3 +112,8 @@ def test_a_missing_installation_is_answered_with_the_command(tmp_path: Path) -> 
         check=False,
     )
     assert "pip install -e ." in refusal(result)
+
+
+def test_preparing_a_corpus_does_not_wait_for_torch() -> None:
+    code = "import sys, launch.prepare_data; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
