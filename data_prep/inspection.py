@@ -1,6 +1,7 @@
 """Looking at a finished corpus: is it whole, and does it read as text?"""
 
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +40,40 @@ def readable_documents(path: Path, tokenizer_path: Path, count: int) -> Iterator
     Raises:
         UserError: when the corpus was made with another tokenizer.
     """
+    corpus, tokenizer = open_with_tokenizer(path, tokenizer_path)
+    for index in range(min(count, corpus.num_documents)):
+        yield _readable(corpus, tokenizer, index)
+
+
+def open_with_tokenizer(path: Path, tokenizer_path: Path) -> tuple[Corpus, LoadedTokenizer]:
+    """Open the train split of a corpus and the tokenizer that made it.
+
+    Raises:
+        UserError: when the corpus was made with another tokenizer.
+    """
     corpus, tokenizer = Corpus.open(path), load_tokenizer(tokenizer_path)
     if corpus.tokenizer_fingerprint != tokenizer.fingerprint:
         raise UserError(
             f"The corpus {path} was made with the tokenizer {corpus.tokenizer_fingerprint}, and "
             f"{tokenizer_path} is {tokenizer.fingerprint}: correct tokenizer.path."
         )
-    for index in range(min(count, corpus.num_documents)):
-        yield _readable(corpus, tokenizer, index)
+    return corpus, tokenizer
+
+
+def beginning_of(corpus: Corpus, tokens: int) -> Corpus:
+    """Return a corpus of its first shards only, so that looking at it takes seconds.
+
+    They hold about `tokens` tokens, and the two documents that a sentence pair needs. Its plans
+    must not be kept: they would be taken for those of the whole corpus.
+    """
+    held = np.cumsum([[shard.counts.documents, shard.counts.tokens] for shard in corpus.shards], 0)
+    enough = np.searchsorted(held[:, 0], 2), np.searchsorted(held[:, 1], tokens)
+    part = copy(corpus)
+    part.shards = corpus.shards[: int(max(enough)) + 1]
+    part.num_documents = sum(shard.counts.documents for shard in part.shards)
+    part.num_sentences = sum(shard.counts.sentences for shard in part.shards)
+    part.num_tokens = sum(shard.counts.tokens for shard in part.shards)
+    return part
 
 
 def _find_fault(shard: Shard, vocab_size: int) -> str | None:

@@ -6,6 +6,9 @@ import numpy.typing as npt
 from data_prep.keyed import hash64
 from data_prep.shards import Int64Array
 
+_MOST_LOOSE_ROWS = 2048
+_TIGHT_FILL = 0.98  # a row as full as this leaves no more padding than we aim at
+
 
 def pack(lengths: Int64Array, capacity: int, key: np.uint64) -> tuple[Int64Array, Int64Array]:
     """Pack samples into rows by best fit, longest first.
@@ -25,6 +28,25 @@ def pack(lengths: Int64Array, capacity: int, key: np.uint64) -> tuple[Int64Array
     by_row = np.argsort(rows, kind="stable")
     counts = np.bincount(rows) if len(rows) else np.zeros(0, np.int64)
     return longest_first[by_row], np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def choose_loose(
+    fills: Int64Array, capacity: int, most: int = _MOST_LOOSE_ROWS
+) -> npt.NDArray[np.bool_]:
+    """Mark the rows whose samples are better packed again, together with those of the next block.
+
+    These are the emptiest, at most `most`, so that what is carried from block to block stays
+    small even where nothing fits together.
+
+    Args:
+        fills: tokens in each row.
+        capacity: tokens of a row.
+        most: how many rows may be marked.
+    """
+    emptiest = np.argsort(fills, kind="stable")[:most]
+    loose = np.zeros(len(fills), bool)
+    loose[emptiest] = fills[emptiest] < capacity * _TIGHT_FILL
+    return loose
 
 
 def padding_share(lengths: npt.NDArray[np.integer], num_rows: int, capacity: int) -> float:

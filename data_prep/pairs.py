@@ -1,62 +1,59 @@
-"""Sentence pairs: cut the documents of a shard into next-sentence-prediction samples.
+"""Pairs: turn the documents of a shard into training samples.
 
-A sample is `[CLS] A [SEP] B [SEP]`. A document is walked from its first sentence to its last in
-chunks that fill a row; a chunk is parted into A and B at a sentence border. In half of the samples
-B is what follows A; in the other half B is a stretch of another document (BERT, arXiv 1810.04805,
-3.1). That stretch is as long as what it replaces and, where that ended with a sentence, ends with
-one too, so that neither the length of a sample nor its last word gives the label away.
+`next_sentence` (BERT, arXiv 1810.04805, 3.1): `[CLS] A [SEP] B [SEP]`. A chunk is parted into A
+and B at a sentence border. In half of the samples B is what follows A; in the other half B is a
+stretch of another document, and what followed A opens the next chunk.
 
-A chunk stops in the middle of a sentence when the row is full; that sentence then opens the next
-chunk, so nothing of a document is skipped.
+`sentence_order` (ALBERT, arXiv 1909.11942, 3.1): A and B always follow one another in the text;
+in half of the samples they are swapped.
+
+`none` (RoBERTa, arXiv 1907.11692, 4.2): `[CLS] A [SEP]`, one stretch of one document.
+
+Every text is visited once in each, apart from the beginning of a sentence that a full row cut.
 """
 
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.keyed import hash64, integers_below, key_of
+from data_prep.chunks import BoolArray, ChunkRules, Chunks, Cuts, follow
+from data_prep.keyed import hash64, integers_below, key_of, uniform
+from data_prep.partners import draw_partners
 from data_prep.shards import Int64Array, Shard
 
+Pairs = Literal["next_sentence", "sentence_order", "none"]
+
 SPECIALS_PER_PAIR = 3  # [CLS] A [SEP] B [SEP]
-_TRIES = 4  # places looked at for a B from elsewhere, so that whole sentences fit its length
+SPECIALS_ALONE = 2  # [CLS] A [SEP]
 SAMPLE = np.dtype(
     [
         ("a_start", "<i8"),
         ("b_start", "<i8"),
         ("a_length", "<u2"),
-        ("b_length", "<u2"),
-        ("is_next", "<u2"),
+        ("b_length", "<u2"),  # 0 in a sample of a single segment
+        ("is_next", "<u2"),  # 0 where B comes from elsewhere, or where the two are swapped
     ]
 )
 SampleArray = npt.NDArray[np.void]
 
-
-class Chunks:
-    """The chunks of one shard: where each starts and stops, and where its parts may meet.
-
-    `first` and `last` index `borders`, the token positions at which sentences begin.
-    """
-
-    def __init__(self, shard: Shard, budget: int) -> None:
-        sentences = shard.sentences.astype(np.int64)
-        self.document_bounds: Int64Array = sentences[shard.documents.astype(np.int64)]
-        self.borders = _split_long(sentences, budget // 2)
-        starts = self.borders[:-1]
-        document = np.searchsorted(self.document_bounds, starts, side="right") - 1
-        stops = np.minimum(starts + budget, self.document_bounds[document + 1])
-        last = np.searchsorted(self.borders, stops, side="left") - 1
-        whole = self.borders[last + 1] == stops
-        self.first = _follow(np.where(whole, last + 1, last))
-        self.last: Int64Array = last[self.first]
-        self.start: Int64Array = starts[self.first]
-        self.stop: Int64Array = stops[self.first]
-        self.document: Int64Array = document[self.first]
-        self.ends_sentence = sentences[np.searchsorted(sentences, self.stop)] == self.stop
+# Labels are balanced within classes of A's length, four to an octave.
+_CLASSES_PER_OCTAVE = 4
+_CLASSES = 17 * _CLASSES_PER_OCTAVE
+_BALANCING_WALKS = 3
 
 
 def make_samples(
-    shard: Shard, partner: Shard, row_tokens: int, seed: int, epoch: int
+    shard: Shard,
+    partner: Shard,
+    row_tokens: int,
+    seed: int,
+    epoch: int,
+    *,
+    pairs: Pairs = "next_sentence",
+    short_share: float = 0.0,
+    visit: int = 0,
+    documents: BoolArray | None = None,
 ) -> SampleArray:
     """Return the samples of one shard in document order.
 
@@ -64,154 +61,157 @@ def make_samples(
         shard: whose documents are cut.
         partner: where the B of an unrelated pair comes from; `shard` itself when it has
             several documents.
-        row_tokens: longest sample, its three special tokens included.
-        seed, epoch: key every choice, together with the shard's name.
+        row_tokens: longest sample, its special tokens included.
+        seed, epoch, visit: key every choice, together with the shard's name.
+        pairs: what a sample is.
+        short_share: share of the chunks that aim at a shorter length.
+        documents: marks the documents to visit, [documents of the shard]; None takes all.
     """
-    budget = row_tokens - SPECIALS_PER_PAIR
-    chunks = Chunks(shard, budget)
-    counters = np.arange(len(chunks.first))
-    place = (seed, epoch, shard.counts.name)
-
-    # A chunk of several sentences is parted after a keyed number of them; one of a single
-    # sentence has an A and no B of its own, so it can only become an unrelated pair.
-    several = chunks.last > chunks.first
-    a_sentences = 1 + integers_below(
-        key_of("border", *place), counters, np.maximum(chunks.last - chunks.first, 1)
+    budget = row_tokens - (SPECIALS_ALONE if pairs == "none" else SPECIALS_PER_PAIR)
+    rules = ChunkRules(
+        budget=budget,
+        piece=budget if pairs == "none" else budget // 2,  # a full pair can always be parted
+        short_share=short_share,
+        place=(seed, epoch, visit, shard.counts.name),
     )
-    meeting = np.where(several, chunks.borders[chunks.first + a_sentences], chunks.stop)
-    a_length = meeting - chunks.start
-    unrelated = _choose_unrelated(~several, hash64(key_of("label", *place), counters))
+    cuts = Cuts(shard, rules)
+    if pairs == "next_sentence":
+        return _next_sentence(cuts, rules, shard, partner, documents)
+    chunks = _visited(cuts.all[follow(cuts.next_first)], documents)
+    samples = _single(chunks) if pairs == "none" else _sentence_order(cuts, chunks, rules)
+    for field in ("a_start", "b_start"):
+        samples[field] += shard.token_base
+    return samples
 
-    samples = np.zeros(len(counters), SAMPLE)
+
+def sample_tokens(samples: SampleArray) -> Int64Array:
+    """Return the length of each sample, its special tokens included."""
+    b_length = samples["b_length"].astype(np.int64)
+    specials = np.where(b_length > 0, SPECIALS_PER_PAIR, SPECIALS_ALONE)
+    return samples["a_length"] + b_length + specials
+
+
+def _visited(chunks: Chunks, documents: BoolArray | None) -> Chunks:
+    return chunks if documents is None else chunks[documents[chunks.document]]
+
+
+def _single(chunks: Chunks) -> SampleArray:
+    samples = np.zeros(len(chunks), SAMPLE)
+    samples["a_start"] = samples["b_start"] = chunks.start
+    samples["a_length"] = chunks.stop - chunks.start
+    samples["is_next"] = 1
+    return samples
+
+
+def _sentence_order(cuts: Cuts, chunks: Chunks, rules: ChunkRules) -> SampleArray:
+    # A last token that stands alone takes the one before it along, to be parted from it.
+    alone = (chunks.stop - chunks.start == 1) & (
+        chunks.start > cuts.document_bounds[chunks.document]
+    )
+    start = chunks.start - alone
+    length = chunks.stop - start
+    # A single sentence has no border of its own: it is parted at any of its tokens.
+    within = (
+        start
+        + 1
+        + integers_below(key_of("within", *rules.place), chunks.first, np.maximum(length - 1, 1))
+    )
+    meeting = np.where(chunks.several, cuts.borders[_meeting_border(chunks, rules)], within)
+    # A document of one token makes a single segment.
+    meeting = np.minimum(meeting, chunks.stop)
+    label = hash64(key_of("label", *rules.place), chunks.first) >> np.uint64(63)
+    swapped = (label == 1) & (meeting < chunks.stop)
+
+    samples = np.zeros(len(chunks), SAMPLE)
+    samples["a_start"] = np.where(swapped, meeting, start)
+    samples["b_start"] = np.where(swapped, start, meeting)
+    samples["a_length"] = np.where(swapped, chunks.stop - meeting, meeting - start)
+    samples["b_length"] = length - samples["a_length"]
+    samples["is_next"] = ~swapped
+    return samples
+
+
+def _meeting_border(chunks: Chunks, rules: ChunkRules) -> Int64Array:
+    """Return the border where A ends: after a keyed number of sentences, the last one excepted."""
+    several = np.maximum(chunks.last - chunks.first, 1)
+    return chunks.first + 1 + integers_below(key_of("border", *rules.place), chunks.first, several)
+
+
+def _next_sentence(
+    cuts: Cuts, rules: ChunkRules, shard: Shard, partner: Shard, documents: BoolArray | None
+) -> SampleArray:
+    border = _meeting_border(cuts.all, rules)
+    all_related = _walk_balanced(cuts, border, rules)
+    # What followed the A of an unrelated pair opens the next chunk.
+    next_first = np.where(all_related, cuts.next_first, border)
+    chunks = _visited(cuts.all[follow(next_first)], documents)
+    related = all_related[chunks.first]
+    meeting = cuts.borders[border[chunks.first]]
+    a_length = meeting - chunks.start
+
+    samples = np.zeros(len(chunks), SAMPLE)
     samples["a_start"] = shard.token_base + chunks.start
     samples["a_length"] = a_length
     samples["b_start"] = shard.token_base + meeting
     samples["b_length"] = chunks.stop - meeting
-    samples["is_next"] = ~unrelated
-    samples["b_start"][unrelated], samples["b_length"][unrelated] = _draw_elsewhere(
+    samples["is_next"] = related
+    foreign = ~related
+    samples["b_start"][foreign], samples["b_length"][foreign] = draw_partners(
         partner,
-        chunks.document[unrelated] if partner is shard else np.full(int(unrelated.sum()), -1),
-        _choose_models(chunks, several, a_length, key_of("model", *place), counters)[:, unrelated],
-        budget - a_length[unrelated],
-        key_of("partner", *place),
-        counters[unrelated],
+        chunks.document[foreign] if partner is shard else np.full(int(foreign.sum()), -1),
+        _models(cuts, chunks, a_length, rules)[:, foreign],
+        rules.budget - a_length[foreign],
+        key_of("partner", *rules.place),
+        chunks.first[foreign],
     )
-    return samples[samples["b_length"] > 0]
+    return samples
 
 
-def _split_long(sentences: Int64Array, limit: int) -> Int64Array:
-    """Add borders inside sentences longer than `limit`, so that every full chunk can be parted."""
-    lengths = np.diff(sentences)
-    pieces = np.maximum(-(-lengths // limit), 1)
-    ends = np.cumsum(pieces)
-    within = np.arange(int(ends[-1])) - np.repeat(ends - pieces, pieces)
-    return np.append(np.repeat(sentences[:-1], pieces) + within * limit, sentences[-1])
+def _walk_balanced(cuts: Cuts, border: Int64Array, rules: ChunkRules) -> BoolArray:
+    """Return for every border whether the chunk that starts there is a true pair.
+
+    A chunk of a single sentence has no B of its own, so it is always an unrelated pair, and its A
+    is short. Were the others drawn evenly, the length of A would tell the label. So the share of
+    true pairs is set, for each class of lengths of A, to what makes the labels even in it. How
+    many single sentences a walk meets depends on that share; a few walks settle both.
+    """
+    a_length = cuts.borders[border] - cuts.all.start
+    classes = _length_classes(a_length)
+    draws = uniform(key_of("label", *rules.place), cuts.all.first)
+    several = cuts.all.several
+    share = np.full(_CLASSES, 0.5)
+    for _ in range(_BALANCING_WALKS):
+        related = several & (draws < share[classes])
+        opened = follow(np.where(related, cuts.next_first, border))
+        met = np.bincount(classes[opened], minlength=_CLASSES)
+        parted = np.bincount(classes[opened[several[opened]]], minlength=_CLASSES)
+        share = np.minimum(met / (2 * np.maximum(parted, 1)), 1.0)
+    balanced: BoolArray = several & (draws < share[classes])
+    return balanced
 
 
-def _follow(next_first: Int64Array) -> Int64Array:
-    """Walk from sentence 0 along `next_first` and return every sentence that opens a chunk."""
-    jumps: list[int] = next_first.tolist()
-    opened, current, count = [], 0, len(jumps)
-    while current < count:
-        opened.append(current)
-        current = jumps[current]
-    return np.array(opened, np.int64)
+def _length_classes(lengths: Int64Array) -> Int64Array:
+    """Return classes of lengths, `_CLASSES_PER_OCTAVE` to a doubling, without rounding errors.
+
+    A logarithm that differs in its last bit on another processor would make another plan there.
+    """
+    mantissa, octave = np.frexp(lengths)  # lengths = mantissa x 2^octave, mantissa from 0.5 to 1
+    within = ((mantissa - 0.5) * (2 * _CLASSES_PER_OCTAVE)).astype(np.int64)
+    return octave.astype(np.int64) * _CLASSES_PER_OCTAVE + within
 
 
-def _choose_unrelated(
-    forced: npt.NDArray[np.bool_], bits: npt.NDArray[Any]
-) -> npt.NDArray[np.bool_]:
-    """Mark half of the samples as unrelated pairs: first the forced ones, then by keyed lot."""
-    half = len(forced) // 2
-    order = np.lexsort((bits, ~forced))
-    unrelated = forced.copy()
-    unrelated[order[:half]] = True
-    return unrelated
-
-
-def _choose_models(
-    chunks: Chunks,
-    several: npt.NDArray[np.bool_],
-    a_length: Int64Array,
-    key: np.uint64,
-    counters: Int64Array,
-) -> Int64Array:
+def _models(cuts: Cuts, chunks: Chunks, a_length: Int64Array, rules: ChunkRules) -> Int64Array:
     """Return what a B from elsewhere should look like: its length, and 1 if it ends a sentence.
 
     It takes after the B that it replaces. A chunk of a single sentence has none: it takes after
-    another chunk, by lot, so that single sentences do not make the longest samples.
+    another chunk with about as long an A, so that its length looks like those of the others.
     """
-    whole = np.flatnonzero(several) if several.any() else counters
-    model = np.where(several, counters, whole[integers_below(key, counters, len(whole))])
+    several = chunks.several
+    models = np.flatnonzero(several) if several.any() else np.arange(len(chunks))
+    models = models[np.argsort(a_length[models], kind="stable")]
+    near = np.searchsorted(a_length[models], a_length)
+    spread = max(1, len(models) // 20)
+    near += integers_below(key_of("model", *rules.place), chunks.first, spread) - spread // 2
+    model = np.where(several, np.arange(len(chunks)), models[np.clip(near, 0, len(models) - 1)])
     length = chunks.stop[model] - chunks.start[model] - a_length
-    return np.stack([np.where(several, length, np.maximum(length, 1)), chunks.ends_sentence[model]])
-
-
-def _draw_elsewhere(
-    partner: Shard,
-    own: Int64Array,
-    model: Int64Array,
-    room: Int64Array,
-    key: np.uint64,
-    counters: Int64Array,
-) -> tuple[Int64Array, Int64Array]:
-    """Return (start, length) of stretches outside each sample's own document.
-
-    Of a few places drawn for each, the one is taken where the length comes out best.
-
-    Args:
-        partner: where they come from.
-        own: the document of the partner that each must keep away from; -1 for none, [N].
-        model: the length of each, and 1 if it should end where a sentence ends, [2, N].
-        room: the longest that each may be, [N].
-        key, counters: decide where each lies.
-    """
-    sentences = partner.sentences.astype(np.int64)
-    bounds = sentences[partner.documents.astype(np.int64)]
-    wanted, ends_sentence = model[:, :, None]
-    tries = counters[:, None] * _TRIES + np.arange(_TRIES)
-    position, document = _draw_positions(bounds, own[:, None], wanted, key, tries)
-
-    # Back far enough that the length fits into the document, then to the start of a sentence.
-    latest = np.maximum(bounds[document], bounds[document + 1] - wanted)
-    position = np.minimum(position, latest)
-    start = sentences[np.searchsorted(sentences, position, side="right") - 1]
-    stop = np.minimum(start + wanted, bounds[document + 1])
-
-    before = sentences[np.searchsorted(sentences, stop, side="right") - 1]
-    after = sentences[np.searchsorted(sentences, stop, side="left")]
-    nearer = (after - stop < stop - before) | (before == start)
-    border = np.where(nearer & (after - start <= room[:, None]), after, before)
-    stop = np.where(ends_sentence.astype(bool) & (border > start), border, stop)
-
-    best = np.abs(stop - start - wanted).argmin(axis=1)
-    each = np.arange(len(counters))
-    start, stop = start[each, best], stop[each, best]
-    return partner.token_base + start, stop - start
-
-
-def _draw_positions(
-    bounds: Int64Array, own: Int64Array, wanted: Int64Array, key: np.uint64, counters: Int64Array
-) -> tuple[Int64Array, Int64Array]:
-    """Return a token position and its document, uniform over the tokens of other documents.
-
-    Documents shorter than wanted are left out, unless there are no others. Laying documents out
-    from the longest to the shortest turns this into drawing below a limit.
-    """
-    lengths = np.diff(bounds)
-    by_length = np.argsort(-lengths, kind="stable")
-    ends: Int64Array = np.cumsum(lengths[by_length])
-    # The own document's place in that order; "none" comes after all, and has no tokens.
-    rank = np.append(np.argsort(by_length), len(lengths))[own]
-    own_length = np.append(lengths, 0)[own]
-    own_start = np.append(ends, ends[-1])[rank] - own_length
-
-    count = np.searchsorted(-lengths[by_length], -wanted, side="right")
-    count = np.where(count > (rank < count), count, len(lengths))
-    limit = ends[count - 1] - np.where(rank < count, own_length, 0)
-    place = integers_below(key, counters, limit)
-    place += np.where(place >= own_start, own_length, 0)
-    nth = np.searchsorted(ends, place, side="right")
-    document: Int64Array = by_length[nth]
-    position: Int64Array = bounds[document + 1] - (ends[nth] - place)
-    return position, document
+    return np.stack([np.maximum(length, 1), cuts.ends_sentence(chunks.stop[model])])

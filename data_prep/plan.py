@@ -1,7 +1,8 @@
 """Plans: which samples an epoch holds, and in which row each of them lies.
 
-A plan is a pure function of (corpus, split, seed, epoch, row length). It is built shard by shard
-in bounded memory, and kept as two flat files that every rank maps into memory:
+A plan is a pure function of the corpus (split and weights included) and a `PlanKey`. It is built
+shard by shard in bounded memory, a few seconds for 100 million tokens, and kept as two flat files
+that every rank maps into memory:
 
     samples.bin   one SAMPLE record a sample, in row order
     rows.bin      uint64; row i holds samples[rows[i] : rows[i + 1]]
@@ -9,23 +10,31 @@ in bounded memory, and kept as two flat files that every rank maps into memory:
 The epoch visits the rows in the order of a keyed permutation, which needs no table.
 """
 
+import contextlib
 import json
-import os
 import shutil
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 
+from data_prep.disk import clear_disk_errors
 from data_prep.errors import UserError
 from data_prep.keyed import Permutation, key_of
 from data_prep.manifest import fingerprint, write_json
-from data_prep.packing import pack
-from data_prep.pairs import SAMPLE, SPECIALS_PER_PAIR, SampleArray, make_samples
+from data_prep.packing import choose_loose, pack
+from data_prep.pairs import SAMPLE, Pairs, SampleArray, make_samples, sample_tokens
+from data_prep.progress import log
 from data_prep.shards import OFFSET_TYPE, Corpus, Int64Array
+from data_prep.visits import visits_of
 
 MIN_ROW_TOKENS, MAX_ROW_TOKENS = 16, 1 << 15
-_VERSION = 2  # raise it when the same key gives other samples or rows
+_PARTIAL = ".partial"
+_LEFTOVER_S = 86_400.0
+_VERSION = 3  # raise it when the same key gives other samples or rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +44,8 @@ class PlanKey:
     seed: int
     epoch: int
     row_tokens: int
+    pairs: Pairs = "next_sentence"
+    short_share: float = 0.0
 
 
 class Plan:
@@ -76,15 +87,22 @@ def open_plan(corpus: Corpus, key: PlanKey, cache: Path) -> Plan:
     """Return a plan from the cache folder, building it first when it is not there.
 
     The folder's name holds the fingerprint of everything the plan depends on, so a stale plan
-    is never found. On several ranks let one build before the others open.
+    is never found. A damaged one is built again. Builders do not disturb each other: whoever
+    comes first leaves the plan, and the others take it.
 
     Raises:
-        UserError: when the split cannot make sentence pairs or a row is too short or too long.
+        UserError: when the split cannot make such samples or a row is too short or too long.
     """
     _check(corpus, key)
-    facts = {**vars(key), "corpus": corpus.fingerprint, "split": corpus.split, "v": _VERSION}
+    facts = {
+        **vars(key),
+        "corpus": corpus.fingerprint,
+        "split": corpus.split,
+        "weights": {shard.counts.corpus: shard.weight for shard in corpus.shards},
+        "v": _VERSION,
+    }
     directory = cache / f"{corpus.split}_epoch{key.epoch:04d}_{fingerprint(facts)}"
-    if not (directory / "plan.json").is_file():
+    if not _is_whole(directory):
         _build(corpus, key, facts, directory)
     return Plan(directory, key)
 
@@ -95,25 +113,69 @@ def _check(corpus: Corpus, key: PlanKey) -> None:
             f"Rows of {key.row_tokens} tokens are not possible: "
             f"choose train.row_tokens from {MIN_ROW_TOKENS} to {MAX_ROW_TOKENS}."
         )
-    if corpus.num_documents < 2:
+    if corpus.num_documents < 2 and key.pairs == "next_sentence":
         raise UserError(
             f"The {corpus.split} split of {corpus.path} has {corpus.num_documents} document(s), "
             "but next-sentence pairs need two: add documents or change corpus.validation_share."
         )
 
 
-def _build(corpus: Corpus, key: PlanKey, facts: dict[str, object], directory: Path) -> None:
-    building = directory.with_name(f"{directory.name}.{os.getpid()}.partial")
-    # A job that was killed here and restarted in its container may have the same process id.
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
+def _is_whole(directory: Path) -> bool:
+    """Tell whether a plan is there and its tables are as long as they should be."""
     try:
-        counts = _write_tables(corpus, key, building)
-        write_json(building / "plan.json", {**facts, **counts})
-        if not directory.exists():
-            building.rename(directory)
+        facts = json.loads((directory / "plan.json").read_text(encoding="utf-8"))
+        expected = {
+            "samples.bin": facts["samples"] * SAMPLE.itemsize,
+            "rows.bin": (facts["rows"] + 1) * OFFSET_TYPE.itemsize,
+        }
+        sizes = {name: (directory / name).stat().st_size for name in expected}
+        return sizes == expected
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _build(corpus: Corpus, key: PlanKey, facts: dict[str, object], directory: Path) -> None:
+    started = time.monotonic()
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(directory)
+    # No two builders share a folder, not even in two containers with the same process ids.
+    building = Path(mkdtemp(_PARTIAL, f"{directory.name}.", directory.parent))
+    try:
+        building.chmod(0o755)  # mkdtemp lets nobody else in, but a plan may be shared
+        with clear_disk_errors(directory):
+            counts = _write_tables(corpus, key, building)
+            write_json(building / "plan.json", {**facts, **counts})
+            _publish(building, directory)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+    plan = Plan(directory, key)
+    log(
+        f"{corpus.split} plan of epoch {key.epoch}: {plan.num_samples:,} samples in "
+        f"{plan.num_rows:,} rows of {key.row_tokens} tokens, {plan.padding_share:.2%} padding, "
+        f"{time.monotonic() - started:.1f} s"
+    )
+
+
+def _remove_leftovers(directory: Path) -> None:
+    """Remove what killed builders left of this plan; a living one is not a day old."""
+    for left in directory.parent.glob(f"{directory.name}.*{_PARTIAL}"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _LEFTOVER_S:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _publish(building: Path, directory: Path) -> None:
+    """Give a built plan its name, unless another builder was first."""
+    try:
+        building.rename(directory)
+    except OSError:
+        if _is_whole(directory):
+            return
+        # A damaged plan: what is open elsewhere stays readable there under its new name.
+        aside = building.with_name(f"torn.{building.name}")
+        directory.rename(aside)
+        building.rename(directory)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write_tables(corpus: Corpus, key: PlanKey, building: Path) -> dict[str, int]:
@@ -123,21 +185,58 @@ def _write_tables(corpus: Corpus, key: PlanKey, building: Path) -> dict[str, int
         (building / "rows.bin").open("wb") as rows_file,
     ):
         rows_file.write(np.zeros(1, OFFSET_TYPE).tobytes())
-        for index, shard in enumerate(corpus.shards):
-            # A shard of one document finds its unrelated pairs in the next shard.
-            alone = shard.counts.documents < 2
-            partner = corpus.shards[(index + 1) % len(corpus.shards)] if alone else shard
-            samples = make_samples(shard, partner, key.row_tokens, key.seed, key.epoch)
-            lengths = SPECIALS_PER_PAIR + samples["a_length"].astype(np.int64) + samples["b_length"]
-            pack_key = key_of("pack", key.seed, key.epoch, shard.counts.name)
-            order, offsets = pack(lengths, key.row_tokens, pack_key)
-            samples_file.write(samples[order].tobytes())
+        for samples, offsets in _packed_blocks(corpus, key):
+            samples_file.write(samples.tobytes())
             rows_file.write((offsets[1:] + num_samples).astype(OFFSET_TYPE).tobytes())
             num_samples += len(samples)
             num_rows += len(offsets) - 1
-            num_tokens += int(lengths.sum())
+            num_tokens += int(sample_tokens(samples).sum())
     if num_rows == 0:
         raise UserError(
-            f"The {corpus.split} split of {corpus.path} makes no pairs: give more text."
+            f"The {corpus.split} split of {corpus.path} makes no samples: give more text, or "
+            "raise its weight."
         )
     return {"samples": num_samples, "rows": num_rows, "tokens": num_tokens}
+
+
+def _packed_blocks(corpus: Corpus, key: PlanKey) -> Iterator[tuple[SampleArray, Int64Array]]:
+    """Yield the samples of each block in row order, with the offsets of its rows.
+
+    A block is a shard and what the one before left over: rows that are still far from full.
+    Without that, every small shard would end in padding.
+    """
+    carried = np.zeros(0, SAMPLE)
+    for index, shard in enumerate(corpus.shards):
+        block = np.concatenate([carried, *_shard_samples(corpus, index, key)])
+        lengths = sample_tokens(block)
+        order, offsets = pack(
+            lengths, key.row_tokens, key_of("pack", key.seed, key.epoch, shard.counts.name)
+        )
+        loose = np.zeros(len(offsets) - 1, bool)
+        if index + 1 < len(corpus.shards) and len(order):
+            fills = np.add.reduceat(lengths[order], offsets[:-1])
+            loose = choose_loose(fills, key.row_tokens)
+        counts = np.diff(offsets)
+        stays = np.repeat(~loose, counts)
+        carried = block[order[~stays]]
+        yield block[order[stays]], np.concatenate([[0], np.cumsum(counts[~loose])])
+
+
+def _shard_samples(corpus: Corpus, index: int, key: PlanKey) -> Iterator[SampleArray]:
+    """Yield the samples of every visit that an epoch pays a shard."""
+    shard = corpus.shards[index]
+    # A shard of one document finds its unrelated pairs in the next shard.
+    alone = shard.counts.documents < 2
+    partner = corpus.shards[(index + 1) % len(corpus.shards)] if alone else shard
+    for visit, documents in visits_of(shard, key.seed, key.epoch):
+        yield make_samples(
+            shard,
+            partner,
+            key.row_tokens,
+            key.seed,
+            key.epoch,
+            pairs=key.pairs,
+            short_share=key.short_share,
+            visit=visit,
+            documents=documents,
+        )

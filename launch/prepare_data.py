@@ -3,17 +3,20 @@
     python launch/prepare_data.py --config launch/recipes/corpus_en.yaml [key.path=value ...]
 
 makes `tokenizer.path` unless it exists, then `corpus.path`, which appears only when it is complete.
-With --verify or --show it makes nothing and looks at the corpus that is there.
+With --verify, --show, --documents or --stats it makes nothing and looks at the corpus that is
+there.
 """
 
 import argparse
 import sys
+from pathlib import Path
 
 try:
     from data_prep.build import build_corpus, merge_corpus, run_array_task
     from data_prep.inspection import readable_documents, verify_corpus
     from data_prep.options import CorpusRecipe
     from data_prep.recipe import describe_keys, load_recipe
+    from data_prep.shards import Corpus
     from data_prep.sources import list_sources
     from data_prep.vocabulary import ensure_tokenizer
     from launch.cli import recipe_parser, run_command
@@ -22,6 +25,9 @@ except ModuleNotFoundError as error:
         raise
     print("error: Stillhouse is not installed here: run `pip install -e .` first.", file=sys.stderr)
     sys.exit(2)
+
+_SHOWN_ROW_TOKENS, _DRAWN_ROW_TOKENS = 128, (128, 512)
+_SHORT_SHARE = 0.1  # the default of a run's samples.short_share
 
 
 def main() -> None:
@@ -33,22 +39,30 @@ def main() -> None:
     recipe = load_recipe(CorpusRecipe, arguments.config, overrides)
     if arguments.verify:
         _print_verified(recipe)
-    if arguments.show:
-        for text in readable_documents(recipe.corpus.path, recipe.tokenizer.path, arguments.show):
+    if arguments.documents:
+        for text in readable_documents(
+            recipe.corpus.path, recipe.tokenizer.path, arguments.documents
+        ):
             print(text, end="\n\n")
+    if arguments.show:
+        _print_samples(recipe, arguments.show, arguments.row_tokens)
+    if arguments.stats:
+        _print_statistics(recipe, arguments.out, arguments.row_tokens)
+    looks = arguments.verify or arguments.documents or arguments.show or arguments.stats
     if arguments.tokenizer:
         ensure_tokenizer(recipe, list_sources(recipe.corpora))
     elif arguments.task is not None:
         run_array_task(recipe, arguments.task, arguments.of)
     elif arguments.merge:
         merge_corpus(recipe)
-    elif not arguments.verify and not arguments.show:
+    elif not looks:
         build_corpus(recipe)
 
 
 def _parse() -> argparse.Namespace:
     keys = f"keys of a recipe, with their defaults:\n{describe_keys(CorpusRecipe)}"
     parser = recipe_parser(__doc__, keys)
+    parser.usage = "%(prog)s --config RECIPE [options] [key.path=value ...]"
     parser.add_argument("--tokenizer", action="store_true", help="make the tokenizer alone")
     parser.add_argument(
         "--task", type=int, metavar="K", help="with --of N: make share K of N, counted from 0"
@@ -61,10 +75,25 @@ def _parse() -> argparse.Namespace:
         "--verify", action="store_true", help="check every hash, offset and id of the corpus"
     )
     parser.add_argument(
-        "--show", type=int, default=0, metavar="N", help="print the first N documents as text"
+        "--show", type=int, default=0, metavar="N", help="print N training samples, masks and all"
     )
     parser.add_argument(
-        "--errors", choices=["strict", "replace"], help="what to do with bytes that are not UTF-8"
+        "--documents", type=int, default=0, metavar="N", help="print the first N documents as text"
+    )
+    parser.add_argument(
+        "--stats", action="store_true", help="print lengths and frequencies, and draw them"
+    )
+    parser.add_argument(
+        "--row-tokens", type=int, metavar="T", help="rows for --show (128), --stats (128 and 512)"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="of the pictures; default: CORPUS-stats"
+    )
+    parser.add_argument(
+        "--errors",
+        choices=["strict", "replace"],
+        metavar="HOW",
+        help="strict or replace: what to do with bytes that are not UTF-8",
     )
     # Overrides may stand before and after options.
     return parser.parse_intermixed_args()
@@ -78,6 +107,32 @@ def _print_verified(recipe: CorpusRecipe) -> None:
             f"{split['tokens']:>14,} tokens"
         )
     print(f"{recipe.corpus.path} is whole: {len(manifest['files'])} files match their sha256.")
+
+
+def _print_samples(recipe: CorpusRecipe, count: int, row_tokens: int | None) -> None:
+    # Imported here because masks need torch, and preparing a corpus does not.
+    from launch.samples import readable_samples
+
+    for text in readable_samples(
+        recipe.corpus.path, recipe.tokenizer.path, count, row_tokens or _SHOWN_ROW_TOKENS
+    ):
+        print(text)
+
+
+def _print_statistics(recipe: CorpusRecipe, out: Path | None, row_tokens: int | None) -> None:
+    from data_prep.corpus_statistics import gather_statistics
+    from launch.corpus_plots import describe, draw
+
+    path = recipe.corpus.path
+    statistics = gather_statistics(
+        Corpus.open(path),
+        (row_tokens,) if row_tokens else _DRAWN_ROW_TOKENS,
+        pairs="next_sentence",
+        short_share=_SHORT_SHARE,
+    )
+    print(describe(statistics))
+    for picture in draw(statistics, out or path.with_name(f"{path.name}-stats")):
+        print(picture)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pre-train a BERT teacher: masked words and next sentences, under DeepSpeed.
+"""Pre-train a BERT teacher: masked words and sentence pairs, under DeepSpeed.
 
     deepspeed launch/train_teacher.py --config launch/recipes/teacher_base.yaml [key.path=value ...]
 
@@ -42,7 +42,8 @@ def teacher_shape(recipe: TeacherRecipe, inputs: Inputs) -> BertShape:
         **recipe.model.model_dump(),
         vocab_size=inputs.tokenizer.vocab_size,
         pad_id=inputs.tokenizer.pad_id,
-        next_sentence=True,
+        # Single segments ask nothing of a pair: that head would get no gradient.
+        next_sentence=recipe.samples.pairs != "none",
     )
 
 

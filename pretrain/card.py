@@ -10,8 +10,13 @@ import yaml
 _SCORES = {
     "validation/loss_mlm": ("masked-word loss", "{:.4f}"),
     "validation/accuracy_mlm": ("masked-word accuracy", "{:.2%}"),
-    "validation/loss_nsp": ("next-sentence loss", "{:.4f}"),
-    "validation/accuracy_nsp": ("next-sentence accuracy", "{:.2%}"),
+    "validation/loss_nsp": ("{pair} loss", "{:.4f}"),
+    "validation/accuracy_nsp": ("{pair} accuracy", "{:.2%}"),
+}
+_LEARNED = {
+    "next_sentence": "masked words and next sentences",
+    "sentence_order": "masked words and the order of sentences",
+    "none": "masked words",
 }
 
 
@@ -34,7 +39,7 @@ def write_card(facts: dict[str, Any], name: str) -> str:
         shape_rows=_rows(_shape(facts)),
         teacher_heading=" | its teacher" if teacher_scores else "",
         teacher_rule="---|" if teacher_scores else "",
-        score_rows=_score_rows(facts.get("validation", {}), teacher_scores),
+        score_rows=_score_rows(facts.get("validation", {}), teacher_scores, _pairs(facts)),
         training_rows=_rows(_training(facts)),
         recipe=yaml.safe_dump(facts["identity"], sort_keys=True).rstrip(),
     )
@@ -43,7 +48,7 @@ def write_card(facts: dict[str, Any], name: str) -> str:
 def _summary(facts: dict[str, Any]) -> str:
     shape = f"{facts['shape']['layers']} layers of width {facts['shape']['width']}"
     if facts["kind"] == "teacher":
-        return f"A BERT with {shape}, pre-trained on masked words and next sentences."
+        return f"A BERT with {shape}, pre-trained on {_LEARNED[_pairs(facts)]}."
     kept = ", ".join(str(layer) for layer in facts["teacher_layers"])
     start = facts["identity"]["student.init"]
     origin = (
@@ -56,6 +61,11 @@ def _summary(facts: dict[str, Any]) -> str:
         else "trained without a teacher"
     )
     return f"A BERT with {shape}, {origin} and {taught} on a general corpus."
+
+
+def _pairs(facts: dict[str, Any]) -> str:
+    """Return the kind of samples; runs from before there was a choice had next sentences."""
+    return str(facts["identity"].get("samples.pairs", "next_sentence"))
 
 
 def _shape(facts: dict[str, Any]) -> dict[str, Any]:
@@ -79,7 +89,7 @@ def _training(facts: dict[str, Any]) -> dict[str, Any]:
         "tokenizer": f"fingerprint `{facts['tokenizer']}`",
         "steps": f"{facts['step']:,}",
         "real tokens seen": f"{facts['tokens_seen']:,}",
-        "sentence pairs seen": f"{facts['samples_seen']:,}",
+        "samples seen": f"{facts['samples_seen']:,}",
         "precision": facts["identity"]["train.precision"],
         "hardware": f"{facts['world_size']} × {facts['device']}",
         "software": ", ".join(f"{name} {number}" for name, number in facts["versions"].items()),
@@ -93,9 +103,10 @@ def _rows(table: dict[str, Any]) -> str:
     return "\n".join(f"| {name} | {value} |" for name, value in table.items())
 
 
-def _score_rows(scores: dict[str, float], teacher: dict[str, float]) -> str:
+def _score_rows(scores: dict[str, float], teacher: dict[str, float], pairs: str) -> str:
     lines = []
-    for key, (name, form) in _SCORES.items():
+    for key, (template, form) in _SCORES.items():
+        name = template.format(pair=pairs.replace("_", "-"))
         if key in scores:
             theirs = f" | {form.format(teacher[key])}" if key in teacher else ""
             lines.append(f"| {name} | {form.format(scores[key])}{theirs} |")

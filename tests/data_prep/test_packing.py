@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 
 from data_prep.keyed import integers_below, key_of
-from data_prep.packing import pack, padding_share
+from data_prep.packing import choose_loose, pack, padding_share
 from tests.corpora import draw_shards
 
 KEY = key_of("pack")
@@ -74,3 +74,11 @@ def test_the_key_decides_between_equally_long_samples() -> None:
 def test_nothing_packs_into_no_rows() -> None:
     order, offsets = pack(np.zeros(0, np.int64), 128, KEY)
     assert order.tolist() == [] and offsets.tolist() == [0]
+
+
+def test_the_emptiest_rows_are_packed_again_and_never_more_than_asked() -> None:
+    fills = np.array([100, 40, 98, 97, 99, 3, 60], np.int64)
+    assert np.flatnonzero(choose_loose(fills, 100)).tolist() == [1, 3, 5, 6]
+    assert np.flatnonzero(choose_loose(fills, 100, most=2)).tolist() == [1, 5]
+    assert not choose_loose(np.full(9, 100), 100).any()
+    assert not choose_loose(np.zeros(0, np.int64), 100).any()

@@ -1,7 +1,7 @@
 """Plans: the same from anyone who builds them, found again, and never found half-built."""
 
-import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return numbered_corpus(path, draw_shards("plan", (20, 1, 15)))
 
 
-def key_for(**changes: int) -> PlanKey:
+def key_for(**changes: Any) -> PlanKey:
     return PlanKey(**{**vars(KEY), **changes})
 
 
@@ -74,9 +74,19 @@ def test_any_rows_in_any_order_are_those_of_the_whole(corpus: Corpus, tmp_path: 
     assert samples.tolist() == [by_number[number] for number in found.tolist()]
 
 
-@pytest.mark.parametrize("change", [{"epoch": 1}, {"seed": 4}, {"row_tokens": 65}])
-def test_another_epoch_seed_or_length_is_another_plan(
-    corpus: Corpus, tmp_path: Path, change: dict[str, int]
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epoch": 1},
+        {"seed": 4},
+        {"row_tokens": 65},
+        {"pairs": "sentence_order"},
+        {"pairs": "none"},
+        {"short_share": 0.1},
+    ],
+)
+def test_any_other_key_is_another_plan(
+    corpus: Corpus, tmp_path: Path, change: dict[str, Any]
 ) -> None:
     first = everything(open_plan(corpus, KEY, tmp_path))[0]
     second = everything(open_plan(corpus, key_for(**change), tmp_path))[0]
@@ -117,37 +127,6 @@ def test_a_plan_of_another_corpus_or_split_is_not_taken_for_it(
     assert len(list((tmp_path / "plans").iterdir())) == 4
 
 
-def test_a_plan_that_breaks_off_is_never_found(
-    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    packed = []
-
-    def pack_until_full(*arguments: object) -> object:
-        packed.append(arguments)
-        if len(packed) == 2:
-            raise OSError("no space left on device")
-        return real_pack(*arguments)  # type: ignore[arg-type]
-
-    real_pack = plan_module.pack
-    monkeypatch.setattr(plan_module, "pack", pack_until_full)
-    with pytest.raises(OSError, match="no space left"):
-        open_plan(corpus, KEY, tmp_path)
-    assert list(tmp_path.iterdir()) == [], "nothing half-built stays"
-    monkeypatch.undo()
-    assert open_plan(corpus, KEY, tmp_path).num_rows > 0
-
-
-def test_what_a_killed_builder_left_does_not_matter(corpus: Corpus, tmp_path: Path) -> None:
-    expected = everything(open_plan(corpus, KEY, tmp_path / "whole"))[1:]
-    (built,) = (tmp_path / "whole").iterdir()
-    # In a container a restarted job often has the process id of the one that was killed.
-    for process in (1, os.getpid()):
-        left = tmp_path / "killed" / f"{built.name}.{process}.partial"
-        left.mkdir(parents=True)
-        (left / "samples.bin").write_bytes(b"half")
-    assert everything(open_plan(corpus, KEY, tmp_path / "killed"))[1:] == expected
-
-
 @pytest.mark.parametrize("documents", [0, 1])
 def test_too_few_documents_are_refused(tmp_path: Path, documents: int) -> None:
     write_corpus(tmp_path / "corpus", {"train": [[[[5, 6], [7]]]] * documents})
@@ -162,8 +141,47 @@ def test_a_row_length_out_of_range_is_refused(corpus: Corpus, row_tokens: int) -
         open_plan(corpus, key_for(row_tokens=row_tokens), Path("nowhere"))
 
 
-@pytest.mark.parametrize("row_tokens", [16, 128, 512])
-def test_padding_is_low_on_text_of_ordinary_lengths(tmp_path: Path, row_tokens: int) -> None:
-    corpus = numbered_corpus(tmp_path / "corpus", draw_shards("padding", (1500,)))
-    plan = open_plan(corpus, key_for(row_tokens=row_tokens), tmp_path / "plans")
-    assert 0 <= plan.padding_share <= 0.02
+def test_one_document_makes_samples_that_need_no_other(tmp_path: Path) -> None:
+    corpus = numbered_corpus(tmp_path / "corpus", [[[20] * 30]])
+    for pairs in ("sentence_order", "none"):
+        assert open_plan(corpus, key_for(pairs=pairs), tmp_path / "plans").num_samples >= 10
+
+
+def test_a_weight_is_how_often_documents_are_visited(tmp_path: Path) -> None:
+    corpus = numbered_corpus(tmp_path / "corpus", draw_shards("weights", (300, 300)))
+    corpus.shards[1].weight = 2.5
+    plan = open_plan(corpus, key_for(pairs="none"), tmp_path / "plans")
+    samples = plan.read(np.arange(plan.num_rows))[0]
+    second = corpus.shards[1]
+    starts = samples["a_start"].astype(np.int64) - second.token_base
+    bounds = second.sentences[second.documents.astype(np.int64)]
+    # A sample that starts where a document does opens a visit to it.
+    visits = (starts[:, None] == bounds[None, :-1].astype(np.int64)).sum(axis=0)
+    assert set(visits.tolist()) == {2, 3} and abs(visits.mean() - 2.5) < 0.15
+    firsts = [int(shard.sentences[shard.documents[0]]) for shard in corpus.shards]
+    assert (samples["a_start"] == firsts[0]).sum() == 1
+    corpus.shards[1].weight = 1.0
+    assert open_plan(corpus, key_for(pairs="none"), tmp_path / "plans").num_rows < plan.num_rows
+
+
+@pytest.mark.parametrize("pairs", ["next_sentence", "sentence_order", "none"])
+@pytest.mark.parametrize("row_tokens", [128, 512])
+def test_padding_is_low_for_every_kind_of_sample(
+    tmp_path: Path, row_tokens: int, pairs: str
+) -> None:
+    corpus = numbered_corpus(tmp_path / "corpus", draw_shards("padding", (1000,)))
+    key = key_for(row_tokens=row_tokens, pairs=pairs, short_share=0.1)
+    assert 0 <= open_plan(corpus, key, tmp_path / "plans").padding_share <= 0.02
+
+
+def test_many_small_shards_do_not_end_in_padding(tmp_path: Path) -> None:
+    lengths = draw_shards("small", (4,) * 150)
+    corpus = numbered_corpus(tmp_path / "corpus", lengths)
+    plan = open_plan(corpus, key_for(row_tokens=512, pairs="none"), tmp_path / "plans")
+    assert plan.padding_share <= 0.02
+    samples, numbers, rows = everything(plan)
+    assert sorted(numbers) == list(range(plan.num_samples))
+    assert np.bincount(rows, 2 + samples["a_length"].astype(int)).max() <= 512
+    starts = {int(start) for start in samples["a_start"]}
+    bounds = [shard.token_base for shard in corpus.shards]
+    assert starts.issuperset(bounds), "every shard is there"

@@ -48,10 +48,24 @@ def test_a_corpus_is_made_verified_and_shown(command: Command, tmp_path: Path) -
     made = command()
     assert made.returncode == 0 and "wrote run/corpus" in made.stderr
     # Overrides may stand on either side of an option.
-    shown = command("workers=1", "--verify", "--show", "2", "seed=0")
+    shown = command("workers=1", "--verify", "--documents", "2", "seed=0", "--show", "3")
     assert shown.returncode == 0, shown.stderr
     assert "run/corpus is whole" in shown.stdout and "document 1: " in shown.stdout
+    assert shown.stdout.count("  sample ") == 3 and "row 0: " in shown.stdout
     assert "is up to date" in command().stderr
+
+
+def test_statistics_are_printed_and_drawn_beside_the_corpus(
+    command: Command, tmp_path: Path
+) -> None:
+    command()
+    result = command("--stats", "--row-tokens", "32")
+    assert result.returncode == 0, result.stderr
+    assert "sentences" in result.stdout and "rows of 32: " in result.stdout
+    drawn = {path.name for path in (tmp_path / "run/corpus-stats").iterdir()}
+    assert drawn == {"lengths.png", "frequencies.png", "packing.png"}
+    assert command("--stats", "--row-tokens", "32", "--out", "here").returncode == 0
+    assert {path.name for path in (tmp_path / "here").iterdir()} == drawn
 
 
 def test_wrong_requests_are_refused_in_one_sentence_with_code_2(
@@ -85,7 +99,7 @@ def test_errors_replace_goes_on(command: Command, tmp_path: Path) -> None:
 
 def test_help_fits_one_screen(command: Command) -> None:
     lines = command("--help").stdout.splitlines()
-    assert 15 < len(lines) <= 60 and max(map(len, lines)) <= 100
+    assert 15 < len(lines) <= 68 and max(map(len, lines)) <= 100
 
 
 def test_a_missing_installation_is_answered_with_the_command(tmp_path: Path) -> None:
@@ -98,3 +112,8 @@ def test_a_missing_installation_is_answered_with_the_command(tmp_path: Path) -> 
         check=False,
     )
     assert "pip install -e ." in refusal(result)
+
+
+def test_preparing_a_corpus_does_not_wait_for_torch() -> None:
+    code = "import sys, launch.prepare_data; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -1,0 +1,26 @@
+"""The shape of a teacher follows from its recipe and its tokenizer."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from data_prep.tokenizer import load_tokenizer
+from launch.train_teacher import teacher_shape
+from pretrain.config import TeacherRecipe
+from pretrain.inputs import Inputs
+
+
+@pytest.mark.parametrize(
+    ("pairs", "asked"), [("next_sentence", True), ("sentence_order", True), ("none", False)]
+)
+def test_a_teacher_of_single_segments_has_no_head_for_pairs(
+    tiny_tokenizer: Path, pairs: str, asked: bool
+) -> None:
+    tree: dict[str, Any] = {name: {"path": name} for name in ("run", "corpus", "tokenizer")}
+    tree |= {"train": {"steps": 5, "batch_rows": 4, "micro_rows": 4}, "samples": {"pairs": pairs}}
+    recipe = TeacherRecipe.model_validate(tree)
+    inputs = cast(Inputs, SimpleNamespace(tokenizer=load_tokenizer(tiny_tokenizer)))
+    shape = teacher_shape(recipe, inputs)
+    assert shape.next_sentence == asked and shape.vocab_size == inputs.tokenizer.vocab_size
