@@ -35,6 +35,8 @@ class PlanKey:
     seed: int
     epoch: int
     row_tokens: int
+    pairs: str = "next_sentence"
+    short_share: float = 0.0
 
 
 class Plan:
