@@ -76,9 +76,37 @@ class SampleOptions(Options):
 
 
 class MaskOptions(Options):
+    """Which tokens a model must predict, and what it sees in their place."""
+
+    policy: Literal["uniform", "whole_word", "spans", "adaptive", "sparse"] = Field(
+        "uniform", description="how the tokens to predict are chosen; see pretrain/masks/"
+    )
     rate: float = Field(0.15, gt=0, lt=1, description="share of ordinary tokens to predict")
+    rate_end: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="rate at the last step, linear from `rate`; null keeps it; validation does",
+    )
     as_mask: float = Field(0.8, ge=0, le=1, description="share of those shown as [MASK]")
     as_random: float = Field(0.1, ge=0, le=1, description="share shown as a random word")
+    bidirectional: bool = Field(
+        False, description="show each sample reversed as well and add up both losses"
+    )
+    chinese_words: bool = Field(
+        False,
+        description="whole_word, spans: words of Chinese by jieba, slowly, not characters",
+    )
+    frequency_power: float = Field(
+        -0.5, description="adaptive: chance ~ (token's frequency)^this; negative favours rare ones"
+    )
+    position_power: float = Field(
+        0.0, description="adaptive: chance ~ (place in the sample, 0 to 1)^this; 0 ignores places"
+    )
+    sparse_count: int = Field(8, ge=1, description="sparse: tokens to predict in each sample")
+    allowed_tokens: Path | None = Field(
+        None, description="sparse: file of the tokens to predict, one a line; null allows all"
+    )
 
     @model_validator(mode="after")
     def _shares_fit(self) -> "MaskOptions":

@@ -242,7 +242,7 @@ def test_each_plan_is_announced_before_it_is_opened(
 
     source = BatchSource(
         corpus, tokenizer, MaskOptions(), seed=4, row_tokens=T, cache=tmp_path,
-        plans_first=build_here,
+        build_first=build_here,
     )  # fmt: skip
     source.plan(1)
     source.plan(0)
