@@ -42,7 +42,7 @@ def teacher_shape(recipe: TeacherRecipe, inputs: Inputs) -> BertShape:
         **recipe.model.model_dump(),
         vocab_size=inputs.tokenizer.vocab_size,
         pad_id=inputs.tokenizer.pad_id,
-        next_sentence=True,
+        next_sentence=recipe.samples.pairs != "none",
     )
 
 

@@ -5,7 +5,7 @@ ranks and the size of their micro-batches, the union over ranks is therefore the
 batch, and every rank gets the same number of rows in every step. There is no loader state.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from data_prep.errors import UserError
 from data_prep.keyed import key_of
 from data_prep.plan import Plan, PlanKey, open_plan
 from data_prep.shards import Corpus, Int64Array
@@ -21,6 +20,8 @@ from data_prep.tokenizer import LoadedTokenizer
 from pretrain.config import MaskOptions, SampleOptions
 from pretrain.masks.choice import BuildFirst, open_masking
 from pretrain.rows import RowMaker, Rows, concatenate
+
+_TABLES = ("input_ids", "token_types", "positions", "sample_ids")
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Batch:
         return _changed(self, lambda t: t.pin_memory().to(device, non_blocking=True))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Share:
     """A rank's rows of one step: its micro-batches side by side, as they leave a loader worker.
 
@@ -85,18 +86,48 @@ class Share:
 
     def micro_batches(self) -> list[Batch]:
         """Return the micro-batches, which are views."""
-        tables = (self.input_ids, self.token_types, self.positions, self.sample_ids)
-        sparse = (
-            *(t.split(self.masked_sizes) for t in (self.masked, self.mlm_labels)),
-            *(t.split(self.first_sizes) for t in (self.firsts, self.nsp_labels)),
+        parts: dict[str, Sequence[torch.Tensor]] = {name: getattr(self, name) for name in _TABLES}
+        sizes = dict.fromkeys(("masked", "mlm_labels"), self.masked_sizes)
+        sizes |= dict.fromkeys(("firsts", "nsp_labels"), self.first_sizes)
+        parts |= {name: torch.split(getattr(self, name), size) for name, size in sizes.items()}
+        return [
+            Batch(**{name: part[index] for name, part in parts.items()}, directions=self.directions)
+            for index in range(len(self.masked_sizes))
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceSpec:
+    """What a source reads, by name: this travels to another process, mapped files do not."""
+
+    corpus_path: Path
+    split: str
+    tokenizer: LoadedTokenizer
+    mask: MaskOptions
+    seed: int
+    row_tokens: int
+    cache: Path
+    samples: SampleOptions
+
+    def open(self) -> "BatchSource":
+        """Open the same source here; its plans and counts are in the cache already.
+
+        Raises:
+            UserError: when the corpus has changed.
+        """
+        return BatchSource(
+            Corpus.open(self.corpus_path, self.split),
+            self.tokenizer,
+            self.mask,
+            seed=self.seed,
+            row_tokens=self.row_tokens,
+            cache=self.cache,
+            samples=self.samples,
         )
-        return [Batch(*parts, self.directions) for parts in zip(*tables, *sparse, strict=True)]
 
 
 class BatchSource:
     """Reads batches of one split.
-
-    It travels to a loader worker as the names of what it has open, and opens that again there.
 
     Args:
         corpus: the split to read.
@@ -122,13 +153,17 @@ class BatchSource:
         samples: SampleOptions = SampleOptions(),  # noqa: B008  # frozen
         build_first: BuildFirst = lambda build: None,
     ) -> None:
-        self.row_tokens = row_tokens
+        self.spec = SourceSpec(
+            corpus_path=corpus.path,
+            split=corpus.split,
+            tokenizer=tokenizer,
+            mask=mask,
+            seed=seed,
+            row_tokens=row_tokens,
+            cache=cache,
+            samples=samples,
+        )
         self._corpus = corpus
-        self._rate = mask.rate
-        self._directions = 2 if mask.bidirectional else 1
-        self._seed = seed
-        self._cache = cache
-        self._samples = samples
         self._build_first = build_first
         masking = open_masking(mask, tokenizer, corpus, cache, build_first)
         self._maker = RowMaker(corpus, tokenizer, masking, row_tokens, mask.bidirectional)
@@ -178,13 +213,13 @@ class BatchSource:
         self.epoch_of(first_row + batch_rows - 1)
         starts = first_row + np.arange(rank, batch_rows // micro_rows, world_size) * micro_rows
         numbers = (starts[:, None] + np.arange(micro_rows)).reshape(-1)
-        return _share(self._rows(numbers, rate), self.row_tokens, micro_rows)
+        return _share(self._rows(numbers, rate), self.spec.row_tokens, micro_rows)
 
     def rows(self, numbers: Int64Array, size: int) -> Batch:
         """Return the batch of some rows, ascending; it is filled up with blank rows to `size`."""
         parts = [self._rows(numbers)] if len(numbers) else []
         parts.append(self._maker.blank(size - len(numbers)))
-        (batch,) = _share(concatenate(parts), self.row_tokens, size).micro_batches()
+        (batch,) = _share(concatenate(parts), self.spec.row_tokens, size).micro_batches()
         return batch
 
     def _rows(self, numbers: Int64Array, rate: float | None = None) -> list[Rows]:
@@ -196,35 +231,24 @@ class BatchSource:
             here = numbers[epochs == epoch] - start
             if len(here):
                 samples, ids, rows = self._plans[epoch].read(here)
-                mask_key = key_of("mask", self._seed, epoch)
-                parts.append(self._maker.lay(samples, ids, rows, mask_key, rate or self._rate))
+                mask_key = key_of("mask", self.spec.seed, epoch)
+                parts.append(
+                    self._maker.lay(samples, ids, rows, mask_key, rate or self.spec.mask.rate)
+                )
         return concatenate(parts)
 
     def _open_next_plan(self) -> None:
+        spec = self.spec
         key = PlanKey(
-            seed=self._seed,
+            seed=spec.seed,
             epoch=len(self._plans),
-            row_tokens=self.row_tokens,
-            pairs=self._samples.pairs,
-            short_share=self._samples.short_share,
+            row_tokens=spec.row_tokens,
+            pairs=spec.samples.pairs,
+            short_share=spec.samples.short_share,
         )
-        self._build_first(lambda: open_plan(self._corpus, key, self._cache))
-        self._plans.append(open_plan(self._corpus, key, self._cache))
+        self._build_first(lambda: open_plan(self._corpus, key, spec.cache))
+        self._plans.append(open_plan(self._corpus, key, spec.cache))
         self._ends.append((self._ends[-1] if self._ends else 0) + self._plans[-1].num_rows)
-
-
-def check_divisible(batch_rows: int, micro_rows: int, world_size: int) -> int:
-    """Return the micro-batches a rank computes in each step.
-
-    Raises:
-        UserError: when the global batch does not divide evenly over ranks and micro-batches.
-    """
-    if batch_rows % (micro_rows * world_size):
-        raise UserError(
-            f"train.batch_rows {batch_rows} is not divisible by train.micro_rows {micro_rows} "
-            f"times {world_size} rank(s): choose a multiple of {micro_rows * world_size}."
-        )
-    return batch_rows // (micro_rows * world_size)
 
 
 def _share(directions: list[Rows], row_tokens: int, micro_rows: int) -> Share:
@@ -246,8 +270,11 @@ def _share(directions: list[Rows], row_tokens: int, micro_rows: int) -> Share:
         places, labels = places[by_piece], labels[by_piece]
     firsts = directions[0].firsts
     return Share(
-        *(table(name) for name in ("input_ids", "token_types", "positions", "sample_ids")),
-        *map(torch.from_numpy, (places, labels, firsts % size, directions[0].nsp_labels)),
+        **{name: table(name) for name in _TABLES},
+        masked=torch.from_numpy(places),
+        mlm_labels=torch.from_numpy(labels),
+        firsts=torch.from_numpy(firsts % size),
+        nsp_labels=torch.from_numpy(directions[0].nsp_labels),
         masked_sizes=np.bincount(owners, minlength=pieces).tolist(),
         first_sizes=np.bincount(firsts // size, minlength=pieces).tolist(),
         directions=len(directions),

@@ -117,6 +117,16 @@ class Engine:
         outputs: Outputs = self._engine(batch)
         return outputs
 
+    def expect(self, micro_batches: int) -> None:
+        """Say how many micro-batches the coming step has; a phase of length may change it."""
+        if micro_batches == self._engine.gradient_accumulation_steps():
+            return
+        rows = self._engine.train_micro_batch_size_per_gpu() * self._engine.dp_world_size
+        self._engine.set_train_batch_size(rows * micro_batches)
+        if hasattr(self._optimizer, "gradient_accumulation_steps"):
+            # Its own copy decides whether offloaded gradients are added up or replaced.
+            self._optimizer.gradient_accumulation_steps = micro_batches
+
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradient of this rank's share of the global loss.
 

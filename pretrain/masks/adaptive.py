@@ -7,8 +7,6 @@ c makes the mean over the corpus the rate, clipping included. a = -0.5 is the sa
 0 to 1 through a sample; b > 0 asks for its later tokens more often, b < 0 for the earlier ones.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
