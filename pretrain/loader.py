@@ -5,6 +5,7 @@ as any other; how many there are changes nothing but the time that training wait
 """
 
 import contextlib
+import ctypes
 import signal
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from multiprocessing import get_context, resource_tracker
@@ -21,6 +22,7 @@ from pretrain.phases import Phase, phase_at
 
 _WORKERS_ON_GPU = 2
 _STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG in Linux's sys/prctl.h
 
 
 class StepShares(Dataset[Share | UserError]):
@@ -114,6 +116,7 @@ class Loader:
             sampler=self._announced(first),
             num_workers=self._workers,
             collate_fn=_as_it_is,
+            worker_init_fn=_die_with_parent,
             pin_memory=self._on_gpu,
             multiprocessing_context=get_context("spawn") if self._workers else None,
             prefetch_factor=-(-self._prefetch // self._workers) if self._workers else None,
@@ -148,8 +151,7 @@ def _signals_held_back() -> Iterator[None]:
     A scheduler signals every process of a job. The training process finishes its step and saves;
     a worker that died of the same signal would turn that into an error before the checkpoint is
     there. What is blocked here is inherited and stays blocked, so there is no moment at which a
-    new worker is not protected yet. It ends when it is told to, or within seconds of the
-    training process: torch's workers watch their parent.
+    new worker is not protected yet. It ends when it is told to, or with the training process.
     """
     # Started by the first worker instead, it would lift the block for TERM and INT.
     resource_tracker.ensure_running()
@@ -159,6 +161,15 @@ def _signals_held_back() -> Iterator[None]:
     finally:
         # What came meanwhile is delivered now.
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _die_with_parent(worker: int) -> None:
+    """Ask the kernel to end this worker when the training process is killed.
+
+    Torch's workers notice that by themselves, but only when they next wait for work, seconds
+    later; until then they would keep memory that a restarted run needs.
+    """
+    ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def _as_it_is(share: Any) -> Any:

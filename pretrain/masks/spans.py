@@ -1,6 +1,8 @@
 """Spans: up to three whole words in a row, as ALBERT masks them (arXiv 1909.11942, section 4.1)."""
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +12,8 @@ from data_prep.shards import Int64Array
 from pretrain.masking import Laid, threshold
 from pretrain.masks.words import WordTable, places_of
 
-_LENGTHS = np.array([1, 2, 3])
-# p(n) = (1 / n) / (1 + 1/2 + 1/3); REACH[k] is the chance that a span has more than k words.
-REACH = np.cumsum((1 / _LENGTHS)[::-1])[::-1] / (1 / _LENGTHS).sum()
+# p(n) = (1/n) / (1 + 1/2 + 1/3); REACH[k] is the chance that a span has more than k words.
+REACH = (1.0, 5 / 11, 2 / 11)
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,15 @@ class Spans:
         return places_of(words, covered | before, laid)
 
 
+@lru_cache(maxsize=1)
 def start_chance(rate: float) -> float:
     """Return the chance q that a span begins at a word, which covers each word with `rate`.
 
-    It solves 1 - (1 - q r0)(1 - q r1)(1 - q r2) = rate, r the shares in `REACH`.
+    It solves 1 - (1 - q r0)(1 - q r1)(1 - q r2) = rate, r the shares in `REACH`, by halving.
     """
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2
-        covered = 1 - float(np.prod(1 - middle * REACH))
+        covered = 1 - math.prod(1 - middle * reach for reach in REACH)
         low, high = (middle, high) if covered < rate else (low, middle)
     return high
