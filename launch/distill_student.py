@@ -35,7 +35,7 @@ def main() -> None:
         tokenizer = inputs.tokenizer.fingerprint
         located = cluster.on_main(lambda: locate_teacher(recipe.teacher.path, tokenizer))
         trained = load_located(located)
-        check_positions(trained.model.shape, recipe.train.row_tokens)
+        check_positions(trained.model.shape, recipe.train.longest_row)
         layers = choose_layers(recipe.student.layers, trained.model.shape.layers)
         student = make_student(trained.model, layers, recipe.student.init, recipe.train.seed)
         teacher = Teacher(trained.model, cluster.device, recipe.train.precision)

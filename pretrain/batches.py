@@ -5,56 +5,125 @@ ranks and the size of their micro-batches, the union over ranks is therefore the
 batch, and every rank gets the same number of rows in every step. There is no loader state.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from data_prep.errors import UserError
 from data_prep.keyed import key_of
-from data_prep.pairs import SPECIALS_PER_PAIR, SampleArray
 from data_prep.plan import Plan, PlanKey, open_plan
 from data_prep.shards import Corpus, Int64Array
 from data_prep.tokenizer import LoadedTokenizer
-from pretrain.config import MaskOptions
-from pretrain.masking import MaskPolicy, mask_tokens
+from pretrain.config import MaskOptions, SampleOptions
+from pretrain.masks.choice import BuildFirst, open_masking
+from pretrain.rows import RowMaker, Rows, concatenate
 
-NEXT_LABEL, UNRELATED_LABEL = 0, 1  # as in transformers' `next_sentence_label`
+_TABLES = ("input_ids", "token_types", "positions", "sample_ids")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch of packed rows. B rows, T tokens a row, M masked tokens, S samples."""
+    """One micro-batch of packed rows. B rows, T tokens a row, M masked tokens, S samples.
+
+    With `mask.bidirectional` the second half of the rows shows each sample reversed: row B/2 + i
+    mirrors row i, and masked token M/2 + j is masked token j again. Losses of the two directions
+    are added up, so what they are divided by is counted in one of them.
+    """
 
     input_ids: torch.Tensor  # [B, T] int64, [PAD] where no sample lies
-    token_types: torch.Tensor  # [B, T] int64, 1 in segment B
+    token_types: torch.Tensor  # [B, T] int64, 1 in the second segment
     positions: torch.Tensor  # [B, T] int64, restarts with every sample
     sample_ids: torch.Tensor  # [B, T] int32, 1, 2, ... within a row; 0 is padding
     masked: torch.Tensor  # [M] int64, places in the flattened [B * T]
     mlm_labels: torch.Tensor  # [M] int64
-    firsts: torch.Tensor  # [S] int64, places of [CLS] in the flattened [B * T]
+    firsts: torch.Tensor  # [S] int64, places of the [CLS] of samples with two segments
     nsp_labels: torch.Tensor  # [S] int64
+    directions: int = 1
 
     @property
     def counts(self) -> dict[str, int]:
         """What losses are divided by: masked tokens, samples, and real tokens."""
+        forward = slice(len(self.input_ids) // self.directions)
+        real = self.sample_ids[forward] > 0
         return {
-            "masked": len(self.masked),
-            "samples": len(self.firsts),
-            "tokens": int((self.sample_ids > 0).sum()),
+            "masked": len(self.masked) // self.directions,
+            "samples": int((real & (self.positions[forward] == 0)).sum()),
+            "tokens": int(real.sum()),
         }
 
     def to(self, device: torch.device) -> "Batch":
         """Copy to a device, from pinned memory and without waiting when it is a GPU."""
         if device.type == "cpu":
             return self
-        moved = (
-            getattr(self, field.name).pin_memory().to(device, non_blocking=True)
-            for field in fields(self)
+        return _changed(self, lambda t: t.pin_memory().to(device, non_blocking=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """A rank's rows of one step: its micro-batches side by side, as they leave a loader worker.
+
+    The fields are those of `Batch` for K micro-batches; places count within a micro-batch.
+    """
+
+    input_ids: torch.Tensor  # [K, B, T]
+    token_types: torch.Tensor  # [K, B, T]
+    positions: torch.Tensor  # [K, B, T]
+    sample_ids: torch.Tensor  # [K, B, T]
+    masked: torch.Tensor
+    mlm_labels: torch.Tensor
+    firsts: torch.Tensor
+    nsp_labels: torch.Tensor
+    masked_sizes: list[int]  # masked tokens of each micro-batch, [K]
+    first_sizes: list[int]  # [CLS] places of each, [K]
+    directions: int
+
+    def pin_memory(self) -> "Share":
+        """Copy into memory that a GPU reads without the processor's help."""
+        return _changed(self, lambda tensor: tensor.pin_memory())
+
+    def micro_batches(self) -> list[Batch]:
+        """Return the micro-batches, which are views."""
+        parts: dict[str, Sequence[torch.Tensor]] = {name: getattr(self, name) for name in _TABLES}
+        sizes = dict.fromkeys(("masked", "mlm_labels"), self.masked_sizes)
+        sizes |= dict.fromkeys(("firsts", "nsp_labels"), self.first_sizes)
+        parts |= {name: torch.split(getattr(self, name), size) for name, size in sizes.items()}
+        return [
+            Batch(**{name: part[index] for name, part in parts.items()}, directions=self.directions)
+            for index in range(len(self.masked_sizes))
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceSpec:
+    """What a source reads, by name: this travels to another process, mapped files do not."""
+
+    corpus_path: Path
+    split: str
+    tokenizer: LoadedTokenizer
+    mask: MaskOptions
+    seed: int
+    row_tokens: int
+    cache: Path
+    samples: SampleOptions
+
+    def open(self) -> "BatchSource":
+        """Open the same source here; its plans and counts are in the cache already.
+
+        Raises:
+            UserError: when the corpus has changed.
+        """
+        return BatchSource(
+            Corpus.open(self.corpus_path, self.split),
+            self.tokenizer,
+            self.mask,
+            seed=self.seed,
+            row_tokens=self.row_tokens,
+            cache=self.cache,
+            samples=self.samples,
         )
-        return Batch(*moved)
 
 
 class BatchSource:
@@ -63,12 +132,13 @@ class BatchSource:
     Args:
         corpus: the split to read.
         tokenizer: special ids, and the vocabulary of random replacements.
-        mask: masking rates.
+        mask: masking policy and rates.
         seed: keys order, pairs and masks.
         row_tokens: T, tokens of a row.
-        cache: folder for plans.
-        plans_first: called before a plan is opened, with the function that builds it; on
-            several ranks it lets rank 0 build while the others wait.
+        cache: folder for plans and token counts.
+        samples: how documents become samples.
+        build_first: called with the function that builds a plan or token counts before they are
+            opened; on several ranks it lets rank 0 build while the others wait.
     """
 
     def __init__(
@@ -80,21 +150,23 @@ class BatchSource:
         seed: int,
         row_tokens: int,
         cache: Path,
-        plans_first: Callable[[Callable[[], object]], None] = lambda build: None,
+        samples: SampleOptions = SampleOptions(),  # noqa: B008  # frozen
+        build_first: BuildFirst = lambda build: None,
     ) -> None:
-        self.row_tokens = row_tokens
-        self._corpus = corpus
-        self._tokenizer = tokenizer
-        self._policy = MaskPolicy(
-            rate=mask.rate,
-            as_mask=mask.as_mask,
-            as_random=mask.as_random,
-            mask_id=tokenizer.mask_id,
-            vocabulary=tokenizer.ordinary_ids,
+        self.spec = SourceSpec(
+            corpus_path=corpus.path,
+            split=corpus.split,
+            tokenizer=tokenizer,
+            mask=mask,
+            seed=seed,
+            row_tokens=row_tokens,
+            cache=cache,
+            samples=samples,
         )
-        self._seed = seed
-        self._cache = cache
-        self._plans_first = plans_first
+        self._corpus = corpus
+        self._build_first = build_first
+        masking = open_masking(mask, tokenizer, corpus, cache, build_first)
+        self._maker = RowMaker(corpus, tokenizer, masking, row_tokens, mask.bidirectional)
         self._plans: list[Plan] = []
         self._ends: list[int] = []  # number of the first row after each epoch
 
@@ -113,131 +185,103 @@ class BatchSource:
     def step(
         self, step: int, batch_rows: int, rank: int, world_size: int, micro_rows: int
     ) -> list[Batch]:
-        """Return this rank's micro-batches of a step, counted from 0.
+        """Return this rank's micro-batches of a step, counted from 0, masked at the first rate.
 
         All ranks call this for the same steps, so that they agree on when a plan is built.
         """
-        self.epoch_of((step + 1) * batch_rows - 1)
-        first = step * batch_rows + rank * micro_rows
-        starts = range(first, first + batch_rows, world_size * micro_rows)
-        return [self.rows(np.arange(start, start + micro_rows), micro_rows) for start in starts]
+        share = self.share(step * batch_rows, batch_rows, rank, world_size, micro_rows)
+        return share.micro_batches()
+
+    def share(
+        self,
+        first_row: int,
+        batch_rows: int,
+        rank: int,
+        world_size: int,
+        micro_rows: int,
+        rate: float | None = None,
+    ) -> Share:
+        """Return this rank's share of the global batch that begins at a row (all ranks).
+
+        Args:
+            first_row: of the batch, numbered through all epochs.
+            batch_rows: rows of the batch, over all ranks.
+            rank, world_size: whose share.
+            micro_rows: rows of a micro-batch; ranks take turns by micro-batches.
+            rate: of masking; the recipe's first one if left out.
+        """
+        self.epoch_of(first_row + batch_rows - 1)
+        starts = first_row + np.arange(rank, batch_rows // micro_rows, world_size) * micro_rows
+        numbers = (starts[:, None] + np.arange(micro_rows)).reshape(-1)
+        return _share(self._rows(numbers, rate), self.spec.row_tokens, micro_rows)
 
     def rows(self, numbers: Int64Array, size: int) -> Batch:
-        """Return the batch of some rows; it is filled up with blank rows to `size`."""
-        epochs = np.array([self.epoch_of(int(number)) for number in numbers], np.int64)
-        build = _RowBuilder(size, self.row_tokens, self._tokenizer)
-        for epoch in np.unique(epochs):
-            here = np.flatnonzero(epochs == epoch)
+        """Return the batch of some rows, ascending; it is filled up with blank rows to `size`."""
+        parts = [self._rows(numbers)] if len(numbers) else []
+        parts.append(self._maker.blank(size - len(numbers)))
+        (batch,) = _share(concatenate(parts), self.spec.row_tokens, size).micro_batches()
+        return batch
+
+    def _rows(self, numbers: Int64Array, rate: float | None = None) -> list[Rows]:
+        self.epoch_of(int(numbers[-1]))
+        epochs = np.searchsorted(self._ends, numbers, side="right")
+        parts = []
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
             start = self._ends[epoch - 1] if epoch else 0
-            samples, ids, rows = self.plan(int(epoch)).read(numbers[here] - start)
-            mask_key = key_of("mask", self._seed, int(epoch))
-            build.add(samples, ids, here[rows], self._corpus, mask_key, self._policy)
-        return build.batch()
+            here = numbers[epochs == epoch] - start
+            if len(here):
+                samples, ids, rows = self._plans[epoch].read(here)
+                mask_key = key_of("mask", self.spec.seed, epoch)
+                parts.append(
+                    self._maker.lay(samples, ids, rows, mask_key, rate or self.spec.mask.rate)
+                )
+        return concatenate(parts)
 
     def _open_next_plan(self) -> None:
-        key = PlanKey(seed=self._seed, epoch=len(self._plans), row_tokens=self.row_tokens)
-        self._plans_first(lambda: open_plan(self._corpus, key, self._cache))
-        self._plans.append(open_plan(self._corpus, key, self._cache))
+        spec = self.spec
+        key = PlanKey(
+            seed=spec.seed,
+            epoch=len(self._plans),
+            row_tokens=spec.row_tokens,
+            pairs=spec.samples.pairs,
+            short_share=spec.samples.short_share,
+        )
+        self._build_first(lambda: open_plan(self._corpus, key, spec.cache))
+        self._plans.append(open_plan(self._corpus, key, spec.cache))
         self._ends.append((self._ends[-1] if self._ends else 0) + self._plans[-1].num_rows)
 
 
-class _RowBuilder:
-    """Writes samples into rows, all at once, with numpy."""
+def _share(directions: list[Rows], row_tokens: int, micro_rows: int) -> Share:
+    """Turn rows into tensors, micro-batch by micro-batch; reversed rows come after the others."""
+    size = micro_rows * row_tokens
+    pieces = len(directions[0].input_ids) // size
 
-    def __init__(self, rows: int, row_tokens: int, tokenizer: LoadedTokenizer) -> None:
-        self._shape = (rows, row_tokens)
-        self._tokenizer = tokenizer
-        size = rows * row_tokens
-        self._input_ids = np.full(size, tokenizer.pad_id, np.int64)
-        self._token_types = np.zeros(size, np.int64)
-        self._positions = np.zeros(size, np.int64)
-        self._sample_ids = np.zeros(size, np.int32)
-        self._masked: list[Int64Array] = []
-        self._labels: list[Int64Array] = []
-        self._firsts: list[Int64Array] = []
-        self._nsp: list[Int64Array] = []
+    def table(name: str) -> torch.Tensor:
+        parts = [getattr(rows, name).reshape(pieces, micro_rows, row_tokens) for rows in directions]
+        return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1))
 
-    def add(
-        self,
-        samples: SampleArray,
-        numbers: Int64Array,
-        rows: Int64Array,
-        corpus: Corpus,
-        mask_key: np.uint64,
-        policy: MaskPolicy,
-    ) -> None:
-        """Lay samples, grouped by row, into their rows and mask them."""
-        a_length = samples["a_length"].astype(np.int64)
-        b_length = samples["b_length"].astype(np.int64)
-        lengths = a_length + b_length + SPECIALS_PER_PAIR
-        first, nth = _places(lengths, rows, self._shape[1])
-
-        everywhere = _ranges(first, lengths)
-        self._positions[everywhere] = _ranges(np.zeros_like(first), lengths)
-        self._sample_ids[everywhere] = np.repeat(nth + 1, lengths)
-        b_first = first + a_length + 2
-        self._token_types[_ranges(b_first, b_length + 1)] = 1
-        self._input_ids[first] = self._tokenizer.cls_id
-        self._input_ids[b_first - 1] = self._tokenizer.sep_id
-        self._input_ids[b_first + b_length] = self._tokenizer.sep_id
-
-        starts = np.concatenate([samples["a_start"], samples["b_start"]])
-        segment_lengths = np.concatenate([a_length, b_length])
-        words = _ranges(np.concatenate([first + 1, b_first]), segment_lengths)
-        tokens = corpus.gather(starts, segment_lengths)
-        owners = np.repeat(np.concatenate([numbers, numbers]), segment_lengths)
-        chosen, shown = mask_tokens(tokens, owners, self._positions[words], mask_key, policy)
-        self._input_ids[words] = shown
-        self._masked.append(words[chosen])
-        self._labels.append(tokens[chosen])
-        self._firsts.append(first)
-        self._nsp.append(np.where(samples["is_next"], NEXT_LABEL, UNRELATED_LABEL))
-
-    def batch(self) -> Batch:
-        """Return what has been added; masked tokens are in the order of their places."""
-        masked = np.concatenate(self._masked) if self._masked else np.zeros(0, np.int64)
-        labels = np.concatenate(self._labels) if self._labels else np.zeros(0, np.int64)
-        order = np.argsort(masked, kind="stable")
-        arrays = (
-            self._input_ids.reshape(self._shape),
-            self._token_types.reshape(self._shape),
-            self._positions.reshape(self._shape),
-            self._sample_ids.reshape(self._shape),
-            masked[order],
-            labels[order],
-            np.concatenate(self._firsts) if self._firsts else np.zeros(0, np.int64),
-            np.concatenate(self._nsp).astype(np.int64) if self._nsp else np.zeros(0, np.int64),
-        )
-        return Batch(*(torch.from_numpy(array) for array in arrays))
+    owners = np.concatenate([rows.masked // size for rows in directions])
+    places = np.concatenate(
+        [rows.masked % size + nth * size for nth, rows in enumerate(directions)]
+    )
+    labels = np.concatenate([rows.mlm_labels for rows in directions])
+    if len(directions) > 1:
+        by_piece = np.argsort(owners, kind="stable")
+        places, labels = places[by_piece], labels[by_piece]
+    firsts = directions[0].firsts
+    return Share(
+        **{name: table(name) for name in _TABLES},
+        masked=torch.from_numpy(places),
+        mlm_labels=torch.from_numpy(labels),
+        firsts=torch.from_numpy(firsts % size),
+        nsp_labels=torch.from_numpy(directions[0].nsp_labels),
+        masked_sizes=np.bincount(owners, minlength=pieces).tolist(),
+        first_sizes=np.bincount(firsts // size, minlength=pieces).tolist(),
+        directions=len(directions),
+    )
 
 
-def check_divisible(batch_rows: int, micro_rows: int, world_size: int) -> int:
-    """Return the micro-batches a rank computes in each step.
-
-    Raises:
-        UserError: when the global batch does not divide evenly over ranks and micro-batches.
-    """
-    if batch_rows % (micro_rows * world_size):
-        raise UserError(
-            f"train.batch_rows {batch_rows} is not divisible by train.micro_rows {micro_rows} "
-            f"times {world_size} rank(s): choose a multiple of {micro_rows * world_size}."
-        )
-    return batch_rows // (micro_rows * world_size)
-
-
-def _places(
-    lengths: Int64Array, rows: Int64Array, row_tokens: int
-) -> tuple[Int64Array, Int64Array]:
-    """Return each sample's flat place of [CLS] and its number within its row."""
-    ends = np.cumsum(lengths)
-    opens_row = np.concatenate([[True], rows[1:] != rows[:-1]])
-    group = np.cumsum(opens_row) - 1
-    before_row = (ends - lengths)[opens_row][group]
-    nth = np.arange(len(rows)) - np.flatnonzero(opens_row)[group]
-    return rows * row_tokens + (ends - lengths) - before_row, nth
-
-
-def _ranges(starts: Int64Array, lengths: Int64Array) -> Int64Array:
-    """Return `start, start + 1, ...` for each range, one after another."""
-    ends = np.cumsum(lengths)
-    return np.repeat(starts - (ends - lengths), lengths) + np.arange(int(ends[-1]))
+def _changed(batch: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    tensors = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
+    return replace(batch, **{name: change(tensor) for name, tensor in tensors.items()})

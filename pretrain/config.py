@@ -5,7 +5,7 @@ the run computes make up its identity: a run folder that was started with other 
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -48,6 +48,15 @@ class ModelOptions(Options):
         return self
 
 
+class PhaseOptions(Options):
+    """A stretch of a run; what it leaves out is as in `train`."""
+
+    steps: int = Field(ge=1, description="optimizer steps of this phase")
+    row_tokens: int | None = Field(None, ge=16, description="length of a packed row, tokens")
+    batch_rows: int | None = Field(None, ge=1, description="rows of one step, over all ranks")
+    micro_rows: int | None = Field(None, ge=1, description="rows one rank computes at a time")
+
+
 class TrainOptions(Options):
     steps: int = Field(ge=1, description="optimizer steps of the whole run")
     seed: int = Field(0, ge=0, description="keys order, pairs, masks, initial weights and dropout")
@@ -60,6 +69,31 @@ class TrainOptions(Options):
     max_minutes: float | None = Field(
         None, gt=0, description="stop with a checkpoint after this long; null never stops early"
     )
+    # `Annotated` keeps a list of groups from being taken for a group of keys.
+    phases: list[Annotated[PhaseOptions, "one phase"]] = Field(
+        [],
+        description="parts of the run in order, each with its steps and the keys it changes: "
+        "row_tokens, batch_rows, micro_rows; empty is a run of one shape",
+    )
+
+    @property
+    def all_phases(self) -> list[PhaseOptions]:
+        """The phases, or the whole run as the only one."""
+        return self.phases or [PhaseOptions(steps=self.steps)]
+
+    @property
+    def longest_row(self) -> int:
+        """Tokens of the longest rows of the run."""
+        return max(phase.row_tokens or self.row_tokens for phase in self.all_phases)
+
+    @model_validator(mode="after")
+    def _phases_fill_the_run(self) -> "TrainOptions":
+        total = sum(phase.steps for phase in self.all_phases)
+        if total != self.steps:
+            raise ValueError(
+                f"the phases have {total} steps together, but train.steps is {self.steps}"
+            )
+        return self
 
 
 class SampleOptions(Options):
@@ -76,9 +110,37 @@ class SampleOptions(Options):
 
 
 class MaskOptions(Options):
+    """Which tokens a model must predict, and what it sees in their place."""
+
+    policy: Literal["uniform", "whole_word", "spans", "adaptive", "sparse"] = Field(
+        "uniform", description="how the tokens to predict are chosen; see pretrain/masks/"
+    )
     rate: float = Field(0.15, gt=0, lt=1, description="share of ordinary tokens to predict")
+    rate_end: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="rate at the last step, linear from `rate`; null keeps it; validation does",
+    )
     as_mask: float = Field(0.8, ge=0, le=1, description="share of those shown as [MASK]")
     as_random: float = Field(0.1, ge=0, le=1, description="share shown as a random word")
+    bidirectional: bool = Field(
+        False, description="show each sample reversed as well and add up both losses"
+    )
+    chinese_words: bool = Field(
+        False,
+        description="whole_word, spans: words of Chinese by jieba, slowly, not characters",
+    )
+    frequency_power: float = Field(
+        -0.5, description="adaptive: chance ~ (token's frequency)^this; negative favours rare ones"
+    )
+    position_power: float = Field(
+        0.0, description="adaptive: chance ~ (place in the sample, 0 to 1)^this; 0 ignores places"
+    )
+    sparse_count: int = Field(8, ge=1, description="sparse: tokens to predict in each sample")
+    allowed_tokens: Path | None = Field(
+        None, description="sparse: file of the tokens to predict, one a line; null allows all"
+    )
 
     @model_validator(mode="after")
     def _shares_fit(self) -> "MaskOptions":
@@ -103,7 +165,11 @@ class OptimOptions(Options):
 
 class ValidationOptions(Options):
     every_steps: int = Field(500, ge=1, description="steps between evaluations")
-    rows: int = Field(512, ge=1, description="fixed rows of the validation split, fixed masks")
+    rows: int = Field(
+        512,
+        ge=1,
+        description="fixed rows of the validation split, fixed masks, as long as the last phase's",
+    )
 
 
 class CheckpointOptions(Options):
@@ -113,6 +179,17 @@ class CheckpointOptions(Options):
 
 class LogOptions(Options):
     every_steps: int = Field(50, ge=1, description="steps between lines, scalars and metrics")
+
+
+class LoaderOptions(Options):
+    """Who makes the batches, and how far ahead. The batches are the same for any choice."""
+
+    workers: int | None = Field(
+        None, ge=0, description="processes a rank; null is 2 on a GPU and 0, itself, on a CPU"
+    )
+    prefetch: int = Field(
+        4, ge=1, description="steps that the workers of a rank make ahead, all together"
+    )
 
 
 class DeepSpeedOptions(Options):
@@ -130,6 +207,7 @@ class RunRecipe(Options):
     train: TrainOptions
     samples: SampleOptions = SampleOptions()
     mask: MaskOptions = MaskOptions()
+    loader: LoaderOptions = LoaderOptions()
     optim: OptimOptions = OptimOptions()
     validation: ValidationOptions = ValidationOptions()
     checkpoint: CheckpointOptions = CheckpointOptions()
@@ -153,9 +231,9 @@ class TeacherRecipe(RunRecipe):
 
     @model_validator(mode="after")
     def _rows_fit_positions(self) -> "TeacherRecipe":
-        if self.train.row_tokens > self.model.positions:
+        if self.train.longest_row > self.model.positions:
             raise ValueError(
-                f"train.row_tokens {self.train.row_tokens} exceeds model.positions "
+                f"train.row_tokens {self.train.longest_row} exceeds model.positions "
                 f"{self.model.positions}"
             )
         return self
@@ -200,7 +278,7 @@ class StudentRecipe(RunRecipe):
 
 # Groups and keys that may differ when a run is continued: they change how fast, how often
 # and where, not what is computed.
-_FREE_GROUPS = ("log", "checkpoint", "validation", "deepspeed")
+_FREE_GROUPS = ("log", "checkpoint", "validation", "deepspeed", "loader")
 _FREE_KEYS = ("run.path", "run.world_size", "corpus.path", "corpus.verify", "tokenizer.path",
               "teacher.path", "train.micro_rows", "train.max_minutes")  # fmt: skip
 
@@ -211,4 +289,8 @@ def identity_of(recipe: RunRecipe) -> dict[str, Any]:
     for group, keys in recipe.model_dump(mode="json").items():
         if group not in _FREE_GROUPS:
             flat.update({f"{group}.{key}": value for key, value in keys.items()})
+    flat["train.phases"] = [
+        {key: value for key, value in phase.items() if key != "micro_rows"}
+        for phase in flat["train.phases"]
+    ]
     return {key: value for key, value in flat.items() if key not in _FREE_KEYS}

@@ -117,6 +117,18 @@ class Engine:
         outputs: Outputs = self._engine(batch)
         return outputs
 
+    def expect(self, micro_batches: int) -> None:
+        """Say at the edge of a step how many micro-batches the coming one has."""
+        if micro_batches == self._engine.gradient_accumulation_steps():
+            return
+        rows = self._engine.train_micro_batch_size_per_gpu() * self._engine.dp_world_size
+        self._engine.set_train_batch_size(rows * micro_batches)
+        # DeepSpeed finds the end of a step by dividing all micro-batches since its start.
+        self._engine.micro_steps = 0
+        if hasattr(self._optimizer, "gradient_accumulation_steps"):
+            # Its own copy decides whether offloaded gradients are added up or replaced.
+            self._optimizer.gradient_accumulation_steps = micro_batches
+
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradient of this rank's share of the global loss.
 

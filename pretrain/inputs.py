@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from data_prep.errors import UserError
 from data_prep.shards import Corpus, read_corpus_manifest
 from data_prep.tokenizer import LoadedTokenizer, load_tokenizer
-from pretrain.batches import BatchSource, check_divisible
+from pretrain.batches import BatchSource
 from pretrain.cluster import Cluster
 from pretrain.config import RunRecipe
+from pretrain.loader import Loader, StepShares
+from pretrain.phases import Phase, phases_of
 from pretrain.run_directory import RunDirectory
 from pretrain.validation import VALIDATION_SEED, ValidationSet
 
@@ -19,7 +21,7 @@ class Inputs:
 
     tokenizer: LoadedTokenizer
     corpus: Corpus
-    source: BatchSource
+    loader: Loader
     validation: ValidationSet
 
 
@@ -30,40 +32,47 @@ def open_inputs(recipe: RunRecipe, run: RunDirectory, cluster: Cluster) -> Input
         UserError: for a corpus that has changed, another tokenizer than the corpus was made
             with, a batch that does not divide, or a corpus smaller than one batch.
     """
-    train = recipe.train
-    check_divisible(train.batch_rows, train.micro_rows, cluster.world_size)
+    phases = phases_of(recipe.train)
+    for phase in phases:
+        phase.micro_batches(cluster.world_size)
     contents = recipe.corpus.verify == "contents"
     cluster.on_main(lambda: read_corpus_manifest(recipe.corpus.path, hashes=contents))
     tokenizer = load_tokenizer(recipe.tokenizer.path)
     corpus = Corpus.open(recipe.corpus.path, "train")
     _check_tokenizer(tokenizer, corpus, recipe)
     held_out = Corpus.open(recipe.corpus.path, "validation")
-    source = _open_source(recipe, run, cluster, tokenizer, corpus, train.seed)
-    _check_size(source, recipe)
-    fixed = _open_source(recipe, run, cluster, tokenizer, held_out, VALIDATION_SEED)
-    validation = ValidationSet(fixed, recipe.validation.rows, train.micro_rows, cluster)
-    return Inputs(tokenizer=tokenizer, corpus=corpus, source=source, validation=validation)
 
-
-def _open_source(
-    recipe: RunRecipe,
-    run: RunDirectory,
-    cluster: Cluster,
-    tokenizer: LoadedTokenizer,
-    corpus: Corpus,
-    seed: int,
-) -> BatchSource:
     def build_on_main(build: Callable[[], object]) -> None:
         cluster.on_main(lambda: bool(build()))
 
-    return BatchSource(
-        corpus,
-        tokenizer,
-        recipe.mask,
-        seed=seed,
-        row_tokens=recipe.train.row_tokens,
-        cache=run.plans,
-        plans_first=build_on_main,
+    def open_source(split: Corpus, seed: int, row_tokens: int) -> BatchSource:
+        return BatchSource(
+            split,
+            tokenizer,
+            recipe.mask,
+            seed=seed,
+            row_tokens=row_tokens,
+            cache=run.plans,
+            samples=recipe.samples,
+            build_first=build_on_main,
+        )
+
+    sources = {
+        length: open_source(corpus, recipe.train.seed, length)
+        for length in dict.fromkeys(phase.row_tokens for phase in phases)
+    }
+    for phase in phases:
+        _check_size(sources[phase.row_tokens], phase, recipe)
+    # One set of questions for the whole run, as long as the finished model is meant to read. What
+    # they find in a phase of shorter rows is therefore not yet trained for their last positions.
+    last = phases[-1]
+    fixed = open_source(held_out, VALIDATION_SEED, last.row_tokens)
+    shares = StepShares(sources, phases, recipe.mask, cluster.rank, cluster.world_size)
+    return Inputs(
+        tokenizer=tokenizer,
+        corpus=corpus,
+        loader=Loader(shares, recipe.loader, cluster.device),
+        validation=ValidationSet(fixed, recipe.validation.rows, last.micro_rows, cluster),
     )
 
 
@@ -76,11 +85,11 @@ def _check_tokenizer(tokenizer: LoadedTokenizer, corpus: Corpus, recipe: RunReci
         )
 
 
-def _check_size(source: BatchSource, recipe: RunRecipe) -> None:
+def _check_size(source: BatchSource, phase: Phase, recipe: RunRecipe) -> None:
     rows = source.plan(0).num_rows
-    if rows < recipe.train.batch_rows:
+    if rows < phase.batch_rows:
         raise UserError(
-            f"The corpus {recipe.corpus.path} makes {rows} rows of {recipe.train.row_tokens} "
-            f"tokens, fewer than one batch of train.batch_rows {recipe.train.batch_rows}: lower "
+            f"The corpus {recipe.corpus.path} makes {rows} rows of {phase.row_tokens} "
+            f"tokens, fewer than one batch of train.batch_rows {phase.batch_rows}: lower "
             "it, or prepare more text."
         )

@@ -5,6 +5,8 @@ Teacher and student share it; what differs is the task, which turns a batch into
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +14,13 @@ import torch
 
 from data_prep.errors import UserError
 from data_prep.keyed import key_of
-from pretrain.batches import Batch, BatchSource
+from pretrain.batches import Batch
 from pretrain.checkpoint import Progress, save_checkpoint
 from pretrain.cluster import Cluster
 from pretrain.config import RunRecipe
 from pretrain.engine import Engine
 from pretrain.interrupt import StopWatch, reason_of
+from pretrain.loader import Loader
 from pretrain.metrics import RunLog
 from pretrain.objectives.term import normalised_loss
 from pretrain.run_directory import RunDirectory
@@ -38,7 +41,7 @@ class Training:
     cluster: Cluster
     engine: Engine
     task: Task
-    source: BatchSource
+    loader: Loader
     validation: ValidationSet
     stop_watch: StopWatch
     facts: dict[str, Any]  # for the manifest of every checkpoint
@@ -57,17 +60,25 @@ def train(t: Training, progress: Progress, scores: dict[str, float]) -> str | No
         why the run stopped early, or None when it reached its last step. In both cases the
         last thing it did was to commit a checkpoint.
     """
-    recipe, cluster, options = t.recipe, t.cluster, t.recipe.train
-    window = Window(cluster, options.row_tokens)
+    window = Window(t.cluster)
     if progress.step == 0:
         scores = _validate(t, progress, window)
+    with closing(t.loader.steps_from(progress.step)) as steps:
+        return _train(t, progress, window, scores, steps)
 
+
+def _train(
+    t: Training,
+    progress: Progress,
+    window: Window,
+    scores: dict[str, float],
+    steps: Iterator[list[Batch]],
+) -> str | None:
+    recipe, cluster, options = t.recipe, t.cluster, t.recipe.train
     while progress.step < options.steps:
         # The rows of this step that are ours, as micro-batches.
         waiting = time.perf_counter()
-        micro_batches = t.source.step(
-            progress.step, options.batch_rows, cluster.rank, cluster.world_size, options.micro_rows
-        )
+        micro_batches = next(steps)
         waited_s = time.perf_counter() - waiting
 
         # One collective a step: what losses are divided by, and whether any rank must stop.
@@ -80,6 +91,7 @@ def train(t: Training, progress: Progress, scores: dict[str, float]) -> str | No
             warmup_steps=recipe.optim.warmup_steps,
             steps=options.steps,
         )
+        t.engine.expect(len(micro_batches))
         for index, batch in enumerate(micro_batches):
             _seed_dropout(options.seed, progress.step, index, cluster.rank)
             batch = batch.to(cluster.device)
@@ -91,7 +103,7 @@ def train(t: Training, progress: Progress, scores: dict[str, float]) -> str | No
         progress.step += 1
         progress.samples_seen += counts["samples"]
         progress.tokens_seen += counts["tokens"]
-        window.add_step(counts["tokens"], options.batch_rows, waited_s)
+        window.add_step(counts["tokens"], t.loader.places(progress.step - 1), waited_s)
 
         last = progress.step == options.steps or stop_reason is not None
         if progress.step % recipe.log.every_steps == 0 or last:

@@ -98,7 +98,7 @@ def _train(
                 cluster=cluster,
                 engine=engine,
                 task=task,
-                source=inputs.source,
+                loader=inputs.loader,
                 validation=inputs.validation,
                 stop_watch=StopWatch(run.path, recipe.train.max_minutes),
                 facts=facts,

@@ -16,9 +16,8 @@ class Window:
     The terms stay on the device until the line is due, so that no step waits for them.
     """
 
-    def __init__(self, cluster: Cluster, row_tokens: int) -> None:
+    def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._row_tokens = row_tokens
         self._tags: list[str] = []
         self._weights: list[float] = []
         self._sums: torch.Tensor | None = None
@@ -31,11 +30,17 @@ class Window:
         values = normalised_values(terms, counts)
         self._sums = values if self._sums is None else self._sums + values
 
-    def add_step(self, tokens: int, rows: int, data_wait_s: float) -> None:
-        """Count one optimizer step: real tokens and rows over all ranks, seconds waited here."""
+    def add_step(self, tokens: int, places: int, data_wait_s: float) -> None:
+        """Count one optimizer step.
+
+        Args:
+            tokens: real tokens, over all ranks.
+            places: tokens that its rows have room for, over all ranks.
+            data_wait_s: seconds that this rank waited for its rows.
+        """
         self._steps += 1
         self._tokens += tokens
-        self._rows += rows
+        self._places += places
         self._data_wait_s += data_wait_s
 
     def pause(self, seconds: float) -> None:
@@ -56,7 +61,7 @@ class Window:
             "speed/tokens_per_s": self._tokens / elapsed,
             "speed/step_ms": 1000 * elapsed / self._steps,
             "speed/data_wait_share": self._data_wait_s / elapsed,
-            "speed/padding_share": 1 - self._tokens / (self._rows * self._row_tokens),
+            "speed/padding_share": 1 - self._tokens / self._places,
             "memory/peak_gib": peak_memory_gib(self._cluster.device),
         }
         self._reset()
@@ -64,7 +69,7 @@ class Window:
 
     def _reset(self) -> None:
         self._sums = None
-        self._steps = self._tokens = self._rows = 0
+        self._steps = self._tokens = self._places = 0
         self._data_wait_s = 0.0
         self._started = time.perf_counter()
 

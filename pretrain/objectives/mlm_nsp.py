@@ -10,6 +10,9 @@ from pretrain.batches import Batch
 from pretrain.model import Outputs
 from pretrain.objectives.term import Term
 
+# What stands after a tag: nothing, or that the text was shown reversed.
+DIRECTIONS = ("", "_reversed")
+
 
 def cross_entropy_sum(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return the summed -log p(label), in fp32. Logits are [N, classes], labels [N]."""
@@ -22,10 +25,15 @@ def correct_count(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def masked_word_terms(logits_MV: torch.Tensor, batch: Batch, weight: float) -> list[Term]:
-    """Return the masked-word loss and accuracy, per masked token."""
-    loss = cross_entropy_sum(logits_MV, batch.mlm_labels)
-    correct = correct_count(logits_MV, batch.mlm_labels)
-    return [Term("loss/mlm", loss, "masked", weight), Term("accuracy/mlm", correct, "masked")]
+    """Return the masked-word loss and accuracy, per masked token, of each direction."""
+    terms = []
+    logits, labels = (x.chunk(batch.directions) for x in (logits_MV, batch.mlm_labels))
+    for own_logits, own_labels, name in zip(logits, labels, DIRECTIONS, strict=False):
+        loss = cross_entropy_sum(own_logits, own_labels)
+        correct = correct_count(own_logits, own_labels)
+        terms.append(Term(f"loss/mlm{name}", loss, "masked", weight))
+        terms.append(Term(f"accuracy/mlm{name}", correct, "masked"))
+    return terms
 
 
 def next_sentence_terms(logits_S2: torch.Tensor, batch: Batch, weight: float) -> list[Term]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,11 +35,11 @@ def open_source(
     """Return a function that opens the tiny corpus; plans are built once a session."""
     cache = tmp_path_factory.mktemp("plans")
 
-    def open_split(split: str = "train", row_tokens: int = 64, rate: float = 0.15) -> BatchSource:
+    def open_split(split: str = "train", row_tokens: int = 64, **mask: Any) -> BatchSource:
         return BatchSource(
             Corpus.open(tiny_corpus, split),
             load_tokenizer(tiny_tokenizer),
-            MaskOptions(rate=rate),
+            MaskOptions(**mask),
             seed=1,
             row_tokens=row_tokens,
             cache=cache,

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.errors import UserError
 from data_prep.pairs import make_samples
 from data_prep.shards import Corpus
 from data_prep.tokenizer import LoadedTokenizer, load_tokenizer
-from pretrain.batches import Batch, BatchSource, check_divisible
+from pretrain.batches import Batch, BatchSource
 from pretrain.config import MaskOptions
 from tests.corpora import NUMBERED_FROM, draw_shards, numbered_corpus
 
@@ -242,26 +241,8 @@ def test_each_plan_is_announced_before_it_is_opened(
 
     source = BatchSource(
         corpus, tokenizer, MaskOptions(), seed=4, row_tokens=T, cache=tmp_path,
-        plans_first=build_here,
+        build_first=build_here,
     )  # fmt: skip
     source.plan(1)
     source.plan(0)
     assert seen == [0, 1]
-
-
-@pytest.mark.parametrize(
-    ("batch_rows", "micro_rows", "world", "expected"), [(64, 16, 2, 2), (8, 1, 4, 2), (6, 6, 1, 1)]
-)
-def test_micro_batches_are_counted(
-    batch_rows: int, micro_rows: int, world: int, expected: int
-) -> None:
-    assert check_divisible(batch_rows, micro_rows, world) == expected
-
-
-@pytest.mark.parametrize(("batch_rows", "micro_rows", "multiple"), [(32, 12, 24), (24, 8, 16)])
-def test_a_batch_that_does_not_divide_is_refused_with_the_multiple(
-    batch_rows: int, micro_rows: int, multiple: int
-) -> None:
-    message = rf"batch_rows {batch_rows} .*micro_rows {micro_rows} times 2 .* of {multiple}\."
-    with pytest.raises(UserError, match=message):
-        check_divisible(batch_rows, micro_rows, 2)

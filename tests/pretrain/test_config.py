@@ -35,6 +35,8 @@ FREE = {
     "checkpoint.every_steps": "7",
     "checkpoint.keep": "7",
     "log.every_steps": "7",
+    "loader.workers": "3",
+    "loader.prefetch": "7",
     "deepspeed.config": "ds_configs/zero2_fp32.json",
 }
 FIXED = {
@@ -43,6 +45,17 @@ FIXED = {
     "train.batch_rows": "16",
     "train.row_tokens": "64",
     "train.precision": "bf16",
+    "train.phases": "[{steps: 60}, {steps: 40, row_tokens: 256, batch_rows: 4}]",
+    "samples.pairs": "none",
+    "samples.short_share": "0.0",
+    "mask.policy": "spans",
+    "mask.rate_end": "0.3",
+    "mask.bidirectional": "true",
+    "mask.chinese_words": "true",
+    "mask.frequency_power": "0.5",
+    "mask.position_power": "1",
+    "mask.sparse_count": "3",
+    "mask.allowed_tokens": "tokens.txt",
     "mask.rate": "0.2",
     "mask.as_mask": "0.7",
     "mask.as_random": "0.2",
@@ -86,6 +99,16 @@ def test_a_key_is_part_of_the_identity_unless_it_may_change(
     assert different == (set() if key in FREE else {key})
 
 
+def test_the_micro_batch_of_a_phase_may_change(tmp_path: Path) -> None:
+    one, other = (
+        identity_of(
+            load(TeacherRecipe, tmp_path, f"train.phases=[{{steps: 100, micro_rows: {m}}}]")
+        )
+        for m in (1, 2)
+    )
+    assert one == other
+
+
 def test_an_identity_is_plain_json(tmp_path: Path) -> None:
     for kind in TREES:
         plain = (str, int, float, bool, list, type(None))
@@ -99,6 +122,14 @@ def test_an_identity_is_plain_json(tmp_path: Path) -> None:
         (["model.heads=7"], r"model in .*: width 768 is not divisible by 7 heads"),
         (["mask.as_mask=0.95"], r"as_mask 0\.95 and as_random 0\.1 add up to more than 1"),
         (["train.row_tokens=1024"], r"row_tokens 1024 exceeds model\.positions 512"),
+        (
+            ["train.phases=[{steps: 50}, {steps: 50, row_tokens: 600}]"],
+            r"row_tokens 600 exceeds model\.positions 512",
+        ),
+        (["train.phases=[{steps: 50}]"], r"have 50 steps together, but train\.steps is 100"),
+        (["train.phases=[{row_tokens: 64}]"], r"train\.phases\.0\.steps' is missing"),
+        (["mask.policy=words"], r"mask\.policy in .*'whole_word'.* \(it is 'words'\)"),
+        (["mask.rate_end=1"], r"mask\.rate_end in .* less than 1 \(it is 1\)"),
         (["train.row_tokens=8"], r"train\.row_tokens in .* 16 \(it is 8\)"),
         (["train.steps=0"], r"train\.steps in .* 1 \(it is 0\)"),
         (["train.precision=fp8"], r"train\.precision in .*'fp32', 'bf16' or 'fp16' \(it is 'fp8'"),

@@ -1,36 +1,58 @@
 """Masking: the right rates, and the same decision for a token wherever it turns up."""
 
+import dataclasses
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from data_prep.keyed import key_of
-from pretrain.masking import MaskPolicy, mask_tokens
+from pretrain.masking import POSITION_BITS, Laid, Masking, Policy, Uniform, ranges, rate_at
+from pretrain.masks.adaptive import Adaptive
+from pretrain.masks.chinese import ChineseWords
+from pretrain.masks.spans import Spans
+from pretrain.masks.sparse import Sparse
+from pretrain.masks.words import WholeWords, WordTable
+from tests.laid import MASK, SPECIALS, UNK, assert_share, draw_samples, inner_places, lay
 
-MASK_ID, SAMPLES, POSITIONS = 4, 600, 200
-SIZE = SAMPLES * POSITIONS
+SAMPLES, POSITIONS = 600, 200
 VOCABULARY = np.array([7, 11, 13, 17, 500, 65_535, 100_000])
 TOKEN = 50  # neither [MASK] nor a replacement, so that every change shows
 KEY = key_of("mask", 0, 0)
+V = 100
 Int64Array = npt.NDArray[np.int64]
 
+MASKABLE = np.arange(100_001) >= SPECIALS
+# In this made-up vocabulary every third id goes on with the word before it.
+TABLE = WordTable(begins=np.arange(V) % 3 > 0, closes=np.arange(V) < 20)
+HAN = ChineseWords({i: "中国人民大学生活"[i % 8] for i in range(60, V)}, np.arange(V) >= 60)
+COUNTS = np.where(np.arange(V) < SPECIALS, 0, 1000.0 / (1 + np.arange(V)))
+POLICIES: dict[str, Policy] = {
+    "uniform": Uniform(),
+    "whole_word": WholeWords(TABLE),
+    "spans": Spans(TABLE),
+    "chinese": WholeWords(dataclasses.replace(TABLE, chinese=HAN)),
+    "adaptive": Adaptive(
+        np.where(np.arange(V) < SPECIALS, 0, 1000.0 / (1 + np.arange(V))), -0.5, 1
+    ),
+    "sparse": Sparse(5, MASKABLE[:V]),
+}
 
-def policy(rate: float = 0.15, as_mask: float = 0.8, as_random: float = 0.1) -> MaskPolicy:
-    return MaskPolicy(
-        rate=rate, as_mask=as_mask, as_random=as_random, mask_id=MASK_ID, vocabulary=VOCABULARY
+
+def masking(policy: Policy, as_mask: float = 0.8, as_random: float = 0.1) -> Masking:
+    return Masking(
+        policy=policy,
+        as_mask=as_mask,
+        as_random=as_random,
+        mask_id=MASK,
+        vocabulary=VOCABULARY,
+        maskable=MASKABLE,
     )
 
 
-def mask_everything(
-    rule: MaskPolicy, key: np.uint64 = KEY
-) -> tuple[npt.NDArray[np.bool_], Int64Array]:
-    samples, positions = np.divmod(np.arange(SIZE), POSITIONS)
-    return mask_tokens(np.full(SIZE, TOKEN), samples, positions, key, rule)
-
-
-def assert_share(count: int, total: int, share: float) -> None:
-    """Five deviations of a binomial: a fair draw fails once in two million times."""
-    assert abs(count - total * share) < 5 * np.sqrt(total * share * (1 - share)) + 1e-9
+def plain_text() -> Laid:
+    """Return many samples of one and the same token."""
+    return lay([(number, [TOKEN] * POSITIONS, []) for number in range(SAMPLES)])
 
 
 @pytest.mark.parametrize(
@@ -40,63 +62,101 @@ def assert_share(count: int, total: int, share: float) -> None:
 def test_tokens_are_chosen_and_shown_at_their_rates(
     rate: float, as_mask: float, as_random: float
 ) -> None:
-    chosen, shown = mask_everything(policy(rate, as_mask, as_random))
-    count = int(chosen.sum())
-    assert_share(count, SIZE, rate)
-    masks, kept = (int((shown[chosen] == token).sum()) for token in (MASK_ID, TOKEN))
-    assert_share(masks, count, as_mask)
-    assert_share(count - masks - kept, count, as_random)
-
-
-def test_tokens_that_are_not_chosen_are_shown_as_they_are() -> None:
-    chosen, shown = mask_everything(policy())
-    assert (shown[~chosen] == TOKEN).all()
+    places, labels, shown = masking(Uniform(), as_mask, as_random)(plain_text(), KEY, rate)
+    assert (labels == TOKEN).all() and len(places) == len(labels) == len(shown)
+    assert_share(len(places), SAMPLES * POSITIONS, rate)
+    masks, kept = (int((shown == token).sum()) for token in (MASK, TOKEN))
+    assert_share(masks, len(places), as_mask)
+    assert_share(len(places) - masks - kept, len(places), as_random)
 
 
 def test_replacements_come_from_the_whole_vocabulary_and_nothing_else() -> None:
-    chosen, shown = mask_everything(policy(rate=0.3, as_mask=0.2, as_random=0.8))
-    drawn = shown[chosen & (shown != MASK_ID)]
+    _, _, shown = masking(Uniform(), 0.2, 0.8)(plain_text(), KEY, 0.3)
+    drawn = shown[shown != MASK]
     assert set(drawn.tolist()) == set(VOCABULARY.tolist())
     for token in VOCABULARY:
         assert_share(int((drawn == token).sum()), len(drawn), 1 / len(VOCABULARY))
 
 
 def test_whether_a_token_is_chosen_says_nothing_about_its_neighbours() -> None:
-    chosen = mask_everything(policy())[0].astype(np.float64).reshape(SAMPLES, POSITIONS)
-    pairs = [(chosen[:, :-1], chosen[:, 1:]), (chosen[:-1], chosen[1:])]
-    for first, second in pairs:
+    laid = plain_text()
+    chosen = np.zeros(len(laid.ids))
+    chosen[Uniform().choose(laid, KEY, 0.15)] = 1
+    table = chosen[inner_places(laid)].reshape(SAMPLES, POSITIONS)
+    for first, second in [(table[:, :-1], table[:, 1:]), (table[:-1], table[1:])]:
         correlation = np.corrcoef(first.ravel(), second.ravel())[0, 1]
         assert abs(correlation) < 5 / np.sqrt(first.size)
 
 
-def test_a_mask_depends_on_sample_and_position_alone() -> None:
-    samples, positions = np.divmod(np.arange(SIZE), POSITIONS)
-    tokens = samples * 3 + positions
-    chosen, shown = mask_tokens(tokens, samples, positions, KEY, policy())
-    order = np.argsort(np.sin(np.arange(SIZE)))
-    for part in (order, order[:7], order[1000:1001], order[:0]):
-        alone = mask_tokens(tokens[part], samples[part], positions[part], KEY, policy())
-        assert np.array_equal(alone[0], chosen[part])
-        assert np.array_equal(alone[1], shown[part])
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_mask_is_the_same_whatever_else_is_in_the_batch(name: str) -> None:
+    samples = draw_samples(60, V)
+    whole = lay(samples, padding=2)
+    apply = masking(POLICIES[name])
+    places, labels, shown = apply(whole, KEY, 0.2)
+    owners = np.searchsorted(whole.firsts, places, side="right") - 1
+    assert len(places) > 60
+    for parts in ([7], [59, 3, 12], list(range(30, 60))):
+        alone = lay([samples[index] for index in parts], padding=0)
+        found = apply(alone, KEY, 0.2)
+        expected = [
+            (alone.firsts[nth] + place - whole.firsts[index], label, token)
+            for nth, index in enumerate(parts)
+            for place, label, token in zip(
+                places[owners == index], labels[owners == index], shown[owners == index],
+                strict=True,
+            )
+        ]  # fmt: skip
+        assert list(zip(*found, strict=True)) == expected
 
 
-def test_another_key_masks_other_tokens() -> None:
-    first, second = (mask_everything(policy(), key_of("mask", 0, epoch))[0] for epoch in (0, 1))
-    both = int((first & second).sum())
-    assert_share(both, SIZE, 0.15**2)
+@pytest.mark.parametrize("name", POLICIES)
+def test_places_ascend_and_are_never_special(name: str) -> None:
+    samples = [(n, [UNK, *a], [*b, UNK] if len(b) else []) for n, a, b in draw_samples(80, V)]
+    laid = lay(samples, padding=3)
+    places, labels, _ = masking(POLICIES[name])(laid, KEY, 0.5)
+    assert (np.diff(places) > 0).all()
+    assert (labels >= SPECIALS).all() and np.array_equal(labels, laid.ids[places])
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_another_key_masks_other_tokens(name: str) -> None:
+    laid = lay(draw_samples(200, V))
+    first, second = (
+        set(masking(POLICIES[name])(laid, key_of("mask", 0, epoch), 0.15)[0].tolist())
+        for epoch in (0, 1)
+    )
+    # Independent draws meet in about a sixth of their places, more where chances differ.
+    assert len(first & second) < 0.45 * min(len(first), len(second))
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_the_ids_passed_in_stay_as_they_were(name: str) -> None:
+    laid = lay(draw_samples(20, V))
+    before = laid.ids.copy()
+    masking(POLICIES[name])(laid, KEY, 0.9)
+    assert np.array_equal(laid.ids, before)
 
 
 def test_samples_and_positions_are_told_apart_up_to_the_longest_row() -> None:
-    last = (1 << 15) - 1
-    samples, positions = np.array([0, 0, 1, 1, last]), np.array([0, last, 0, last, 0])
-    masks = [
-        mask_tokens(np.full(5, TOKEN), samples, positions, key_of(k), policy(rate=0.5))[0]
-        for k in range(200)
-    ]
-    assert len(np.unique(np.array(masks).T, axis=0)) == 5
+    last = (1 << POSITION_BITS) - 1
+    pairs = np.array([(0, 0), (0, last), (1, 0), (1, last), (last, 0)], np.uint64)
+    counters = (pairs[:, 0] << np.uint64(POSITION_BITS)) | pairs[:, 1]
+    laid = dataclasses.replace(lay([(0, [TOKEN] * 3, [])]), counters=counters)
+    masks = np.zeros((200, 5), bool)
+    for number, row in enumerate(masks):
+        row[Uniform().choose(laid, key_of(number), 0.5)] = True
+    assert len(np.unique(masks.T, axis=0)) == 5
 
 
-def test_the_tokens_passed_in_stay_as_they_were() -> None:
-    tokens = np.full(100, TOKEN)
-    mask_tokens(tokens, np.zeros(100, np.int64), np.arange(100), KEY, policy(rate=0.9))
-    assert (tokens == TOKEN).all()
+def test_a_rate_moves_in_a_line_and_stays_put_without_an_end() -> None:
+    assert [rate_at(0.3, 0.1, step, 5) for step in range(5)] == pytest.approx(
+        [0.3, 0.25, 0.2, 0.15, 0.1]
+    )
+    assert {rate_at(0.3, None, step, 5) for step in range(5)} == {0.3}
+    assert rate_at(0.3, 0.1, 0, 1) == 0.3
+
+
+def test_ranges_are_one_after_another() -> None:
+    assert ranges(np.array([5, 0, 9]), np.array([2, 0, 3])).tolist() == [5, 6, 9, 10, 11]
+    assert ranges(np.zeros(0, np.int64), np.zeros(0, np.int64)).tolist() == []

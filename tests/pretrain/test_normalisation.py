@@ -111,6 +111,62 @@ def test_the_students_gradient_is_the_same_for_any_split(
     assert 5 * soft + 2 * mlm + cosine == pytest.approx(loss.item(), rel=1e-5)
 
 
+def one_direction(batch: Batch, reverse: bool) -> Batch:
+    """Return one half of a batch of both directions, as a batch of its own."""
+    rows, masked = len(batch.input_ids) // 2, len(batch.masked) // 2
+    half, tokens = (slice(n, None) if reverse else slice(n) for n in (rows, masked))
+    return Batch(
+        input_ids=batch.input_ids[half],
+        token_types=batch.token_types[half],
+        positions=batch.positions[half],
+        sample_ids=batch.sample_ids[half],
+        masked=batch.masked[tokens] - (rows * batch.input_ids.shape[1] if reverse else 0),
+        mlm_labels=batch.mlm_labels[tokens],
+        firsts=batch.firsts,
+        nsp_labels=batch.nsp_labels,
+    )
+
+
+@pytest.mark.parametrize(("world", "micro"), [(1, 8), (2, 2), (8, 1)])
+def test_both_directions_add_up_for_any_split(
+    open_source: OpenSource, tiny_model: Bert, world: int, micro: int
+) -> None:
+    source = open_source(bidirectional=True)
+    (whole,) = micro_batches(source, 1, ROWS)
+    exact = copy.deepcopy(tiny_model).double()
+    forward, backward = (one_direction(whole, reverse) for reverse in (False, True))
+    (plain,) = micro_batches(open_source(), 1, ROWS)
+    assert torch.equal(forward.input_ids, plain.input_ids), "the forward half is the usual batch"
+    assert whole.counts == plain.counts
+    reversed_loss = F.cross_entropy(exact(backward).mlm_logits_MV, backward.mlm_labels)
+    loss = mean_of_means(exact(forward), forward) + reversed_loss
+    loss.backward()
+    pieces = micro_batches(source, world, micro)
+    found, values = accumulate(PretrainingTask(), tiny_model, pieces)
+    assert_equal_to_rounding(found, gradients_of(exact))
+    tags = [term.tag for term in PretrainingTask().terms(tiny_model(pieces[0]), pieces[0])]
+    assert tags == [
+        "loss/mlm", "accuracy/mlm", "loss/mlm_reversed", "accuracy/mlm_reversed",
+        "loss/nsp", "accuracy/nsp",
+    ]  # fmt: skip
+    assert float(values[0] + values[2] + values[4]) == pytest.approx(loss.item(), rel=1e-6)
+    assert float(values[2]) == pytest.approx(reversed_loss.item(), rel=1e-6)
+
+
+def test_a_student_learns_from_its_teacher_in_both_directions(
+    open_source: OpenSource, tiny_model: Bert
+) -> None:
+    (whole,) = micro_batches(open_source(bidirectional=True), 1, ROWS)
+    student = make_student(tiny_model, [0], "teacher", seed=0)
+    task = DistillationTask(Teacher(tiny_model, torch.device("cpu"), "fp32"), LOSS)
+    found, _ = accumulate(task, student, [whole])
+    expected: Gradients = {}
+    for reverse in (False, True):
+        half, _ = accumulate(task, student, [one_direction(whole, reverse)])
+        expected = {name: half[name] + expected.get(name, 0) for name in half}
+    assert_equal_to_rounding(found, expected)
+
+
 def test_a_micro_batch_without_masked_tokens_takes_part(
     open_source: OpenSource, tiny_model: Bert
 ) -> None:

@@ -79,6 +79,21 @@ def test_figures_are_the_same_for_any_micro_batch(
         assert other == pytest.approx(figures[0], rel=1e-6)
 
 
+def test_reversed_samples_have_figures_of_their_own(
+    open_source: OpenSource, model: Bert, alone: Cluster
+) -> None:
+    both = ValidationSet(open_source("validation", bidirectional=True), ROWS, 2, alone)
+    plain = ValidationSet(open_source("validation"), ROWS, 2, alone).evaluate(model)
+    found = both.evaluate(model)
+    assert set(found) - set(plain) == {
+        "validation/loss_mlm_reversed",
+        "validation/accuracy_mlm_reversed",
+    }
+    assert {tag: found[tag] for tag in plain} == pytest.approx(plain, rel=1e-5)
+    # An untrained model finds either direction as hard as the other.
+    assert found["validation/loss_mlm_reversed"] == pytest.approx(plain["validation/loss_mlm"], 0.1)
+
+
 def test_two_ranks_share_the_rows_and_compute_equally_often(
     source: BatchSource, model: Bert, alone: Cluster
 ) -> None:
