@@ -125,9 +125,12 @@ def _limit_batches(corpus: Corpus, steps: Sequence[Sequence[Sample]]) -> Iterato
     key = key_of("limit")
     threshold = np.uint64(int(_RATE * 2**64))
     stream = corpus.shards[0].tokens
+    segments = []
     for step in steps:
         lengths = np.array([len(part) for sample in step for part in sample[:2]], np.int64)
         starts = integers_below(key, np.arange(len(lengths)), len(stream) - lengths)
+        segments.append((starts, lengths))
+    for starts, lengths in segments:
         ends = np.cumsum(lengths)
         places = np.repeat(starts - (ends - lengths), lengths) + np.arange(int(ends[-1]))
         tokens = stream[places].astype(np.int64)
@@ -144,8 +147,8 @@ def _collated(
     plain = AutoTokenizer.from_pretrained(tokenizer.path)
     collate = DataCollatorForLanguageModeling(plain, return_tensors="pt", seed=0)
     made = [[_features(tokenizer, sample) for sample in step] for step in steps]
-    for step in made:
-        tokens = sum(len(features["input_ids"]) for features in step)
+    counts = [sum(len(features["input_ids"]) for features in step) for step in made]
+    for step, tokens in zip(made, counts, strict=True):
         collate(step)
         yield tokens
 
