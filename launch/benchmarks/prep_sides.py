@@ -30,7 +30,7 @@ def main() -> None:
     """Run the side that the command line names."""
     name, work = sys.argv[1], Path(sys.argv[2])
     job = json.loads((work / "job.json").read_text(encoding="utf-8"))
-    _SIDES[name](job, work)
+    SIDES[name](job, work)
 
 
 def _bare_tokenizer(job: Job, work: Path) -> None:
@@ -178,7 +178,7 @@ def _texts_of(part: Path) -> Iterator[str]:
             yield json.loads(line)["text"]
 
 
-_SIDES: Mapping[str, Callable[[Job, Path], None]] = {
+SIDES: Mapping[str, Callable[[Job, Path], None]] = {
     BARE: _bare_tokenizer,
     OURS: _prepare_data,
     STAGES: _stages,
