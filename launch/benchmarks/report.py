@@ -1,0 +1,132 @@
+"""What a benchmark found: rows of medians and ratios, as a table and as JSON."""
+
+import importlib.metadata
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from data_prep.errors import UserError
+from data_prep.manifest import write_json
+
+_PACKAGES = ("stillhouse", "numpy", "tokenizers", "datasets", "pyarrow", "transformers", "torch")
+_MILLION = 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One measured thing: `ours/...`, or `peer/...` or `limit/...` to hold it against.
+
+    `values` has one figure a round, in `unit`; rounds of different rows are taken in turns.
+    """
+
+    name: str
+    unit: str
+    values: tuple[float, ...]
+    peak_bytes: int | None = None
+    ratio: dict[str, float] = field(default_factory=dict)
+
+    def against(self, others: Iterable["Row"]) -> "Row":
+        """Return the row with its ratio to each of the others."""
+        return replace(self, ratio=self.ratio | {o.name: ratio_of(self, o) for o in others})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as the report holds it."""
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "median": statistics.median(self.values),
+            "min": min(self.values),
+            "max": max(self.values),
+            "peak_bytes": self.peak_bytes,
+            "ratio": self.ratio,
+        }
+
+
+def ratio_of(ours: Row, other: Row) -> float:
+    """Return the median over rounds of ours divided by the other.
+
+    A busy moment of a shared machine slows both figures of a round, and leaves their ratio alone.
+    """
+    return statistics.median(a / b for a, b in zip(ours.values, other.values, strict=True))
+
+
+def print_table(rows: Sequence[Row]) -> None:
+    """Print the rows, aligned, with units and ratios."""
+    width = max(len(row.name) for row in rows)
+    print(f"{'':{width}}  {'median':>12}  {'min':>12}  {'max':>12}  {'unit':10}  {'peak MB':>8}")
+    for row in rows:
+        found = row.to_json()
+        figures = "  ".join(f"{_shown(found[key]):>12}" for key in ("median", "min", "max"))
+        peak = "" if row.peak_bytes is None else f"{row.peak_bytes / _MILLION:,.0f}"
+        line = f"{row.name:{width}}  {figures}  {row.unit:10}  {peak:>8}"
+        for name, ratio in row.ratio.items():
+            line += f"\n{'':{width}}  {ratio:12.2f} x {name}"
+        print(line)
+
+
+def write_report(path: Path, rows: Sequence[Row]) -> None:
+    """Write the rows as JSON, with the machine and the versions that they were measured on.
+
+    Raises:
+        UserError: when the file cannot be written.
+    """
+    report = {
+        "device": _device(),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "commit": _commit(),
+        "rows": [row.to_json() for row in rows],
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, report)
+    except OSError as error:
+        raise UserError(f"The report {path} cannot be written ({error}): correct --json.") from None
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.2f}"
+
+
+def _device() -> str:
+    """Return the processor's name and the cores that may be used."""
+    name = platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        lines = information.read_text(encoding="utf-8", errors="replace").splitlines()
+        models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        name = next(models, name)
+    return f"{name}, {usable_cores()} core(s)"
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str | None:
+    """Return the commit of this source, with `-dirty` after changes; None outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
