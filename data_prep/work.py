@@ -76,7 +76,13 @@ class WorkFolder:
 
     def _fingerprint(self, task: Task) -> str:
         slices = [
-            [piece.source.name, piece.source.size, piece.source.modified_s(), piece.start, piece.stop]
+            [
+                piece.source.name,
+                piece.source.size,
+                piece.source.modified_s(),
+                piece.start,
+                piece.stop,
+            ]
             for piece in task.slices
         ]
         return fingerprint([_VERSION, self._facts, slices])
