@@ -21,12 +21,13 @@ class ChunkTokenizer:
     """Tokenizes distinct chunks, each as the bytes that go to disk.
 
     Args:
-        tokenizer: one for which `works_by_chunk` is true.
+        tokenizer: whose ids of a text are those of its chunks, one after another.
         token_type: of an id on disk.
     """
 
     def __init__(self, tokenizer: Tokenizer, token_type: np.dtype[Any]) -> None:
         self._tokenizer = tokenizer
+        self._has_parts = is_bert_pipeline(tokenizer)
         self._token_type = token_type
         self._known: dict[str, bytes] = {}
 
@@ -34,10 +35,13 @@ class ChunkTokenizer:
         """Return the ids of each chunk, as an array of `token_type` in bytes."""
         if len(self._known) > _MAX_PARTS:
             self._known.clear()
-        parts = [_PARTS.findall(c) if _PRINTABLE.fullmatch(c) else [c] for c in chunks]
+        parts = [self._parts(chunk) for chunk in chunks]
         self._learn(set(itertools.chain.from_iterable(parts)).difference(self._known))
         known = self._known.__getitem__
         return [b"".join(map(known, chunk)) for chunk in parts]
+
+    def _parts(self, chunk: str) -> list[str]:
+        return _PARTS.findall(chunk) if self._has_parts and _PRINTABLE.fullmatch(chunk) else [chunk]
 
     def _learn(self, parts: set[str]) -> None:
         """Tokenize new parts, many in one call: a call costs more than a part."""
@@ -51,8 +55,8 @@ class ChunkTokenizer:
                 self._known[part] = ids[start:end].tobytes()
 
 
-def works_by_chunk(tokenizer: Tokenizer) -> bool:
-    """Tell whether a tokenizer is BERT's pipeline, whose ids do not depend on what is around."""
+def is_bert_pipeline(tokenizer: Tokenizer) -> bool:
+    """Tell whether a tokenizer is BERT's, whose ids do not depend on what is around a chunk."""
     content = json.loads(tokenizer.to_str())
     normalizer = content["normalizer"] or {}
     return (

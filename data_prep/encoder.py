@@ -1,13 +1,15 @@
 """Documents to token ids and sentence borders, several times faster than the tokenizer alone.
 
-BERT's pipeline never looks across a space, so the ids of a text are the ids of its chunks one after
-another. A batch of documents is split into chunks, each chunk looked up in a lexicon, and numpy
-does the rest: it gathers the ids, finds the sentences by the marks of the chunks, and counts.
+BERT's pipeline never looks across a space, nor does that of our SentencePiece tokenizers, so the
+ids of a text are the ids of its chunks one after another. A batch of documents is split into
+chunks, each chunk looked up in a lexicon, and numpy does the rest: it gathers the ids, finds the
+sentences by the marks of the chunks, and counts.
 
 Whatever that shortcut cannot promise is not taken through it: other tokenizers, and sentence
 splitters that a user brings, are asked sentence by sentence.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from data_prep.chunk_tokenizer import ChunkTokenizer, works_by_chunk
+from data_prep.chunk_tokenizer import ChunkTokenizer, is_bert_pipeline
 from data_prep.lexicon import DOCUMENT_END_ROW, EMPTY_ROW, NEWLINE_ROW, Lexicon
 from data_prep.marks import DOCUMENT_END, NEWLINE, RULES, ends_after
 from data_prep.options import Language
+from data_prep.sentencepiece_model import CROSSES_SPACE, works_by_word
 from data_prep.sentences import split_sentences
 from data_prep.shards import Documents, Int64Array
 
@@ -66,7 +69,10 @@ class TextEncoder:
         self._splitter = splitter or (lambda paragraph: split_sentences(paragraph, language))
         self._rule = RULES[language]
         self._lexicon: Lexicon | None = None
-        if splitter is None and works_by_chunk(tokenizer):
+        # SentencePiece's words run from space to space, which is what `en` chunks are.
+        by_word = language == "en" and works_by_word(tokenizer)
+        self._exception = CROSSES_SPACE if by_word else None
+        if splitter is None and (by_word or is_bert_pipeline(tokenizer)):
             chunk_tokenizer = ChunkTokenizer(tokenizer, token_type)
             self._lexicon = Lexicon(chunk_tokenizer, self._rule, token_type)
 
@@ -74,8 +80,17 @@ class TextEncoder:
         """Return the tokens of some texts, in which a newline ends a paragraph."""
         if self._lexicon is None:
             return _join([self._by_sentences(text) for text in texts], self._token_type)
-        groups = (self._by_chunks(group, self._lexicon) for group in _groups(texts))
-        return _join(list(groups), self._token_type)
+        parts = []
+        for by_chunks, some in itertools.groupby(texts, self._is_ordinary):
+            if by_chunks:
+                parts += [self._by_chunks(group, self._lexicon) for group in _groups(list(some))]
+            else:
+                parts += [self._by_sentences(text) for text in some]
+        return _join(parts, self._token_type)
+
+    def _is_ordinary(self, text: str) -> bool:
+        """Tell whether the ids of a text are certainly those of its chunks."""
+        return self._exception is None or not self._exception.search(text)
 
     def _by_chunks(self, group: str, lexicon: Lexicon) -> EncodedTexts:
         rows = lexicon.rows(self._rule.split(group))

@@ -23,7 +23,7 @@ MAP, MAP_FAST = "peer/datasets_map", "peer/datasets_map_fast"
 
 # Sentences of one call: enough for every thread, few enough that encodings do not pile up.
 _SENTENCES_A_CALL = 8192
-STAGE_NAMES = ("reading", "cleaning", "sentences", "tokenizing", "writing")
+STAGE_NAMES = ("reading", "cleaning", "sentences_and_ids", "writing")
 
 
 def main() -> None:
@@ -87,13 +87,11 @@ def _stages(job: Job, work: Path) -> None:
                 break
             kept = stages.clean(texts)
             clock.append(time.perf_counter())
-            sentences = stages.split(kept)
+            encoded = stages.encode(kept)
             clock.append(time.perf_counter())
-            documents = stages.encode(sentences)
+            stages.write(encoded)
             clock.append(time.perf_counter())
-            stages.write(documents)
-            clock.append(time.perf_counter())
-            tokens += sum(len(ids) for document in documents for ids in document)
+            tokens += len(encoded.tokens)
             for stage, (before, after) in zip(STAGE_NAMES, pairwise(clock), strict=True):
                 seconds[stage] += after - before
     write_result(work, tokens=tokens, seconds=sum(seconds.values()), stages=seconds)

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from data_prep.cleaning import Cleaner
 from data_prep.corpus import read_documents
-from data_prep.encoder import IdArray, SentenceEncoder
+from data_prep.encoder import EncodedTexts, TextEncoder
 from data_prep.options import CorpusRecipe, InputOptions
 from data_prep.sentences import split_sentences
 from data_prep.shards import ShardWriter, token_type_for
@@ -17,7 +18,7 @@ from data_prep.sources import cut_into_tasks, list_sources
 from data_prep.tokenizer import load_tokenizer
 
 # As many characters as a task tokenizes at once.
-_BATCH_CHARS = 1 << 19
+_BATCH_CHARS = 1 << 20
 _SAMPLE = Path("sample")
 
 
@@ -45,7 +46,8 @@ class Stages:
         token_type = token_type_for(tokenizer.vocab_size)
         self._recipe = recipe
         self._options = recipe.corpora["text"]
-        self._encoder = SentenceEncoder(tokenizer.backend, token_type, self._options.language)
+        self._cleaner = Cleaner(recipe.clean)
+        self._encoder = TextEncoder(tokenizer.backend, token_type, self._options.language)
         self._writer = ShardWriter(directory, "train_00000", token_type)
 
     def read(self) -> Iterator[list[str]]:
@@ -64,23 +66,17 @@ class Stages:
             yield batch
 
     def clean(self, texts: Sequence[str]) -> list[str]:
-        """Return the texts that are kept."""
-        shortest = max(self._recipe.clean.min_chars, 1)
-        return [text for text in texts if len(text) >= shortest and text.strip()]
+        """Return the cleaned texts that are kept."""
+        cleaned = [self._cleaner.clean(text) for text in texts]
+        return [text for text in cleaned if not self._cleaner.reason_to_drop(text)]
 
-    def split(self, texts: Sequence[str]) -> list[list[str]]:
-        """Return the sentences of each text."""
-        return split_texts(texts, self._options.language)
+    def encode(self, texts: Sequence[str]) -> EncodedTexts:
+        """Return the sentences of the texts and their ids, which are found together."""
+        return self._encoder.encode(texts)
 
-    def encode(self, sentences: Sequence[Sequence[str]]) -> list[list[IdArray]]:
-        """Return the ids of each sentence of each text."""
-        ids = iter(self._encoder.encode([sentence for text in sentences for sentence in text]))
-        return [[next(ids) for _ in text] for text in sentences]
-
-    def write(self, documents: Sequence[Sequence[IdArray]]) -> None:
+    def write(self, encoded: EncodedTexts) -> None:
         """Append documents to the shard."""
-        for document in documents:
-            self._writer.add_document(document)
+        self._writer.add(encoded)
 
     def __enter__(self) -> "Stages":
         return self

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from data_prep import encoder as encoder_module
 from data_prep import lexicon as lexicon_module
-from data_prep.chunk_tokenizer import works_by_chunk
+from data_prep.chunk_tokenizer import is_bert_pipeline
 from data_prep.encoder import EncodedTexts, TextEncoder
 from data_prep.keyed import integers_below, key_of
 from data_prep.options import Language
@@ -118,7 +118,7 @@ def test_long_texts_are_encoded_piece_by_piece_with_the_same_result(
 @pytest.mark.parametrize("splitter", [None, lambda paragraph: split_sentences(paragraph, "en")])
 def test_every_paragraph_has_its_sentences_and_empty_ones_have_none(splitter: object) -> None:
     encoder = TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, "en", splitter)  # type: ignore[arg-type]
-    encoded = encoder.encode(["a. B\n\u200b\nab", "", "c\n"])
+    encoded = encoder.encode(["ab. B\n\u200b\nab", "", "c\n"])
     assert np.diff(encoded.paragraphs).tolist() == [2, 0, 1, 0, 1, 0]
     assert np.diff(encoded.documents).tolist() == [3, 0, 1]
     assert np.diff(encoder.encode([]).documents).tolist() == []
@@ -146,7 +146,7 @@ def plain_tokenizer() -> Tokenizer:
 
 def test_a_tokenizer_that_looks_across_spaces_is_asked_whole_sentences() -> None:
     tokenizer = plain_tokenizer()
-    assert not works_by_chunk(tokenizer)
+    assert not is_bert_pipeline(tokenizer)
     texts = ["a a. A a", "a\na"]
     assert nested(TextEncoder(tokenizer, UINT16, "en").encode(texts)) == asked_whole(
         tokenizer, texts, "en"
@@ -155,8 +155,8 @@ def test_a_tokenizer_that_looks_across_spaces_is_asked_whole_sentences() -> None
 
 def test_an_added_word_with_a_space_switches_the_chunks_off() -> None:
     tokenizer = bert_tokenizer(vocabulary(), True)
-    assert works_by_chunk(tokenizer)
+    assert is_bert_pipeline(tokenizer)
     tokenizer.add_tokens(["abc xyz"])
-    assert not works_by_chunk(tokenizer)
+    assert not is_bert_pipeline(tokenizer)
     ids = TextEncoder(tokenizer, UINT16, "en").encode(["abc xyz"]).tokens.tolist()
     assert ids == [tokenizer.token_to_id("abc xyz")]
