@@ -37,11 +37,11 @@ def test_a_whole_corpus_verifies(recipe: CorpusRecipe) -> None:
 
 
 def test_one_changed_byte_is_found(recipe: CorpusRecipe) -> None:
-    path = recipe.corpus.path / "train_00000.tokens.bin"
+    path = recipe.corpus.path / "train_00000_000.tokens.bin"
     content = bytearray(path.read_bytes())
     content[100] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"train_00000\.tokens\.bin have changed"):
+    with pytest.raises(UserError, match=r"train_00000_000\.tokens\.bin have changed"):
         verify_corpus(recipe.corpus.path)
 
 
@@ -57,8 +57,8 @@ def test_one_changed_byte_is_found(recipe: CorpusRecipe) -> None:
 def test_wrong_numbers_are_found_even_when_the_hashes_agree(
     recipe: CorpusRecipe, file: str, position: int, value: int, message: str
 ) -> None:
-    rewrite(recipe.corpus.path / f"train_00000.{file}.bin", position, value)
-    with pytest.raises(UserError, match=rf"train_00000 .*{message}"):
+    rewrite(recipe.corpus.path / f"train_00000_000.{file}.bin", position, value)
+    with pytest.raises(UserError, match=rf"train_00000_000 .*{message}"):
         verify_corpus(recipe.corpus.path)
 
 

@@ -107,7 +107,7 @@ def test_a_flipped_byte_is_found_when_contents_are_verified(folder: Path) -> Non
 
 def test_another_format_and_another_folder_are_refused(folder: Path) -> None:
     text = (folder / MANIFEST).read_text()
-    (folder / MANIFEST).write_text(text.replace("stillhouse-corpus-1", "stillhouse-corpus-0"))
+    (folder / MANIFEST).write_text(text.replace("stillhouse-corpus-2", "stillhouse-corpus-0"))
     with pytest.raises(UserError, match="has the format 'stillhouse-corpus-0'"):
         Corpus.open(folder)
     with pytest.raises(UserError, match=r"has no manifest\.json: prepare it with"):

@@ -151,7 +151,7 @@ def test_each_epoch_visits_every_sample_once_and_the_next_draws_new_ones(
         expected = [
             (sample["a_start"], sample["a_length"], sample["b_start"], sample["is_next"])
             for shard in corpus.shards
-            for sample in make_samples(shard, shard, T, seed=4, epoch=epoch)
+            for sample in make_samples(shard, shard, T, seed=4, epoch=epoch, short_share=0.1)
         ]
         found = [(s.a.start, len(s.a), s.b.start, int(s.is_next)) for s in samples]
         assert sorted(found) == sorted(expected)
