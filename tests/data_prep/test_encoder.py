@@ -1,8 +1,9 @@
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -12,6 +13,7 @@ from data_prep.chunk_tokenizer import is_bert_pipeline
 from data_prep.encoder import EncodedTexts, TextEncoder
 from data_prep.keyed import integers_below, key_of
 from data_prep.options import Language
+from data_prep.sentencepiece_model import to_fast_tokenizer, train_sentencepiece
 from data_prep.sentences import split_sentences
 from data_prep.wordpiece import SPECIAL_TOKENS, bert_tokenizer
 
@@ -21,6 +23,7 @@ PALETTE = (
     "\u200b\u00ad\x00\x07\x1c\x85\t\u00a0\u3000 °™$€ 🙂👩\u200d👩 0123 。！？…」 שלום ‏\n"
 )
 UINT16 = np.dtype("<u2")
+SAMPLE = Path(__file__).parents[2] / "data_prep/sample/novels/carroll_alice/chapter_01.txt"
 Nested = list[list[list[int]]]
 
 
@@ -160,3 +163,40 @@ def test_an_added_word_with_a_space_switches_the_chunks_off() -> None:
     assert not is_bert_pipeline(tokenizer)
     ids = TextEncoder(tokenizer, UINT16, "en").encode(["abc xyz"]).tokens.tolist()
     assert ids == [tokenizer.token_to_id("abc xyz")]
+
+
+@pytest.fixture(scope="module", params=["unigram", "bpe"])
+def sentencepiece_tokenizer(request: pytest.FixtureRequest) -> str:
+    """Return a small SentencePiece tokenizer as JSON, so that every test opens its own."""
+    lines = SAMPLE.read_text("utf-8").split("\n")
+    model = train_sentencepiece(
+        lambda: lines, kind=request.param, vocab_size=300, lowercase=True, alphabet=200
+    )
+    return to_fast_tokenizer(model).to_str()
+
+
+@settings(
+    max_examples=300,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.lists(st.text(max_size=60), max_size=4))
+def test_sentencepiece_ids_equal_those_of_the_tokenizer_on_any_cleaned_text(
+    sentencepiece_tokenizer: str, texts: list[str]
+) -> None:
+    texts = ["\n".join(" ".join(line.split()) for line in text.split("\n")) for text in texts]
+    encoder = TextEncoder(Tokenizer.from_str(sentencepiece_tokenizer), UINT16, "en")
+    assert encoder._lexicon is not None
+    reference = asked_whole(Tokenizer.from_str(sentencepiece_tokenizer), texts, "en")
+    assert nested(encoder.encode(texts)) == reference
+
+
+@pytest.mark.parametrize("mark", ["\u0345", "\u0e33", "\u200c", "\uff9e"])
+def test_a_text_whose_words_reach_over_a_space_is_asked_whole(
+    sentencepiece_tokenizer: str, mark: str
+) -> None:
+    texts = ["the cat ab.", f"the {mark}cat. A dog", "a dog"]
+    encoder = TextEncoder(Tokenizer.from_str(sentencepiece_tokenizer), UINT16, "en")
+    reference = asked_whole(Tokenizer.from_str(sentencepiece_tokenizer), texts, "en")
+    assert nested(encoder.encode(texts)) == reference

@@ -38,7 +38,7 @@ def corpus(tmp_path: Path, tiny_tokenizer: Path) -> Path:
     tokenizer = load_tokenizer(tiny_tokenizer)
     write_corpus(
         tmp_path / "corpus",
-        {"train": prose_shards("loader", (14, 9))},
+        {"train": prose_shards("loader", (9, 6))},
         tokenizer=tokenizer.fingerprint,
         vocab_size=tokenizer.vocab_size,
     )
@@ -181,7 +181,8 @@ def test_workers_die_with_the_training_process(
     script = tmp_path / "lonely.py"
     script.write_text(LONELY)
     command = [sys.executable, str(script), str(corpus), str(tiny_tokenizer)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+    path = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=path) as parent:
         assert parent.stdout is not None and parent.stdout.readline() == "ready\n"
         (worker,) = children(parent.pid)
         parent.kill()
