@@ -41,7 +41,10 @@ class ChunkTokenizer:
         return [b"".join(map(known, chunk)) for chunk in parts]
 
     def _parts(self, chunk: str) -> list[str]:
-        return _PARTS.findall(chunk) if self._has_parts and _PRINTABLE.fullmatch(chunk) else [chunk]
+        # Words without punctuation are the rule, and need no regular expression.
+        if chunk.isalnum() or not self._has_parts or not _PRINTABLE.fullmatch(chunk):
+            return [chunk]
+        return _PARTS.findall(chunk)
 
     def _learn(self, parts: set[str]) -> None:
         """Tokenize new parts, many in one call: a call costs more than a part."""

@@ -14,8 +14,8 @@ from data_prep.chunk_tokenizer import ChunkTokenizer
 from data_prep.marks import DOCUMENT_END, NEWLINE, SentenceRule, marks_of
 from data_prep.shards import Int64Array
 
-# About 150 MB a process. Full means empty again: what is frequent is back at once.
-_MAX_CHUNKS = 500_000
+# About 250 MB a process. Full means empty again: what is frequent is back at once.
+_MAX_CHUNKS = 1_000_000
 _MAX_CHARS = 16_000_000
 
 EMPTY_ROW, NEWLINE_ROW, DOCUMENT_END_ROW = 0, 1, 2

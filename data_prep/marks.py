@@ -83,8 +83,9 @@ def ends_after(end: Marks, begin: Marks) -> npt.NDArray[np.bool_]:
 
 
 def _mark_english(chunk: str) -> tuple[int, int]:
-    begins = _ENGLISH_BEGIN.match(chunk)
-    ends = _ENGLISH_STOP_LAST.search(chunk)
+    # Most chunks are words in small letters, which begin nothing.
+    begins = None if "a" <= chunk[0] <= "z" else _ENGLISH_BEGIN.match(chunk)
+    ends = None if chunk.isalnum() else _ENGLISH_STOP_LAST.search(chunk)
     return (
         end_bits(chunk, 0, ends.start()) if ends else 0,
         begin_bit(begins[1]) if begins else 0,
