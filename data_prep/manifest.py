@@ -11,10 +11,21 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, NonNegativeInt, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
 from data_prep.errors import UserError
 
 MANIFEST = "manifest.json"
 _READ_BYTES = 1 << 22
+
+
+class _FileFacts(TypedDict):
+    bytes: NonNegativeInt
+    sha256: str
+
+
+_FILES = TypeAdapter(dict[str, _FileFacts], config=ConfigDict(strict=True))
 
 
 def file_sha256(path: Path) -> str:
@@ -77,10 +88,19 @@ def read_manifest(directory: Path, what: str, remedy: str) -> dict[str, Any]:
         raise UserError(f"The {what} {directory} has no {MANIFEST}: {remedy}.")
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        manifest["files"].items()
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"{path} is not a manifest ({error!r}): {remedy}.") from error
+        _FILES.validate_python(manifest["files"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is not a manifest ({problem_of(error)}): {remedy}.") from error
     return manifest
+
+
+def problem_of(error: Exception) -> str:
+    """Return what is wrong with a JSON tree, on one line: the place, the value and the rule."""
+    if not isinstance(error, ValidationError):
+        return repr(error)
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place or 'it'} is {str(first['input'])[:80]!r}: {first['msg']}"
 
 
 def find_damage(directory: Path, manifest: dict[str, Any], hashes: bool) -> str | None:

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
 from data_prep.errors import UserError
-from data_prep.manifest import find_damage, fingerprint, read_manifest
+from data_prep.manifest import find_damage, fingerprint, problem_of, read_manifest
 
 FORMAT = "stillhouse-corpus-2"
 SPLITS = ("train", "validation")
@@ -246,6 +247,25 @@ def _bounds(ends: Int64Array) -> Int64Array:
     return np.concatenate([np.zeros(1, np.int64), ends])
 
 
+class _SplitFacts(BaseModel):
+    documents: NonNegativeInt
+    sentences: NonNegativeInt
+    tokens: NonNegativeInt
+    shards: list[ShardCounts]
+
+
+class _CorpusFacts(BaseModel):
+    """The parts of a manifest that opening a corpus relies on."""
+
+    model_config = ConfigDict(strict=True)
+
+    token_type: Literal["uint16", "uint32"]
+    tokenizer: str
+    vocab_size: PositiveInt
+    options: dict[str, Any]
+    splits: dict[str, _SplitFacts]
+
+
 def read_corpus_manifest(path: Path, hashes: bool) -> dict[str, Any]:
     """Return the manifest of a corpus after comparing sizes, or every byte, with it.
 
@@ -259,8 +279,36 @@ def read_corpus_manifest(path: Path, hashes: bool) -> dict[str, Any]:
             f"The corpus {path} has the format {manifest.get('format')!r}, not {FORMAT!r}: "
             "prepare it again with this version."
         )
-    if damage := find_damage(path, manifest, hashes):
+    if damage := _find_contradiction(manifest) or find_damage(path, manifest, hashes):
         raise UserError(
             f"The corpus {path} is not what its manifest says: {damage}; prepare it again."
         )
     return manifest
+
+
+def _find_contradiction(manifest: dict[str, Any]) -> str | None:
+    """Return what keeps the shards of a manifest from being opened, or None.
+
+    Their sizes follow from their counts, so a count that was changed is found as well.
+    """
+    try:
+        facts = _CorpusFacts.model_validate(manifest)
+    except ValidationError as error:
+        return problem_of(error)
+    if missing := [split for split in SPLITS if split not in facts.splits]:
+        return f"it has no split {missing[0]!r}"
+    for split, found in facts.splits.items():
+        for what in ("documents", "sentences", "tokens"):
+            if (total := sum(getattr(s, what) for s in found.shards)) != getattr(found, what):
+                return f"its {split} split has {getattr(found, what)} {what}, its shards {total}"
+    width = np.dtype(facts.token_type).itemsize
+    for counts in (counts for split in facts.splits.values() for counts in split.shards):
+        sizes = (
+            counts.tokens * width,
+            (counts.sentences + 1) * OFFSET_TYPE.itemsize,
+            (counts.documents + 1) * OFFSET_TYPE.itemsize,
+        )
+        for name, size in zip(shard_files(counts.name), sizes, strict=True):
+            if manifest["files"].get(name, {}).get("bytes") != size:
+                return f"it does not list {name} with {size} bytes, as the shard's counts ask for"
+    return None
