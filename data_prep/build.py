@@ -19,6 +19,7 @@ from data_prep.errors import UserError
 from data_prep.lock import hold_lock
 from data_prep.manifest import MANIFEST, file_sha256, write_json
 from data_prep.merge import MergedPart, merge_part, totals
+from data_prep.near_duplicates import NearDuplicates
 from data_prep.options import CorpusRecipe
 from data_prep.progress import Progress, log
 from data_prep.shards import FORMAT, SPLITS, read_corpus_manifest, token_type_for
@@ -100,6 +101,8 @@ def _facts(
     """Return the part of the manifest that is known before any text is read."""
     options = recipe.facts()
     options["clean"]["evaluation"] = [_evaluation_hash(path) for path in recipe.clean.evaluation]
+    if threshold := recipe.clean.near_duplicates:
+        options["clean"]["near_duplicates_method"] = NearDuplicates(threshold).method
     return {
         "format": FORMAT,
         "token_type": token_type_for(tokenizer.vocab_size).name,

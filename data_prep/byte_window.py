@@ -93,8 +93,10 @@ class ByteWindow:
             if cut > self.cursor:
                 yield self.offset, self.data[self.cursor : cut]
                 self.cursor = cut
-            if self.ended or not self.grow():
+            if self.ended:
                 return
+            # At the end of the file once more, for the character that was held back.
+            self.grow()
         if match.start() > self.cursor:
             yield self.offset, self.data[self.cursor : match.start()].rstrip(b"\r")
             self.cursor = match.start()

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from data_prep.errors import UserError
 from data_prep.progress import log
+from data_prep.turn import NO_LOCKS
 
 _BUSY = (errno.EAGAIN, errno.EACCES)
-_WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @contextlib.contextmanager
@@ -35,7 +35,7 @@ def hold_lock(path: Path, what: str, *, shared: bool = False) -> Iterator[None]:
                 raise UserError(
                     f"Another process is {what}: wait until it has ended, or choose another path."
                 ) from error
-            if error.errno not in _WITHOUT_LOCKS:
+            if error.errno not in NO_LOCKS:
                 raise
             log(f"{path.parent} has no locks: make sure that nobody else is {what}")
         yield

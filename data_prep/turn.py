@@ -10,7 +10,7 @@ from pathlib import Path
 from data_prep.progress import log
 
 # What file systems without locks answer, Lustre without `-o flock` among them.
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 # Writable, because NFS makes record locks of these.
 _FLAGS = os.O_RDWR | os.O_CREAT
 
@@ -52,7 +52,7 @@ def _wait(descriptor: int, path: Path) -> bool:
             log(f"waiting for {path}, that another process is making")
             fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in NO_LOCKS:
             raise
         log(f"the file system of {path} has no locks: another process may be making it too")
         return False

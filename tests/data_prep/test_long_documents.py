@@ -80,7 +80,8 @@ path = Path(sys.argv[1])
 size = path.stat().st_size
 options = InputOptions(path=path, documents="file", max_document_chars=1_000_000)
 before = peak_mb()
-chars = sum(len(d.text) for d in read_documents(Slice(Source(path, path.name, size), 0, size), options, Counter()))
+piece = Slice(Source(path, path.name, size), 0, size)
+chars = sum(len(document.text) for document in read_documents(piece, options, Counter()))
 print(chars, peak_mb() - before)
 """
 

@@ -33,13 +33,13 @@ def cleaned(text: str) -> str:
     return "\n".join(re.sub(" +", " ", line).strip() for line in text.split("\n"))
 
 
-@settings(max_examples=1500, deadline=None, derandomize=True)
+@settings(max_examples=500, deadline=None, derandomize=True)
 @given(st.lists(st.sampled_from(WORDS + MARKS), max_size=24).map(lambda parts: " ".join(parts)))
 def test_english_words_and_abbreviations_in_any_order(text: str) -> None:
     assert by_marks(cleaned(text), "en") == split_sentences(cleaned(text), "en")
 
 
-@settings(max_examples=1500, deadline=None, derandomize=True)
+@settings(max_examples=500, deadline=None, derandomize=True)
 @given(st.lists(st.sampled_from(WORDS + MARKS), max_size=24).map(lambda parts: "".join(parts)))
 def test_english_chunks_of_anything(text: str) -> None:
     assert by_marks(cleaned(text), "en") == split_sentences(cleaned(text), "en")
@@ -52,7 +52,7 @@ def test_english_on_any_unicode(text: str) -> None:
     assert by_marks(text, "en") == [" ".join(s.split()) for s in split_sentences(text, "en")]
 
 
-@settings(max_examples=1500, deadline=None, derandomize=True)
+@settings(max_examples=500, deadline=None, derandomize=True)
 @given(st.lists(st.sampled_from(HAN), max_size=24).map(lambda parts: "".join(parts)))
 def test_chinese_stops_and_quotes_in_any_order(text: str) -> None:
     expected = [sentence.replace(" ", "") for sentence in split_sentences(cleaned(text), "zh")]
