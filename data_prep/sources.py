@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.compression import is_compressed
 from data_prep.errors import UserError
-from data_prep.files import find_files, saved_dataset
 from data_prep.options import InputOptions
+from data_prep.readers.compression import is_compressed
+from data_prep.readers.files import find_files, saved_dataset
 
 SLICE_BYTES = 32 << 20
 # A huge corpus gets larger tasks, not more than about so many: three files a shard add up.
@@ -93,7 +93,9 @@ def _dataset_sources(name: str, corpus: str, options: InputOptions) -> list[Sour
     # What `save_to_disk` wrote is a folder of Arrow files, which `load_dataset` refuses to open.
     if folder := saved_dataset(Path(name), options.split):
         return _file_sources((folder,), corpus, options)
-    from data_prep.hub import count_dataset_shards  # brings in `datasets`, which few corpora need
+    from data_prep.readers.hub import (
+        count_dataset_shards,  # brings in `datasets`, which few corpora need
+    )
 
     shards = count_dataset_shards(options)
     title = Path(name).name if Path(name).exists() else name

@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from data_prep.cleaning import Cleaner
 from data_prep.contamination import EvaluationText
-from data_prep.corpus import read_documents
 from data_prep.duplicates import keys_of
 from data_prep.encoder import EncodedTexts, IdArray, TextEncoder
 from data_prep.keyed import UInt64Array, key_of, uniform
@@ -24,6 +23,7 @@ from data_prep.near_duplicates import NearDuplicates
 from data_prep.options import CorpusRecipe
 from data_prep.part import Part, PartWriter
 from data_prep.plugin import load_plugin
+from data_prep.readers.documents import read_documents
 from data_prep.shards import Int64Array, token_type_for
 from data_prep.sources import Slice
 from data_prep.tokenizer import load_tokenizer

@@ -10,11 +10,11 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from data_prep.corpus import read_documents
 from data_prep.errors import UserError
 from data_prep.manifest import file_sha256, read_manifest
 from data_prep.options import CorpusRecipe, TokenizerOptions
 from data_prep.progress import log
+from data_prep.readers.documents import read_documents
 from data_prep.sentencepiece_model import to_fast_tokenizer, train_sentencepiece
 from data_prep.sources import Slice, Source, cut_into_tasks
 from data_prep.tokenizer import (

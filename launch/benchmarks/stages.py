@@ -9,9 +9,9 @@ from pathlib import Path
 from types import TracebackType
 
 from data_prep.cleaning import Cleaner
-from data_prep.corpus import read_documents
 from data_prep.encoder import EncodedTexts, TextEncoder
 from data_prep.options import CorpusRecipe, InputOptions
+from data_prep.readers.documents import read_documents
 from data_prep.sentences import split_sentences
 from data_prep.shards import ShardWriter, token_type_for
 from data_prep.sources import cut_into_tasks, list_sources

@@ -88,7 +88,11 @@ def test_a_job_that_makes_no_progress_is_not_requeued(job: Path, teacher_recipe:
 
 
 def test_the_readme_submits_this_script_with_what_the_launcher_takes() -> None:
-    typed = [words for words in commands(section("On a SLURM cluster")) if words[0] == "sbatch"]
+    typed = [
+        words
+        for words in commands(section("On a SLURM cluster"))
+        if "launch/slurm/train.sbatch" in words
+    ]
     assert len(typed) == 2
     for words in typed:
         place = words.index("launch/slurm/train.sbatch")

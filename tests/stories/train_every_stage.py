@@ -13,7 +13,7 @@ from data_prep.recipe import load_recipe
 from launch.cli import run_rank
 from launch.train_teacher import teacher_shape
 from pretrain.cluster import Cluster
-from pretrain.config import RunRecipe, TeacherRecipe
+from pretrain.config import TeacherRecipe
 from pretrain.engine import Engine, read_deepspeed_config
 from pretrain.inputs import open_inputs
 from pretrain.model import Bert, initialise
@@ -54,7 +54,7 @@ def one_step(recipe: TeacherRecipe, cluster: Cluster) -> dict[str, torch.Tensor]
     model = Bert(teacher_shape(recipe, inputs))
     initialise(model, recipe.train.seed)
     engine = Engine(model, recipe, read_deepspeed_config(recipe, cluster.world_size, on_gpu=False))
-    batches = inputs.source.step(0, *step_arguments(recipe, cluster))
+    batches = next(inputs.loader.steps_from(0))
     own = [sum(batch.counts[name] for batch in batches) for name in ("masked", "samples")]
     masked, samples = cluster.sum(own)
     for batch in batches:
@@ -62,11 +62,6 @@ def one_step(recipe: TeacherRecipe, cluster: Cluster) -> dict[str, torch.Tensor]
         engine.backward(normalised_loss(terms, {"masked": masked, "samples": samples}))
         engine.step(learning_rate=1e-2)
     return {**engine.full_weights(), "grad_norm": torch.tensor(engine.grad_norm)}
-
-
-def step_arguments(recipe: RunRecipe, cluster: Cluster) -> tuple[int, int, int, int]:
-    train = recipe.train
-    return train.batch_rows, cluster.rank, cluster.world_size, train.micro_rows
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from data_prep.corpus import read_documents
 from data_prep.errors import UserError
 from data_prep.options import InputOptions
+from data_prep.readers.documents import read_documents
 from data_prep.sources import Slice, Source
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def read(path: Path, **options: Any) -> tuple[list[str], Counter[str]]:
@@ -71,7 +71,7 @@ MEASURED = """
 import resource, sys
 from collections import Counter
 from pathlib import Path
-from data_prep.corpus import read_documents
+from data_prep.readers.documents import read_documents
 from data_prep.options import InputOptions
 from data_prep.sources import Slice, Source
 def peak_mb():

@@ -4,8 +4,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from data_prep.byte_window import ByteWindow, Delimiter, decode
 from data_prep.options import InputOptions
+from data_prep.readers.byte_window import ByteWindow, Delimiter, decode
 from data_prep.sources import Slice
 
 # White space of Unicode as UTF-8, because a line of ideographic spaces is blank too.

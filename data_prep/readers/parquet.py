@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.columns import Text, check_field, read_column
 from data_prep.errors import UserError
 from data_prep.options import InputOptions
+from data_prep.readers.columns import Text, check_field, read_column
 from data_prep.sources import Slice
 
 # Rows are decoded in batches of about this many bytes of text.

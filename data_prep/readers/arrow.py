@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from data_prep.columns import Text, check_field, read_column
 from data_prep.errors import UserError
 from data_prep.options import InputOptions
+from data_prep.readers.columns import Text, check_field, read_column
 from data_prep.sources import Slice
 
 # A random-access file is this mark, a stream, an index of its batches, and the mark again

@@ -16,10 +16,10 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_prep import byte_window
-from data_prep.corpus import read_documents
 from data_prep.errors import UserError
 from data_prep.options import InputOptions
+from data_prep.readers import byte_window
+from data_prep.readers.documents import read_documents
 from data_prep.sources import Slice, Source, list_sources
 
 COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from data_prep.byte_window import line_place
-from data_prep.json_reader import read_json_lines
-from data_prep.kinds import Kind, kind_of
-from data_prep.limits import fit_document
 from data_prep.options import InputOptions
+from data_prep.readers.byte_window import line_place
+from data_prep.readers.json_lines import read_json_lines
+from data_prep.readers.kinds import Kind, kind_of
+from data_prep.readers.limits import fit_document
+from data_prep.readers.text import read_text
+from data_prep.readers.wikiextractor import read_wikiextractor
 from data_prep.sources import Slice, Source
-from data_prep.text_reader import read_text
-from data_prep.wiki_reader import read_wikiextractor
 
 # What readers yield: where a document begins, and its text, or the pieces of one that is long.
 Reader = Callable[[Slice, InputOptions, Counter[str]], Iterator[tuple[int, str | Iterator[str]]]]
@@ -85,11 +85,11 @@ def _reader_of(kind: Kind | None) -> Reader:
         return readers[kind]
     # Only here, because Arrow is 50 MB that most corpora do not need.
     if kind == "parquet":
-        from data_prep.parquet_reader import read_parquet as columnar
+        from data_prep.readers.parquet import read_parquet as columnar
     elif kind == "arrow":
-        from data_prep.arrow_reader import read_arrow as columnar
+        from data_prep.readers.arrow import read_arrow as columnar
     else:
-        from data_prep.hub import read_dataset as columnar
+        from data_prep.readers.hub import read_dataset as columnar
     return columnar
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from data_prep.compression import Readable, open_bytes
 from data_prep.errors import UserError
+from data_prep.readers.compression import Readable, open_bytes
 from data_prep.sources import Source
 
 BLOCK_BYTES = 1 << 20

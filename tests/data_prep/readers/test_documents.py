@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from data_prep.corpus import read_documents
 from data_prep.errors import UserError
-from data_prep.kinds import kind_of
 from data_prep.options import InputOptions
+from data_prep.readers.documents import read_documents
+from data_prep.readers.kinds import kind_of
 from data_prep.sources import Slice, Source
 
 Whole = Callable[[Path], Slice]

@@ -11,10 +11,10 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from data_prep.byte_window import plain_newlines, safe_cut
 from data_prep.errors import UserError
-from data_prep.limits import skip_broken
 from data_prep.options import InputOptions
+from data_prep.readers.byte_window import plain_newlines, safe_cut
+from data_prep.readers.limits import skip_broken
 
 Text = str | Iterator[str]
 

@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from data_prep.columns import Text, check_field, read_column
 from data_prep.errors import UserError
 from data_prep.options import InputOptions
+from data_prep.readers.columns import Text, check_field, read_column
 from data_prep.sources import Slice
 
 _BATCH_ROWS = 128

@@ -3,10 +3,10 @@
 import re
 from typing import Literal
 
-from data_prep.byte_window import BOM, read_head
-from data_prep.compression import compression_suffix, is_compressed, uncompressed_name
 from data_prep.errors import UserError
 from data_prep.options import InputOptions
+from data_prep.readers.byte_window import BOM, read_head
+from data_prep.readers.compression import compression_suffix, is_compressed, uncompressed_name
 from data_prep.sources import Source
 
 Kind = Literal["text", "jsonl", "wikiextractor", "parquet", "arrow"]

@@ -6,10 +6,16 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 
-from data_prep.byte_window import ByteWindow, decode, line_number, line_place, plain_newlines
 from data_prep.errors import UserError
-from data_prep.limits import skip_broken
 from data_prep.options import InputOptions
+from data_prep.readers.byte_window import (
+    ByteWindow,
+    decode,
+    line_number,
+    line_place,
+    plain_newlines,
+)
+from data_prep.readers.limits import skip_broken
 from data_prep.sources import Slice
 
 # A line has to be in memory as a whole, as bytes, as text, and again as the document. Text takes up
