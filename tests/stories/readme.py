@@ -25,6 +25,8 @@ def block(text: str, language: str) -> str:
 
 
 def commands(text: str) -> list[list[str]]:
-    """Return the shell commands of a section's bash block, split into words, comments dropped."""
-    lines = block(text, "bash").replace("\\\n", " ").splitlines()
+    """Return the shell commands of a section's bash blocks, split into words, comments dropped."""
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    assert blocks, "no bash block"
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True))]

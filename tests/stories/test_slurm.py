@@ -1,6 +1,7 @@
 """The batch script under a stand-in for Slurm: it trains, is preempted, requeues, and gives up."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -87,20 +88,17 @@ def test_a_job_that_makes_no_progress_is_not_requeued(job: Path, teacher_recipe:
     assert not (job / "requeued").exists()
 
 
-def test_the_readme_submits_this_script_with_what_the_launcher_takes() -> None:
-    typed = [
-        words
-        for words in commands(section("On a SLURM cluster"))
-        if "launch/slurm/train.sbatch" in words
-    ]
-    assert len(typed) == 2
-    for words in typed:
-        place = words.index("launch/slurm/train.sbatch")
-        run, script, option, recipe = words[place + 1 :]
-        assert run.startswith("runs/")
-        assert option == "--config"
-        assert (ROOT / script).is_file()
-        assert (ROOT / recipe).is_file()
+def test_the_readme_submits_what_is_there() -> None:
+    typed = commands(section("On a SLURM cluster"))
+    train, prepare = "launch/slurm/train.sbatch", "launch/slurm/prepare.sbatch"
+    trained = [words[words.index(train) + 1 :] for words in typed if train in words]
+    assert [run for run, *_ in trained] == ["runs/teacher", "runs/student"]
+    # The array's own command stands within quotes, as $(...), and is one word of the outer one.
+    prepared = [" ".join(words) for words in typed if prepare in " ".join(words)]
+    assert [line.rstrip(')"').endswith("--merge") for line in prepared] == [False, True]
+    for named in (*(" ".join(words) for words in trained), *prepared):
+        for path in re.findall(r"launch/[\w./]+", named):
+            assert (ROOT / path).is_file(), path
 
 
 def test_the_batch_script_asks_for_usage_when_called_with_too_little(job: Path) -> None:
