@@ -1,0 +1,1 @@
+"""Fused operations, each beside a plain PyTorch reference with the same signature."""
