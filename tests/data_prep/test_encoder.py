@@ -13,12 +13,14 @@ from data_prep import encoder as encoder_module
 from data_prep import lexicon as lexicon_module
 from data_prep.chunk_tokenizer import ChunkTokenizer, is_bert_pipeline
 from data_prep.encoder import EncodedTexts, TextEncoder
+from data_prep.id_table import IdArray
 from data_prep.keyed import integers_below, key_of
 from data_prep.lexicon import Lexicon
 from data_prep.marks import RULES, marks_of
 from data_prep.options import Language
 from data_prep.sentencepiece_model import to_fast_tokenizer, train_sentencepiece
 from data_prep.sentences import split_sentences
+from data_prep.shards import Int64Array
 from data_prep.wordpiece import SPECIAL_TOKENS, bert_tokenizer
 
 # Letters, marks, kana, ideographs of every block, controls, spaces, symbols, emoji.
@@ -116,7 +118,7 @@ def test_a_full_lexicon_keeps_the_chunks_that_were_met_again(
     asked: list[str] = []
 
     class Spy(ChunkTokenizer):
-        def ids(self, chunks: Sequence[str]) -> list[bytes]:
+        def ids(self, chunks: Sequence[str]) -> tuple[IdArray, Int64Array]:
             asked.extend(chunks)
             return super().ids(chunks)
 
@@ -125,7 +127,7 @@ def test_a_full_lexicon_keeps_the_chunks_that_were_met_again(
     for number in range(200):
         chunks = ["abc", f"a{number}", "ab.", f"b{number}", "A"]
         rows = lexicon.rows(chunks)
-        ids = [lexicon.ids[lexicon.starts[r] :][: lexicon.counts[r]].tolist() for r in rows]
+        ids = [lexicon.ids(rows[n : n + 1])[0].tolist() for n in range(len(rows))]
         reference = [tokenizer.encode(c, add_special_tokens=False).ids for c in chunks]
         assert ids == reference
         assert [(lexicon.end[r], lexicon.begin[r]) for r in rows] == [
@@ -145,8 +147,9 @@ def test_known_parts_that_are_forgotten_are_tokenized_anew(
     for text in random_texts(60):
         chunks = [chunk for chunk in text.replace("\n", " ").split(" ") if chunk]
         reference = [tokenizer.encode(c, add_special_tokens=False).ids for c in chunks]
-        found = [np.frombuffer(ids, UINT16).tolist() for ids in chunk_tokenizer.ids(chunks)]
-        assert found == reference
+        ids, counts = chunk_tokenizer.ids(chunks)
+        found = np.split(ids, np.cumsum(counts)[:-1])
+        assert [part.tolist() for part in found] == reference
 
 
 @pytest.mark.parametrize("limit", [1, 7, 30, 1000])
