@@ -16,7 +16,7 @@ def look_up(table: IdTable, texts: list[str]) -> tuple[list[list[int]], list[str
     ids = [ids_of(text) for text in new]
     table.add(
         len(table) - len(new) + np.arange(len(new)),
-        np.array(sum(ids, []), UINT16),
+        np.array([token for own in ids for token in own], UINT16),
         np.array([len(own) for own in ids], np.int64),
     )
     found, counts = table.gather(rows)
