@@ -29,7 +29,7 @@ class Kernels:
     residual_norm: Callable[..., torch.Tensor]
     embedding_norm: Callable[..., torch.Tensor]
     linear_cross_entropy: Callable[..., CrossEntropy]
-    name: str  # for the log, such as "kernels: block compiled, head triton"
+    name: str  # for the log, such as "block compiled, head triton"
 
 
 def choose_kernels(block: Block, head: Head, device: torch.device) -> Kernels:
@@ -38,10 +38,9 @@ def choose_kernels(block: Block, head: Head, device: torch.device) -> Kernels:
     Raises:
         UserError: Triton is asked for by name where it cannot run.
     """
+    lacking = device.type == "cuda" and "auto" in (block, head) and not _has_triton()
     block, head = resolve_block(block, device), resolve_head(head, device)
-    missing = device.type == "cuda" and not _has_triton()
-    why = " (the package triton is not installed)" if missing else ""
-    name = f"kernels: block {block}, head {head}{why}"
+    name = f"block {block}, head {head}" + (", as triton is not installed" if lacking else "")
     return Kernels(*_block_functions(block), _head_function(head), name)
 
 

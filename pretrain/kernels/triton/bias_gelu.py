@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from torch.autograd.function import once_differentiable
 
 from pretrain.kernels.triton.tile import (
     STRIPE,
@@ -44,6 +45,7 @@ class _BiasGelu(torch.autograd.Function):
         return y_NF
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_NF: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         x_NF, bias_F = ctx.saved_tensors
         grad_x_NF = torch.empty_like(x_NF)
@@ -68,15 +70,7 @@ class _BiasGelu(torch.autograd.Function):
 
 
 @triton.jit
-def _forward(
-    x_ptr: tl.tensor,
-    bias_ptr: tl.tensor,
-    y_ptr: tl.tensor,
-    N: tl.tensor,
-    F: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-) -> None:
+def _forward(x_ptr, bias_ptr, y_ptr, N, F: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     _rows, columns, offsets, inside = places(
         tl.program_id(0) * ROWS, tl.program_id(1) * COLUMNS, N, F, ROWS, COLUMNS
     )
@@ -87,17 +81,17 @@ def _forward(
 
 @triton.jit
 def _backward(
-    grad_ptr: tl.tensor,
-    x_ptr: tl.tensor,
-    bias_ptr: tl.tensor,
-    grad_x_ptr: tl.tensor,
-    sums_ptr: tl.tensor,
-    N: tl.tensor,
+    grad_ptr,
+    x_ptr,
+    bias_ptr,
+    grad_x_ptr,
+    sums_ptr,
+    N,
     F: tl.constexpr,
     STRIPE: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
-) -> None:
+):
     summed = tl.zeros((ROWS, COLUMNS), tl.float32)
     for row in range(0, STRIPE, ROWS):
         _rows, columns, offsets, inside = places(
@@ -115,5 +109,5 @@ def _backward(
 
 
 @triton.jit
-def _normal_cdf(z: tl.tensor) -> tl.tensor:
+def _normal_cdf(z):
     return 0.5 * (1.0 + tl.erf(z * _SQRT_HALF))

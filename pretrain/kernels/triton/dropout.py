@@ -16,36 +16,28 @@ _SHIFT_1 = tl.constexpr(SHIFTS[1])
 _SHIFT_2 = tl.constexpr(SHIFTS[2])
 _SPREAD = tl.constexpr(SPREAD % 2**32)
 _SIGN = tl.constexpr(2**31)
+_LOWEST = tl.constexpr(threshold(0.0))  # that of no dropout
+_HASHES = tl.constexpr(2.0**32)
+_HIGHEST = tl.constexpr(2.0**31)
 
 
 def dropping(rate: float, key: torch.Tensor | None) -> dict[str, Any]:
     """Return the arguments that every kernel with dropout takes by these names."""
-    return {
-        "key_ptr": key,
-        "DROPS": key is not None and rate > 0,
-        "THRESHOLD": threshold(rate),
-        "SCALE": 1.0 / (1.0 - rate),
-    }
+    return {"key_ptr": key, "THRESHOLD": threshold(0.0 if key is None else rate)}
 
 
 @triton.jit
-def drop(
-    x: tl.tensor,
-    elements: tl.tensor,
-    key_ptr: tl.tensor,
-    DROPS: tl.constexpr,
-    THRESHOLD: tl.constexpr,
-    SCALE: tl.constexpr,
-) -> tl.tensor:
+def drop(x, elements, key_ptr, THRESHOLD: tl.constexpr):
     """Return `x` after dropout; `elements` are its places in the whole tensor, row by row."""
-    if DROPS:
-        return tl.where(_keep(elements, key_ptr, THRESHOLD), x * SCALE, 0.0)
+    if THRESHOLD > _LOWEST:
+        keep = _keep(elements, key_ptr, THRESHOLD)
+        return tl.where(keep, x * (_HASHES / (_HIGHEST - THRESHOLD)), 0.0)
     else:
         return x
 
 
 @triton.jit
-def _keep(elements: tl.tensor, key_ptr: tl.tensor, THRESHOLD: tl.constexpr) -> tl.tensor:
+def _keep(elements, key_ptr, THRESHOLD: tl.constexpr):
     first = tl.load(key_ptr).to(tl.uint32, bitcast=True)
     second = tl.load(key_ptr + 1).to(tl.uint32, bitcast=True)
     origin = _mix(first + second * _SPREAD)
@@ -56,7 +48,7 @@ def _keep(elements: tl.tensor, key_ptr: tl.tensor, THRESHOLD: tl.constexpr) -> t
 
 
 @triton.jit
-def _mix(x: tl.tensor) -> tl.tensor:
+def _mix(x):
     x = (x ^ (x >> _SHIFT_0)) * _FACTOR_0
     x = (x ^ (x >> _SHIFT_1)) * _FACTOR_1
     return x ^ (x >> _SHIFT_2)

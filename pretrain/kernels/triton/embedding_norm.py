@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from torch.autograd.function import once_differentiable
 
 from pretrain.kernels.triton.dropout import drop, dropping
 from pretrain.kernels.triton.layer_norm import input_gradient, moments
@@ -98,21 +99,23 @@ class _EmbeddingNorm(torch.autograd.Function):
         return y_ND
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_ND: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         *looked_up, weight_D, bias_D, mean_N, scale_N = ctx.saved_tensors
         input_ids_N, _, positions_N, word_VD, type_2D, position_PD = looked_up
         width = weight_D.numel()
         tile = tile_of(width)
         stripes = triton.cdiv(input_ids_N.numel(), STRIPE)
-        summed_ND = torch.empty_like(grad_ND, memory_format=torch.contiguous_format)
+        grad_ND = grad_ND.contiguous()
+        grad_summed_ND = torch.empty_like(grad_ND)
         sums_4SD = torch.empty(4, stripes, width, dtype=torch.float32, device=grad_ND.device)
         _backward[(stripes,)](
-            grad_ND.contiguous(),
+            grad_ND,
             *looked_up,
             weight_D,
             mean_N,
             scale_N,
-            summed_ND,
+            grad_summed_ND,
             sums_4SD,
             input_ids_N.numel(),
             D=width,
@@ -127,9 +130,9 @@ class _EmbeddingNorm(torch.autograd.Function):
             None,
             None,
             None,
-            _table_gradient(summed_ND, input_ids_N, word_VD),
+            _table_gradient(grad_summed_ND, input_ids_N, word_VD),
             sums_4D[2:].to(type_2D.dtype),
-            _table_gradient(summed_ND, positions_N, position_PD),
+            _table_gradient(grad_summed_ND, positions_N, position_PD),
             sums_4D[0].to(weight_D.dtype),
             sums_4D[1].to(bias_D.dtype),
             None,
@@ -141,29 +144,30 @@ class _EmbeddingNorm(torch.autograd.Function):
 def _table_gradient(
     grad_ND: torch.Tensor, ids_N: torch.Tensor, table_VD: torch.Tensor
 ) -> torch.Tensor:
-    """Add the rows of each id; torch sorts the ids on a GPU, so that the order is always the same.
+    """Add the rows of each id, on a GPU in fp32.
 
-    (`index_add_` would use atomic additions there.) Half precision is added in fp32.
+    There torch sorts the ids, so that the order is always the same; `index_add_` would use atomic
+    additions. It does not wait for the device.
     """
-    return torch.ops.aten.embedding_dense_backward(grad_ND, ids_N, len(table_VD), -1, False).to(
-        table_VD.dtype
-    )
+    rows, no_padding_id = len(table_VD), -1
+    added = torch.ops.aten.embedding_dense_backward(grad_ND, ids_N, rows, no_padding_id, False)
+    return added.to(table_VD.dtype)
 
 
 @triton.jit
 def _summed(
-    ids_ptr: tl.tensor,
-    types_ptr: tl.tensor,
-    positions_ptr: tl.tensor,
-    word_ptr: tl.tensor,
-    type_ptr: tl.tensor,
-    position_ptr: tl.tensor,
-    rows: tl.tensor,
-    columns: tl.tensor,
-    inside: tl.tensor,
-    N: tl.tensor,
+    ids_ptr,
+    types_ptr,
+    positions_ptr,
+    word_ptr,
+    type_ptr,
+    position_ptr,
+    rows,
+    columns,
+    inside,
+    N,
     D: tl.constexpr,
-) -> tl.tensor:
+):
     """Return what the LayerNorm is taken of; 0 outside."""
     word = _looked_up(word_ptr, ids_ptr, rows, columns, inside, N, D)
     token_type = _looked_up(type_ptr, types_ptr, rows, columns, inside, N, D)
@@ -171,44 +175,33 @@ def _summed(
 
 
 @triton.jit
-def _looked_up(
-    table_ptr: tl.tensor,
-    ids_ptr: tl.tensor,
-    rows: tl.tensor,
-    columns: tl.tensor,
-    inside: tl.tensor,
-    N: tl.tensor,
-    D: tl.constexpr,
-) -> tl.tensor:
+def _looked_up(table_ptr, ids_ptr, rows, columns, inside, N, D: tl.constexpr):
     ids = tl.load(ids_ptr + rows, rows < N, other=0).to(tl.int64)
-    return tl.load(table_ptr + ids[:, None] * D + columns[None, :], inside, other=0.0).to(
-        tl.float32
-    )
+    offsets = ids[:, None] * D + columns[None, :]
+    return tl.load(table_ptr + offsets, inside, other=0.0).to(tl.float32)
 
 
 @triton.jit
 def _forward(
-    ids_ptr: tl.tensor,
-    types_ptr: tl.tensor,
-    positions_ptr: tl.tensor,
-    word_ptr: tl.tensor,
-    type_ptr: tl.tensor,
-    position_ptr: tl.tensor,
-    weight_ptr: tl.tensor,
-    bias_ptr: tl.tensor,
-    y_ptr: tl.tensor,
-    mean_ptr: tl.tensor,
-    scale_ptr: tl.tensor,
-    N: tl.tensor,
-    epsilon: tl.tensor,
-    key_ptr: tl.tensor,
+    ids_ptr,
+    types_ptr,
+    positions_ptr,
+    word_ptr,
+    type_ptr,
+    position_ptr,
+    weight_ptr,
+    bias_ptr,
+    y_ptr,
+    mean_ptr,
+    scale_ptr,
+    N,
+    epsilon,
+    key_ptr,
     D: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
-    DROPS: tl.constexpr,
     THRESHOLD: tl.constexpr,
-    SCALE: tl.constexpr,
-) -> None:
+):
     rows, columns, offsets, inside = places(tl.program_id(0) * ROWS, 0, N, D, ROWS, COLUMNS)
     summed = _summed(
         ids_ptr,
@@ -225,7 +218,7 @@ def _forward(
     )
     mean, scale = moments(summed, inside, epsilon, D)
     y = (summed - mean) * scale * load_columns(weight_ptr, columns, D)
-    y = drop(y + load_columns(bias_ptr, columns, D), offsets, key_ptr, DROPS, THRESHOLD, SCALE)
+    y = drop(y + load_columns(bias_ptr, columns, D), offsets, key_ptr, THRESHOLD)
     tl.store(y_ptr + offsets, y, inside)
     tl.store(mean_ptr + rows[:, None], mean, (rows < N)[:, None])
     tl.store(scale_ptr + rows[:, None], scale, (rows < N)[:, None])
@@ -233,28 +226,26 @@ def _forward(
 
 @triton.jit
 def _backward(
-    grad_ptr: tl.tensor,
-    ids_ptr: tl.tensor,
-    types_ptr: tl.tensor,
-    positions_ptr: tl.tensor,
-    word_ptr: tl.tensor,
-    type_ptr: tl.tensor,
-    position_ptr: tl.tensor,
-    weight_ptr: tl.tensor,
-    mean_ptr: tl.tensor,
-    scale_ptr: tl.tensor,
-    grad_summed_ptr: tl.tensor,
-    sums_ptr: tl.tensor,
-    N: tl.tensor,
-    key_ptr: tl.tensor,
+    grad_ptr,
+    ids_ptr,
+    types_ptr,
+    positions_ptr,
+    word_ptr,
+    type_ptr,
+    position_ptr,
+    weight_ptr,
+    mean_ptr,
+    scale_ptr,
+    grad_summed_ptr,
+    sums_ptr,
+    N,
+    key_ptr,
     D: tl.constexpr,
     STRIPE: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
-    DROPS: tl.constexpr,
     THRESHOLD: tl.constexpr,
-    SCALE: tl.constexpr,
-) -> None:
+):
     grad_weight = tl.zeros((ROWS, COLUMNS), tl.float32)
     grad_bias = tl.zeros((ROWS, COLUMNS), tl.float32)
     grad_type_0 = tl.zeros((ROWS, COLUMNS), tl.float32)
@@ -280,7 +271,7 @@ def _backward(
         scale = tl.load(scale_ptr + rows, rows < N, other=0.0)[:, None]
         normed = tl.where(inside, (summed - mean) * scale, 0.0)
         grad = tl.load(grad_ptr + offsets, inside, other=0.0).to(tl.float32)
-        grad = drop(grad, offsets, key_ptr, DROPS, THRESHOLD, SCALE)
+        grad = drop(grad, offsets, key_ptr, THRESHOLD)
         grad_bias += grad
         grad_weight += grad * normed
         grad_summed = input_gradient(grad * load_columns(weight_ptr, columns, D), normed, scale, D)

@@ -10,7 +10,7 @@ import triton.language as tl
 
 
 @triton.jit
-def moments(x: tl.tensor, inside: tl.tensor, epsilon: tl.tensor, D: tl.constexpr) -> tl.tensor:
+def moments(x, inside, epsilon, D: tl.constexpr):
     """Return the mean and the reciprocal deviation of each row, [ROWS, 1]."""
     mean = tl.sum(x, axis=1)[:, None] / D
     # In two passes over registers: E[x²] - E[x]² cancels where the mean is large.
@@ -20,9 +20,7 @@ def moments(x: tl.tensor, inside: tl.tensor, epsilon: tl.tensor, D: tl.constexpr
 
 
 @triton.jit
-def input_gradient(
-    grad: tl.tensor, normed: tl.tensor, scale: tl.tensor, D: tl.constexpr
-) -> tl.tensor:
+def input_gradient(grad, normed, scale, D: tl.constexpr):
     """Return the gradient of x from that of x̂, x̂ and the reciprocal deviation."""
     along_ones = tl.sum(grad, axis=1)[:, None] / D
     along_normed = tl.sum(grad * normed, axis=1)[:, None] / D

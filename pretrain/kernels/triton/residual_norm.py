@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from torch.autograd.function import once_differentiable
 
 from pretrain.kernels.triton.dropout import drop, dropping
 from pretrain.kernels.triton.layer_norm import input_gradient, moments
@@ -96,6 +97,7 @@ class _ResidualNorm(torch.autograd.Function):
         return y_ND
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_ND: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         inner_ND, bias_D, residual_ND, weight_D, norm_bias_D, mean_N, scale_N = ctx.saved_tensors
         width = weight_D.numel()
@@ -138,58 +140,44 @@ class _ResidualNorm(torch.autograd.Function):
 
 @triton.jit
 def _summed(
-    inner_ptr: tl.tensor,
-    bias_ptr: tl.tensor,
-    residual_ptr: tl.tensor,
-    columns: tl.tensor,
-    offsets: tl.tensor,
-    inside: tl.tensor,
-    key_ptr: tl.tensor,
+    inner_ptr,
+    bias_ptr,
+    residual_ptr,
+    columns,
+    offsets,
+    inside,
+    key_ptr,
     D: tl.constexpr,
-    DROPS: tl.constexpr,
     THRESHOLD: tl.constexpr,
-    SCALE: tl.constexpr,
-) -> tl.tensor:
+):
     """Return what the LayerNorm is taken of; 0 outside."""
     inner = tl.load(inner_ptr + offsets, inside, other=0.0).to(tl.float32)
     inner = tl.where(inside, inner + load_columns(bias_ptr, columns, D), 0.0)
     residual = tl.load(residual_ptr + offsets, inside, other=0.0).to(tl.float32)
-    return drop(inner, offsets, key_ptr, DROPS, THRESHOLD, SCALE) + residual
+    return drop(inner, offsets, key_ptr, THRESHOLD) + residual
 
 
 @triton.jit
 def _forward(
-    inner_ptr: tl.tensor,
-    bias_ptr: tl.tensor,
-    residual_ptr: tl.tensor,
-    weight_ptr: tl.tensor,
-    norm_bias_ptr: tl.tensor,
-    y_ptr: tl.tensor,
-    mean_ptr: tl.tensor,
-    scale_ptr: tl.tensor,
-    N: tl.tensor,
-    epsilon: tl.tensor,
-    key_ptr: tl.tensor,
+    inner_ptr,
+    bias_ptr,
+    residual_ptr,
+    weight_ptr,
+    norm_bias_ptr,
+    y_ptr,
+    mean_ptr,
+    scale_ptr,
+    N,
+    epsilon,
+    key_ptr,
     D: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
-    DROPS: tl.constexpr,
     THRESHOLD: tl.constexpr,
-    SCALE: tl.constexpr,
-) -> None:
+):
     rows, columns, offsets, inside = places(tl.program_id(0) * ROWS, 0, N, D, ROWS, COLUMNS)
     summed = _summed(
-        inner_ptr,
-        bias_ptr,
-        residual_ptr,
-        columns,
-        offsets,
-        inside,
-        key_ptr,
-        D,
-        DROPS,
-        THRESHOLD,
-        SCALE,
+        inner_ptr, bias_ptr, residual_ptr, columns, offsets, inside, key_ptr, D, THRESHOLD
     )
     mean, scale = moments(summed, inside, epsilon, D)
     y = (summed - mean) * scale * load_columns(weight_ptr, columns, D)
@@ -200,26 +188,24 @@ def _forward(
 
 @triton.jit
 def _backward(
-    grad_ptr: tl.tensor,
-    inner_ptr: tl.tensor,
-    bias_ptr: tl.tensor,
-    residual_ptr: tl.tensor,
-    weight_ptr: tl.tensor,
-    mean_ptr: tl.tensor,
-    scale_ptr: tl.tensor,
-    grad_inner_ptr: tl.tensor,
-    grad_residual_ptr: tl.tensor,
-    sums_ptr: tl.tensor,
-    N: tl.tensor,
-    key_ptr: tl.tensor,
+    grad_ptr,
+    inner_ptr,
+    bias_ptr,
+    residual_ptr,
+    weight_ptr,
+    mean_ptr,
+    scale_ptr,
+    grad_inner_ptr,
+    grad_residual_ptr,
+    sums_ptr,
+    N,
+    key_ptr,
     D: tl.constexpr,
     STRIPE: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
-    DROPS: tl.constexpr,
     THRESHOLD: tl.constexpr,
-    SCALE: tl.constexpr,
-) -> None:
+):
     grad_bias = tl.zeros((ROWS, COLUMNS), tl.float32)
     grad_weight = tl.zeros((ROWS, COLUMNS), tl.float32)
     grad_norm_bias = tl.zeros((ROWS, COLUMNS), tl.float32)
@@ -228,17 +214,7 @@ def _backward(
             tl.program_id(0) * STRIPE + row, 0, N, D, ROWS, COLUMNS
         )
         summed = _summed(
-            inner_ptr,
-            bias_ptr,
-            residual_ptr,
-            columns,
-            offsets,
-            inside,
-            key_ptr,
-            D,
-            DROPS,
-            THRESHOLD,
-            SCALE,
+            inner_ptr, bias_ptr, residual_ptr, columns, offsets, inside, key_ptr, D, THRESHOLD
         )
         mean = tl.load(mean_ptr + rows, rows < N, other=0.0)[:, None]
         scale = tl.load(scale_ptr + rows, rows < N, other=0.0)[:, None]
@@ -248,7 +224,7 @@ def _backward(
         grad_weight += grad * normed
         grad_summed = input_gradient(grad * load_columns(weight_ptr, columns, D), normed, scale, D)
         tl.store(grad_residual_ptr + offsets, grad_summed, inside)
-        grad_inner = drop(grad_summed, offsets, key_ptr, DROPS, THRESHOLD, SCALE)
+        grad_inner = drop(grad_summed, offsets, key_ptr, THRESHOLD)
         tl.store(grad_inner_ptr + offsets, grad_inner, inside)
         grad_bias += grad_inner
     columns = tl.arange(0, COLUMNS)

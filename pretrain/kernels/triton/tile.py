@@ -34,14 +34,7 @@ def tile_of(width: int, most_columns: int | None = None) -> Tile:
 
 
 @triton.jit
-def places(
-    first_row: tl.tensor,
-    first_column: tl.tensor,
-    N: tl.tensor,
-    D: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-) -> tl.tensor:
+def places(first_row, first_column, N, D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """Return a tile's row and column numbers, its offsets into [N, D], and which are inside."""
     rows = first_row + tl.arange(0, ROWS)
     columns = first_column + tl.arange(0, COLUMNS)
@@ -51,15 +44,13 @@ def places(
 
 
 @triton.jit
-def load_columns(vector_ptr: tl.tensor, columns: tl.tensor, D: tl.constexpr) -> tl.tensor:
+def load_columns(vector_ptr, columns, D: tl.constexpr):
     """Return the tile's part of a [D] vector, fp32 [1, COLUMNS]."""
     return tl.load(vector_ptr + columns, columns < D, other=0.0).to(tl.float32)[None, :]
 
 
 @triton.jit
-def store_sums(
-    sums_ptr: tl.tensor, which: tl.constexpr, summed: tl.tensor, columns: tl.tensor, D: tl.constexpr
-) -> tl.tensor:
+def store_sums(sums_ptr, which: tl.constexpr, summed, columns, D: tl.constexpr):
     """Store the column sums of this program's stripe into [kinds, stripes, D]."""
     stripe = which * tl.num_programs(0) + tl.program_id(0)
     tl.store(sums_ptr + stripe * D + columns, tl.sum(summed, axis=0), columns < D)
