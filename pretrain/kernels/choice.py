@@ -19,21 +19,22 @@ from pretrain.kernels.residual_norm import residual_norm
 
 Block = Literal["auto", "reference", "compiled", "triton"]
 Head = Literal["auto", "reference", "triton"]
+_Operation = Callable[..., torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Kernels:
     """The chosen functions, with the signatures of their references."""
 
-    bias_gelu: Callable[..., torch.Tensor]
-    residual_norm: Callable[..., torch.Tensor]
-    embedding_norm: Callable[..., torch.Tensor]
+    bias_gelu: _Operation
+    residual_norm: _Operation
+    embedding_norm: _Operation
     linear_cross_entropy: Callable[..., CrossEntropy]
     name: str  # for the log, such as "block compiled, head triton"
 
 
 def choose_kernels(block: Block, head: Head, device: torch.device) -> Kernels:
-    """Return the functions for `device`.
+    """Return the functions for `device`; `auto` is the best that runs there.
 
     Raises:
         UserError: Triton is asked for by name where it cannot run.
@@ -41,7 +42,8 @@ def choose_kernels(block: Block, head: Head, device: torch.device) -> Kernels:
     lacking = device.type == "cuda" and "auto" in (block, head) and not _has_triton()
     block, head = resolve_block(block, device), resolve_head(head, device)
     name = f"block {block}, head {head}" + (", as triton is not installed" if lacking else "")
-    return Kernels(*_block_functions(block), _head_function(head), name)
+    gelu, residual, embedding = _block_functions(block)
+    return Kernels(gelu, residual, embedding, _head_function(head), name)
 
 
 def resolve_block(block: Block, device: torch.device) -> Block:
@@ -66,7 +68,7 @@ def resolve_head(head: Head, device: torch.device) -> Head:
 
 
 # The Triton modules are imported where they are chosen: without a GPU, triton may be missing.
-def _block_functions(block: Block) -> tuple[Callable[..., torch.Tensor], ...]:
+def _block_functions(block: Block) -> tuple[_Operation, _Operation, _Operation]:
     if block != "triton":
         return bias_gelu, residual_norm, embedding_norm
     from pretrain.kernels.triton import bias_gelu as gelu
