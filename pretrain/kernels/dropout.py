@@ -36,8 +36,12 @@ def keep_mask(count: int, rate: float, key: torch.Tensor) -> torch.Tensor:
     """Return which of `count` elements stay, bool [count]; any two int32 numbers are a good key."""
     origin, factor = _from_key(key)
     # Counted from the lowest number, 2^32 places fit into 32 bits.
-    places = torch.arange(_LOWEST, _LOWEST + count, dtype=torch.int32, device=key.device)
-    return _mix((places * SPREAD) ^ origin) * factor >= threshold(rate)
+    hashed = torch.arange(_LOWEST, _LOWEST + count, dtype=torch.int32, device=key.device)
+    hashed *= SPREAD
+    hashed ^= origin
+    hashed = _mixed(hashed)
+    hashed *= factor
+    return hashed >= threshold(rate)
 
 
 def threshold(rate: float) -> int:
@@ -48,16 +52,22 @@ def threshold(rate: float) -> int:
 def _from_key(key: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what places are combined with before and after they are mixed; the second is odd."""
     first, second = key.unbind()
-    origin = _mix(first + second * SPREAD)
+    origin = _mixed(first + second * SPREAD)
     return origin, ((origin ^ second) * SPREAD) | 1
 
 
-def _mix(x: torch.Tensor) -> torch.Tensor:
-    x = (x ^ _shift(x, SHIFTS[0])) * FACTORS[0]
-    x = (x ^ _shift(x, SHIFTS[1])) * FACTORS[1]
-    return x ^ _shift(x, SHIFTS[2])
+def _mixed(x: torch.Tensor) -> torch.Tensor:
+    """Mix in place: on a CPU that takes less than half the time of a new tensor for each step."""
+    x ^= _shifted(x, SHIFTS[0])
+    x *= FACTORS[0]
+    x ^= _shifted(x, SHIFTS[1])
+    x *= FACTORS[1]
+    x ^= _shifted(x, SHIFTS[2])
+    return x
 
 
-def _shift(x: torch.Tensor, bits: int) -> torch.Tensor:
+def _shifted(x: torch.Tensor, bits: int) -> torch.Tensor:
     """Shift right and fill with zeros; torch fills with the sign."""
-    return (x >> bits) & ((1 << (32 - bits)) - 1)
+    x = x >> bits
+    x &= (1 << (32 - bits)) - 1
+    return x
