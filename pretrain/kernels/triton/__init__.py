@@ -1,0 +1,1 @@
+"""The fused operations as Triton kernels, named as their references one folder up."""
