@@ -269,7 +269,10 @@ class _Allocations(TorchDispatchMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         for x in tree_leaves(result):
-            if isinstance(x, torch.Tensor) and x.untyped_storage().data_ptr() not in self.known:
+            # The interpreter makes copies of its own, of bytes.
+            if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+                continue
+            if x.untyped_storage().data_ptr() not in self.known:
                 self.largest = max(self.largest, x.numel())
         return result
 
