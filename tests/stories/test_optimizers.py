@@ -26,11 +26,9 @@ from tests.stories.train_optimizers import (
 pytestmark = pytest.mark.story
 WORKER = Path(__file__).with_name("train_optimizers.py")
 Weights = dict[str, torch.Tensor]
-# Gradients are exact, so what is left is the rounding of the optimizer itself: some ten operations
-# in fp32 a step, each to 2^-24 of a number below 4.
-ROUNDING = {"rtol": 2e-5, "atol": 2e-6}
-# Under ZeRO-0 and ZeRO-2 in bf16 DeepSpeed adds up micro-batches or ranks in bf16, to 2^-9.
-ROUNDING_OF_BF16 = {"rtol": 2e-2, "atol": 1e-3}
+# Gradients and their sums have few bits and are exact in bf16 too, so what is left is the rounding
+# of the optimizer itself: some ten operations in fp32 a step, each to 2^-24 of a number below 4.
+ROUNDING = {"rtol": 1e-6, "atol": 5e-7}
 
 
 def test_every_optimizer_takes_its_steps_in_every_cut_and_goes_on_after_a_resume(
@@ -65,15 +63,14 @@ def test_every_optimizer_takes_its_steps_in_every_cut_and_goes_on_after_a_resume
 
 def check(folder: Path, variant: str, expected: Weights) -> None:
     found = load_file(folder / f"{variant}.safetensors")
-    rough = variant.endswith(("zero0_bf16", "zero2_bf16"))
     norm = torch.stack([g.norm() for g in gradients(STEPS - 1, clipped=False).values()]).norm()
-    assert float(found["norm"]) == pytest.approx(float(norm), rel=1e-2 if rough else 1e-5), variant
+    assert float(found["norm"]) == pytest.approx(float(norm), rel=1e-6), variant
     assert float(norm) > 2 * CLIP_NORM, "the gradient was meant to be clipped"
     for name, tensor in expected.items():
         torch.testing.assert_close(
             found[name].double(),
             tensor,
-            **(ROUNDING_OF_BF16 if rough else ROUNDING),
+            **ROUNDING,
             msg=lambda text, name=name: f"{folder.name} {variant} {name}: {text}",  # type: ignore[misc]
         )
 
@@ -128,7 +125,6 @@ def adamw_steps() -> Weights:
 
 
 def check_muon(found: Weights, variant: str) -> None:
-    rough = variant.endswith("zero0_bf16")
     momentum = {name: torch.zeros_like(weight) for name, weight in start().items()}
     expected, adam = start(), adamw_steps()
     for step in range(STEPS):
@@ -142,9 +138,9 @@ def check_muon(found: Weights, variant: str) -> None:
                 expected[name] = adam[name]
     for name, tensor in expected.items():
         moved, error = (tensor - start()[name]).norm(), (found[name].double() - tensor).norm()
-        # Matrices: DeepSpeed iterates in 16 bits where the CPU has them, and five steps of the
-        # quintic multiply an error by up to 3.4 each. A momentum that is lost or cut changes half.
-        allowed = 0.05 if tensor.ndim == 2 or rough else 1e-4
+        # DeepSpeed iterates in fp16 where the device has it, to 2^-11, and five steps of the
+        # quintic multiply an error by up to 3.4 each: 0.007 was seen. A lost momentum changes half.
+        allowed = 0.03 if ".encoder.layer." in name and tensor.ndim == 2 else 1e-5
         assert error <= allowed * moved, (variant, name, float(error / moved))
 
 
