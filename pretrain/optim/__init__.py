@@ -1,1 +1,0 @@
-"""Optimizers: what moves the weights, and which parameters decay."""
