@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from data_prep.errors import UserError
 from data_prep.recipe import load_recipe
 from launch.cli import run_rank
 from launch.train_teacher import teacher_shape
@@ -21,12 +22,15 @@ from pretrain.objectives.term import normalised_loss
 from pretrain.run_directory import RunDirectory
 from pretrain.tasks import PretrainingTask
 
-# Every stage in fp32 and bf16, and the same global batch cut into other micro-batches.
+# Every file in fp32 and bf16, and the same global batch cut into other micro-batches.
 VARIANTS = [
     *(f"zero{stage}_{precision} micro=2" for stage in range(4) for precision in ("fp32", "bf16")),
+    *(f"zero{stage}_offload_{p} micro=2" for stage in (2, 3) for p in ("fp32", "bf16")),
     "zero1_fp32 micro=1",
     "zero2_fp32 micro=4",
+    "zero2_offload_bf16 micro=4",
 ]
+REFUSED = [f"zero{stage}_fp16" for stage in range(4)]  # on a CPU
 
 
 def main() -> None:
@@ -35,18 +39,26 @@ def main() -> None:
     cluster = Cluster.join()
     for variant in VARIANTS:
         name, micro = variant.split(" micro=")
-        overrides = [
-            f"deepspeed.config=ds_configs/{name}.json",
-            f"train.precision={name.split('_')[1]}",
-            f"train.micro_rows={micro}",
-            "model.dropout=0",
-            "optim.clip_norm=0.05",
-        ]
-        recipe = load_recipe(TeacherRecipe, recipe_path, overrides)
-        weights = one_step(recipe, cluster)
+        weights = one_step(read_recipe(recipe_path, name, micro), cluster)
         if cluster.is_main:
             save_file(weights, out / f"{variant}.safetensors")
+    for name in REFUSED:
+        try:
+            read_deepspeed_config(read_recipe(recipe_path, name, "2"), cluster.world_size, False)
+        except UserError as error:
+            (out / f"{name}.txt").write_text(str(error))
     cluster.leave()
+
+
+def read_recipe(path: Path, name: str, micro: str) -> TeacherRecipe:
+    overrides = [
+        f"deepspeed.config=ds_configs/{name}.json",
+        f"train.precision={name.split('_')[-1]}",
+        f"train.micro_rows={micro}",
+        "model.dropout=0",
+        "optim.clip_norm=0.05",
+    ]
+    return load_recipe(TeacherRecipe, path, overrides)
 
 
 def one_step(recipe: TeacherRecipe, cluster: Cluster) -> dict[str, torch.Tensor]:
