@@ -28,7 +28,8 @@ from data_prep.errors import UserError  # noqa: E402
 from data_prep.recipe import find_shipped  # noqa: E402
 from pretrain.batches import Batch  # noqa: E402
 from pretrain.config import RunRecipe  # noqa: E402
-from pretrain.model import Bert, Outputs  # noqa: E402
+from pretrain.model import Bert, Objective  # noqa: E402
+from pretrain.objectives.term import Term  # noqa: E402
 
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 # On a CPU, DeepSpeed would compile and start a shared-memory collective that only its inference
@@ -112,10 +113,12 @@ class Engine:
         for state in adamw.state.values():
             state["step"].zero_()
 
-    def __call__(self, batch: Batch) -> Outputs:
-        """Compute the model's outputs for one micro-batch."""
-        outputs: Outputs = self._engine(batch)
-        return outputs
+    def __call__(
+        self, batch: Batch, objective: Objective, dropout_keys: torch.Tensor | None = None
+    ) -> list[Term]:
+        """Compute the terms of one micro-batch; without keys nothing is dropped."""
+        terms: list[Term] = self._engine(batch, objective, dropout_keys)
+        return terms
 
     def expect(self, micro_batches: int) -> None:
         """Say at the edge of a step how many micro-batches the coming one has."""

@@ -10,10 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from data_prep.errors import UserError
-from data_prep.keyed import key_of
 from pretrain.batches import Batch
 from pretrain.checkpoint import Progress, save_checkpoint
 from pretrain.cluster import Cluster
@@ -22,6 +19,8 @@ from pretrain.engine import Engine
 from pretrain.interrupt import StopWatch, reason_of
 from pretrain.loader import Loader
 from pretrain.metrics import RunLog
+from pretrain.model.compilation import Compilations
+from pretrain.model.dropout_keys import dropout_keys
 from pretrain.objectives.term import normalised_loss
 from pretrain.run_directory import RunDirectory
 from pretrain.schedule import linear_schedule
@@ -41,6 +40,8 @@ class Training:
     cluster: Cluster
     engine: Engine
     task: Task
+    layers: int  # of the model
+    compilations: Compilations | None  # None where nothing is compiled
     loader: Loader
     validation: ValidationSet
     stop_watch: StopWatch
@@ -92,10 +93,11 @@ def _train(
             steps=options.steps,
         )
         t.engine.expect(len(micro_batches))
-        for index, batch in enumerate(micro_batches):
-            _seed_dropout(options.seed, progress.step, index, cluster.rank)
-            batch = batch.to(cluster.device)
-            terms = t.task.terms(t.engine(batch), batch)
+        all_keys = dropout_keys(
+            options.seed, progress.step, cluster.rank, len(micro_batches), t.layers, cluster.device
+        )
+        for batch, keys in zip(micro_batches, all_keys, strict=True):
+            terms = t.engine(batch.to(cluster.device), t.task.terms, keys)
             t.engine.backward(normalised_loss(terms, counts))
             t.engine.step(learning_rate)
             window.add_terms(terms, counts)
@@ -126,11 +128,6 @@ def _agree(
     return dict(zip(COUNTS, sums, strict=False)), reason_of(sums[len(COUNTS) :])
 
 
-def _seed_dropout(seed: int, step: int, micro_step: int, rank: int) -> None:
-    """Key dropout on its place in the run, so that a resumed run draws the same."""
-    torch.manual_seed(int(key_of("dropout", seed, step, micro_step, rank) >> 1))
-
-
 def _log(t: Training, progress: Progress, window: Window, learning_rate: float) -> None:
     figures = window.close()
     figures |= {
@@ -140,6 +137,9 @@ def _log(t: Training, progress: Progress, window: Window, learning_rate: float) 
         "optim/skipped_steps": t.engine.skipped_steps,
         "progress/tokens": progress.tokens_seen,
     }
+    if t.compilations is not None:
+        # One of the first lines counts them; a later one with any tells of lost time.
+        figures["speed/recompilations"] = t.compilations.since_last()
     if t.log is not None:
         t.log.write(progress.step, progress.samples_seen, figures)
     if not math.isfinite(figures["loss/total"]):

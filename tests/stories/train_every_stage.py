@@ -58,7 +58,7 @@ def one_step(recipe: TeacherRecipe, cluster: Cluster) -> dict[str, torch.Tensor]
     own = [sum(batch.counts[name] for batch in batches) for name in ("masked", "samples")]
     masked, samples = cluster.sum(own)
     for batch in batches:
-        terms = PretrainingTask().terms(engine(batch), batch)
+        terms = engine(batch, PretrainingTask().terms)
         engine.backward(normalised_loss(terms, {"masked": masked, "samples": samples}))
         engine.step(learning_rate=1e-2)
     return {**engine.full_weights(), "grad_norm": torch.tensor(engine.grad_norm)}
