@@ -83,15 +83,14 @@ def packed_attention(
 ) -> torch.Tensor:
     """Return softmax(query key' / sqrt(d)) value within each sequence, [N, H, d]; no dropout."""
     if packing.bounds is not None:
-        attended: torch.Tensor = varlen_attn(
+        varlen = varlen_attn(
             query_NHd, key_NHd, value_NHd,
             packing.bounds, packing.bounds, packing.row_tokens, packing.row_tokens,
         )  # fmt: skip
-        return attended
-    query, key, value = (
-        x.unflatten(0, (-1, packing.row_tokens)).transpose(1, 2)
-        for x in (query_NHd, key_NHd, value_NHd)
-    )
+        assert isinstance(varlen, torch.Tensor)  # a tuple only where more is asked for
+        return varlen
+    rows = (-1, packing.row_tokens, *query_NHd.shape[1:])
+    query, key, value = (x.view(rows).transpose(1, 2) for x in (query_NHd, key_NHd, value_NHd))
     attended = F.scaled_dot_product_attention(query, key, value, attn_mask=packing.mask_B1TT)
     return attended.transpose(1, 2).flatten(0, 1)
 
@@ -112,5 +111,6 @@ class SelfAttention(nn.Module):
         # One product of thrice the width keeps a GPU busier than three.
         weight = torch.cat([projection.weight for projection in projections])
         bias = torch.cat([projection.bias for projection in projections])
-        projected = F.linear(hidden_ND, weight, bias).unflatten(-1, (3, self.heads, -1))
-        return packed_attention(*projected.unbind(1), packing).flatten(1)
+        projected = F.linear(hidden_ND, weight, bias).view(len(hidden_ND), 3, self.heads, -1)
+        query, key, value = projected.unbind(1)
+        return packed_attention(query, key, value, packing).flatten(1)

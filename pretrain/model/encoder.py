@@ -106,7 +106,7 @@ class Encoder(nn.Module):
         # The layers' keys come first: their places in memory are then aligned for any kernel.
         layers_L22, embeddings_2 = None, None
         if dropout_keys is not None:
-            layers_L22, embeddings_2 = dropout_keys[:-1].unflatten(0, (-1, 2)), dropout_keys[-1]
+            layers_L22, embeddings_2 = dropout_keys[:-1].view(-1, 2, 2), dropout_keys[-1]
         packing = make_packing(
             execution.attention, batch.bounds, batch.sample_ids, batch.row_tokens
         )
