@@ -28,7 +28,7 @@ from pretrain.tasks import PretrainingTask
 # Every stage in fp32 and bf16, the same global batch cut into other micro-batches, activations made
 # again, and ZeRO-3 that keeps nothing whole: it would spare weights as small as all of these.
 VARIANTS = [
-    #     *(f"zero{stage}_{precision} micro=2" for stage in range(4) for precision in ("fp32", "bf16")),
+    *(f"zero{stage}_{precision} micro=2" for stage in range(4) for precision in ("fp32", "bf16")),
     "zero1_fp32 micro=1",
     "zero2_fp32 micro=4",
     "zero1_fp32 micro=2 recompute",
