@@ -14,8 +14,8 @@ from typing import Any, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.encoder import IdArray
 from data_prep.errors import UserError
+from data_prep.id_table import IdArray
 from data_prep.keyed import UInt64Array
 from data_prep.manifest import file_sha256, fingerprint
 from data_prep.ngrams import hash_ngrams

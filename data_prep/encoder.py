@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from data_prep.chunk_tokenizer import ChunkTokenizer, is_bert_pipeline
@@ -26,7 +25,6 @@ from data_prep.sentencepiece_model import CROSSES_SPACE, works_by_word
 from data_prep.sentences import split_sentences
 from data_prep.shards import Documents, Int64Array
 
-IdArray = npt.NDArray[Any]
 Splitter = Callable[[str], Sequence[str]]
 
 # Chunks of so many characters are in memory at once, each a Python string.
@@ -95,16 +93,13 @@ class TextEncoder:
     def _by_chunks(self, group: str, lexicon: Lexicon) -> EncodedTexts:
         rows = lexicon.rows(self._rule.split(group))
         rows = rows[rows != EMPTY_ROW]
-        counts = lexicon.counts[rows]
+        tokens, counts = lexicon.ids(rows)
         ends = np.cumsum(counts)
-        # Where each token lies in the lexicon: its chunk's start, and its place in the chunk.
-        places = np.repeat(lexicon.starts[rows] - (ends - counts), counts)
-        places += np.arange(len(places))
         is_end = ends_after(lexicon.end[rows], lexicon.begin[rows])
         sentences = _without_empty(ends[is_end])
         paragraph_ends = ends[(rows == NEWLINE_ROW) | (rows == DOCUMENT_END_ROW)]
         return EncodedTexts(
-            tokens=lexicon.ids[places],
+            tokens=tokens,
             sentences=sentences,
             paragraphs=_bounds(np.searchsorted(sentences, paragraph_ends)),
             documents=_bounds(np.searchsorted(sentences, ends[rows == DOCUMENT_END_ROW])),

@@ -43,6 +43,7 @@ _STOPS = "。！？；…!?｡"
 _CHINESE_CHUNK = re.compile(rf"[{_HAN}]|{CHINESE_STOP}|\n+|[^ \n{_HAN}{_STOPS}]+")
 _CHINESE_END = re.compile(CHINESE_STOP)
 _ENGLISH_BEGIN = re.compile(ENGLISH_BEGIN)
+_LAST = frozenset(".!?…\"'”’»)]}")  # what ENGLISH_STOP can end with
 _ENGLISH_STOP_LAST = re.compile(f"{ENGLISH_STOP}$")
 
 
@@ -83,13 +84,18 @@ def ends_after(end: Marks, begin: Marks) -> npt.NDArray[np.bool_]:
 
 
 def _mark_english(chunk: str) -> tuple[int, int]:
-    # Most chunks are words in small letters, which begin nothing.
-    begins = None if "a" <= chunk[0] <= "z" else _ENGLISH_BEGIN.match(chunk)
-    ends = None if chunk.isalnum() else _ENGLISH_STOP_LAST.search(chunk)
-    return (
-        end_bits(chunk, 0, ends.start()) if ends else 0,
-        begin_bit(begins[1]) if begins else 0,
-    )
+    # This is asked of every distinct chunk, so the common ones are answered without a search:
+    # words in small letters begin nothing, and other ASCII words begin with themselves.
+    is_word = chunk.isalnum()
+    if "a" <= chunk[0] <= "z":
+        begin = 0
+    elif is_word and chunk[0].isascii():
+        begin = begin_bit(chunk)
+    else:
+        begins = _ENGLISH_BEGIN.match(chunk)
+        begin = begin_bit(begins[1]) if begins else 0
+    ends = None if is_word or chunk[-1] not in _LAST else _ENGLISH_STOP_LAST.search(chunk)
+    return end_bits(chunk, 0, ends.start()) if ends else 0, begin
 
 
 def _mark_chinese(chunk: str) -> tuple[int, int]:

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from data_prep.cleaning import Cleaner
 from data_prep.contamination import EvaluationText
 from data_prep.duplicates import keys_of
-from data_prep.encoder import EncodedTexts, IdArray, TextEncoder
+from data_prep.encoder import EncodedTexts, TextEncoder
+from data_prep.id_table import IdArray
 from data_prep.keyed import UInt64Array, key_of, uniform
 from data_prep.ledger import Layout
 from data_prep.near_duplicates import NearDuplicates

@@ -1,10 +1,19 @@
 """A corpus and its tokenizer, small enough for every test and whole enough to train on."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
+
+# Without a GPU, Triton's kernels run in its CPU interpreter. Triton takes that decision while it is
+# imported, for its own library too, and other packages import it (torch itself only when it is
+# needed): hence before all other imports. An answer given from outside stays.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 from safetensors.torch import save_file
 
 from data_prep.tokenizer import load_tokenizer

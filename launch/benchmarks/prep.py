@@ -114,7 +114,7 @@ def _measure_memory(arguments: argparse.Namespace, scratch: Path) -> list[Row]:
             row = Row(name=name, unit="MB", values=(peak / _MB,), peak_bytes=peak)
             rows.append(row.against(rows[nth : nth + 1]))
         print(f"{size_mb:g} MB: at most {found.processes} processes at once")
-    print(f"memory is the sum of {MEMORY_KIND} over the process and its children, every 50 ms")
+    print(f"memory is the sum of {MEMORY_KIND} over the process and its children, 4 times a second")
     return rows
 
 

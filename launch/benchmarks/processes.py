@@ -23,7 +23,8 @@ from data_prep.errors import UserError
 from data_prep.progress import log
 
 MEMORY_KIND = "PSS" if sys.platform == "linux" else "RSS"
-_SAMPLE_EVERY_S = 0.05
+# Linux walks the page tables of a process for its PSS, which holds up the process meanwhile.
+_SAMPLE_EVERY_S = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)

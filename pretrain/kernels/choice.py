@@ -1,5 +1,10 @@
-"""Which implementation of each fused operation a model is computed with."""
+"""Which implementation of each fused operation a run uses: decided once, and said in one line.
 
+`compiled` are the references too, made one kernel by `torch.compile` with the layer around them.
+"""
+
+import importlib.util
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -14,28 +19,85 @@ from pretrain.kernels.residual_norm import residual_norm
 
 Block = Literal["auto", "reference", "compiled", "triton"]
 Head = Literal["auto", "reference", "triton"]
+_Operation = Callable[..., torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """The fused operations of a model."""
+    """The chosen functions, with the signatures of their references."""
 
-    name: str
-    bias_gelu: Callable[..., torch.Tensor] = bias_gelu
-    residual_norm: Callable[..., torch.Tensor] = residual_norm
-    embedding_norm: Callable[..., torch.Tensor] = embedding_norm
-    linear_cross_entropy: Callable[..., CrossEntropy] = linear_cross_entropy
+    bias_gelu: _Operation
+    residual_norm: _Operation
+    embedding_norm: _Operation
+    linear_cross_entropy: Callable[..., CrossEntropy]
+    name: str  # for the log, such as "block compiled, head triton"
 
 
 def choose_kernels(block: Block, head: Head, device: torch.device) -> Kernels:
-    """Return the operations that a recipe asks for on a device."""
-    if device.type == "cpu" and "triton" in (block, head):
-        raise UserError("kernels.block triton and kernels.head triton are not built yet.")
-    return Kernels(name="block reference, head reference")
+    """Return the functions for `device`; `auto` is the best that runs there.
+
+    Raises:
+        UserError: Triton is asked for by name where it cannot run.
+    """
+    lacking = device.type == "cuda" and "auto" in (block, head) and not _has_triton()
+    block, head = resolve_block(block, device), resolve_head(head, device)
+    name = f"block {block}, head {head}" + (", as triton is not installed" if lacking else "")
+    gelu, residual, embedding = _block_functions(block)
+    return Kernels(gelu, residual, embedding, _head_function(head), name)
 
 
 def resolve_block(block: Block, device: torch.device) -> Block:
-    """Return what `auto` means for the block on `device`; anything else stays."""
+    """Return what `auto` means for the block on `device`; anything else stays.
+
+    Compiled rather than Triton because the two have not been compared on a GPU yet.
+    """
+    if block == "triton":
+        _refuse_without_triton("kernels.block", device)
     if block != "auto":
         return block
-    return "compiled" if device.type == "cuda" else "reference"
+    return "compiled" if device.type == "cuda" and _has_triton() else "reference"
+
+
+def resolve_head(head: Head, device: torch.device) -> Head:
+    """Return what `auto` means for the vocabulary head on `device`; anything else stays."""
+    if head == "triton":
+        _refuse_without_triton("kernels.head", device)
+    if head != "auto":
+        return head
+    return "triton" if device.type == "cuda" and _has_triton() else "reference"
+
+
+# The Triton modules are imported where they are chosen: without a GPU, triton may be missing.
+def _block_functions(block: Block) -> tuple[_Operation, _Operation, _Operation]:
+    if block != "triton":
+        return bias_gelu, residual_norm, embedding_norm
+    from pretrain.kernels.triton import bias_gelu as gelu
+    from pretrain.kernels.triton import embedding_norm as embedding
+    from pretrain.kernels.triton import residual_norm as residual
+
+    return gelu.bias_gelu, residual.residual_norm, embedding.embedding_norm
+
+
+def _head_function(head: Head) -> Callable[..., CrossEntropy]:
+    if head != "triton":
+        return linear_cross_entropy
+    from pretrain.kernels.triton import linear_cross_entropy as fused
+
+    return fused.linear_cross_entropy
+
+
+def _refuse_without_triton(key: str, device: torch.device) -> None:
+    if not _has_triton():
+        raise UserError(
+            f"{key} is triton, but the package triton is not installed: "
+            f"install it, or set {key}=auto"
+        )
+    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise UserError(
+            f"{key} is triton, but the device is {device.type} and Triton needs a GPU: "
+            f"set {key}=auto, or TRITON_INTERPRET=1 to interpret its kernels, which is slow"
+        )
+
+
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None

@@ -1,4 +1,5 @@
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,14 +8,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from data_prep import chunk_tokenizer as chunk_tokenizer_module
 from data_prep import encoder as encoder_module
 from data_prep import lexicon as lexicon_module
-from data_prep.chunk_tokenizer import is_bert_pipeline
+from data_prep.chunk_tokenizer import ChunkTokenizer, is_bert_pipeline
 from data_prep.encoder import EncodedTexts, TextEncoder
+from data_prep.id_table import IdArray
 from data_prep.keyed import integers_below, key_of
+from data_prep.lexicon import Lexicon
+from data_prep.marks import RULES, marks_of
 from data_prep.options import Language
 from data_prep.sentencepiece_model import to_fast_tokenizer, train_sentencepiece
 from data_prep.sentences import split_sentences
+from data_prep.shards import Int64Array
 from data_prep.wordpiece import SPECIAL_TOKENS, bert_tokenizer
 
 # Letters, marks, kana, ideographs of every block, controls, spaces, symbols, emoji.
@@ -103,6 +109,47 @@ def test_forgetting_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(encoder_module, "_GROUP_CHARS", 50)
     encoder = TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, "en")
     assert nested(encoder.encode(texts)) == expected
+
+
+def test_a_full_lexicon_keeps_the_chunks_that_were_met_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lexicon_module, "_MAX_CHUNKS", 20)
+    asked: list[str] = []
+
+    class Spy(ChunkTokenizer):
+        def ids(self, chunks: Sequence[str]) -> tuple[IdArray, Int64Array]:
+            asked.extend(chunks)
+            return super().ids(chunks)
+
+    tokenizer = bert_tokenizer(vocabulary(), True)
+    lexicon = Lexicon(Spy(tokenizer, UINT16), RULES["en"], UINT16)
+    for number in range(200):
+        chunks = ["abc", f"a{number}", "ab.", f"b{number}", "A"]
+        rows = lexicon.rows(chunks)
+        ids = [lexicon.ids(rows[n : n + 1])[0].tolist() for n in range(len(rows))]
+        reference = [tokenizer.encode(c, add_special_tokens=False).ids for c in chunks]
+        assert ids == reference
+        assert [(lexicon.end[r], lexicon.begin[r]) for r in rows] == [
+            marks_of(chunk, RULES["en"]) for chunk in chunks
+        ]
+    assert [asked.count(chunk) for chunk in ("abc", "ab.", "A")] == [1, 1, 1]
+    assert asked.count("a0") == 1 and len(set(asked)) == 403
+
+
+@pytest.mark.parametrize("kept", [1, 3, 1000])
+def test_known_parts_that_are_forgotten_are_tokenized_anew(
+    monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    monkeypatch.setattr(chunk_tokenizer_module, "_MAX_PARTS", kept)
+    tokenizer = bert_tokenizer(vocabulary(), True)
+    chunk_tokenizer = ChunkTokenizer(tokenizer, UINT16)
+    for text in random_texts(60):
+        chunks = [chunk for chunk in text.replace("\n", " ").split(" ") if chunk]
+        reference = [tokenizer.encode(c, add_special_tokens=False).ids for c in chunks]
+        ids, counts = chunk_tokenizer.ids(chunks)
+        found = np.split(ids, np.cumsum(counts)[:-1])
+        assert [part.tolist() for part in found] == reference
 
 
 @pytest.mark.parametrize("limit", [1, 7, 30, 1000])

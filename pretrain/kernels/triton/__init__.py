@@ -1,0 +1,1 @@
+"""The fused operations as Triton kernels; the only folder that imports triton."""

@@ -1,0 +1,128 @@
+"""Keyed dropout: the elements of the documented hash, and no pattern among them.
+
+Every count or correlation of n independent draws is, divided by its standard deviation, a draw from
+the normal distribution. A promise over k of them allows 5 deviations: by chance, less than one in a
+million exceeds that. Keys are fixed, so a test gives the same numbers in every run.
+"""
+
+import itertools
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from pretrain.kernels.dropout import keep_mask, keyed_dropout, threshold
+from tests.pretrain.kernels.doubles import a_key, kept
+
+ELEMENTS = 2**18
+DEVIATIONS = 5.0
+# As a run might number its layers, steps and ranks, and as a hash might give them.
+KEYS = [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (-1, 0), (0, -1), (20_260_101, 7), (20_260_102, 7)]
+RATES = [0.1, 0.5]
+
+
+def standardised(rate: float, key: tuple[int, int]) -> np.ndarray:
+    """Return a mask as numbers of mean 0 and variance 1."""
+    mask = keep_mask(ELEMENTS, rate, a_key(*key)).cpu().numpy()
+    return (mask - (1 - rate)) / np.sqrt(rate * (1 - rate))
+
+
+def deviations(left: np.ndarray, right: np.ndarray) -> float:
+    """Return the correlation of two rows of numbers in standard deviations."""
+    return abs(float(np.mean(left * right))) * np.sqrt(left.size)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.999])
+@pytest.mark.parametrize("key", KEYS)
+def test_the_mask_is_that_of_the_documented_hash(key: tuple[int, int], rate: float) -> None:
+    mask = keep_mask(10_007, rate, a_key(*key))
+    assert np.array_equal(mask.cpu().numpy(), kept(10_007, rate, key))
+
+
+def test_the_mask_of_a_key_is_the_same_for_ever() -> None:
+    # A run that resumes under a newer release must go on with the same masks.
+    mask = keep_mask(40, 0.5, torch.tensor([1, 2], dtype=torch.int32))
+    bits = "".join("01"[stays] for stays in mask.tolist())
+    assert bits == "1001100111010000001110100100110101101110"
+
+
+def test_a_larger_tensor_begins_with_the_mask_of_a_smaller() -> None:
+    assert torch.equal(keep_mask(1000, 0.3, a_key())[:100], keep_mask(100, 0.3, a_key()))
+
+
+@pytest.mark.parametrize("rate", [0.01, *RATES, 0.9])
+def test_the_share_of_dropped_elements_is_the_rate(rate: float) -> None:
+    for key in KEYS:
+        mean = standardised(rate, key).mean()
+        assert abs(mean) * np.sqrt(ELEMENTS) < DEVIATIONS, key
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_neighbours_and_rows_are_independent(rate: float) -> None:
+    # Distances in a row, and between the rows of usual widths.
+    for key, distance in itertools.product(KEYS, (1, 2, 3, 4, 8, 32, 128, 256, 768, 1024, 3072)):
+        mask = standardised(rate, key)
+        assert deviations(mask[distance:], mask[:-distance]) < DEVIATIONS, (key, distance)
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_masks_of_different_keys_are_independent(rate: float) -> None:
+    masks = {key: standardised(rate, key) for key in KEYS}
+    for left, right in itertools.combinations(KEYS, 2):
+        assert deviations(masks[left], masks[right]) < DEVIATIONS, (left, right)
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_no_mask_is_another_with_its_elements_exchanged(rate: float) -> None:
+    # What a key that is merely combined with places, bit by bit, would give.
+    masks = {key: standardised(rate, key) for key in KEYS}
+    for (left, right), bit in itertools.product(itertools.combinations(KEYS, 2), (1, 2, 4, 1024)):
+        exchanged = masks[right][np.arange(ELEMENTS) ^ bit]
+        assert deviations(masks[left], exchanged) < DEVIATIONS, (left, right, bit)
+
+
+def test_rows_vary_in_their_dropped_elements_as_chance_has_it() -> None:
+    # The variance of binomial counts over 1,024 rows has a relative deviation of √(2 / 1,024).
+    counts = standardised(0.1, KEYS[-1]).reshape(1024, -1).sum(axis=1)
+    variance = counts.var() / (ELEMENTS / 1024)
+    assert abs(variance - 1) < DEVIATIONS * np.sqrt(2 / 1024)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_kept_elements_are_divided_and_keep_their_type(dtype: torch.dtype) -> None:
+    x = torch.linspace(1, 2, 60).view(5, 12).to(dtype)
+    dropped = keyed_dropout(x, 0.25, a_key().cpu())
+    stays = torch.from_numpy(kept(60, 0.25)).view(5, 12)
+    assert dropped.dtype == dtype
+    assert torch.equal(dropped, torch.where(stays, x / 0.75, torch.zeros_like(x)))
+
+
+def test_dropped_elements_are_0_whatever_they_were() -> None:
+    x = torch.full((1000,), torch.nan, requires_grad=True)
+    dropped = keyed_dropout(x, 0.5, a_key().cpu())
+    assert np.array_equal(dropped.isnan().numpy(), kept(1000, 0.5))
+
+
+def test_the_gradient_is_that_of_the_same_mask() -> None:
+    x = torch.linspace(-1, 1, 50, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(partial(keyed_dropout, rate=0.3, key=a_key().cpu()), [x])
+
+
+def test_without_a_key_or_a_rate_nothing_is_dropped() -> None:
+    x = torch.randn(10)
+    assert keyed_dropout(x, 0.5, None) is x
+    assert keyed_dropout(x, 0.0, a_key().cpu()) is x
+    assert keep_mask(0, 0.5, a_key()).shape == (0,)
+
+
+def test_thresholds_are_signed_numbers_of_32_bits() -> None:
+    assert [threshold(rate) for rate in (0.0, 0.25, 0.5)] == [-(2**31), -(2**30), 0]
+    assert threshold(1 - 2**-40) == 2**31 - 1
+
+
+def test_a_compiled_mask_is_the_same() -> None:
+    # The only promise that compiled layers add: their rounding is the compiler's own.
+    compiled = torch.compile(partial(keep_mask, 1000, 0.3), fullgraph=True)
+    for first in (0, 20_260_101):
+        assert torch.equal(compiled(a_key(first)), keep_mask(1000, 0.3, a_key(first)))

@@ -1,0 +1,28 @@
+"""The tiles of Triton programs, for every width a model may have."""
+
+from pretrain.kernels.triton.tile import STRIPE, Tile, tile_of
+
+WIDTHS = range(1, 8193)
+
+
+def is_power_of_2(number: int) -> bool:
+    return number > 0 and number & (number - 1) == 0
+
+
+def test_a_tile_holds_whole_rows_and_a_stripe_whole_tiles() -> None:
+    for width in WIDTHS:
+        tile = tile_of(width)
+        assert width <= tile.columns < 2 * width
+        assert STRIPE % tile.rows == 0
+        assert all(map(is_power_of_2, tile)) and tile.warps <= 32
+
+
+def test_a_row_may_be_cut() -> None:
+    for width in WIDTHS:
+        assert tile_of(width, most_columns=1024).columns == min(tile_of(width).columns, 1024)
+
+
+def test_threads_have_8_elements_of_usual_widths() -> None:
+    assert tile_of(128) == Tile(rows=16, columns=128, warps=8)
+    assert tile_of(768) == tile_of(1024) == Tile(rows=2, columns=1024, warps=8)
+    assert tile_of(4096) == Tile(rows=1, columns=4096, warps=16)
