@@ -339,6 +339,7 @@ def _count(rows: Rows, pieces: _Pieces) -> list[dict[str, int]]:
         "samples": np.bincount(owners, minlength=pieces.number),
         # Summed in fp64, which is exact up to 2^53.
         "tokens": np.bincount(owners, lengths[real], minlength=pieces.number),
+        "squares": np.bincount(owners, lengths[real] ** 2, minlength=pieces.number),
     }
     return [
         {name: int(numbers[index]) for name, numbers in counts.items()}

@@ -105,6 +105,7 @@ class Engine:
             config["checkpoint"] = {"load_universal": True}
         self._world_size = torch.distributed.get_world_size()
         self._grad_norm: torch.Tensor | float = 0.0
+        self._skips_overflow = recipe.train.precision == "fp16"
         adamw = _make_optimizer(model, recipe)
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=model, optimizer=adamw, config=config
@@ -167,6 +168,15 @@ class Engine:
     def grad_norm(self) -> float:
         """Global gradient norm of the last optimizer step, before clipping."""
         return float(self._grad_norm)
+
+    @property
+    def grad_norm_to_watch(self) -> torch.Tensor | None:
+        """The same, still on the device, where it must be finite.
+
+        In fp16 a norm that is not finite means a loss scale too high, and that step is skipped.
+        """
+        watched = isinstance(self._grad_norm, torch.Tensor) and not self._skips_overflow
+        return self._grad_norm if watched else None
 
     @property
     def loss_scale(self) -> float:

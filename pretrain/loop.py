@@ -3,32 +3,37 @@
 Teacher and student share it; what differs is the task, which turns a batch into loss terms.
 """
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_prep.errors import UserError
 from pretrain.batches import Batch
 from pretrain.checkpoint import Progress, save_checkpoint
 from pretrain.cluster import Cluster
 from pretrain.config import RunRecipe
-from pretrain.engine import Engine
+from pretrain.finite import FiniteCheck
+from pretrain.flops import StepFlops
 from pretrain.interrupt import StopWatch, reason_of
 from pretrain.loader import Loader
+from pretrain.memory import Expectation
 from pretrain.metrics import RunLog
 from pretrain.model.compilation import Compilations
 from pretrain.model.dropout_keys import dropout_keys
 from pretrain.objectives.term import normalised_loss
+from pretrain.peaks import device_peak
 from pretrain.run_directory import RunDirectory
 from pretrain.schedule import linear_schedule
 from pretrain.tasks import Task
 from pretrain.validation import ValidationSet
 from pretrain.window import Window
 
-COUNTS = ("masked", "samples", "tokens")
+if TYPE_CHECKING:  # DeepSpeed takes ten seconds to import, and the loop itself needs none of it
+    from pretrain.engine import Engine
+
+COUNTS = ("masked", "samples", "tokens", "squares")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +43,12 @@ class Training:
     recipe: RunRecipe
     run: RunDirectory
     cluster: Cluster
-    engine: Engine
+    engine: "Engine"
     task: Task
     layers: int  # of the model
     compilations: Compilations | None  # None where nothing is compiled
+    flops: StepFlops
+    memory: Expectation
     loader: Loader
     validation: ValidationSet
     stop_watch: StopWatch
@@ -61,7 +68,7 @@ def train(t: Training, progress: Progress, scores: dict[str, float]) -> str | No
         why the run stopped early, or None when it reached its last step. In both cases the
         last thing it did was to commit a checkpoint.
     """
-    window = Window(t.cluster)
+    window = Window(t.cluster, device_peak(t.cluster.device, t.recipe.train.precision))
     if progress.step == 0:
         scores = _validate(t, progress, window)
     with closing(t.loader.steps_from(progress.step)) as steps:
@@ -76,6 +83,7 @@ def _train(
     steps: Iterator[list[Batch]],
 ) -> str | None:
     recipe, cluster, options = t.recipe, t.cluster, t.recipe.train
+    finite = FiniteCheck()
     while progress.step < options.steps:
         # The rows of this step that are ours, as micro-batches.
         waiting = time.perf_counter()
@@ -83,7 +91,8 @@ def _train(
         waited_s = time.perf_counter() - waiting
 
         # One collective a step: what losses are divided by, and whether any rank must stop.
-        counts, stop_reason = _agree(micro_batches, t.stop_watch, cluster)
+        counts, bad_ranks, stop_reason = _agree(micro_batches, finite, t.stop_watch, cluster)
+        _stop_unless_finite(t, progress, bad_ranks)
 
         # Gradients add up over the micro-batches; the last one updates the weights.
         learning_rate = linear_schedule(
@@ -98,21 +107,36 @@ def _train(
         )
         for batch, keys in zip(micro_batches, all_keys, strict=True):
             terms = t.engine(batch.to(cluster.device), t.task.terms, keys)
-            t.engine.backward(normalised_loss(terms, counts))
+            loss = normalised_loss(terms, counts)
+            t.engine.backward(loss)
             t.engine.step(learning_rate)
             window.add_terms(terms, counts)
+            finite.add(loss)
+        if (grad_norm := t.engine.grad_norm_to_watch) is not None:
+            finite.add(grad_norm)
+        finite.close_step()
 
         progress.step += 1
         progress.samples_seen += counts["samples"]
         progress.tokens_seen += counts["tokens"]
-        window.add_step(counts["tokens"], t.loader.places(progress.step - 1), waited_s)
+        window.add_step(
+            tokens=counts["tokens"],
+            places=t.loader.places(progress.step - 1),
+            flops=t.flops.of_step(counts),
+            data_wait_s=waited_s,
+        )
 
         last = progress.step == options.steps or stop_reason is not None
-        if progress.step % recipe.log.every_steps == 0 or last:
+        logs = progress.step % recipe.log.every_steps == 0 or last
+        saves = progress.step % recipe.checkpoint.every_steps == 0 or last
+        if logs:
             _log(t, progress, window, learning_rate)
+        if logs or saves:
+            # The line above has waited for the device, and a checkpoint must be worth keeping.
+            _stop_unless_finite(t, progress, *cluster.sum([finite.settle()]))
         if progress.step % recipe.validation.every_steps == 0 or progress.step == options.steps:
             scores = _validate(t, progress, window)
-        if progress.step % recipe.checkpoint.every_steps == 0 or last:
+        if saves:
             _save(t, progress, window, scores)
         if stop_reason is not None and progress.step < options.steps:
             return stop_reason
@@ -120,16 +144,32 @@ def _train(
 
 
 def _agree(
-    micro_batches: list[Batch], stop_watch: StopWatch, cluster: Cluster
-) -> tuple[dict[str, int], str | None]:
-    """Return the global counts of the step, and why to stop after it, the same on all ranks."""
+    micro_batches: list[Batch], finite: FiniteCheck, stop_watch: StopWatch, cluster: Cluster
+) -> tuple[dict[str, int], int, str | None]:
+    """Return what all ranks know alike.
+
+    That is the global counts of the step, on how many ranks an earlier step's loss was not
+    finite, and why to stop after this step.
+    """
     own = [batch.counts for batch in micro_batches]
-    sums = cluster.sum([sum(c[name] for c in own) for name in COUNTS] + stop_watch.flags())
-    return dict(zip(COUNTS, sums, strict=False)), reason_of(sums[len(COUNTS) :])
+    sums = cluster.sum(
+        [*(sum(c[name] for c in own) for name in COUNTS), finite.flag(), *stop_watch.flags()]
+    )
+    bad_ranks, *stops = sums[len(COUNTS) :]
+    return dict(zip(COUNTS, sums, strict=False)), bad_ranks, reason_of(stops)
+
+
+def _stop_unless_finite(t: Training, progress: Progress, bad_ranks: int) -> None:
+    if bad_ranks:
+        raise UserError(
+            f"The loss is not finite at step {progress.step} or just before, on {bad_ranks} of "
+            f"{t.cluster.world_size} rank(s): lower optim.lr (it is {t.recipe.optim.lr}) or "
+            "lengthen optim.warmup_steps, in another run.path."
+        )
 
 
 def _log(t: Training, progress: Progress, window: Window, learning_rate: float) -> None:
-    figures = window.close()
+    figures = window.close() | t.memory.figures()
     figures |= {
         "optim/lr": learning_rate,
         "optim/grad_norm": t.engine.grad_norm,
@@ -142,11 +182,7 @@ def _log(t: Training, progress: Progress, window: Window, learning_rate: float) 
         figures["speed/recompilations"] = t.compilations.since_last()
     if t.log is not None:
         t.log.write(progress.step, progress.samples_seen, figures)
-    if not math.isfinite(figures["loss/total"]):
-        raise UserError(
-            f"The loss is {figures['loss/total']} at step {progress.step}: lower optim.lr "
-            f"(it is {t.recipe.optim.lr}) or lengthen optim.warmup_steps, in another run.path."
-        )
+        t.memory.compare_once()
 
 
 def _validate(t: Training, progress: Progress, window: Window) -> dict[str, float]:

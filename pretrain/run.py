@@ -72,7 +72,9 @@ def _train(
 ) -> None:
     # Imported here because DeepSpeed takes ten seconds: bad input is answered before that.
     from pretrain.engine import Engine, read_deepspeed_config
+    from pretrain.flops import StepFlops
     from pretrain.loop import Training, train
+    from pretrain.memory import Expectation, forecast
     from pretrain.metrics import RunLog
     from pretrain.model.compilation import Compilations, prepare_model
 
@@ -87,6 +89,10 @@ def _train(
     if cluster.is_main:
         print(explain(recipe.kernels, execution, cluster.device))
     found = _choose_checkpoint(recipe, run, cluster, facts)
+    parts = forecast(recipe, config, model, cluster.world_size, facts.get("teacher_parameters", 0))
+    memory = Expectation(parts, cluster.device)
+    if cluster.is_main:
+        print(memory.table())
     progress, log = Progress(), None
     try:
         with clear_disk_errors(run.path):
@@ -108,6 +114,12 @@ def _train(
                 task=task,
                 layers=model.shape.layers,
                 compilations=Compilations() if execution.compiled else None,
+                flops=StepFlops(
+                    trained=model.shape,
+                    teacher=task.teacher_shape,
+                    directions=2 if recipe.mask.bidirectional else 1,
+                ),
+                memory=memory,
                 loader=inputs.loader,
                 validation=inputs.validation,
                 stop_watch=StopWatch(run.path, recipe.train.max_minutes),

@@ -9,7 +9,7 @@ from typing import Protocol
 from pretrain.batches import Batch
 from pretrain.config import LossOptions
 from pretrain.kernels.linear_cross_entropy import IGNORED
-from pretrain.model import Outputs
+from pretrain.model import BertShape, Outputs
 from pretrain.objectives.hidden_states import cosine_sum
 from pretrain.objectives.mlm_nsp import (
     masked_word_terms,
@@ -29,9 +29,16 @@ class Task(Protocol):
         """Return the terms of one micro-batch."""
         ...
 
+    @property
+    def teacher_shape(self) -> BertShape | None:
+        """The shape of the model that is asked beside the one that learns, if there is one."""
+        ...
+
 
 class PretrainingTask:
     """BERT's own objectives: masked words and next sentences."""
+
+    teacher_shape = None
 
     def terms(self, outputs: Outputs, batch: Batch) -> list[Term]:
         """Return the masked-word and next-sentence terms."""
@@ -48,6 +55,11 @@ class DistillationTask:
     def __init__(self, teacher: Teacher, loss: LossOptions) -> None:
         self._teacher = teacher
         self._loss = loss
+
+    @property
+    def teacher_shape(self) -> BertShape | None:
+        """The teacher's shape, where one of its terms has a weight."""
+        return self._teacher.shape if self._loss.soft + self._loss.cosine else None
 
     def terms(self, outputs: Outputs, batch: Batch) -> list[Term]:
         """Return the terms with a weight, and the masked-word accuracy."""

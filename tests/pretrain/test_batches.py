@@ -218,6 +218,7 @@ def test_places_and_counts_agree(source: BatchSource) -> None:
             "masked": len(masked),
             "samples": int((restored(batch) == CLS).sum()),
             "tokens": int((batch.input_ids != PAD).sum()),
+            "squares": sum(length**2 for length in lengths_of(batch)),
         }
         assert masked.tolist() == sorted(set(masked.tolist()))
         assert firsts.tolist() == (restored(batch) == CLS).nonzero().flatten().tolist()
@@ -258,6 +259,12 @@ def test_lists_take_few_lengths(
                 ends = batch.bounds.unique()
                 assert torch.equal(ends[ends <= size] + size, ends[ends >= size])
     assert len(contents) > 8 and len(shapes) <= 4
+
+
+def lengths_of(batch: Batch) -> list[int]:
+    """Return the tokens of each sample, counted one by one."""
+    rows = batch.sample_ids.tolist()
+    return [row.count(number) for row in rows for number in set(row) - {0}]
 
 
 @pytest.mark.parametrize("given", [0, 3])
