@@ -40,6 +40,7 @@ class Zero:
     offload: bool  # optimizer states, master weights and their gradients lie in the host's memory
     bucket: int  # elements of a reduction bucket
     buckets: int  # as many at a time
+    accumulates: bool  # a step has several micro-batches
     accumulates_fp32: bool  # gradients are added up in fp32
 
     @classmethod
@@ -53,6 +54,7 @@ class Zero:
             offload=offload != "none",
             bucket=int(zero.get("reduce_bucket_size", 500_000_000)),
             buckets=2 if zero.get("overlap_comm") else 1,
+            accumulates=config["gradient_accumulation_steps"] > 1,
             accumulates_fp32=config.get("data_types", {}).get("grad_accum_dtype") == "fp32",
         )
 
@@ -258,7 +260,7 @@ def _gradients(parameters: int, share: int, zero: Zero, precision: str) -> int:
     size = _ELEMENT[precision]
     if _is_bf16_optimizer(zero, precision):
         return (size + _FP32) * parameters
-    if zero.stage < 2:
+    if zero.stage == 0 or (zero.stage == 1 and zero.accumulates):
         return size * parameters
     return (0 if zero.offload else _FP32 if zero.accumulates_fp32 else size) * share
 

@@ -1,4 +1,4 @@
-"""The training and kernel benchmarks: all sides get the same samples, and do the work they claim."""
+"""The training and kernel benchmarks: all sides get the same samples and do what they claim."""
 
 import argparse
 import json
@@ -66,7 +66,7 @@ def test_random_rows_are_such_as_the_loader_makes(packed: list[list[Batch]]) -> 
         assert bounds == [*begins, ROWS * ROW_TOKENS]
         assert {first * ROW_TOKENS for first in range(ROWS)} <= set(begins)
         lengths = torch.tensor(bounds).diff()
-        assert 16 <= lengths.min() and lengths.max() == ROW_TOKENS
+        assert lengths.min() >= 16 and lengths.max() == ROW_TOKENS
         places, labels = batch.words
         assert (batch.input_ids[places] == train_data._MASK).all() and (labels >= 5).all()
         assert batch.counts == {
@@ -85,9 +85,7 @@ def test_padded_rows_hold_the_same_samples_and_masks(
     assert len(samples) == batch.counts["samples"]
     padded = train_data.pad_samples(samples, 1, ROW_TOKENS)
     assert len(padded) == len(samples)
-    assert {
-        name: sum(row.counts[name] for row in padded) for name in batch.counts
-    } == batch.counts
+    assert {name: sum(row.counts[name] for row in padded) for name in batch.counts} == batch.counts
     ids, labels, nexts = (
         torch.cat([row.inputs[name].flatten() for row in padded])
         for name in ("input_ids", "labels", "next_sentence_label")
@@ -174,9 +172,7 @@ def test_the_profile_names_what_takes_the_time() -> None:
     assert sum(operation["share"] for operation in operations) == pytest.approx(1, abs=0.01)
 
 
-def test_figures_are_real_tokens_and_ratios_stand_with_ours(
-    setting: Setting, parse: Parse
-) -> None:
+def test_figures_are_real_tokens_and_ratios_stand_with_ours(setting: Setting, parse: Parse) -> None:
     arguments = parse("train", "--steps", "3")
     ours, peer = Ours("ours/packed", setting), HuggingFace("peer/hf_sdpa", setting, compiled=False)
     sides: Any = [(ours, Turns([1.0, 2.0])), (peer, Turns([4.0, 4.0]))]
@@ -185,7 +181,9 @@ def test_figures_are_real_tokens_and_ratios_stand_with_ours(
     row = rows["ours/packed/tiny_128"]
     assert row.values == (tokens, tokens / 2)
     (ratio,) = row.ratio.values()
-    assert ratio == pytest.approx((4 + 2) / 2 * tokens / (4 * rows["peer/hf_sdpa/tiny_128"].values[0]))
+    assert ratio == pytest.approx(
+        (4 + 2) / 2 * tokens / (4 * rows["peer/hf_sdpa/tiny_128"].values[0])
+    )
     assert {"aten::addmm", "aten::mm"} & {o["name"] for o in row.details["top_operations"]}
     flops, share = (rows[f"ours/packed/tiny_128/{what}"].values[0] for what in ("flops", "mfu"))
     assert share == pytest.approx(100 * flops)
@@ -246,7 +244,8 @@ def test_a_machine_without_the_packages_of_preparation_measures_random_ids() -> 
 
 def run_bench(first: str) -> "subprocess.CompletedProcess[str]":
     """Run bench.py as the main program, after a line of Python."""
-    code = f"{first}\nimport runpy\nrunpy.run_path({str(ROOT / 'launch' / 'bench.py')!r}, run_name='__main__')"
+    script = str(ROOT / "launch" / "bench.py")
+    code = f"{first}\nimport runpy\nrunpy.run_path({script!r}, run_name='__main__')"
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(
         [sys.executable, "-c", code], env=variables, capture_output=True, text=True
