@@ -14,7 +14,8 @@ from tokenizers import decoders
 
 from data_prep.inspection import beginning_of, open_with_tokenizer
 from data_prep.tokenizer import LoadedTokenizer
-from pretrain.batches import Batch, BatchSource
+from pretrain.batch import Batch
+from pretrain.batches import BatchSource
 from pretrain.config import MaskOptions
 
 _ROWS_AT_A_TIME = 8

@@ -5,8 +5,8 @@ ranks and the size of their micro-batches, the union over ranks is therefore the
 batch, and every rank gets the same number of rows in every step. There is no loader state.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from data_prep.keyed import key_of
 from data_prep.plan import Plan, PlanKey, open_plan
 from data_prep.shards import Corpus, Int64Array
 from data_prep.tokenizer import LoadedTokenizer
+from pretrain.batch import Batch, changed, tensors_of
 from pretrain.config import MaskOptions, SampleOptions
 from pretrain.kernels.linear_cross_entropy import IGNORED
 from pretrain.masks.choice import BuildFirst, open_masking
@@ -27,52 +28,6 @@ _TABLES = ("input_ids", "token_types", "positions", "sample_ids")
 # Lists of masked tokens are filled up to a multiple of this share of the places, and of this
 # number at least: fine enough to cost little, coarse enough that lengths repeat.
 _MASKED_STEP_SHARE, _MASKED_STEP = 64, 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """One micro-batch of packed rows, laid flat: N = rows * row_tokens places.
-
-    M masked tokens, S samples of two segments, C sequences. Their lists are filled up, so that
-    lengths take few values and nothing that depends on them is made anew for every batch: with
-    place 0 and the label `IGNORED`, with sequences of no tokens. That changes no loss or count.
-
-    With `mask.bidirectional` the second half of the rows shows each sample reversed: place
-    N/2 + i lies in the mirror of the row of place i, and masked token M/2 + j is masked token j
-    again. Losses of the two directions are added up, so what they are divided by is counted in
-    one of them.
-    """
-
-    input_ids: torch.Tensor  # [N] int64, [PAD] where no sample lies
-    token_types: torch.Tensor  # [N] int64, 1 in the second segment
-    positions: torch.Tensor  # [N] int64, restarts with every sample
-    sample_ids: torch.Tensor  # [N] int32, 1, 2, ... within a row; 0 is padding
-    bounds: torch.Tensor  # [C + 1] int32, where sequences begin and end: samples, rows' padding
-    masked: torch.Tensor  # [M] int64, places
-    mlm_labels: torch.Tensor  # [M] int64
-    firsts: torch.Tensor  # [S] int64, places of the [CLS] of samples with two segments
-    nsp_labels: torch.Tensor  # [S] int64
-    row_tokens: int
-    counts: dict[str, int]  # what losses are divided by: masked tokens, samples, real tokens
-    directions: int = 1
-
-    @property
-    def words(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Places and labels of the masked tokens, without what fills the lists up."""
-        asked = self.mlm_labels != IGNORED
-        return self.masked[asked], self.mlm_labels[asked]
-
-    @property
-    def sentences(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Places of [CLS] and next-sentence labels, without what fills the lists up."""
-        asked = self.nsp_labels != IGNORED
-        return self.firsts[asked], self.nsp_labels[asked]
-
-    def to(self, device: torch.device) -> "Batch":
-        """Copy to a device, from pinned memory and without waiting when it is a GPU."""
-        if device.type == "cpu":
-            return self
-        return _changed(self, lambda t: t.pin_memory().to(device, non_blocking=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,11 +52,11 @@ class Share:
 
     def pin_memory(self) -> "Share":
         """Copy into memory that a GPU reads without the processor's help."""
-        return _changed(self, lambda tensor: tensor.pin_memory())
+        return changed(self, lambda tensor: tensor.pin_memory())
 
     def micro_batches(self) -> list[Batch]:
         """Return the micro-batches, which are views."""
-        tables = _tensors(self)
+        tables = tensors_of(self)
         return [
             Batch(
                 **{name: table[index] for name, table in tables.items()},
@@ -367,12 +322,3 @@ def _roomy(count: int, rows: int) -> int:
 def _side_by_side(parts: Iterable[npt.NDArray[Any]]) -> torch.Tensor:
     tables = list(parts)
     return torch.from_numpy(tables[0] if len(tables) == 1 else np.concatenate(tables, axis=1))
-
-
-def _tensors(batch: Any) -> dict[str, torch.Tensor]:
-    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    return {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
-
-
-def _changed(batch: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    return replace(batch, **{name: change(tensor) for name, tensor in _tensors(batch).items()})

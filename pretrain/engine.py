@@ -26,7 +26,7 @@ from deepspeed.utils import safe_get_full_fp32_param  # noqa: E402
 
 from data_prep.errors import UserError  # noqa: E402
 from data_prep.recipe import find_shipped  # noqa: E402
-from pretrain.batches import Batch  # noqa: E402
+from pretrain.batch import Batch  # noqa: E402
 from pretrain.config import RunRecipe  # noqa: E402
 from pretrain.model import Bert, Objective  # noqa: E402
 from pretrain.objectives.term import Term  # noqa: E402

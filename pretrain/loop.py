@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from data_prep.errors import UserError
-from pretrain.batches import Batch
+from pretrain.batch import Batch
 from pretrain.checkpoint import Progress, save_checkpoint
 from pretrain.cluster import Cluster
 from pretrain.config import RunRecipe

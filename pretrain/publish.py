@@ -17,7 +17,7 @@ from data_prep.errors import UserError
 from data_prep.keyed import integers_below, key_of
 from data_prep.manifest import describe_files, find_damage, write_json
 from data_prep.tokenizer import load_tokenizer
-from pretrain.batches import Batch
+from pretrain.batch import Batch
 from pretrain.card import card_name, write_card
 from pretrain.model import Bert, BertShape, Outputs
 from pretrain.plain import load_plain

@@ -6,7 +6,7 @@ the model's forward pass, see `Bert.forward`.
 
 from typing import Protocol
 
-from pretrain.batches import Batch
+from pretrain.batch import Batch
 from pretrain.config import LossOptions
 from pretrain.kernels.linear_cross_entropy import IGNORED
 from pretrain.model import BertShape, Outputs

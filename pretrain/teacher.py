@@ -6,7 +6,7 @@ import torch
 
 from data_prep.errors import UserError
 from data_prep.tokenizer import read_tokenizer
-from pretrain.batches import Batch
+from pretrain.batch import Batch
 from pretrain.model import Bert, BertShape, Outputs
 from pretrain.model.compilation import prepare_model
 from pretrain.model.execution import Execution

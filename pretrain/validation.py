@@ -9,7 +9,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from pretrain.batches import Batch, BatchSource
+from pretrain.batch import Batch
+from pretrain.batches import BatchSource
 from pretrain.cluster import Cluster
 from pretrain.model import Objective
 from pretrain.objectives.mlm_nsp import pretraining_terms

@@ -4,7 +4,7 @@ import dataclasses
 
 import torch
 
-from pretrain.batches import Batch
+from pretrain.batch import Batch
 
 T = 64  # tokens of a row
 TABLES = ("input_ids", "token_types", "positions", "sample_ids")

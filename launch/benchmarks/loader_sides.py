@@ -23,7 +23,8 @@ from launch.benchmarks.processes import write_result
 from pretrain.config import MaskOptions
 
 if TYPE_CHECKING:
-    from pretrain.batches import Batch, BatchSource
+    from pretrain.batch import Batch
+    from pretrain.batches import BatchSource
 
 Job = Mapping[str, Any]
 Ids = npt.NDArray[np.int64]

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pretrain.batches import Batch
+from pretrain.batch import Batch
 from pretrain.kernels.choice import Kernels
 from pretrain.kernels.linear_cross_entropy import CrossEntropy
 from pretrain.model.encoder import Encoder

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from pretrain.batches import Batch
+from pretrain.batch import Batch
 from pretrain.kernels.choice import Kernels
 from pretrain.kernels.dropout import keyed_dropout
 from pretrain.model.attention import Packing, make_packing

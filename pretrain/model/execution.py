@@ -4,14 +4,17 @@ Nothing here changes what is computed, up to rounding: a run may go on with othe
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from data_prep.errors import UserError
-from pretrain.config import KernelOptions, TrainOptions
 from pretrain.kernels.choice import Block, Kernels, choose_kernels, resolve_block
 from pretrain.model.attention import Attention, activate_flash, choose_attention
 from pretrain.model.shape import BertShape
+
+if TYPE_CHECKING:  # a model runs without the package that reads recipes
+    from pretrain.config import KernelOptions, TrainOptions
 
 _REFERENCE = choose_kernels("reference", "reference", torch.device("cpu"))
 
@@ -27,8 +30,8 @@ class Execution:
 
 
 def choose_execution(
-    options: KernelOptions,
-    train: TrainOptions,
+    options: "KernelOptions",
+    train: "TrainOptions",
     shape: BertShape,
     device: torch.device,
     zero_stage: int = 0,
@@ -63,7 +66,7 @@ def choose_execution(
 
 
 def choose_block(
-    options: KernelOptions, shape: BertShape, device: torch.device, zero_stage: int
+    options: "KernelOptions", shape: BertShape, device: torch.device, zero_stage: int
 ) -> Block:
     """Return how the parts of a layer are fused.
 
@@ -91,7 +94,7 @@ def choose_block(
 
 
 def _block_of_auto(
-    options: KernelOptions, shape: BertShape, device: torch.device, zero_stage: int
+    options: "KernelOptions", shape: BertShape, device: torch.device, zero_stage: int
 ) -> Block:
     usual = resolve_block("auto", device)
     if options.compile:
@@ -101,7 +104,7 @@ def _block_of_auto(
     return usual
 
 
-def explain(options: KernelOptions, execution: Execution, device: torch.device) -> str:
+def explain(options: "KernelOptions", execution: Execution, device: torch.device) -> str:
     """Return a line that names the choices, and why a GPU's layers are not compiled."""
     kept = f"{execution.recompute} layer(s) computed again" if execution.recompute else ""
     parts = [execution.kernels.name, f"{execution.attention} attention", kept]

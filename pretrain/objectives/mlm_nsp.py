@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from pretrain.batches import Batch
+from pretrain.batch import Batch
 from pretrain.kernels.linear_cross_entropy import IGNORED, CrossEntropy
 from pretrain.model import Outputs
 from pretrain.objectives.term import Term

@@ -10,7 +10,8 @@ import torch
 
 from data_prep.shards import Corpus
 from data_prep.tokenizer import load_tokenizer
-from pretrain.batches import Batch, BatchSource
+from pretrain.batch import Batch
+from pretrain.batches import BatchSource
 from pretrain.cluster import Cluster
 from pretrain.config import MaskOptions
 from pretrain.model import Bert, BertShape, initialise

@@ -14,7 +14,8 @@ import torch
 from data_prep.pairs import make_samples
 from data_prep.shards import Corpus
 from data_prep.tokenizer import LoadedTokenizer, load_tokenizer
-from pretrain.batches import Batch, BatchSource
+from pretrain.batch import Batch
+from pretrain.batches import BatchSource
 from pretrain.config import MaskOptions
 from tests.corpora import NUMBERED_FROM, draw_shards, numbered_corpus
 

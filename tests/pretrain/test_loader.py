@@ -18,7 +18,8 @@ from data_prep import plan
 from data_prep.errors import UserError
 from data_prep.shards import Corpus
 from data_prep.tokenizer import load_tokenizer
-from pretrain.batches import Batch, BatchSource, Share
+from pretrain.batch import Batch
+from pretrain.batches import BatchSource, Share
 from pretrain.config import LoaderOptions, MaskOptions, TrainOptions
 from pretrain.loader import Loader, StepShares
 from pretrain.phases import phases_of

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from pretrain.batches import Batch, BatchSource
+from pretrain.batch import Batch
+from pretrain.batches import BatchSource
 from pretrain.memory import (
     Activations,
     Expectation,

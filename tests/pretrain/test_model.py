@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from transformers import BertConfig, BertForPreTraining
 
 from data_prep.errors import UserError
-from pretrain.batches import Batch
+from pretrain.batch import Batch
 from pretrain.kernels.linear_cross_entropy import IGNORED
 from pretrain.model import Bert, BertShape, Outputs, initialise
 from pretrain.model.dropout_keys import dropout_keys

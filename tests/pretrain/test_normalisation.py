@@ -9,7 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pretrain.batches import Batch, BatchSource
+from pretrain.batch import Batch
+from pretrain.batches import BatchSource
 from pretrain.config import LossOptions
 from pretrain.kernels.linear_cross_entropy import IGNORED
 from pretrain.model import Bert, Outputs

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from pretrain.batches import Batch
+from pretrain.batch import Batch
 from pretrain.kernels.choice import choose_kernels
 from pretrain.kernels.linear_cross_entropy import IGNORED
 from pretrain.model import Outputs

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from data_prep.errors import UserError
 from data_prep.manifest import write_manifest
 from data_prep.tokenizer import load_tokenizer
-from pretrain.batches import Batch
+from pretrain.batch import Batch
 from pretrain.model import BertShape
 from pretrain.publish import FACTS, check_export, publish
 from pretrain.weights import WEIGHTS, load_trained

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data_prep.errors import UserError
-from pretrain.batches import Batch
+from pretrain.batch import Batch
 from pretrain.model import Bert, attention
 from pretrain.model.attention import (
     activate_flash,

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain.batches import Batch, BatchSource
+from pretrain.batch import Batch
+from pretrain.batches import BatchSource
 from pretrain.model import Bert, BertShape, attention, initialise
 from pretrain.model.compilation import Compilations, compile_layers
 from pretrain.model.dropout_keys import dropout_keys

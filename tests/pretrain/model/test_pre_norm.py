@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import MegatronBertConfig, MegatronBertForPreTraining
 
-from pretrain.batches import Batch
+from pretrain.batch import Batch
 from pretrain.config import LossOptions
 from pretrain.model import Bert, BertShape, initialise
 from pretrain.objectives.mlm_nsp import pretraining_terms

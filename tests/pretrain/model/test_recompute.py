@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from pretrain.batches import Batch
+from pretrain.batch import Batch
 from pretrain.model import Bert, BertShape, initialise
 from pretrain.model.dropout_keys import dropout_keys
 from pretrain.model.execution import Execution
