@@ -175,8 +175,9 @@ class Engine:
 
         In fp16 a norm that is not finite means a loss scale too high, and that step is skipped.
         """
-        watched = isinstance(self._grad_norm, torch.Tensor) and not self._skips_overflow
-        return self._grad_norm if watched else None
+        if self._skips_overflow or not isinstance(self._grad_norm, torch.Tensor):
+            return None
+        return self._grad_norm
 
     @property
     def loss_scale(self) -> float:

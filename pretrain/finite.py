@@ -51,7 +51,7 @@ class FiniteCheck:
         if bad.is_cuda:
             # A copy that is not waited for goes to pinned memory.
             bad = bad.to("cpu", non_blocking=True)
-            copied = torch.cuda.Event()
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record()
         self._answers.append(_Answer(bad, copied))
         self._sum = None

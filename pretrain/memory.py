@@ -16,12 +16,15 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from pretrain.config import RunRecipe
+from pretrain.kernels.linear_cross_entropy import linear_cross_entropy
+from pretrain.kernels.residual_norm import residual_norm
 from pretrain.model import Bert, BertShape
 from pretrain.phases import phases_of
 
 _FP32 = 4
 _ELEMENT = {"fp32": 4, "bf16": 2, "fp16": 2}
 _OFF_BY = 0.2
+_CHUNK_BYTES = 256 * 2**20  # logits at a time; see BUDGET_BYTES of the Triton kernel
 
 
 class Part(NamedTuple):
@@ -68,20 +71,37 @@ class Activations:
     tokens: int  # N
     masked: int  # M
     row_tokens: int
-    kernels: str = "reference"  # of the block: reference, compiled or triton
-    head_bytes: int | None = None  # logits at a time; None holds all of them at once
+    keeps_drops: bool = True  # which elements dropout has kept; kernels draw them again
+    masks_attention: bool = True  # by a row times a row, where no kernel knows samples
+    chunks_logits: bool = False  # they are never whole in memory
     recompute: int = 0  # layers of which only the input is kept, and the rest computed again
-    masks_attention: bool = True  # a mask of a row times a row, where no kernel knows samples
+
+    @classmethod
+    def of(cls, recipe: RunRecipe, model: Bert) -> "Activations":
+        """Read it from a recipe and the way its model is computed.
+
+        The phase with the largest micro-batch counts.
+        """
+        train, mask, execution = recipe.train, recipe.mask, model.execution
+        phase = max(phases_of(train), key=lambda phase: phase.micro_rows * phase.row_tokens)
+        tokens = phase.micro_rows * phase.row_tokens * (2 if mask.bidirectional else 1)
+        plain = execution.kernels.residual_norm is residual_norm
+        return cls(
+            shape=model.shape,
+            precision=train.precision,
+            tokens=tokens,
+            masked=round(tokens * max(mask.rate, mask.rate_end or 0.0)),
+            row_tokens=phase.row_tokens,
+            keeps_drops=plain and not execution.compiled and model.shape.dropout > 0,
+            masks_attention=execution.attention == "sdpa",
+            chunks_logits=execution.kernels.linear_cross_entropy is not linear_cross_entropy,
+            recompute=execution.recompute,
+        )
 
     @property
     def element(self) -> int:
         """Bytes of an element."""
         return _ELEMENT[self.precision]
-
-    @property
-    def drops(self) -> bool:
-        """Whether dropout saves which elements it kept; kernels draw them again."""
-        return bool(self.shape.dropout) and self.kernels == "reference"
 
 
 class Expectation:
@@ -132,25 +152,16 @@ def forecast(
     """Return what each rank of a run will need.
 
     Args:
-        recipe: of the run; the phase with the largest micro-batch counts.
+        recipe: of the run.
         config: of DeepSpeed, complete.
-        model: that is trained.
+        model: that is trained, with its execution set.
         ranks: R.
         teacher_parameters: of a model that is asked beside it, in the same precision.
     """
-    train, mask = recipe.train, recipe.mask
-    phase = max(phases_of(train), key=lambda phase: phase.micro_rows * phase.row_tokens)
-    tokens = phase.micro_rows * phase.row_tokens * (2 if mask.bidirectional else 1)
-    act = Activations(
-        shape=model.shape,
-        precision=train.precision,
-        tokens=tokens,
-        masked=round(tokens * max(mask.rate, mask.rate_end or 0.0)),
-        row_tokens=phase.row_tokens,
-    )
-    parts = predict(model.count_parameters(), Zero.of(config, ranks), act)
+    zero, act = Zero.of(config, ranks), Activations.of(recipe, model)
+    parts = predict(model.count_parameters(), zero, act)
     if teacher_parameters:
-        parts.append(Part("teacher", _ELEMENT[train.precision] * teacher_parameters))
+        parts.append(Part("teacher", act.element * teacher_parameters))
     return parts
 
 
@@ -165,6 +176,7 @@ def saved_by_layer(act: Activations) -> dict[str, int]:
     saved = {
         "input of the layer": narrow,
         "queries, keys and values": 3 * narrow,
+        "their weights, put together": 3 * shape.width**2 * size,
         "attended values": narrow,
         "sums of their exponentials": _FP32 * tokens * shape.heads,
         "input of the first LayerNorm": narrow + statistics,
@@ -172,7 +184,7 @@ def saved_by_layer(act: Activations) -> dict[str, int]:
         "input and output of GELU": 2 * wide,
         "input of the second LayerNorm": narrow + statistics,
     }
-    if act.drops:
+    if act.keeps_drops:
         saved["kept by dropout"] = 2 * tokens * shape.width
     if act.masks_attention:
         saved["mask of attention"] = tokens * act.row_tokens * size
@@ -185,7 +197,7 @@ def saved_by_embeddings(act: Activations) -> dict[str, int]:
         "input of the LayerNorm": act.tokens * (act.shape.width * act.element + 2 * _FP32),
         "ids": 3 * 8 * act.tokens,
     }
-    if act.drops:
+    if act.keeps_drops:
         saved["kept by dropout"] = act.tokens * act.shape.width
     return saved
 
@@ -198,7 +210,7 @@ def saved_by_heads(act: Activations) -> dict[str, int]:
         "last hidden states": act.tokens * shape.width * act.element,
         "transformed states": 4 * narrow + 2 * _FP32 * masked,
     }
-    if act.head_bytes is None:
+    if not act.chunks_logits:
         saved["log-probabilities"] = _FP32 * masked * shape.vocab_size
     else:
         # One pass gives loss and gradient, in fp32.
@@ -272,8 +284,8 @@ def _is_bf16_optimizer(zero: Zero, precision: str) -> bool:
 
 def _head_space(act: Activations) -> int:
     """Return what the vocabulary head needs for a moment, beside what it saves."""
-    if act.head_bytes is not None:
-        return act.head_bytes
+    if act.chunks_logits:
+        return _CHUNK_BYTES
     # Logits, then two gradients of their size: of the log-probabilities and of the logits.
     return 2 * _FP32 * act.masked * act.shape.vocab_size
 

@@ -4,12 +4,14 @@ Inputs are drawn alike for every implementation, so that their results can be co
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
-from pretrain.kernels.choice import Kernels
+from pretrain.kernels.choice import Kernels, choose_kernels
+from pretrain.kernels.linear_cross_entropy import CrossEntropy
 
 _HOW: dict[str, Any] = {"epsilon": 1e-12, "rate": 0.1}
 _MASKED_SHARE = 0.15
@@ -47,7 +49,7 @@ class Draw:
 
     def normal(self, *shape: int, scale: float = 1.0, mean: float = 0.0) -> torch.Tensor:
         """Return numbers that need a gradient."""
-        drawn = torch.randn(*shape, generator=self._generator, device=self._device)
+        drawn = torch.randn(shape, generator=self._generator, device=self._device)
         rounded = (mean + scale * drawn).to(self._rounded_to)
         return rounded.to(self._dtype).requires_grad_()
 
@@ -91,13 +93,30 @@ class Case:
         inputs = self.inputs(size, draw)
         leaves = [tensor for tensor in inputs if tensor.requires_grad]
         output = self.call(kernels, inputs)
-        gradient = draw.normal(*output.shape).detach().to(output.dtype)
+        gradient = torch.ones_like(output)
+        if output.ndim:
+            gradient = draw.normal(*output.shape).detach()
 
         def work() -> list[torch.Tensor]:
             output = self.call(kernels, inputs)
             return [output.detach(), *torch.autograd.grad(output, leaves, gradient)]
 
         return work
+
+
+def exact_kernels() -> Kernels:
+    """Return operations that keep to the precision of what comes in, for references in fp64."""
+    plain = choose_kernels("reference", "reference", torch.device("cpu"))
+    return replace(plain, linear_cross_entropy=_exact_cross_entropy)
+
+
+def _exact_cross_entropy(
+    hidden_MD: torch.Tensor, weight_VD: torch.Tensor, bias_V: torch.Tensor, labels_M: torch.Tensor
+) -> CrossEntropy:
+    # The one reference that computes in fp32 whatever comes in.
+    logits_MV = F.linear(hidden_MD, weight_VD, bias_V)
+    loss = F.cross_entropy(logits_MV, labels_M, reduction="sum")
+    return CrossEntropy(loss, (logits_MV.argmax(-1) == labels_M).sum())
 
 
 def _residual_norm(kernels: Kernels, inputs: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -6,12 +6,13 @@ Sizes are those of a micro-batch of BERT-base or BERT-large. Errors are against 
 import argparse
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from data_prep.errors import UserError
 from data_prep.progress import log
-from launch.benchmarks.kernel_cases import CASES, Case, Size
+from launch.benchmarks.kernel_cases import CASES, Case, Size, exact_kernels
 from launch.benchmarks.report import Row
 from launch.benchmarks.timing import copy_bandwidth, matmul_flops, median_ms, peak_bytes
 from pretrain.kernels.choice import Kernels, choose_kernels
@@ -67,7 +68,9 @@ def _kernels(device: torch.device) -> Mapping[str, Kernels]:
     found = {"peer/{}/eager": choose_kernels("reference", "reference", device)}
     if device.type == "cuda":
         compiled = found["peer/{}/eager"]
-        operations = {case.name: torch.compile(getattr(compiled, case.name)) for case in CASES}
+        operations: dict[str, Any] = {
+            case.name: torch.compile(getattr(compiled, case.name)) for case in CASES
+        }
         found["peer/{}/compiled"] = replace(compiled, **operations)
         found["ours/{}"] = choose_kernels("triton", "triton", device)
     return found
@@ -124,9 +127,8 @@ def _error(
 ) -> float:
     """Return the largest error of outputs and gradients against fp64, relative to their norms."""
     small = replace(size, tokens=min(size.tokens, _TOKENS_FOR_ERROR))
-    exact = choose_kernels("reference", "reference", device)
     found = case.prepare(kernels, small, dtype, device)()
-    expected = case.prepare(exact, small, torch.float64, device, rounded_to=dtype)()
+    expected = case.prepare(exact_kernels(), small, torch.float64, device, rounded_to=dtype)()
     return max(
         float((x.double() - y).norm() / y.norm()) for x, y in zip(found, expected, strict=True)
     )

@@ -88,13 +88,13 @@ def median_ms(work: Callable[[], Any], repeats: int, device: torch.device) -> fl
     pairs = []
     for _ in range(repeats):
         flush.zero_()
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start, end = (_event() for _ in range(2))
         start.record()
         work()
         end.record()
         pairs.append((start, end))
     synchronise(device)
-    return statistics.median(start.elapsed_time(end) for start, end in pairs)
+    return float(statistics.median(start.elapsed_time(end) for start, end in pairs))
 
 
 def peak_bytes(work: Callable[[], Any], device: torch.device) -> int | None:
@@ -152,6 +152,10 @@ def copy_bandwidth(device: torch.device, size_bytes: int) -> float:
     source = torch.randn(size_bytes // 4, device=device)
     target = torch.empty_like(source)
     return 2 * size_bytes / (median_ms(lambda: target.copy_(source), 10, device) / 1000)
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
 def _allocated(device: torch.device) -> int:

@@ -26,7 +26,7 @@ from launch.benchmarks.train_sides import (
     add_counts,
 )
 from pretrain.flops import training_flops
-from pretrain.kernels.choice import choose_kernels
+from pretrain.kernels.choice import choose_kernels, resolve_block
 from pretrain.model import BertShape
 from pretrain.model.attention import choose_attention
 from pretrain.model.compilation import Compilations
@@ -87,7 +87,9 @@ def compare(
 ) -> list[Row]:
     """Return the rows of all sides, ours last with their ratios, then operations a second."""
     suffix = f"{arguments.shape}_{arguments.row_tokens}"
-    peers, ours, shares = [], [], []
+    peers: list[Row] = []
+    ours: list[Row] = []
+    shares: list[Row] = []
     for side, turns in sides:
         tokens, flops = _work(side, setting.data, setting.shape, arguments.steps)
         details: dict[str, Any] = {"compilations_after_warming_up": turns.compilations}
@@ -148,9 +150,7 @@ def _setting(arguments: argparse.Namespace, device: torch.device, scratch: Path)
         pad_id=0,
         next_sentence=True,
     )
-    block = arguments.block
-    if block == "auto":
-        block = "compiled" if device.type == "cuda" else "reference"
+    block = resolve_block(arguments.block, device)
     data = make_data(
         steps=min(arguments.steps, 8),
         micro_batches=arguments.micro_batches,

@@ -14,7 +14,7 @@ import torch
 
 from data_prep.keyed import hash64, integers_below, key_of
 from data_prep.progress import log
-from pretrain.batch import Batch
+from pretrain.batch import Batch, changed
 from pretrain.kernels.linear_cross_entropy import IGNORED
 
 Counts = dict[str, int]
@@ -89,7 +89,7 @@ def make_data(
     whole = len(padded) // micro_batches * micro_batches
     grouped = [padded[first : first + micro_batches] for first in range(0, whole, micro_batches)]
     if pin:
-        packed = [[_pinned(batch) for batch in step] for step in packed]
+        packed = [[changed(batch, torch.Tensor.pin_memory) for batch in step] for step in packed]
         for batch in (batch for step in grouped for batch in step):
             batch.inputs.update({k: v.pin_memory() for k, v in batch.inputs.items()})
     return Data(origin, packed, grouped)
@@ -227,7 +227,3 @@ def _filled(values: Any, length: int, fill: int) -> torch.Tensor:
     table = np.full(length, fill)
     table[: len(values)] = values
     return torch.from_numpy(table)
-
-
-def _pinned(batch: Batch) -> Batch:
-    return batch.pin_memory()

@@ -11,7 +11,7 @@ import torch
 
 from launch.benchmarks.train_data import Data
 from pretrain.model import Bert, BertShape, initialise
-from pretrain.model.compilation import compile_layers
+from pretrain.model.compilation import prepare_model
 from pretrain.model.dropout_keys import dropout_keys
 from pretrain.model.execution import Execution
 from pretrain.objectives.mlm_nsp import pretraining_terms
@@ -37,7 +37,7 @@ class Update:
     """AdamW on fp32 weights, from which those of the model are rounded if they are narrower."""
 
     def __init__(self, model: torch.nn.Module) -> None:
-        self._weights = list(model.parameters())
+        self._weights: list[torch.Tensor] = list(model.parameters())
         self._rounds = self._weights[0].dtype != torch.float32
         self._masters = self._weights
         if self._rounds:
@@ -66,10 +66,8 @@ class Ours:
         self._setting = setting
         self._model = Bert(setting.shape)
         initialise(self._model, seed=0)
-        self._model.execution = setting.execution
+        prepare_model(self._model, setting.execution)
         self._model.to(setting.device, DTYPES[setting.precision])
-        if setting.execution.compiled:
-            compile_layers(self._model)
         self._update = Update(self._model)
 
     def step(self, number: int) -> None:
@@ -80,7 +78,7 @@ class Ours:
         keys = dropout_keys(0, number, 0, len(batches), setting.shape.layers, setting.device)
         for batch, own_keys in zip(batches, keys, strict=True):
             terms: Any = self._model(batch.to(setting.device), pretraining_terms, own_keys)
-            normalised_loss(terms, counts).backward()
+            normalised_loss(terms, counts).backward()  # type: ignore[no-untyped-call]
         self._update()
 
 
@@ -96,7 +94,8 @@ class HuggingFace:
         fields = setting.shape.to_transformers() | {"attention_probs_dropout_prob": 0.0}
         config = BertConfig(**fields)
         torch.manual_seed(0)
-        model = BertForPreTraining._from_config(config, attn_implementation="sdpa")
+        build: Any = BertForPreTraining._from_config
+        model = build(config, attn_implementation="sdpa")
         self._model = model.to(setting.device).train()
         self._update = Update(self._model)
         self._call = torch.compile(self._model, dynamic=False) if compiled else self._model
@@ -129,9 +128,7 @@ class UnderDeepSpeed:
         Cluster.join()
         model = Bert(setting.shape)
         initialise(model, seed=0)
-        model.execution = setting.execution
-        if setting.execution.compiled:
-            compile_layers(model)
+        prepare_model(model, setting.execution)
         on_gpu = setting.device.type == "cuda"
         config = read_deepspeed_config(recipe, 1, on_gpu)
         self._engine = Engine(model.to(setting.device), recipe, config)

@@ -13,14 +13,16 @@ import pytest
 import torch
 
 from data_prep.errors import UserError
+from data_prep.shards import Corpus
+from data_prep.tokenizer import load_tokenizer
 from launch.bench import _parser
 from launch.benchmarks import kernels, timing, train, train_data
-from launch.benchmarks.kernel_cases import CASES, Size
+from launch.benchmarks.kernel_cases import CASES, Size, exact_kernels
 from launch.benchmarks.timing import Turns, median_ms, take_turns, top_operations
-from launch.benchmarks.train_sides import HuggingFace, Ours, Setting, UnderDeepSpeed
+from launch.benchmarks.train_sides import HuggingFace, Ours, Setting
 from pretrain.batch import Batch
 from pretrain.batches import BatchSource
-from pretrain.cluster import Cluster
+from pretrain.config import MaskOptions
 from pretrain.kernels.choice import choose_kernels
 from pretrain.kernels.linear_cross_entropy import IGNORED
 from pretrain.model import BertShape
@@ -66,7 +68,7 @@ def test_random_rows_are_such_as_the_loader_makes(packed: list[list[Batch]]) -> 
         assert bounds == [*begins, ROWS * ROW_TOKENS]
         assert {first * ROW_TOKENS for first in range(ROWS)} <= set(begins)
         lengths = torch.tensor(bounds).diff()
-        assert lengths.min() >= 16 and lengths.max() == ROW_TOKENS
+        assert lengths.min() >= 16 and lengths.max() <= ROW_TOKENS
         places, labels = batch.words
         assert (batch.input_ids[places] == train_data._MASK).all() and (labels >= 5).all()
         assert batch.counts == {
@@ -78,9 +80,17 @@ def test_random_rows_are_such_as_the_loader_makes(packed: list[list[Batch]]) -> 
 
 
 def test_padded_rows_hold_the_same_samples_and_masks(
-    open_source: Callable[..., BatchSource],
+    tiny_corpus: Path, tiny_tokenizer: Path, tmp_path: Path
 ) -> None:
-    (batch,) = open_source().step(0, 16, 0, 1, 16)
+    source = BatchSource(
+        Corpus.open(tiny_corpus),
+        load_tokenizer(tiny_tokenizer),
+        MaskOptions(),
+        seed=0,
+        row_tokens=ROW_TOKENS,
+        cache=tmp_path,
+    )
+    (batch,) = source.step(0, 16, 0, 1, 16)
     samples = train_data.samples_of(batch)
     assert len(samples) == batch.counts["samples"]
     padded = train_data.pad_samples(samples, 1, ROW_TOKENS)
@@ -113,21 +123,14 @@ def test_a_side_trains(side: str, precision: Any, setting: Setting) -> None:
     masters = made._update._masters
     before = [weight.detach().clone() for weight in masters]
     made.step(0)
-    moved = [float((weight - old).abs().max()) for weight, old in zip(masters, before, strict=True)]
+    moved = [
+        float((weight.detach() - old).abs().max())
+        for weight, old in zip(masters, before, strict=True)
+    ]
     # AdamW's first step moves an element by the learning rate where it has any gradient.
     assert min(moved) > 0 and max(moved) < 2e-4
     assert all(weight.dtype == torch.float32 for weight in masters)
     assert all(weight.grad is None for weight in made._model.parameters())
-
-
-def test_the_engine_of_a_run_can_be_measured_as_well(
-    setting: Setting, parse: Parse, alone: Cluster
-) -> None:
-    words = ["train", "--micro-tokens", str(ROWS * ROW_TOKENS), "--row-tokens", str(ROW_TOKENS)]
-    recipe = train._recipe(parse(*words, "--micro-batches", "2"))
-    side = UnderDeepSpeed("ours/deepspeed", setting, recipe)
-    side.step(0)
-    assert side._engine.grad_norm > 0
 
 
 class Counter:
@@ -193,7 +196,7 @@ def test_figures_are_real_tokens_and_ratios_stand_with_ours(setting: Setting, pa
 def test_every_case_gives_the_output_and_all_gradients(case: Any) -> None:
     size = Size(tokens=64, width=16, feed_forward=32, vocab_size=50)
     plain = choose_kernels("reference", "reference", CPU)
-    exact = case.prepare(plain, size, torch.float64, CPU)()
+    exact = case.prepare(exact_kernels(), size, torch.float64, CPU)()
     found = case.prepare(plain, size, torch.float32, CPU)()
     assert len(exact) >= 3 and all(bool(x.any()) for x in exact)
     # The same numbers were drawn, up to the rounding of fp32.
@@ -223,11 +226,12 @@ def test_wrong_requests_are_one_sentence(parse: Parse, tmp_path: Path) -> None:
 @pytest.mark.story
 def test_a_training_step_is_measured_from_end_to_end(tmp_path: Path) -> None:
     path = tmp_path / "train.json"
-    words = ["train", "--quick", "--micro-tokens", "512", "--json", str(path)]
+    words = ["train", "--quick", "--deepspeed", "--micro-tokens", "512", "--json", str(path)]
     ended = run_bench(f"import sys; sys.argv = {['bench.py', *words]!r}")
     rows = {row["name"]: row for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}
-    assert set(rows["ours/packed/tiny_128"]["ratio"]) == {"peer/hf_sdpa/tiny_128"}
-    assert rows["ours/packed/tiny_128"]["details"]["compilations_after_warming_up"] == 0
+    for name in ("ours/packed/tiny_128", "ours/packed_deepspeed/tiny_128"):
+        assert set(rows[name]["ratio"]) == {"peer/hf_sdpa/tiny_128"}
+        assert rows[name]["details"]["compilations_after_warming_up"] == 0
     assert not any(name.endswith("/mfu") for name in rows), "a CPU has no peak"
     assert "the shipped sample" in ended.stdout
 

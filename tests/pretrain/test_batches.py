@@ -264,7 +264,7 @@ def test_lists_take_few_lengths(
 
 def lengths_of(batch: Batch) -> list[int]:
     """Return the tokens of each sample, counted one by one."""
-    rows = batch.sample_ids.tolist()
+    rows = batch.sample_ids.view(-1, batch.row_tokens).tolist()
     return [row.count(number) for row in rows for number in set(row) - {0}]
 
 

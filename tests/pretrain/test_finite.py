@@ -98,9 +98,10 @@ class Engine:
     def __init__(self, losses: dict[int, float], grad_norms: dict[int, float]) -> None:
         self.losses, self.grad_norms, self.steps = losses, grad_norms, 0
 
-    def __call__(self, batch: Any) -> torch.Tensor:
+    def __call__(self, batch: Any, objective: Any, dropout_keys: Any) -> list[Term]:
         self.steps += 1
-        return torch.tensor(self.losses.get(self.steps, 1.0))
+        terms: list[Term] = objective(torch.tensor(self.losses.get(self.steps, 1.0)), batch)
+        return terms
 
     def expect(self, micro_batches: int) -> None: ...
 
@@ -159,6 +160,8 @@ def training(
         cluster=alone,
         engine=Engine(losses, norms.get("grad_norms", {})),
         task=Task(),
+        layers=shape.layers,
+        compilations=None,
         flops=StepFlops(trained=shape),
         loader=Rows(),
         validation=SimpleNamespace(evaluate=lambda engine: {}),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +12,9 @@ from pretrain.batches import BatchSource
 from pretrain.cluster import Cluster
 from pretrain.flops import StepFlops, forward_flops, training_flops
 from pretrain.model import Bert, BertShape
+from pretrain.objectives.mlm_nsp import pretraining_terms
 from pretrain.objectives.term import Term, normalised_loss
 from pretrain.peaks import Arithmetic, device_peak, peak_flops
-from pretrain.tasks import PretrainingTask
 from pretrain.window import Window
 
 LARGE = BertShape(
@@ -50,14 +51,15 @@ def test_the_matrix_products_of_a_training_step_are_counted_exactly(
     model = Bert(tiny_shape)
     (batch,) = open_source().step(0, 4, 0, 1, 4)
     with FlopCounterMode(display=False) as counter:
-        terms = PretrainingTask().terms(model(batch), batch)
+        terms: Any = model(batch, pretraining_terms)
         normalised_loss(terms, batch.counts).backward()
     # What the counter sees besides: padding, and attention over whole rows where there is no
     # kernel for samples. Embeddings are no products, and have no gradient to pass on.
     found = counter.get_flop_counts()["Global"]
     attention = [n for operator, n in found.items() if "attention" in str(operator)]
     places = batch.input_ids.numel()
-    expected = training_flops(tiny_shape, batch.counts | {"tokens": places, "squares": 0})
+    filled = {"tokens": places, "masked": len(batch.masked), "samples": len(batch.firsts)}
+    expected = training_flops(tiny_shape, batch.counts | filled | {"squares": 0})
     assert sum(found.values()) - sum(attention) == expected
 
 

@@ -21,9 +21,9 @@ from pretrain.engine import Engine, read_deepspeed_config
 from pretrain.inputs import open_inputs
 from pretrain.memory import forecast
 from pretrain.model import Bert, initialise
+from pretrain.objectives.mlm_nsp import pretraining_terms
 from pretrain.objectives.term import normalised_loss
 from pretrain.run_directory import RunDirectory
-from pretrain.tasks import PretrainingTask
 
 VARIANTS = "zero0_fp32 zero0_bf16 zero1_fp32 zero1_bf16 zero2_bf16 zero3_bf16".split()
 COUNTS = {"masked": 1, "samples": 1, "tokens": 1}
@@ -63,7 +63,7 @@ def weigh(recipe: TeacherRecipe, cluster: Cluster) -> dict[str, Any]:
     weighed = []
     for _ in range(2):
         for batch in batches:
-            engine.backward(normalised_loss(PretrainingTask().terms(engine(batch), batch), COUNTS))
+            engine.backward(normalised_loss(engine(batch, pretraining_terms), COUNTS))
             weighed.append(bytes_beside(others))
             engine.step(learning_rate=1e-3)
     kept = {part.name: part.size for part in parts if part.name not in MOMENTARY}
