@@ -69,7 +69,7 @@ def _kernels(device: torch.device) -> Mapping[str, Kernels]:
     if device.type == "cuda":
         compiled = found["peer/{}/eager"]
         operations: dict[str, Any] = {
-            case.name: torch.compile(getattr(compiled, case.name)) for case in CASES
+            case.name: torch.compile(getattr(compiled, case.name), dynamic=False) for case in CASES
         }
         found["peer/{}/compiled"] = replace(compiled, **operations)
         found["ours/{}"] = choose_kernels("triton", "triton", device)
