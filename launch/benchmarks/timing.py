@@ -127,7 +127,7 @@ def top_operations(work: Callable[[], Any], device: torch.device, rows: int = 20
     events = [event for event in profile.key_averages() if getattr(event, key) > 0]
     if device.type == "cuda":
         # The kernels alone: operators and annotations have the time of their kernels once more.
-        on_gpu = torch.autograd.DeviceType.CUDA
+        on_gpu = torch._C._autograd.DeviceType.CUDA
         events = [e for e in events if e.device_type == on_gpu and not e.is_user_annotation]
     whole = sum(getattr(event, key) for event in events)
     events.sort(key=lambda event: getattr(event, key), reverse=True)
