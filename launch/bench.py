@@ -2,18 +2,22 @@
 
     python launch/bench.py prep --input data/simplewiki --vocabulary vocab.txt --json prep.json
     python launch/bench.py loader
+    python launch/bench.py train --shape large --row-tokens 512 --json train.json
+    python launch/bench.py kernels
 
 Each prints a table of medians and ratios; a ratio above 1 means that ours is the faster one.
 Absolute speeds depend on what else the machine does, ratios of the same run hardly do.
 """
 
 import argparse
+import importlib
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 
 try:
-    from launch.benchmarks import loader, prep
     from launch.benchmarks.report import print_table, write_report
     from launch.cli import run_command
 except ModuleNotFoundError as error:
@@ -22,27 +26,31 @@ except ModuleNotFoundError as error:
     print("error: Stillhouse is not installed here: run `pip install -e .` first.", file=sys.stderr)
     sys.exit(2)
 
-# Each has `add_arguments(parser)` and `run(arguments, scratch) -> rows`; its first line is help.
-_BENCHMARKS = {"prep": prep, "loader": loader}
+# Modules of launch/benchmarks. Each has `add_arguments(parser)` and `run(arguments, scratch)`,
+# which gives rows; its first line is help.
+_BENCHMARKS = ("prep", "loader", "train", "kernels")
+_OWN = ("data_prep", "launch", "pretrain")
 
 
 def main() -> None:
     """Run one benchmark, print its table, and write it as JSON where that is asked for."""
-    arguments = _parser().parse_args()
+    arguments = _parser(sys.argv[1] if len(sys.argv) > 1 else None).parse_args()
     with tempfile.TemporaryDirectory(prefix="stillhouse-bench-", dir=arguments.scratch) as scratch:
-        rows = _BENCHMARKS[arguments.benchmark].run(arguments, Path(scratch))
+        rows = arguments.run(arguments, Path(scratch))
     print_table(rows)
     if arguments.json:
         write_report(arguments.json, rows)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(wanted: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of all benchmarks, or of one: the others may take seconds to import."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").strip().splitlines()[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
-    for name, module in _BENCHMARKS.items():
+    names = [wanted] if wanted in _BENCHMARKS else _BENCHMARKS
+    for name, module in _importable(names).items():
         summary = (module.__doc__ or "").strip().splitlines()[0]
         own = benchmarks.add_parser(
             name,
@@ -51,10 +59,27 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
         module.add_arguments(own)
+        own.set_defaults(run=module.run)
         own.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
         own.add_argument("--scratch", type=Path, metavar="DIR", help="where temporary files go")
         own.add_argument("--quick", action="store_true", help="seconds, to see that it runs")
     return parser
+
+
+def _importable(names: Iterable[str]) -> dict[str, ModuleType]:
+    """Return the benchmarks that can run here, and name the others on stderr.
+
+    A GPU machine without a network may lack what only preparation needs.
+    """
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.import_module(f"launch.benchmarks.{name}")
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] in _OWN:
+                raise
+            print(f"note: {name} cannot run here, for want of {error.name}", file=sys.stderr)
+    return found
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pretrain.cluster import Cluster
 from pretrain.config import StudentRecipe
 from pretrain.inputs import Inputs
 from pretrain.model import Bert
+from pretrain.model.execution import choose_execution
 from pretrain.run import execute
 from pretrain.students import check_positions, choose_layers, make_student
 from pretrain.tasks import DistillationTask, Task
@@ -38,7 +39,9 @@ def main() -> None:
         check_positions(trained.model.shape, recipe.train.longest_row)
         layers = choose_layers(recipe.student.layers, trained.model.shape.layers)
         student = make_student(trained.model, layers, recipe.student.init, recipe.train.seed)
-        teacher = Teacher(trained.model, cluster.device, recipe.train.precision)
+        shape, device = trained.model.shape, cluster.device
+        execution = choose_execution(recipe.kernels, recipe.train, shape, device)
+        teacher = Teacher(trained.model, device, recipe.train.precision, execution)
         facts = {
             "kind": "student",
             "teacher_weights": located.sha256,

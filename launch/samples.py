@@ -14,7 +14,8 @@ from tokenizers import decoders
 
 from data_prep.inspection import beginning_of, open_with_tokenizer
 from data_prep.tokenizer import LoadedTokenizer
-from pretrain.batches import Batch, BatchSource
+from pretrain.batch import Batch
+from pretrain.batches import BatchSource
 from pretrain.config import MaskOptions
 
 _ROWS_AT_A_TIME = 8
@@ -51,7 +52,7 @@ def readable_samples(
             for row in range(len(numbers)):
                 if left <= 0:
                     return
-                samples = int(batch.sample_ids[row].max())
+                samples = int(_row(batch, batch.sample_ids, row).max())
                 yield _describe_row(batch, row, start + row)
                 for sample in range(1, min(samples, left) + 1):
                     yield _describe_sample(batch, row, sample, tokenizer)
@@ -59,17 +60,23 @@ def readable_samples(
 
 
 def _describe_row(batch: Batch, row: int, number: int) -> str:
-    lengths = torch.bincount(batch.sample_ids[row]).tolist()
+    lengths = torch.bincount(_row(batch, batch.sample_ids, row)).tolist()
     parts = " + ".join(str(length) for length in lengths[1:])
-    return f"row {number}: {parts} tokens + {lengths[0]} padding = {len(batch.input_ids[row])}"
+    return f"row {number}: {parts} tokens + {lengths[0]} padding = {batch.row_tokens}"
+
+
+def _row(batch: Batch, table_N: torch.Tensor, row: int) -> torch.Tensor:
+    return table_N.view(-1, batch.row_tokens)[row]
 
 
 def _describe_sample(batch: Batch, row: int, sample: int, tokenizer: LoadedTokenizer) -> str:
     """Return a sample with its label, its segments and its masked words."""
-    row_tokens = batch.input_ids.shape[1]
-    places = torch.nonzero(batch.sample_ids[row] == sample).flatten() + row * row_tokens
-    labels = dict(zip(batch.masked.tolist(), batch.mlm_labels.tolist(), strict=True))
-    answers = dict(zip(batch.firsts.tolist(), batch.nsp_labels.tolist(), strict=True))
+    own = _row(batch, batch.sample_ids, row) == sample
+    places = torch.nonzero(own).flatten() + row * batch.row_tokens
+    labels, answers = (
+        dict(zip(places.tolist(), labels.tolist(), strict=True))
+        for places, labels in (batch.words, batch.sentences)
+    )
     masked = sum(place in labels for place in places.tolist())
     segments = _segments(batch, places)
     label = "one segment"
@@ -87,7 +94,7 @@ def _describe_sample(batch: Batch, row: int, sample: int, tokenizer: LoadedToken
 
 def _segments(batch: Batch, places: torch.Tensor) -> list[torch.Tensor]:
     """Return the places of A and, in a pair, of B: without [CLS] and the [SEP] after each."""
-    second = batch.token_types.flatten()[places] == 1
+    second = batch.token_types[places] == 1
     parts = [places[~second][1:-1]]
     return [*parts, places[second][:-1]] if second.any() else parts
 
@@ -96,10 +103,9 @@ def _readable(
     batch: Batch, places: list[int], labels: dict[int, int], tokenizer: LoadedTokenizer
 ) -> str:
     """Join the tokens of a segment to words, with every masked token in braces."""
-    shown = batch.input_ids.flatten()
     text = ""
     for place in places:
-        token, glued = _spelled(int(shown[place]), tokenizer)
+        token, glued = _spelled(int(batch.input_ids[place]), tokenizer)
         if place in labels:
             answer, glued = _spelled(labels[place], tokenizer)
             token = f"{{{token}{_NO_BREAK}→{_NO_BREAK}{answer}}}"

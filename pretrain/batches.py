@@ -5,60 +5,29 @@ ranks and the size of their micro-batches, the union over ranks is therefore the
 batch, and every rank gets the same number of rows in every step. There is no loader state.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from data_prep.keyed import key_of
 from data_prep.plan import Plan, PlanKey, open_plan
 from data_prep.shards import Corpus, Int64Array
 from data_prep.tokenizer import LoadedTokenizer
+from pretrain.batch import Batch, changed, tensors_of
 from pretrain.config import MaskOptions, SampleOptions
+from pretrain.kernels.linear_cross_entropy import IGNORED
 from pretrain.masks.choice import BuildFirst, open_masking
 from pretrain.rows import RowMaker, Rows, concatenate
 
 _TABLES = ("input_ids", "token_types", "positions", "sample_ids")
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One micro-batch of packed rows. B rows, T tokens a row, M masked tokens, S samples.
-
-    With `mask.bidirectional` the second half of the rows shows each sample reversed: row B/2 + i
-    mirrors row i, and masked token M/2 + j is masked token j again. Losses of the two directions
-    are added up, so what they are divided by is counted in one of them.
-    """
-
-    input_ids: torch.Tensor  # [B, T] int64, [PAD] where no sample lies
-    token_types: torch.Tensor  # [B, T] int64, 1 in the second segment
-    positions: torch.Tensor  # [B, T] int64, restarts with every sample
-    sample_ids: torch.Tensor  # [B, T] int32, 1, 2, ... within a row; 0 is padding
-    masked: torch.Tensor  # [M] int64, places in the flattened [B * T]
-    mlm_labels: torch.Tensor  # [M] int64
-    firsts: torch.Tensor  # [S] int64, places of the [CLS] of samples with two segments
-    nsp_labels: torch.Tensor  # [S] int64
-    directions: int = 1
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """What losses are divided by: masked tokens, samples, and real tokens."""
-        forward = slice(len(self.input_ids) // self.directions)
-        real = self.sample_ids[forward] > 0
-        return {
-            "masked": len(self.masked) // self.directions,
-            "samples": int((real & (self.positions[forward] == 0)).sum()),
-            "tokens": int(real.sum()),
-        }
-
-    def to(self, device: torch.device) -> "Batch":
-        """Copy to a device, from pinned memory and without waiting when it is a GPU."""
-        if device.type == "cpu":
-            return self
-        return _changed(self, lambda t: t.pin_memory().to(device, non_blocking=True))
+# Lists of masked tokens are filled up to a multiple of this share of the places, and of this
+# number at least: fine enough to cost little, coarse enough that lengths repeat.
+_MASKED_STEP_SHARE, _MASKED_STEP = 64, 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,31 +37,34 @@ class Share:
     The fields are those of `Batch` for K micro-batches; places count within a micro-batch.
     """
 
-    input_ids: torch.Tensor  # [K, B, T]
-    token_types: torch.Tensor  # [K, B, T]
-    positions: torch.Tensor  # [K, B, T]
-    sample_ids: torch.Tensor  # [K, B, T]
-    masked: torch.Tensor
-    mlm_labels: torch.Tensor
-    firsts: torch.Tensor
-    nsp_labels: torch.Tensor
-    masked_sizes: list[int]  # masked tokens of each micro-batch, [K]
-    first_sizes: list[int]  # [CLS] places of each, [K]
+    input_ids: torch.Tensor  # [K, N]
+    token_types: torch.Tensor  # [K, N]
+    positions: torch.Tensor  # [K, N]
+    sample_ids: torch.Tensor  # [K, N]
+    bounds: torch.Tensor  # [K, C + 1]
+    masked: torch.Tensor  # [K, M]
+    mlm_labels: torch.Tensor  # [K, M]
+    firsts: torch.Tensor  # [K, S]
+    nsp_labels: torch.Tensor  # [K, S]
+    row_tokens: int
+    counts: list[dict[str, int]]  # of each micro-batch, [K]
     directions: int
 
     def pin_memory(self) -> "Share":
         """Copy into memory that a GPU reads without the processor's help."""
-        return _changed(self, lambda tensor: tensor.pin_memory())
+        return changed(self, lambda tensor: tensor.pin_memory())
 
     def micro_batches(self) -> list[Batch]:
         """Return the micro-batches, which are views."""
-        parts: dict[str, Sequence[torch.Tensor]] = {name: getattr(self, name) for name in _TABLES}
-        sizes = dict.fromkeys(("masked", "mlm_labels"), self.masked_sizes)
-        sizes |= dict.fromkeys(("firsts", "nsp_labels"), self.first_sizes)
-        parts |= {name: torch.split(getattr(self, name), size) for name, size in sizes.items()}
+        tables = tensors_of(self)
         return [
-            Batch(**{name: part[index] for name, part in parts.items()}, directions=self.directions)
-            for index in range(len(self.masked_sizes))
+            Batch(
+                **{name: table[index] for name, table in tables.items()},
+                row_tokens=self.row_tokens,
+                counts=counts,
+                directions=self.directions,
+            )
+            for index, counts in enumerate(self.counts)
         ]
 
 
@@ -253,35 +225,100 @@ class BatchSource:
 
 def _share(directions: list[Rows], row_tokens: int, micro_rows: int) -> Share:
     """Turn rows into tensors, micro-batch by micro-batch; reversed rows come after the others."""
-    size = micro_rows * row_tokens
-    pieces = len(directions[0].input_ids) // size
+    forward, size = directions[0], micro_rows * row_tokens
+    pieces = _Pieces(size, len(forward.input_ids) // size)
 
-    def table(name: str) -> torch.Tensor:
-        parts = [getattr(rows, name).reshape(pieces, micro_rows, row_tokens) for rows in directions]
-        return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1))
+    def joined(name: str) -> torch.Tensor:
+        return _side_by_side(getattr(rows, name).reshape(-1, size) for rows in directions)
 
-    owners = np.concatenate([rows.masked // size for rows in directions])
-    places = np.concatenate(
-        [rows.masked % size + nth * size for nth, rows in enumerate(directions)]
-    )
-    labels = np.concatenate([rows.mlm_labels for rows in directions])
-    if len(directions) > 1:
-        by_piece = np.argsort(owners, kind="stable")
-        places, labels = places[by_piece], labels[by_piece]
-    firsts = directions[0].firsts
+    step = max(_MASKED_STEP, size // _MASKED_STEP_SHARE)
+    masked = _next_multiple(pieces.most(forward.masked), step)
+    sequences = _roomy(pieces.most(forward.starts), micro_rows)
+    pairs = _roomy(pieces.most(forward.firsts), micro_rows)
+    shifts = [(rows, nth * size) for nth, rows in enumerate(directions)]
+    starts = [pieces.places(rows.starts, sequences, size) + shift for rows, shift in shifts]
+    end = np.full((pieces.number, 1), size * len(directions))
     return Share(
-        **{name: table(name) for name in _TABLES},
-        masked=torch.from_numpy(places),
-        mlm_labels=torch.from_numpy(labels),
-        firsts=torch.from_numpy(firsts % size),
-        nsp_labels=torch.from_numpy(directions[0].nsp_labels),
-        masked_sizes=np.bincount(owners, minlength=pieces).tolist(),
-        first_sizes=np.bincount(firsts // size, minlength=pieces).tolist(),
+        **{name: joined(name) for name in _TABLES},
+        bounds=_side_by_side([*starts, end]).int(),
+        masked=_side_by_side(pieces.places(rows.masked, masked, 0) + by for rows, by in shifts),
+        mlm_labels=_side_by_side(
+            pieces.of(rows.mlm_labels, rows.masked, masked, IGNORED) for rows in directions
+        ),
+        firsts=torch.from_numpy(pieces.places(forward.firsts, pairs, 0)),
+        nsp_labels=torch.from_numpy(pieces.of(forward.nsp_labels, forward.firsts, pairs, IGNORED)),
+        row_tokens=row_tokens,
+        counts=_count(forward, pieces),
         directions=len(directions),
     )
 
 
-def _changed(batch: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    tensors = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
-    return replace(batch, **{name: change(tensor) for name, tensor in tensors.items()})
+@dataclass(frozen=True)
+class _Pieces:
+    """The places of a share, cut into micro-batches of `size` places each."""
+
+    size: int
+    number: int
+
+    def count(self, places: Int64Array) -> Int64Array:
+        """Return how many of some places lie in each micro-batch, [K]."""
+        return np.bincount(places // self.size, minlength=self.number)
+
+    def most(self, places: Int64Array) -> int:
+        """Return the largest of these counts."""
+        return int(self.count(places).max())
+
+    def of(self, values: Int64Array, places: Int64Array, width: int, fill: int) -> Int64Array:
+        """Return the values that belong to the places of each micro-batch, filled up, [K, width].
+
+        Values of one micro-batch must follow one another.
+        """
+        counts = self.count(places)
+        nth = np.arange(len(places)) - np.repeat(np.cumsum(counts) - counts, counts)
+        table = np.full((self.number, width), fill)
+        table[places // self.size, nth] = values
+        return table
+
+    def places(self, places: Int64Array, width: int, fill: int) -> Int64Array:
+        """Return the places themselves, counted within their micro-batch, [K, width]."""
+        return self.of(places % self.size, places, width, fill)
+
+
+def _count(rows: Rows, pieces: _Pieces) -> list[dict[str, int]]:
+    """Return the counts of each micro-batch."""
+    lengths = np.diff(rows.starts, append=len(rows.input_ids))
+    real = rows.sample_ids[rows.starts] > 0
+    owners = rows.starts[real] // pieces.size
+    counts = {
+        "masked": pieces.count(rows.masked),
+        "samples": np.bincount(owners, minlength=pieces.number),
+        # Summed in fp64, which is exact up to 2^53.
+        "tokens": np.bincount(owners, lengths[real], minlength=pieces.number),
+        "squares": np.bincount(owners, lengths[real] ** 2, minlength=pieces.number),
+    }
+    return [
+        {name: int(numbers[index]) for name, numbers in counts.items()}
+        for index in range(pieces.number)
+    ]
+
+
+def _next_multiple(count: int, step: int) -> int:
+    return max(1, -(-count // step)) * step
+
+
+def _roomy(count: int, rows: int) -> int:
+    """Return room for `count` sequences: 2, 3, 4, 6, 8, 12, 16, ... times the number of rows.
+
+    Corpora differ in how many samples share a row, from one to dozens. A bound that holds for
+    all of them would be mostly empty, and attention kernels reserve memory for each sequence;
+    batches of one corpus need one or two of these sizes.
+    """
+    room, following = 2, 3
+    while room * rows < count:
+        room, following = following, 2 * room
+    return room * rows
+
+
+def _side_by_side(parts: Iterable[npt.NDArray[Any]]) -> torch.Tensor:
+    tables = list(parts)
+    return torch.from_numpy(tables[0] if len(tables) == 1 else np.concatenate(tables, axis=1))

@@ -29,9 +29,10 @@ from deepspeed.utils import safe_get_full_fp32_param  # noqa: E402
 
 from data_prep.errors import UserError  # noqa: E402
 from data_prep.recipe import find_shipped  # noqa: E402
-from pretrain.batches import Batch  # noqa: E402
+from pretrain.batch import Batch  # noqa: E402
 from pretrain.config import RunRecipe  # noqa: E402
-from pretrain.model import Bert, Outputs  # noqa: E402
+from pretrain.model import Bert, Objective  # noqa: E402
+from pretrain.objectives.term import Term  # noqa: E402
 from pretrain.optim.choice import check_optimizer, make_optimizer  # noqa: E402
 from pretrain.optim.groups import muon_groups  # noqa: E402
 from pretrain.optim.lamb import Lamb  # noqa: E402
@@ -122,10 +123,11 @@ class Engine:
             config["checkpoint"] = {"load_universal": True}
         self._world_size = torch.distributed.get_world_size()
         self._grad_norm: torch.Tensor | float = 0.0
+        self._skips_overflow = recipe.train.precision == "fp16"
         self._muon_share = recipe.optim.muon_lr / recipe.optim.lr
         if recipe.train.tf32:
             torch.set_float32_matmul_precision("high")
-        if recipe.train.precision != "fp16":
+        if not self._skips_overflow:
             _step_without_waiting()
         self._ours = _make_optimizer(model, recipe)
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
@@ -138,10 +140,12 @@ class Engine:
         if isinstance(self._ours, Lamb):
             _tell_partitions(self._ours, self._optimizer)
 
-    def __call__(self, batch: Batch) -> Outputs:
-        """Compute the model's outputs for one micro-batch."""
-        outputs: Outputs = self._engine(batch)
-        return outputs
+    def __call__(
+        self, batch: Batch, objective: Objective, dropout_keys: torch.Tensor | None = None
+    ) -> list[Term]:
+        """Compute the terms of one micro-batch; without keys nothing is dropped."""
+        terms: list[Term] = self._engine(batch, objective, dropout_keys)
+        return terms
 
     def expect(self, micro_batches: int) -> None:
         """Say at the edge of a step how many micro-batches the coming one has."""
@@ -190,6 +194,16 @@ class Engine:
     def grad_norm(self) -> float:
         """Global gradient norm of the last optimizer step, before clipping."""
         return float(self._grad_norm)
+
+    @property
+    def grad_norm_to_watch(self) -> torch.Tensor | None:
+        """The same, still on the device, where it must be finite.
+
+        In fp16 a norm that is not finite means a loss scale too high, and that step is skipped.
+        """
+        if self._skips_overflow or not isinstance(self._grad_norm, torch.Tensor):
+            return None
+        return self._grad_norm
 
     @property
     def loss_scale(self) -> float:

@@ -15,7 +15,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from data_prep.errors import UserError
-from pretrain.batches import Batch, BatchSource, Share, SourceSpec
+from pretrain.batch import Batch
+from pretrain.batches import BatchSource, Share, SourceSpec
 from pretrain.config import LoaderOptions, MaskOptions
 from pretrain.masking import rate_at
 from pretrain.phases import Phase, phase_at

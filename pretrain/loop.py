@@ -3,34 +3,38 @@
 Teacher and student share it; what differs is the task, which turns a batch into loss terms.
 """
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from data_prep.errors import UserError
-from data_prep.keyed import key_of
-from pretrain.batches import Batch
+from pretrain.batch import Batch
 from pretrain.budget import Budget
 from pretrain.checkpoint import Progress, save_checkpoint
 from pretrain.cluster import Cluster
 from pretrain.config import RunRecipe
-from pretrain.engine import Engine
+from pretrain.finite import FiniteCheck
+from pretrain.flops import StepFlops
 from pretrain.interrupt import StopWatch, reason_of
 from pretrain.loader import Loader
+from pretrain.memory import Expectation
 from pretrain.metrics import RunLog
+from pretrain.model.compilation import Compilations
+from pretrain.model.dropout_keys import dropout_keys
 from pretrain.objectives.term import normalised_loss
+from pretrain.peaks import device_peak
 from pretrain.run_directory import RunDirectory
 from pretrain.schedule import Schedule
 from pretrain.tasks import Task
 from pretrain.validation import ValidationSet
 from pretrain.window import Window
 
-COUNTS = ("masked", "samples", "tokens")
+if TYPE_CHECKING:  # DeepSpeed takes ten seconds to import, and the loop itself needs none of it
+    from pretrain.engine import Engine
+
+COUNTS = ("masked", "samples", "tokens", "squares")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +44,27 @@ class Training:
     recipe: RunRecipe
     run: RunDirectory
     cluster: Cluster
-    engine: Engine
+    engine: "Engine"
     task: Task
+    layers: int  # of the model
+    compilations: Compilations | None  # None where nothing is compiled
+    flops: StepFlops
+    memory: Expectation
     loader: Loader
     validation: ValidationSet
     stop_watch: StopWatch
     facts: dict[str, Any]  # for the manifest of every checkpoint
     log: RunLog | None  # rank 0 only
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreed:
+    """What all ranks know alike of a step before they compute it."""
+
+    counts: dict[str, int]  # over all ranks
+    used_ms: int  # of the run's budget
+    bad_ranks: int  # on which an earlier step's loss was not finite
+    stop_reason: str | None  # why to stop after this step
 
 
 def train(t: Training, progress: Progress, scores: dict[str, float]) -> str | None:
@@ -61,7 +79,7 @@ def train(t: Training, progress: Progress, scores: dict[str, float]) -> str | No
         why the run stopped early, or None when it reached its last step or the end of its
         budget. In both cases the last thing it did was to commit a checkpoint.
     """
-    window = Window(t.cluster)
+    window = Window(t.cluster, device_peak(t.cluster.device, t.recipe.train.precision))
     if progress.step == 0:
         scores = _validate(t, progress, window)
     with closing(t.loader.steps_from(progress.step)) as steps:
@@ -76,6 +94,7 @@ def _train(
     steps: Iterator[list[Batch]],
 ) -> str | None:
     recipe, cluster, options = t.recipe, t.cluster, t.recipe.train
+    finite = FiniteCheck()
     schedule = Schedule(recipe.optim, options)
     budget = Budget(options.budget_minutes, progress.trained_ms, cluster.is_main)
     done = progress.step == options.steps or budget.share(progress.trained_ms) >= 1
@@ -86,32 +105,50 @@ def _train(
         waited_s = time.perf_counter() - waiting
 
         # One collective a step: what losses are divided by, the time used, and whether to stop.
-        counts, used_ms, stop_reason = _agree(micro_batches, budget, t.stop_watch, cluster)
+        agreed = _agree(micro_batches, finite, budget, t.stop_watch, cluster)
+        counts, stop_reason = agreed.counts, agreed.stop_reason
+        _stop_unless_finite(t, progress, agreed.bad_ranks)
 
         # Gradients add up over the micro-batches; the last one updates the weights.
-        learning_rate = schedule.rate(progress.step, budget.share(used_ms))
+        learning_rate = schedule.rate(progress.step, budget.share(agreed.used_ms))
         t.engine.expect(len(micro_batches))
-        for index, batch in enumerate(micro_batches):
-            _seed_dropout(options.seed, progress.step, index, cluster.rank)
-            batch = batch.to(cluster.device)
-            terms = t.task.terms(t.engine(batch), batch)
-            t.engine.backward(normalised_loss(terms, counts))
+        all_keys = dropout_keys(
+            options.seed, progress.step, cluster.rank, len(micro_batches), t.layers, cluster.device
+        )
+        for batch, keys in zip(micro_batches, all_keys, strict=True):
+            terms = t.engine(batch.to(cluster.device), t.task.terms, keys)
+            loss = normalised_loss(terms, counts)
+            t.engine.backward(loss)
             t.engine.step(learning_rate)
             window.add_terms(terms, counts)
+            finite.add(loss)
+        if (grad_norm := t.engine.grad_norm_to_watch) is not None:
+            finite.add(grad_norm)
+        finite.close_step()
 
         progress.step += 1
         progress.samples_seen += counts["samples"]
         progress.tokens_seen += counts["tokens"]
-        progress.trained_ms = used_ms
-        window.add_step(counts["tokens"], t.loader.places(progress.step - 1), waited_s)
+        progress.trained_ms = agreed.used_ms
+        window.add_step(
+            tokens=counts["tokens"],
+            places=t.loader.places(progress.step - 1),
+            flops=t.flops.of_step(counts),
+            data_wait_s=waited_s,
+        )
 
-        done = progress.step == options.steps or budget.share(used_ms) >= 1
+        done = progress.step == options.steps or budget.share(agreed.used_ms) >= 1
         last = done or stop_reason is not None
-        if progress.step % recipe.log.every_steps == 0 or last:
+        logs = progress.step % recipe.log.every_steps == 0 or last
+        saves = progress.step % recipe.checkpoint.every_steps == 0 or last
+        if logs:
             _log(t, progress, window, learning_rate)
+        if logs or saves:
+            # The line above has waited for the device, and a checkpoint must be worth keeping.
+            _stop_unless_finite(t, progress, *cluster.sum([finite.settle()]))
         if progress.step % recipe.validation.every_steps == 0 or done:
             scores = _validate(t, progress, window)
-        if progress.step % recipe.checkpoint.every_steps == 0 or last:
+        if saves:
             _save(t, progress, window, scores)
         if stop_reason is not None and not done:
             return stop_reason
@@ -119,23 +156,36 @@ def _train(
 
 
 def _agree(
-    micro_batches: list[Batch], budget: Budget, stop_watch: StopWatch, cluster: Cluster
-) -> tuple[dict[str, int], int, str | None]:
-    """Return what is the same on all ranks: the step's counts, time used, why to stop after it."""
+    micro_batches: list[Batch],
+    finite: FiniteCheck,
+    budget: Budget,
+    stop_watch: StopWatch,
+    cluster: Cluster,
+) -> Agreed:
+    """Add up what the ranks know, for all of them."""
     own = [batch.counts for batch in micro_batches]
     counts = [sum(c[name] for c in own) for name in COUNTS]
-    sums = cluster.sum([*counts, budget.reading(), *stop_watch.flags()])
-    used_ms, *flags = sums[len(COUNTS) :]
-    return dict(zip(COUNTS, sums, strict=False)), used_ms, reason_of(flags)
+    sums = cluster.sum([*counts, budget.reading(), finite.flag(), *stop_watch.flags()])
+    used_ms, bad_ranks, *stops = sums[len(COUNTS) :]
+    return Agreed(
+        counts=dict(zip(COUNTS, sums, strict=False)),
+        used_ms=used_ms,
+        bad_ranks=bad_ranks,
+        stop_reason=reason_of(stops),
+    )
 
 
-def _seed_dropout(seed: int, step: int, micro_step: int, rank: int) -> None:
-    """Key dropout on its place in the run, so that a resumed run draws the same."""
-    torch.manual_seed(int(key_of("dropout", seed, step, micro_step, rank) >> 1))
+def _stop_unless_finite(t: Training, progress: Progress, bad_ranks: int) -> None:
+    if bad_ranks:
+        raise UserError(
+            f"The loss is not finite at step {progress.step} or just before, on {bad_ranks} of "
+            f"{t.cluster.world_size} rank(s): lower optim.lr (it is {t.recipe.optim.lr}) or "
+            "lengthen optim.warmup_steps, in another run.path."
+        )
 
 
 def _log(t: Training, progress: Progress, window: Window, learning_rate: float) -> None:
-    figures = window.close()
+    figures = window.close() | t.memory.figures()
     figures |= {
         "optim/lr": learning_rate,
         "optim/grad_norm": t.engine.grad_norm,
@@ -143,13 +193,12 @@ def _log(t: Training, progress: Progress, window: Window, learning_rate: float) 
         "optim/skipped_steps": t.engine.skipped_steps,
         "progress/tokens": progress.tokens_seen,
     }
+    if t.compilations is not None:
+        # One of the first lines counts them; a later one with any tells of lost time.
+        figures["speed/recompilations"] = t.compilations.since_last()
     if t.log is not None:
         t.log.write(progress.step, progress.samples_seen, figures)
-    if not math.isfinite(figures["loss/total"]):
-        raise UserError(
-            f"The loss is {figures['loss/total']} at step {progress.step}: lower optim.lr "
-            f"(it is {t.recipe.optim.lr}) or lengthen optim.warmup_steps, in another run.path."
-        )
+        t.memory.compare_once()
 
 
 def _validate(t: Training, progress: Progress, window: Window) -> dict[str, float]:

@@ -178,6 +178,8 @@ def _columns(values: Mapping[str, float], steps_left: int = 0) -> list[tuple[str
         cells.append(("lr", f"{values['optim/lr']:9.2e}"))
     if "speed/tokens_per_s" in values:
         cells.append(("speed", f"{format_count(values['speed/tokens_per_s']):>7} tokens/s"))
+    if "speed/mfu" in values:
+        cells.append(("MFU", f"{values['speed/mfu']:6.1%}"))
     if "speed/step_ms" in values:
         left_s = steps_left * values["speed/step_ms"] / 1000
         cells.append(("left", f"{format_duration(left_s):>7}"))

@@ -17,7 +17,7 @@ from data_prep.errors import UserError
 from data_prep.keyed import integers_below, key_of
 from data_prep.manifest import describe_files, find_damage, write_json
 from data_prep.tokenizer import load_tokenizer
-from pretrain.batches import Batch
+from pretrain.batch import Batch
 from pretrain.card import card_name, write_card
 from pretrain.model import Bert, BertShape, Outputs
 from pretrain.plain import load_plain
@@ -71,7 +71,7 @@ def check_export(folder: Path, model: Bert) -> None:
     batch = _probe(model.shape)
     model.eval()
     with torch.no_grad():
-        ours = model(batch)
+        ours: Outputs = model(batch)
     for name, difference in _compare(folder, ours, batch).items():
         if not difference < _TOLERANCE:
             raise UserError(
@@ -97,7 +97,10 @@ def _write(building: Path, trained: TrainedModel, facts: dict[str, Any], run_pat
 
 def _compare(folder: Path, ours: Outputs, batch: Batch) -> dict[str, float]:
     """Return the largest difference of each kind of logits from plain transformers'."""
-    inputs = {"input_ids": batch.input_ids, "token_type_ids": batch.token_types}
+    inputs = {
+        "input_ids": batch.input_ids.view(-1, batch.row_tokens),
+        "token_type_ids": batch.token_types.view(-1, batch.row_tokens),
+    }
     with torch.no_grad():
         plain = load_plain(folder, "AutoModelForMaskedLM")(**inputs).logits
         differences = {"masked-word": _largest(plain.flatten(0, 1), ours.mlm_logits_MV)}
@@ -116,17 +119,21 @@ def _largest(theirs: torch.Tensor, ours: torch.Tensor) -> float:
 
 def _probe(shape: BertShape, rows: int = 2, tokens: int = 16) -> Batch:
     """Return a batch of random ids, one sample a row, every token asked for."""
-    drawn = integers_below(key_of("probe"), range(rows * tokens), shape.vocab_size)
-    shaped = torch.from_numpy(drawn).reshape(rows, tokens)
+    places = rows * tokens
+    drawn = torch.from_numpy(integers_below(key_of("probe"), range(places), shape.vocab_size))
+    positions = torch.arange(places) % tokens
     return Batch(
-        input_ids=shaped,
-        token_types=(torch.arange(tokens) >= tokens // 2).long().expand(rows, tokens),
-        positions=torch.arange(tokens).expand(rows, tokens),
-        sample_ids=torch.ones(rows, tokens, dtype=torch.int32),
-        masked=torch.arange(rows * tokens),
-        mlm_labels=shaped.flatten(),
-        firsts=torch.arange(0, rows * tokens, tokens),
+        input_ids=drawn,
+        token_types=(positions >= tokens // 2).long(),
+        positions=positions,
+        sample_ids=torch.ones(places, dtype=torch.int32),
+        bounds=torch.arange(0, places + 1, tokens, dtype=torch.int32),
+        masked=torch.arange(places),
+        mlm_labels=drawn,
+        firsts=torch.arange(0, places, tokens),
         nsp_labels=torch.zeros(rows, dtype=torch.int64),
+        row_tokens=tokens,
+        counts={"masked": places, "samples": rows, "tokens": places},
     )
 
 

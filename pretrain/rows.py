@@ -32,10 +32,11 @@ class Rows:
     mlm_labels: Int64Array  # [M]
     firsts: Int64Array  # places of the [CLS] of samples with two segments
     nsp_labels: Int64Array
+    starts: Int64Array  # places where a sample or the padding of a row begins, ascending
 
     def then(self, following: "Rows") -> "Rows":
         """Return these rows with others after them."""
-        shift = {"masked": len(self.input_ids), "firsts": len(self.input_ids)}
+        shift = dict.fromkeys(("masked", "firsts", "starts"), len(self.input_ids))
         joined = {
             field.name: np.concatenate(
                 [
@@ -59,6 +60,7 @@ class Layout:
     lengths: Int64Array  # [S] specials included
     spread: Int64Array  # [S] the same, and the padding after a row's last sample
     padding: Int64Array  # places
+    starts: Int64Array  # where a sample or the padding of a row begins
 
 
 class RowMaker:
@@ -129,6 +131,7 @@ class RowMaker:
             mlm_labels=labels,
             firsts=layout.first[pairs],
             nsp_labels=np.where(samples["is_next"][pairs], NEXT_LABEL, UNRELATED_LABEL),
+            starts=layout.starts,
         )
         return [forward, _reverse(forward, layout)] if self._bidirectional else [forward]
 
@@ -144,6 +147,7 @@ class RowMaker:
             mlm_labels=none,
             firsts=none,
             nsp_labels=none,
+            starts=np.arange(count) * self._row_tokens,
         )
         return [rows] * (2 if self._bidirectional else 1)
 
@@ -190,6 +194,7 @@ def _lay_out(samples: SampleArray, rows: Int64Array, row_tokens: int) -> Layout:
         lengths=lengths,
         spread=spread,
         padding=ranges(first + lengths, spread - lengths),
+        starts=_interleave(first, first + lengths)[_interleave(lengths, spread - lengths) > 0],
     )
 
 
@@ -229,6 +234,7 @@ def _reverse(forward: Rows, layout: Layout) -> Rows:
         mlm_labels=forward.mlm_labels,
         firsts=none,
         nsp_labels=none,
+        starts=forward.starts,
     )
 
 

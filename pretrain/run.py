@@ -24,6 +24,7 @@ from pretrain.config import RunRecipe, identity_of
 from pretrain.inputs import Inputs, open_inputs
 from pretrain.interrupt import BY_STOP_FILE, StopWatch
 from pretrain.model import Bert
+from pretrain.model.execution import choose_execution, explain
 from pretrain.run_directory import RunDirectory
 from pretrain.tasks import Task
 
@@ -71,14 +72,27 @@ def _train(
 ) -> None:
     # Imported here because DeepSpeed takes ten seconds: bad input is answered before that.
     from pretrain.engine import Engine, read_deepspeed_config
+    from pretrain.flops import StepFlops
     from pretrain.loop import Training, train
+    from pretrain.memory import Expectation, forecast
     from pretrain.metrics import RunLog
+    from pretrain.model.compilation import Compilations, prepare_model
 
     on_gpu = cluster.device.type == "cuda"
     config = read_deepspeed_config(recipe, cluster.world_size, on_gpu)
     facts |= _facts(recipe, cluster, inputs, model)
     facts["zero_stage"] = config["zero_optimization"]["stage"]
+    execution = choose_execution(
+        recipe.kernels, recipe.train, model.shape, cluster.device, facts["zero_stage"]
+    )
+    prepare_model(model, execution)
+    if cluster.is_main:
+        print(explain(recipe.kernels, execution, cluster.device))
     found = _choose_checkpoint(recipe, run, cluster, facts)
+    parts = forecast(recipe, config, model, cluster.world_size, facts.get("teacher_parameters", 0))
+    memory = Expectation(parts, cluster.device)
+    if cluster.is_main:
+        print(memory.table())
     progress, log = Progress(), None
     try:
         with clear_disk_errors(run.path):
@@ -98,6 +112,14 @@ def _train(
                 cluster=cluster,
                 engine=engine,
                 task=task,
+                layers=model.shape.layers,
+                compilations=Compilations() if execution.compiled else None,
+                flops=StepFlops(
+                    trained=model.shape,
+                    teacher=task.teacher_shape,
+                    directions=2 if recipe.mask.bidirectional else 1,
+                ),
+                memory=memory,
                 loader=inputs.loader,
                 validation=inputs.validation,
                 stop_watch=StopWatch(run.path, recipe.train.max_minutes),

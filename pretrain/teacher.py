@@ -6,8 +6,10 @@ import torch
 
 from data_prep.errors import UserError
 from data_prep.tokenizer import read_tokenizer
-from pretrain.batches import Batch
+from pretrain.batch import Batch
 from pretrain.model import Bert, BertShape, Outputs
+from pretrain.model.compilation import prepare_model
+from pretrain.model.execution import Execution
 from pretrain.run_directory import RunDirectory
 from pretrain.weights import LocatedModel, locate
 
@@ -17,7 +19,14 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Teacher:
     """A trained model that answers batches and never changes."""
 
-    def __init__(self, model: Bert, device: torch.device, precision: str) -> None:
+    def __init__(
+        self,
+        model: Bert,
+        device: torch.device,
+        precision: str,
+        execution: Execution = Execution(),  # noqa: B008  # frozen
+    ) -> None:
+        prepare_model(model, execution)
         self._model = model.to(device=device, dtype=_DTYPES[precision]).eval().requires_grad_(False)
 
     @property

@@ -9,10 +9,12 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from pretrain.batches import Batch, BatchSource
+from pretrain.batch import Batch
+from pretrain.batches import BatchSource
 from pretrain.cluster import Cluster
-from pretrain.model import Outputs
+from pretrain.model import Objective
 from pretrain.objectives.mlm_nsp import pretraining_terms
+from pretrain.objectives.term import Term
 
 VALIDATION_SEED = 0
 
@@ -20,8 +22,8 @@ VALIDATION_SEED = 0
 class Model(Protocol):
     """What can be validated: an `Engine`, or a plain `Bert`."""
 
-    def __call__(self, batch: Batch) -> Outputs:
-        """Compute the outputs of a micro-batch."""
+    def __call__(self, batch: Batch, objective: Objective) -> list[Term]:
+        """Compute the terms of a micro-batch."""
         ...
 
     def train(self, mode: bool) -> object:
@@ -50,8 +52,7 @@ class ValidationSet:
             for batch in self._batches():
                 batch_counts = batch.counts
                 counts += (batch_counts["masked"], batch_counts["samples"])
-                on_device = batch.to(self._cluster.device)
-                terms = pretraining_terms(model(on_device), on_device)
+                terms = model(batch.to(self._cluster.device), pretraining_terms)
                 sums.append(torch.stack([term.total for term in terms]).double())
         model.train(True)
         totals = self._cluster.sum_tensor(torch.stack(sums).sum(0)).tolist()

@@ -14,10 +14,15 @@ class Window:
     """Collects figures of the steps since the last log line.
 
     The terms stay on the device until the line is due, so that no step waits for them.
+
+    Args:
+        cluster: the ranks of the run.
+        peak_flops: operations a second that one device could do at most, where that is known.
     """
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, peak_flops: float | None = None) -> None:
         self._cluster = cluster
+        self._peak_flops = peak_flops
         self._tags: list[str] = []
         self._weights: list[float] = []
         self._sums: torch.Tensor | None = None
@@ -30,17 +35,19 @@ class Window:
         values = normalised_values(terms, counts)
         self._sums = values if self._sums is None else self._sums + values
 
-    def add_step(self, tokens: int, places: int, data_wait_s: float) -> None:
+    def add_step(self, *, tokens: int, places: int, flops: int, data_wait_s: float) -> None:
         """Count one optimizer step.
 
         Args:
             tokens: real tokens, over all ranks.
             places: tokens that its rows have room for, over all ranks.
+            flops: operations that it needs, over all ranks; see `flops.py`.
             data_wait_s: seconds that this rank waited for its rows.
         """
         self._steps += 1
         self._tokens += tokens
         self._places += places
+        self._flops += flops
         self._data_wait_s += data_wait_s
 
     def pause(self, seconds: float) -> None:
@@ -62,14 +69,23 @@ class Window:
             "speed/step_ms": 1000 * elapsed / self._steps,
             "speed/data_wait_share": self._data_wait_s / elapsed,
             "speed/padding_share": 1 - self._tokens / self._places,
+            **self._utilisation(elapsed),
             "memory/peak_gib": peak_memory_gib(self._cluster.device),
         }
         self._reset()
         return figures
 
+    def _utilisation(self, elapsed: float) -> dict[str, float]:
+        """Return the operations a second of one device, and their share of its peak (MFU)."""
+        per_device = self._flops / elapsed / self._cluster.world_size
+        figures = {"speed/tflops": per_device / 1e12}
+        if self._peak_flops is not None:
+            figures["speed/mfu"] = per_device / self._peak_flops
+        return figures
+
     def _reset(self) -> None:
         self._sums = None
-        self._steps = self._tokens = self._places = 0
+        self._steps = self._tokens = self._places = self._flops = 0
         self._data_wait_s = 0.0
         self._started = time.perf_counter()
 

@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace, scratch: Path) -> list[Row]:
     if arguments.quick:
         arguments.rows, arguments.steps, arguments.repeat = min(arguments.rows, 16), 2, 1
     if not arguments.corpus:
-        arguments.corpus, arguments.tokenizer = _prepare_sample(scratch)
+        arguments.corpus, arguments.tokenizer = prepare_sample(scratch)
     job = _job(arguments, scratch)
     sides = [Side(name=name, job=job, **_HOW) for name in _names()]
     found = run_rounds(sides, arguments.repeat, scratch)
@@ -81,7 +81,8 @@ def _names() -> Sequence[str]:
     return names
 
 
-def _prepare_sample(scratch: Path) -> tuple[Path, Path]:
+def prepare_sample(scratch: Path) -> tuple[Path, Path]:
+    """Prepare the shipped sample in a scratch folder; return its corpus and tokenizer folders."""
     tree = {
         "input": {"path": "sample", "documents": "file"},
         "tokenizer": {"path": scratch / "tokenizer", "vocab_size": 6000, "alphabet": 200},

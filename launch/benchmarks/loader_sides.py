@@ -23,7 +23,8 @@ from launch.benchmarks.processes import write_result
 from pretrain.config import MaskOptions
 
 if TYPE_CHECKING:
-    from pretrain.batches import Batch, BatchSource
+    from pretrain.batch import Batch
+    from pretrain.batches import BatchSource
 
 Job = Mapping[str, Any]
 Ids = npt.NDArray[np.int64]
@@ -107,13 +108,14 @@ def _our_batches(source: "BatchSource", job: Job) -> Iterator[int]:
 
 def _samples_of(batch: "Batch") -> list[Sample]:
     """Return the samples of a batch as they were before masking."""
-    ids = batch.input_ids.numpy().reshape(-1).copy()
-    ids[batch.masked.numpy()] = batch.mlm_labels.numpy()
-    types = batch.token_types.numpy().reshape(-1)
-    within = batch.sample_ids.numpy().reshape(-1)
+    ids = batch.input_ids.numpy().copy()
+    masked, labels = (x.numpy() for x in batch.words)
+    ids[masked] = labels
+    types, within = batch.token_types.numpy(), batch.sample_ids.numpy()
     samples = []
-    for first, label in zip(batch.firsts.tolist(), batch.nsp_labels.tolist(), strict=True):
-        row_end = (first // batch.input_ids.shape[1] + 1) * batch.input_ids.shape[1]
+    firsts, answers = (x.tolist() for x in batch.sentences)
+    for first, label in zip(firsts, answers, strict=True):
+        row_end = (first // batch.row_tokens + 1) * batch.row_tokens
         own = slice(first, first + int((within[first:row_end] == within[first]).sum()))
         in_a = types[own] == 0
         samples.append((ids[own][in_a][1:-1], ids[own][~in_a][:-1], label))

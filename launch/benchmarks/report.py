@@ -1,19 +1,23 @@
 """What a benchmark found: rows of medians and ratios, as a table and as JSON."""
 
 import importlib.metadata
+import json
 import os
 import platform
 import statistics
 import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from data_prep.errors import UserError
-from data_prep.manifest import write_json
 
-_PACKAGES = ("stillhouse", "numpy", "tokenizers", "datasets", "pyarrow", "transformers", "torch")
+_PACKAGES = ("stillhouse", "numpy", "tokenizers", "datasets", "pyarrow", "transformers", "torch",
+             "triton", "deepspeed")  # fmt: skip
+# Units of which less is better; of all others, more is.
+_TIMES = ("ms",)
 _MILLION = 1e6
 
 
@@ -22,6 +26,7 @@ class Row:
     """One measured thing: `ours/...`, or `peer/...` or `limit/...` to hold it against.
 
     `values` has one figure a round, in `unit`; rounds of different rows are taken in turns.
+    `details` are for whoever reads the JSON, such as where the time of a step goes.
     """
 
     name: str
@@ -29,6 +34,7 @@ class Row:
     values: tuple[float, ...]
     peak_bytes: int | None = None
     ratio: dict[str, float] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
 
     def against(self, others: Iterable["Row"]) -> "Row":
         """Return the row with its ratio to each of the others."""
@@ -44,15 +50,17 @@ class Row:
             "max": max(self.values),
             "peak_bytes": self.peak_bytes,
             "ratio": self.ratio,
+            **({"details": self.details} if self.details else {}),
         }
 
 
 def ratio_of(ours: Row, other: Row) -> float:
-    """Return the median over rounds of ours divided by the other.
+    """Return the median over rounds of how many times as good ours is as the other.
 
     A busy moment of a shared machine slows both figures of a round, and leaves their ratio alone.
     """
-    return statistics.median(a / b for a, b in zip(ours.values, other.values, strict=True))
+    pairs = zip(ours.values, other.values, strict=True)
+    return statistics.median(b / a if ours.unit in _TIMES else a / b for a, b in pairs)
 
 
 def print_table(rows: Sequence[Row]) -> None:
@@ -83,7 +91,8 @@ def write_report(path: Path, rows: Sequence[Row]) -> None:
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, report)
+        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"The report {path} cannot be written ({error}): correct --json.") from None
 
@@ -100,14 +109,22 @@ def _shown(value: float) -> str:
 
 
 def _device() -> str:
-    """Return the processor's name and the cores that may be used."""
+    """Return the GPU's name where one was used, the processor's, and the cores of it."""
     name = platform.processor() or platform.machine()
     information = Path("/proc/cpuinfo")
     if information.is_file():
         lines = information.read_text(encoding="utf-8", errors="replace").splitlines()
         models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
         name = next(models, name)
-    return f"{name}, {usable_cores()} core(s)"
+    return f"{_gpu()}{name}, {usable_cores()} core(s)"
+
+
+def _gpu() -> str:
+    # Where nothing has loaded torch, nothing has used a GPU.
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return ""
+    return f"{torch.cuda.get_device_name()}, "
 
 
 def _versions() -> dict[str, str]:

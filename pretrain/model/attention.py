@@ -1,19 +1,98 @@
 """Self-attention over packed rows: a token sees its own sample and nothing else.
 
-Shapes: B rows, T tokens a row, D width, H heads, D/H head width.
+Two ways lead there. `varlen` hands the bounds of the samples to FlashAttention, which computes
+what is needed and no more; it takes bf16 and fp16 on a GPU. `sdpa` computes every row under a
+block-diagonal mask; it takes any precision anywhere.
+Shapes: N places, B rows of T tokens, D width, H heads, d = D/H head width, C sequences.
 """
+
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.attention import activate_flash_attention_impl
+from torch.nn.attention.varlen import varlen_attn
+
+from data_prep.errors import UserError
+
+Attention = Literal["varlen", "sdpa"]
 
 
-def same_sample_mask(sample_ids_BT: torch.Tensor) -> torch.Tensor:
-    """Return the block-diagonal mask [B, 1, T, T]: true where two places hold the same sample.
+class Packing(NamedTuple):
+    """Which places attend to each other: made once a forward pass, for all layers."""
 
-    Padding has a sample id of its own, so that no place attends to nothing, which would be NaN.
+    row_tokens: int  # T, longer than any sequence or as long
+    bounds: torch.Tensor | None  # [C + 1] int32, where sequences begin and end; `varlen` only
+    mask_B1TT: torch.Tensor | None  # true where two places attend to each other; `sdpa` only
+
+
+def make_packing(
+    attention: Attention, bounds: torch.Tensor, sample_ids_N: torch.Tensor, row_tokens: int
+) -> Packing:
+    """Return the packing of a batch.
+
+    Padding makes sequences of its own: no place attends to nothing, which would be NaN.
     """
-    return (sample_ids_BT[:, :, None] == sample_ids_BT[:, None, :]).unsqueeze(1)
+    if attention == "varlen":
+        # Compiled layers take any number of sequences: the kernel reads it from the bounds.
+        torch._dynamo.maybe_mark_dynamic(bounds, 0)
+        return Packing(row_tokens, bounds, None)
+    ids_BT = sample_ids_N.view(-1, row_tokens)
+    mask_B1TT = (ids_BT[:, :, None] == ids_BT[:, None, :]).unsqueeze(1)
+    return Packing(row_tokens, None, mask_B1TT)
+
+
+def choose_attention(
+    wanted: Literal["auto", "varlen", "sdpa"], device: torch.device, precision: str
+) -> Attention:
+    """Return how a run attends.
+
+    Raises:
+        UserError: when `varlen` is asked for where it is impossible.
+    """
+    possible = device.type == "cuda" and precision != "fp32"
+    if wanted == "varlen" and not possible:
+        raise UserError(
+            f"kernels.attention varlen needs a GPU and bf16 or fp16, but the run computes in "
+            f"{precision} on {device.type}: choose auto or sdpa."
+        )
+    if wanted == "sdpa":
+        return "sdpa"
+    return "varlen" if possible else "sdpa"
+
+
+def activate_flash(version: Literal["builtin", "FA3", "FA4"]) -> None:
+    """Let `varlen` run on another FlashAttention than the one that torch brings.
+
+    Raises:
+        UserError: when it is not installed, or this torch does not know it.
+    """
+    if version == "builtin":
+        return
+    try:
+        activate_flash_attention_impl(version)
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"kernels.flash {version} cannot be used ({error}): install it, or choose builtin."
+        ) from error
+
+
+def packed_attention(
+    query_NHd: torch.Tensor, key_NHd: torch.Tensor, value_NHd: torch.Tensor, packing: Packing
+) -> torch.Tensor:
+    """Return softmax(query key' / sqrt(d)) value within each sequence, [N, H, d]; no dropout."""
+    if packing.bounds is not None:
+        varlen = varlen_attn(
+            query_NHd, key_NHd, value_NHd,
+            packing.bounds, packing.bounds, packing.row_tokens, packing.row_tokens,
+        )  # fmt: skip
+        assert isinstance(varlen, torch.Tensor)  # a tuple only where more is asked for
+        return varlen
+    rows = (-1, packing.row_tokens, *query_NHd.shape[1:])
+    query, key, value = (x.view(rows).transpose(1, 2) for x in (query_NHd, key_NHd, value_NHd))
+    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=packing.mask_B1TT)
+    return attended.transpose(1, 2).flatten(0, 1)
 
 
 class SelfAttention(nn.Module):
@@ -26,11 +105,12 @@ class SelfAttention(nn.Module):
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
 
-    def forward(self, hidden_BTD: torch.Tensor, mask_B1TT: torch.Tensor) -> torch.Tensor:
-        """Return the attended values [B, T, D]; attention itself has no dropout."""
-        query, key, value = (
-            project(hidden_BTD).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for project in (self.query, self.key, self.value)
-        )
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_B1TT)
-        return attended.transpose(1, 2).flatten(2)
+    def forward(self, hidden_ND: torch.Tensor, packing: Packing) -> torch.Tensor:
+        """Return the attended values [N, D]."""
+        projections = (self.query, self.key, self.value)
+        # One product of thrice the width keeps a GPU busier than three.
+        weight = torch.cat([projection.weight for projection in projections])
+        bias = torch.cat([projection.bias for projection in projections])
+        projected = F.linear(hidden_ND, weight, bias).view(len(hidden_ND), 3, self.heads, -1)
+        query, key, value = projected.unbind(1)
+        return packed_attention(query, key, value, packing).flatten(1)

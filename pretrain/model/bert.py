@@ -2,30 +2,50 @@
 
 Both heads run only where they are needed, which saves most of their cost: the vocabulary head at
 masked places (about 15 % of the tokens), the next-sentence head at the [CLS] of each sample.
-Shapes: B rows, T tokens a row, D width, M masked tokens, S samples, V vocabulary.
+Shapes: N places, D width, M masked tokens, S samples, V vocabulary.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pretrain.batches import Batch
+from pretrain.batch import Batch
+from pretrain.kernels.choice import Kernels
+from pretrain.kernels.linear_cross_entropy import CrossEntropy
 from pretrain.model.encoder import Encoder
+from pretrain.model.execution import Execution
 from pretrain.model.shape import BertShape
+from pretrain.objectives.term import Term
 
 
-class Outputs(NamedTuple):
-    """What a forward pass gives the objectives.
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """What a forward pass gives the objectives."""
 
-    A tuple, because DeepSpeed looks for the tensors that begin the backward pass in tuples,
-    lists and dictionaries only; without them its bf16 optimizer counts micro-batches twice.
-    """
-
-    hidden_BTD: torch.Tensor  # last hidden states
-    mlm_logits_MV: torch.Tensor  # at masked places, in the order of `Batch.masked`
+    hidden_ND: torch.Tensor  # last hidden states
+    masked_MD: torch.Tensor  # at masked places, made ready for the vocabulary
     nsp_logits_S2: torch.Tensor | None  # None for a model without that head
+    decoder_VD: torch.Tensor  # the word embeddings, which are the decoder's weight
+    decoder_bias_V: torch.Tensor
+    kernels: Kernels
+
+    @cached_property
+    def mlm_logits_MV(self) -> torch.Tensor:
+        """Logits over the vocabulary at masked places; computed when they are asked for."""
+        return F.linear(self.masked_MD, self.decoder_VD, self.decoder_bias_V)
+
+    def word_loss(self, masked_MD: torch.Tensor, labels_M: torch.Tensor) -> CrossEntropy:
+        """Return the summed loss of (some of) the masked tokens, without the logits in memory."""
+        return self.kernels.linear_cross_entropy(
+            masked_MD, self.decoder_VD, self.decoder_bias_V, labels_M
+        )
+
+
+Objective = Callable[[Outputs, Batch], list[Term]]
 
 
 class Transform(nn.Module):
@@ -36,22 +56,19 @@ class Transform(nn.Module):
         self.dense = nn.Linear(shape.width, shape.width)
         self.LayerNorm = nn.LayerNorm(shape.width, eps=shape.norm_epsilon)
 
-    def forward(self, hidden_MD: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden_MD: torch.Tensor, kernels: Kernels) -> torch.Tensor:
         """Return [M, D]."""
-        return self.LayerNorm(F.gelu(self.dense(hidden_MD)))
+        projected_MD = F.linear(hidden_MD, self.dense.weight)
+        return self.LayerNorm(kernels.bias_gelu(projected_MD, self.dense.bias))
 
 
 class WordPredictions(nn.Module):
-    """Logits over the vocabulary; the decoder's weight is the word embedding itself."""
+    """What is predicted at masked places; the decoder's weight is the word embedding itself."""
 
     def __init__(self, shape: BertShape) -> None:
         super().__init__()
         self.transform = Transform(shape)
         self.bias = nn.Parameter(torch.zeros(shape.vocab_size))
-
-    def forward(self, hidden_MD: torch.Tensor, embedding_VD: torch.Tensor) -> torch.Tensor:
-        """Return logits [M, V]."""
-        return F.linear(self.transform(hidden_MD), embedding_VD, self.bias)
 
 
 class Heads(nn.Module):
@@ -65,26 +82,52 @@ class Heads(nn.Module):
 
 
 class Bert(nn.Module):
-    """BERT with its pre-training heads, over packed rows."""
+    """BERT with its pre-training heads, over packed rows.
+
+    Attributes:
+        execution: how it is computed; the plain references unless it is set.
+    """
 
     def __init__(self, shape: BertShape) -> None:
         super().__init__()
         self.shape = shape
+        self.execution = Execution()
         self.bert = Encoder(shape)
         self.cls = Heads(shape)
 
-    def forward(self, batch: Batch) -> Outputs:
-        """Compute one micro-batch."""
-        hidden_BTD = self.bert(
-            batch.input_ids, batch.token_types, batch.positions, batch.sample_ids
-        )
-        places_ND = hidden_BTD.flatten(0, 1)
-        embedding_VD = self.bert.embeddings.word_embeddings.weight
-        mlm_logits_MV = self.cls.predictions(places_ND[batch.masked], embedding_VD)
+    def forward(
+        self,
+        batch: Batch,
+        objective: Objective | None = None,
+        dropout_keys: torch.Tensor | None = None,
+    ) -> Outputs | list[Term]:
+        """Compute one micro-batch.
+
+        Args:
+            batch: on the device of the model.
+            objective: turns outputs into terms. It is called in here so that ZeRO-3 has the
+                decoder's weights at hand, and its terms begin the backward pass.
+            dropout_keys: int32 [2 * layers + 1, 2], see `dropout_keys`; None drops nothing.
+
+        Returns:
+            the terms of the objective, or the outputs without one.
+        """
+        hidden_ND = self.bert(batch, dropout_keys, self.execution)
+        kernels, predictions = self.execution.kernels, self.cls.predictions
         nsp_logits_S2 = None
         if self.shape.next_sentence:
-            nsp_logits_S2 = self.cls.seq_relationship(self.bert.pooler(places_ND[batch.firsts]))
-        return Outputs(hidden_BTD, mlm_logits_MV, nsp_logits_S2)
+            first_SD = hidden_ND.index_select(0, batch.firsts)
+            nsp_logits_S2 = self.cls.seq_relationship(self.bert.pooler(first_SD))
+        outputs = Outputs(
+            hidden_ND=hidden_ND,
+            # Not `hidden_ND[masked]`: its gradient sorts places, and place 0 fills the list up.
+            masked_MD=predictions.transform(hidden_ND.index_select(0, batch.masked), kernels),
+            nsp_logits_S2=nsp_logits_S2,
+            decoder_VD=self.bert.embeddings.word_embeddings.weight,
+            decoder_bias_V=predictions.bias,
+            kernels=kernels,
+        )
+        return outputs if objective is None else objective(outputs, batch)
 
     def count_parameters(self) -> int:
         """Return the number of parameters, tied ones counted once."""

@@ -1,107 +1,92 @@
-"""The BERT encoder (arXiv 1810.04805): embeddings, then post-LN transformer layers.
+"""The BERT encoder (arXiv 1810.04805): embeddings, then transformer layers.
 
 Modules are nested and named as in transformers, so that a state dict of ours is one of theirs:
 `embeddings.word_embeddings.weight`, `encoder.layer.0.attention.self.query.weight`, and so on.
-Shapes: B rows, T tokens a row, D width.
+Everything is flat: rows matter to attention alone. Shapes: N places, D width, L layers.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from pretrain.model.attention import SelfAttention, same_sample_mask
+from pretrain.batch import Batch
+from pretrain.kernels.choice import Kernels
+from pretrain.kernels.dropout import keyed_dropout
+from pretrain.model.attention import Packing, make_packing
+from pretrain.model.execution import Execution
+from pretrain.model.post_norm import PostNormLayer
+from pretrain.model.pre_norm import PreNormLayer
 from pretrain.model.shape import BertShape
 
 
 class Embeddings(nn.Module):
-    """Sum of word, position and segment embeddings, normalised."""
+    """Sum of word, position and segment embeddings; normalised unless the layers do it first."""
 
     def __init__(self, shape: BertShape) -> None:
         super().__init__()
         self.word_embeddings = nn.Embedding(shape.vocab_size, shape.width, shape.pad_id)
         self.position_embeddings = nn.Embedding(shape.positions, shape.width)
         self.token_type_embeddings = nn.Embedding(2, shape.width)
-        self.LayerNorm = nn.LayerNorm(shape.width, eps=shape.norm_epsilon)
-        self.dropout = nn.Dropout(shape.dropout)
+        self.LayerNorm: nn.LayerNorm | None = None
+        if shape.norm == "post":
+            self.LayerNorm = nn.LayerNorm(shape.width, eps=shape.norm_epsilon)
+        self.rate = shape.dropout
 
-    def forward(
-        self, input_ids_BT: torch.Tensor, token_types_BT: torch.Tensor, positions_BT: torch.Tensor
-    ) -> torch.Tensor:
-        """Return embeddings [B, T, D]."""
-        embedded = (
-            self.word_embeddings(input_ids_BT)
-            + self.token_type_embeddings(token_types_BT)
-            + self.position_embeddings(positions_BT)
+    def forward(self, batch: Batch, key: torch.Tensor | None, kernels: Kernels) -> torch.Tensor:
+        """Return embeddings [N, D]."""
+        if self.LayerNorm is None:
+            embedded_ND = (
+                self.word_embeddings(batch.input_ids)
+                + self.token_type_embeddings(batch.token_types)
+                + self.position_embeddings(batch.positions)
+            )
+            return keyed_dropout(embedded_ND, self.rate, key)
+        return kernels.embedding_norm(
+            batch.input_ids,
+            batch.token_types,
+            batch.positions,
+            self.word_embeddings.weight,
+            self.token_type_embeddings.weight,
+            self.position_embeddings.weight,
+            self.LayerNorm.weight,
+            self.LayerNorm.bias,
+            epsilon=self.LayerNorm.eps,
+            rate=self.rate,
+            key=key,
         )
-        return self.dropout(self.LayerNorm(embedded))
-
-
-class Residual(nn.Module):
-    """Projection, dropout, addition to the block's input, LayerNorm: the end of both blocks."""
-
-    def __init__(self, inner_width: int, shape: BertShape) -> None:
-        super().__init__()
-        self.dense = nn.Linear(inner_width, shape.width)
-        self.LayerNorm = nn.LayerNorm(shape.width, eps=shape.norm_epsilon)
-        self.dropout = nn.Dropout(shape.dropout)
-
-    def forward(self, inner: torch.Tensor, block_input_BTD: torch.Tensor) -> torch.Tensor:
-        """Return the block's output [B, T, D]."""
-        return self.LayerNorm(self.dropout(self.dense(inner)) + block_input_BTD)
-
-
-class AttentionBlock(nn.Module):
-    """Self-attention with its residual."""
-
-    def __init__(self, shape: BertShape) -> None:
-        super().__init__()
-        self.self = SelfAttention(shape.width, shape.heads)
-        self.output = Residual(shape.width, shape)
-
-    def forward(self, hidden_BTD: torch.Tensor, mask_B1TT: torch.Tensor) -> torch.Tensor:
-        """Return the block's output [B, T, D]."""
-        return self.output(self.self(hidden_BTD, mask_B1TT), hidden_BTD)
-
-
-class FeedForwardIn(nn.Module):
-    """The widening half of the feed-forward block, with GELU (its exact form, as BERT's)."""
-
-    def __init__(self, shape: BertShape) -> None:
-        super().__init__()
-        self.dense = nn.Linear(shape.width, shape.feed_forward)
-
-    def forward(self, hidden_BTD: torch.Tensor) -> torch.Tensor:
-        """Return [B, T, feed_forward]."""
-        return F.gelu(self.dense(hidden_BTD))
-
-
-class Layer(nn.Module):
-    """One transformer layer."""
-
-    def __init__(self, shape: BertShape) -> None:
-        super().__init__()
-        self.attention = AttentionBlock(shape)
-        self.intermediate = FeedForwardIn(shape)
-        self.output = Residual(shape.feed_forward, shape)
-
-    def forward(self, hidden_BTD: torch.Tensor, mask_B1TT: torch.Tensor) -> torch.Tensor:
-        """Return the layer's output [B, T, D]."""
-        attended = self.attention(hidden_BTD, mask_B1TT)
-        return self.output(self.intermediate(attended), attended)
 
 
 class LayerStack(nn.Module):
-    """All layers in order."""
+    """All layers in order, and the LayerNorm that ends a stack of pre-norm layers."""
 
     def __init__(self, shape: BertShape) -> None:
         super().__init__()
-        self.layer = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
+        kind = PostNormLayer if shape.norm == "post" else PreNormLayer
+        self.layer = nn.ModuleList(kind(shape) for _ in range(shape.layers))
+        self.ln: nn.LayerNorm | None = None
+        if shape.norm == "pre":
+            self.ln = nn.LayerNorm(shape.width, eps=shape.norm_epsilon)
 
-    def forward(self, hidden_BTD: torch.Tensor, mask_B1TT: torch.Tensor) -> torch.Tensor:
-        """Return the last hidden states [B, T, D]."""
-        for layer in self.layer:
-            hidden_BTD = layer(hidden_BTD, mask_B1TT)
-        return hidden_BTD
+    def forward(
+        self,
+        hidden_ND: torch.Tensor,
+        packing: Packing,
+        keys_L22: torch.Tensor | None,
+        execution: Execution,
+    ) -> torch.Tensor:
+        """Return the last hidden states [N, D]."""
+        recomputed = execution.recompute if torch.is_grad_enabled() else 0
+        for number, layer in enumerate(self.layer):
+            keys_22 = None if keys_L22 is None else keys_L22[number]
+            inputs = (hidden_ND, packing, keys_22, execution.kernels)
+            if number < recomputed:
+                # Dropout is keyed: computed again, it drops the same, so no state need be kept.
+                hidden_ND = checkpoint(
+                    layer, *inputs, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                hidden_ND = layer(*inputs)
+        return hidden_ND if self.ln is None else self.ln(hidden_ND)
 
 
 class Encoder(nn.Module):
@@ -115,15 +100,18 @@ class Encoder(nn.Module):
             self.pooler = Pooler(shape)
 
     def forward(
-        self,
-        input_ids_BT: torch.Tensor,
-        token_types_BT: torch.Tensor,
-        positions_BT: torch.Tensor,
-        sample_ids_BT: torch.Tensor,
+        self, batch: Batch, dropout_keys: torch.Tensor | None, execution: Execution
     ) -> torch.Tensor:
-        """Return the last hidden states [B, T, D]."""
-        embedded_BTD = self.embeddings(input_ids_BT, token_types_BT, positions_BT)
-        return self.encoder(embedded_BTD, same_sample_mask(sample_ids_BT))
+        """Return the last hidden states [N, D]."""
+        # The layers' keys come first: their places in memory are then aligned for any kernel.
+        layers_L22, embeddings_2 = None, None
+        if dropout_keys is not None:
+            layers_L22, embeddings_2 = dropout_keys[:-1].view(-1, 2, 2), dropout_keys[-1]
+        packing = make_packing(
+            execution.attention, batch.bounds, batch.sample_ids, batch.row_tokens
+        )
+        embedded_ND = self.embeddings(batch, embeddings_2, execution.kernels)
+        return self.encoder(embedded_ND, packing, layers_L22, execution)
 
 
 class Pooler(nn.Module):

@@ -1,9 +1,13 @@
 """The shape of a BERT, and its translation into the `config.json` of transformers."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from data_prep.errors import UserError
+
+# Where the LayerNorms stand decides which model of transformers ours is.
+_MODEL_TYPES: dict[str, Literal["post", "pre"]] = {"bert": "post", "megatron-bert": "pre"}
+_FAMILIES = {"post": ("bert", "Bert"), "pre": ("megatron-bert", "MegatronBert")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,13 +24,14 @@ class BertShape:
     pad_id: int
     next_sentence: bool  # whether it has a pooler and a next-sentence head
     norm_epsilon: float = 1e-12
+    norm: Literal["post", "pre"] = "post"  # LayerNorm after each block as in BERT, or before it
 
     def to_transformers(self) -> dict[str, Any]:
         """Return the `config.json` with which plain transformers builds the same model."""
-        head = "BertForPreTraining" if self.next_sentence else "BertForMaskedLM"
+        model_type, family = _FAMILIES[self.norm]
         return {
-            "architectures": [head],
-            "model_type": "bert",
+            "architectures": [f"{family}For{'PreTraining' if self.next_sentence else 'MaskedLM'}"],
+            "model_type": model_type,
             "vocab_size": self.vocab_size,
             "num_hidden_layers": self.layers,
             "hidden_size": self.width,
@@ -51,15 +56,14 @@ class BertShape:
         Raises:
             UserError: when it is not a BERT that this project computes exactly.
         """
-        for key, expected in (
-            ("model_type", "bert"),
-            ("hidden_act", "gelu"),
-            ("type_vocab_size", 2),
+        for key, supported in (
+            ("model_type", tuple(_MODEL_TYPES)),
+            ("hidden_act", ("gelu",)),
+            ("type_vocab_size", (2,)),
         ):
-            if config.get(key, expected) != expected:
-                raise UserError(
-                    f"{source} has {key} {config[key]!r}; only {expected!r} is supported."
-                )
+            if config.get(key, supported[0]) not in supported:
+                names = " or ".join(repr(value) for value in supported)
+                raise UserError(f"{source} has {key} {config[key]!r}; only {names} is supported.")
         try:
             return cls(
                 vocab_size=config["vocab_size"],
@@ -70,8 +74,11 @@ class BertShape:
                 positions=config["max_position_embeddings"],
                 dropout=config.get("hidden_dropout_prob", 0.1),
                 pad_id=config.get("pad_token_id") or 0,
-                next_sentence="BertForPreTraining" in (config.get("architectures") or []),
+                next_sentence=any(
+                    name.endswith("ForPreTraining") for name in config.get("architectures") or []
+                ),
                 norm_epsilon=config.get("layer_norm_eps", 1e-12),
+                norm=_MODEL_TYPES[config.get("model_type", "bert")],
             )
         except KeyError as error:
             raise UserError(f"{source} does not give {error}, so its shape is unknown.") from error

@@ -12,9 +12,21 @@ import torch
 
 
 def soft_target_sum(
-    student_logits_MV: torch.Tensor, teacher_logits_MV: torch.Tensor, temperature: float
+    student_logits_MV: torch.Tensor,
+    teacher_logits_MV: torch.Tensor,
+    temperature: float,
+    is_asked_M: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return T² times the summed divergence, in fp32 and log space."""
+    """Return T² times the summed divergence, in fp32 and log space.
+
+    Args:
+        student_logits_MV, teacher_logits_MV: over the vocabulary.
+        temperature: T.
+        is_asked_M: false for what fills the list of masked tokens up; None takes all.
+    """
     student = torch.log_softmax(student_logits_MV.float() / temperature, dim=-1)
     teacher = torch.log_softmax(teacher_logits_MV.float() / temperature, dim=-1)
-    return temperature**2 * (teacher.exp() * (teacher - student)).sum()
+    divergence_MV = teacher.exp() * (teacher - student)
+    if is_asked_M is not None:
+        divergence_MV = divergence_MV * is_asked_M[:, None]
+    return temperature**2 * divergence_MV.sum()

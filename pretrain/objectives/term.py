@@ -6,15 +6,16 @@ batch is cut into pieces.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
 
-@dataclass(frozen=True)
-class Term:
+class Term(NamedTuple):
     """A sum over a micro-batch.
+
+    A tuple, because DeepSpeed looks for the tensors that begin the backward pass in tuples,
+    lists and dictionaries only; without them its bf16 optimizer counts micro-batches twice.
 
     Attributes:
         tag: its name in metrics and TensorBoard, such as `loss/mlm`.

@@ -4,15 +4,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from data_prep.shards import Corpus
 from data_prep.tokenizer import load_tokenizer
+from pretrain.batch import Batch
 from pretrain.batches import BatchSource
 from pretrain.cluster import Cluster
 from pretrain.config import MaskOptions
 from pretrain.model import Bert, BertShape, initialise
+from tests.packed_rows import rows_with_two
 
 OpenSource = Callable[..., BatchSource]
 
@@ -46,6 +49,16 @@ def open_source(
         )
 
     return open_split
+
+
+@pytest.fixture(scope="session")
+def packed(open_source: OpenSource) -> Batch:
+    """Return rows of 64 tokens that hold several samples each, and some padding."""
+    source = open_source()
+    rows = np.arange(source.plan(0).num_rows)
+    batch = source.rows(rows[rows_with_two(source.rows(rows, len(rows))).numpy()][:6], 6)
+    assert len(batch.sentences[0]) >= 12 and (batch.sample_ids == 0).any()
+    return batch
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ import torch
 from data_prep.pairs import make_samples
 from data_prep.shards import Corpus
 from data_prep.tokenizer import LoadedTokenizer, load_tokenizer
-from pretrain.batches import Batch, BatchSource
+from pretrain.batch import Batch
+from pretrain.batches import BatchSource
 from pretrain.config import MaskOptions
 from tests.corpora import NUMBERED_FROM, draw_shards, numbered_corpus
 
@@ -52,16 +53,15 @@ class Sample:
 def rows_of(batch: Batch) -> list[Row]:
     """Return what each row holds, as values that can be compared and sorted."""
     rows = []
-    for row in range(len(batch.input_ids)):
-        tables = (batch.input_ids, batch.token_types, batch.positions, batch.sample_ids)
-        masked = batch.masked // T == row
-        firsts = batch.firsts // T == row
-        sparse = (
-            batch.masked[masked] % T,
-            batch.mlm_labels[masked],
-            batch.firsts[firsts] % T,
-            batch.nsp_labels[firsts],
-        )
+    tables = [
+        table.view(-1, T)
+        for table in (batch.input_ids, batch.token_types, batch.positions, batch.sample_ids)
+    ]
+    masked, labels = batch.words
+    firsts, answers = batch.sentences
+    for row in range(len(tables[0])):
+        asked, opens = masked // T == row, firsts // T == row
+        sparse = (masked[asked] % T, labels[asked], firsts[opens] % T, answers[opens])
         rows.append(tuple(tuple(t.tolist()) for t in (*(table[row] for table in tables), *sparse)))
     return rows
 
@@ -80,17 +80,18 @@ def global_rows(source: BatchSource, step: int, world: int = 1, micro: int = BAT
 
 
 def restored(batch: Batch) -> torch.Tensor:
-    """Return the ids before masking, [B * T]."""
-    return batch.input_ids.flatten().scatter(0, batch.masked, batch.mlm_labels)
+    """Return the ids before masking, [N]."""
+    return batch.input_ids.scatter(0, *batch.words)
 
 
 def read_samples(batch: Batch) -> list[Sample]:
     """Read the samples of a batch by [CLS] and [SEP], checking the layout on the way."""
     samples = []
     ids = restored(batch).tolist()
-    types, positions = batch.token_types.flatten().tolist(), batch.positions.flatten().tolist()
-    owners = batch.sample_ids.flatten().tolist()
-    for first, label in zip(batch.firsts.tolist(), batch.nsp_labels.tolist(), strict=True):
+    types, positions = batch.token_types.tolist(), batch.positions.tolist()
+    owners = batch.sample_ids.tolist()
+    firsts, labels = batch.sentences
+    for first, label in zip(firsts.tolist(), labels.tolist(), strict=True):
         assert ids[first] == CLS
         middle = ids.index(SEP, first)
         last = ids.index(SEP, middle + 1)
@@ -126,7 +127,7 @@ def test_a_global_batch_is_the_same_for_any_ranks_and_micro_batches(
 def test_every_rank_gets_the_same_number_of_rows(source: BatchSource) -> None:
     for rank in range(4):
         batches = source.step(0, BATCH, rank, 4, 1)
-        assert [len(batch.input_ids) for batch in batches] == [1, 1]
+        assert [len(batch.input_ids) for batch in batches] == [T, T]
 
 
 def test_a_new_source_continues_from_any_step(
@@ -185,14 +186,14 @@ def test_labels_restore_the_text_and_pairs_are_what_they_say(
 
 def test_samples_are_numbered_within_their_row_and_padding_is_blank(source: BatchSource) -> None:
     batch = source.rows(np.array(epoch_rows(source, 0)), source.plan(0).num_rows)
-    for row in range(len(batch.input_ids)):
-        owners = batch.sample_ids[row].tolist()
+    for row, row_owners in enumerate(batch.sample_ids.view(-1, T)):
+        owners = row_owners.tolist()
         tokens = sum(owner > 0 for owner in owners)
         assert owners[tokens:] == [0] * (T - tokens), "padding is at the end"
         assert sorted(set(owners[:tokens])) == list(range(1, max(owners) + 1))
         assert owners[:tokens] == sorted(owners[:tokens])
-        blank = torch.stack([batch.input_ids[row], batch.token_types[row], batch.positions[row]])
-        assert not blank[:, tokens:].any()
+        for table in (batch.input_ids, batch.token_types, batch.positions):
+            assert not table.view(-1, T)[row, tokens:].any()
     assert (batch.sample_ids == 0).any() and (batch.sample_ids > 1).any()
 
 
@@ -200,31 +201,77 @@ def test_special_tokens_are_never_masked_and_replacements_are_ordinary(
     source: BatchSource, tokenizer: LoadedTokenizer
 ) -> None:
     batch = source.rows(np.array(epoch_rows(source, 0)), source.plan(0).num_rows)
-    assert (batch.mlm_labels >= NUMBERED_FROM).all()
-    seen = batch.input_ids.flatten()[batch.masked]
-    odd = seen[(seen != MASK) & (seen != batch.mlm_labels)]
+    masked, labels = batch.words
+    assert (labels >= NUMBERED_FROM).all()
+    seen = batch.input_ids[masked]
+    odd = seen[(seen != MASK) & (seen != labels)]
     assert len(odd) and set(odd.tolist()) <= set(tokenizer.ordinary_ids.tolist())
-    rest = batch.input_ids.flatten().index_fill(0, batch.masked, NUMBERED_FROM)
+    rest = batch.input_ids.index_fill(0, masked, NUMBERED_FROM)
     assert set(rest[rest < NUMBERED_FROM].tolist()) == {PAD, CLS, SEP}
-    words = int((batch.sample_ids > 0).sum()) - 3 * len(batch.firsts)
-    assert abs(len(batch.masked) - 0.15 * words) < 5 * np.sqrt(words * 0.15 * 0.85)
+    words = int((batch.sample_ids > 0).sum()) - 3 * len(batch.sentences[0])
+    assert abs(len(masked) - 0.15 * words) < 5 * np.sqrt(words * 0.15 * 0.85)
 
 
 def test_places_and_counts_agree(source: BatchSource) -> None:
     for batch in source.step(1, BATCH, 0, 1, 4):
+        (masked, _), (firsts, _) = batch.words, batch.sentences
         assert batch.counts == {
-            "masked": len(batch.mlm_labels),
+            "masked": len(masked),
             "samples": int((restored(batch) == CLS).sum()),
             "tokens": int((batch.input_ids != PAD).sum()),
+            "squares": sum(length**2 for length in lengths_of(batch)),
         }
-        assert batch.masked.tolist() == sorted(set(batch.masked.tolist()))
-        assert batch.firsts.tolist() == (restored(batch) == CLS).nonzero().flatten().tolist()
+        assert masked.tolist() == sorted(set(masked.tolist()))
+        assert firsts.tolist() == (restored(batch) == CLS).nonzero().flatten().tolist()
+
+
+def test_bounds_part_samples_and_padding_in_their_flat_order(source: BatchSource) -> None:
+    numbers = np.array(epoch_rows(source, 0))
+    batch = source.rows(numbers, len(numbers) + 2)  # two blank rows end it
+    # Within a row a sample's number changes exactly where the sample does.
+    rows = torch.arange(len(batch.input_ids)) // T
+    owners = torch.stack([rows, batch.sample_ids])
+    changes = (owners[:, 1:] != owners[:, :-1]).any(0).nonzero().flatten() + 1
+    expected = [0, *changes.tolist(), len(batch.input_ids)]
+    bounds = batch.bounds.tolist()
+    assert bounds[: len(expected)] == expected
+    assert set(bounds[len(expected) - 1 :]) == {len(batch.input_ids)}, "the rest is empty"
+    assert batch.bounds.dtype == torch.int32
+    assert (batch.bounds.diff() <= batch.row_tokens).all()
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_lists_take_few_lengths(
+    corpus: Corpus, tokenizer: LoadedTokenizer, tmp_path: Path, bidirectional: bool
+) -> None:
+    mask = MaskOptions(bidirectional=bidirectional)
+    source = BatchSource(corpus, tokenizer, mask, seed=4, row_tokens=T, cache=tmp_path)
+    shapes, contents = set(), set()
+    for step in range(source.plan(0).num_rows // BATCH):
+        for batch in source.step(step, BATCH, 0, 1, 4):
+            shapes.add((len(batch.bounds), len(batch.masked), len(batch.firsts)))
+            contents.add(tuple(batch.counts.values()))
+            half = len(batch.masked) // 2
+            if bidirectional:
+                size = len(batch.input_ids) // 2
+                assert torch.equal(batch.mlm_labels[:half], batch.mlm_labels[half:])
+                # Rows lie where they lay, and so do the bounds of their samples.
+                assert torch.equal(batch.sample_ids[:size], batch.sample_ids[size:])
+                ends = batch.bounds.unique()
+                assert torch.equal(ends[ends <= size] + size, ends[ends >= size])
+    assert len(contents) > 8 and len(shapes) <= 4
+
+
+def lengths_of(batch: Batch) -> list[int]:
+    """Return the tokens of each sample, counted one by one."""
+    rows = batch.sample_ids.view(-1, batch.row_tokens).tolist()
+    return [row.count(number) for row in rows for number in set(row) - {0}]
 
 
 @pytest.mark.parametrize("given", [0, 3])
 def test_a_batch_is_filled_up_with_blank_rows(source: BatchSource, given: int) -> None:
     batch = source.rows(np.arange(given), 5)
-    assert batch.input_ids.shape == (5, T)
+    assert batch.input_ids.shape == (5 * T,)
     assert rows_of(batch)[:given] == rows_of(source.rows(np.arange(3), 3))[:given]
     empty = tuple([0] * T)
     assert rows_of(batch)[given:] == [(empty,) * 4 + ((),) * 4] * (5 - given)

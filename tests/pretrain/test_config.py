@@ -30,6 +30,7 @@ FREE = {
     "teacher.path": "moved",
     "train.micro_rows": "2",
     "train.max_minutes": "10",
+    "train.recompute": "3",
     "validation.every_steps": "7",
     "validation.rows": "7",
     "checkpoint.every_steps": "7",
@@ -37,6 +38,11 @@ FREE = {
     "log.every_steps": "7",
     "loader.workers": "3",
     "loader.prefetch": "7",
+    "kernels.block": "compiled",
+    "kernels.head": "triton",
+    "kernels.attention": "sdpa",
+    "kernels.flash": "FA3",
+    "kernels.compile": "false",
     "deepspeed.config": "ds_configs/zero2_fp32.json",
 }
 FIXED = {
@@ -83,6 +89,7 @@ FIXED = {
     "model.feed_forward": "64",
     "model.positions": "256",
     "model.dropout": "0.0",
+    "model.norm": "pre",
     "student.layers": "[0, 1]",
     "student.init": "random",
     "loss.soft": "1",
@@ -90,7 +97,8 @@ FIXED = {
     "loss.cosine": "0",
     "loss.temperature": "4",
 }
-KEYS = [(kind, key) for kind in TREES for key in dotted_keys(kind)]
+# A shape is another word for four other keys, and has a test of its own.
+KEYS = [(kind, key) for kind in TREES for key in dotted_keys(kind) if key != "model.shape"]
 
 
 def load(kind: type[RunRecipe], folder: Path, *overrides: str) -> RunRecipe:
@@ -118,6 +126,42 @@ def test_the_micro_batch_of_a_phase_may_change(tmp_path: Path) -> None:
         for m in (1, 2)
     )
     assert one == other
+
+
+SIZES = {
+    "tiny": (2, 128, 2, 512),
+    "mini": (4, 256, 4, 1024),
+    "small": (4, 512, 8, 2048),
+    "medium": (8, 512, 8, 2048),
+    "base": (12, 768, 12, 3072),
+    "large": (24, 1024, 16, 4096),
+}
+
+
+@pytest.mark.parametrize("shape", SIZES)
+def test_a_published_shape_is_the_same_as_its_keys(tmp_path: Path, shape: str) -> None:
+    keys = ("layers", "width", "heads", "feed_forward")
+    spelt = [f"model.{key}={n}" for key, n in zip(keys, SIZES[shape], strict=True)]
+    by_name, by_keys = (
+        load(TeacherRecipe, tmp_path, *words) for words in ([f"model.shape={shape}"], spelt)
+    )
+    assert identity_of(by_name) == identity_of(by_keys)
+    assert isinstance(by_name, TeacherRecipe)
+    assert [getattr(by_name.model, key) for key in keys] == list(SIZES[shape])
+
+
+def test_an_explicit_key_comes_before_the_shape(tmp_path: Path) -> None:
+    recipe = load(TeacherRecipe, tmp_path, "model.shape=mini", "model.layers=6")
+    assert isinstance(recipe, TeacherRecipe)
+    assert (recipe.model.layers, recipe.model.width) == (6, 256)
+
+
+@pytest.mark.parametrize(("written", "meant"), [("true", True), ("1", 1), ("false", False)])
+def test_layers_to_compute_again_are_all_or_a_number(
+    tmp_path: Path, written: str, meant: bool | int
+) -> None:
+    found = load(TeacherRecipe, tmp_path, f"train.recompute={written}").train.recompute
+    assert found == meant and type(found) is type(meant)
 
 
 def test_an_identity_is_plain_json(tmp_path: Path) -> None:
@@ -158,6 +202,10 @@ def test_an_identity_is_plain_json(tmp_path: Path) -> None:
             r"warmup_steps 5 must be below steps 5",
         ),
         (["model.heads=7"], r"model in .*: width 768 is not divisible by 7 heads"),
+        (["model.shape=huge"], r"model\.shape in .*'large' \(it is 'huge'\)"),
+        (["model.norm=none"], r"model\.norm in .*'pre' \(it is 'none'\)"),
+        (["train.recompute=-1"], r"train\.recompute"),
+        (["kernels.block=eager"], r"kernels\.block in .*'triton' \(it is 'eager'\)"),
         (["mask.as_mask=0.95"], r"as_mask 0\.95 and as_random 0\.1 add up to more than 1"),
         (["train.row_tokens=1024"], r"row_tokens 1024 exceeds model\.positions 512"),
         (

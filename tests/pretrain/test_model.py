@@ -4,20 +4,21 @@ Everything here is computed in fp64, so that equal means equal to the last few d
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from transformers import BertConfig, BertForPreTraining
 
 from data_prep.errors import UserError
-from pretrain.batches import Batch, BatchSource
+from pretrain.batch import Batch
+from pretrain.kernels.linear_cross_entropy import IGNORED
 from pretrain.model import Bert, BertShape, Outputs, initialise
+from pretrain.model.dropout_keys import dropout_keys
+from pretrain.objectives.mlm_nsp import pretraining_terms
+from tests.packed_rows import TABLES, T, rows_with_two, unpack
 
-OpenSource = Callable[..., BatchSource]
 TIED = {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
 WATCHED = (
     "bert.embeddings.word_embeddings.weight",
@@ -34,49 +35,9 @@ WATCHED = (
 close = torch.testing.assert_close
 
 
-@pytest.fixture(scope="module")
-def packed(open_source: OpenSource) -> Batch:
-    """Return rows of 64 tokens that hold several samples each, and some padding."""
-    source = open_source()
-    rows = np.arange(source.plan(0).num_rows)
-    shared = source.rows(rows, len(rows)).sample_ids.amax(dim=1) >= 2
-    batch = source.rows(rows[shared.numpy()][:6], 6)
-    assert len(batch.firsts) >= 12 and (batch.sample_ids == 0).any()
-    return batch
-
-
 @pytest.fixture
 def model(tiny_model: Bert) -> Bert:
     return tiny_model.double().eval()
-
-
-def unpack(batch: Batch) -> tuple[Batch, torch.Tensor]:
-    """Lay each sample into a row of its own; also return where its places were, -1 for padding."""
-    width = batch.input_ids.shape[1]
-    tables = {
-        name: getattr(batch, name).flatten()
-        for name in ("input_ids", "token_types", "positions", "sample_ids")
-    }
-    owners = tables["sample_ids"].tolist()
-    count = len(batch.firsts)
-    origin = torch.full((count, width), -1)
-    rows = {name: torch.zeros((count, width), dtype=torch.int64) for name in tables}
-    for row, first in enumerate(batch.firsts.tolist()):
-        stop = first
-        while stop < (first // width + 1) * width and owners[stop] == owners[first]:
-            stop += 1
-        origin[row, : stop - first] = torch.arange(first, stop)
-        for name, table in tables.items():
-            rows[name][row, : stop - first] = table[first:stop]
-    rows["sample_ids"] = (origin >= 0).int()
-    is_masked = torch.isin(origin, batch.masked)
-    alone = dataclasses.replace(
-        batch,
-        **rows,
-        masked=is_masked.flatten().nonzero().flatten(),
-        firsts=torch.arange(count) * width,
-    )
-    return alone, origin
 
 
 def plain_transformers(model: Bert) -> BertForPreTraining:
@@ -92,13 +53,20 @@ def summed_loss(mlm: torch.Tensor, nsp: torch.Tensor, batch: Batch) -> torch.Ten
     return words + F.cross_entropy(nsp, batch.nsp_labels, reduction="sum")
 
 
+def asked(outputs: Outputs, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits of both heads, without those of what fills the lists up."""
+    assert outputs.nsp_logits_S2 is not None
+    words, sentences = batch.mlm_labels != IGNORED, batch.nsp_labels != IGNORED
+    return outputs.mlm_logits_MV[words], outputs.nsp_logits_S2[sentences]
+
+
 def test_outputs_and_gradients_equal_those_of_transformers(model: Bert, packed: Batch) -> None:
     alone, _ = unpack(packed)
     theirs = plain_transformers(model)
     expected = theirs(
-        input_ids=alone.input_ids,
-        token_type_ids=alone.token_types,
-        attention_mask=(alone.sample_ids > 0).long(),
+        input_ids=alone.input_ids.view(-1, T),
+        token_type_ids=alone.token_types.view(-1, T),
+        attention_mask=(alone.sample_ids > 0).long().view(-1, T),
         output_hidden_states=True,
     )
     ours: Outputs = model(alone)
@@ -106,7 +74,7 @@ def test_outputs_and_gradients_equal_those_of_transformers(model: Bert, packed: 
     mlm = expected.prediction_logits.flatten(0, 1)[alone.masked]
     nsp = expected.seq_relationship_logits
     assert ours.nsp_logits_S2 is not None and len(mlm) > 20 and mlm.std() > 0.5
-    close(ours.hidden_BTD[real], expected.hidden_states[-1][real])
+    close(ours.hidden_ND[real], expected.hidden_states[-1].flatten(0, 1)[real])
     close(ours.mlm_logits_MV, mlm)
     close(ours.nsp_logits_S2, nsp)
 
@@ -123,9 +91,8 @@ def test_samples_packed_into_rows_give_what_they_give_alone(model: Bert, packed:
     alone, origin = unpack(packed)
     together, apart = model(packed), model(alone)
     assert len(alone.input_ids) > len(packed.input_ids)
-    close(together.hidden_BTD.flatten(0, 1)[origin[origin >= 0]], apart.hidden_BTD[origin >= 0])
-    close(together.mlm_logits_MV, apart.mlm_logits_MV)
-    close(together.nsp_logits_S2, apart.nsp_logits_S2)
+    close(together.hidden_ND[origin[origin >= 0]], apart.hidden_ND[origin >= 0])
+    close(asked(together, packed), asked(apart, alone))
     gradients = []
     for outputs, batch in ((together, packed), (apart, alone)):
         model.zero_grad()
@@ -134,31 +101,45 @@ def test_samples_packed_into_rows_give_what_they_give_alone(model: Bert, packed:
     close(*gradients)
 
 
+def test_the_loss_of_packed_rows_is_that_of_one_sample_a_row(
+    tiny_model: Bert, packed: Batch
+) -> None:
+    alone, _ = unpack(packed)
+    found = []
+    for batch in (packed, alone):
+        tiny_model.zero_grad()
+        terms = tiny_model(batch, pretraining_terms)
+        torch.stack([term.total for term in terms if term.weight]).sum().backward()
+        figures = {term.tag: term.total for term in terms}
+        found.append(figures | {name: p.grad for name, p in tiny_model.named_parameters()})
+    together, apart = found
+    assert together["loss/mlm"] > 10 and together["loss/nsp"] > 1
+    for name, figure in apart.items():
+        # In fp32 only the order of sums differs, over about 400 tokens.
+        tolerance = 1e-5 * float(figure.detach().abs().max()) + 1e-5
+        close(together[name], figure, rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
+
+
 def test_changing_one_sample_moves_no_other(model: Bert, packed: Batch) -> None:
-    row = int((packed.sample_ids.amax(dim=1) >= 2).nonzero()[0])
-    mine = torch.zeros_like(packed.sample_ids, dtype=torch.bool)
-    mine[row] = packed.sample_ids[row] == 2
+    row = int(rows_with_two(packed).nonzero()[0])
+    mine = (packed.sample_ids == 2) & (torch.arange(len(packed.sample_ids)) // T == row)
     other = torch.where(mine, (packed.input_ids + 7) % 150 + 20, packed.input_ids)
-    before = model(packed).hidden_BTD
-    after = model(dataclasses.replace(packed, input_ids=other)).hidden_BTD
+    before = model(packed).hidden_ND
+    after = model(dataclasses.replace(packed, input_ids=other)).hidden_ND
     assert torch.equal(before[~mine], after[~mine])
     assert (before[mine] != after[mine]).all()
 
 
 def test_padding_is_invisible(model: Bert, packed: Batch) -> None:
     padded = dataclasses.replace(
-        packed,
-        **{
-            name: F.pad(getattr(packed, name), (0, 0, 0, 2))
-            for name in ("input_ids", "token_types", "positions", "sample_ids")
-        },
+        packed, **{name: F.pad(getattr(packed, name), (0, 2 * T)) for name in TABLES}
     )
     noise = torch.where(padded.sample_ids == 0, 77, padded.input_ids)
     real = padded.sample_ids > 0
     before = model(packed)
     after = model(dataclasses.replace(padded, input_ids=noise))
-    assert torch.isfinite(after.hidden_BTD).all(), "rows of padding alone are no NaN"
-    close(after.hidden_BTD[real], before.hidden_BTD[packed.sample_ids > 0])
+    assert torch.isfinite(after.hidden_ND).all(), "rows of padding alone are no NaN"
+    close(after.hidden_ND[real], before.hidden_ND[packed.sample_ids > 0])
     close(after.mlm_logits_MV, before.mlm_logits_MV)
 
 
@@ -211,14 +192,29 @@ def test_initial_weights_are_drawn_from_the_seed_as_bert_draws_them(tiny_shape: 
     assert not first["bert.embeddings.word_embeddings.weight"][tiny_shape.pad_id].any()
 
 
-def test_dropout_acts_in_training_and_not_in_evaluation(
-    tiny_shape: BertShape, packed: Batch
-) -> None:
+def test_dropout_follows_from_its_keys_alone(tiny_shape: BertShape, packed: Batch) -> None:
     model = Bert(dataclasses.replace(tiny_shape, dropout=0.5))
-    training = [model(packed).hidden_BTD for _ in range(2)]
-    model.eval()
-    evaluated = [model(packed).hidden_BTD for _ in range(2)]
-    assert not torch.equal(*training) and torch.equal(*evaluated)
+    passes = dropout_keys(0, 1, 2, 2, tiny_shape.layers, torch.device("cpu"))
+    first, second = (model(packed, None, keys).hidden_ND for keys in passes)
+    torch.manual_seed(9)  # the global generator has no say
+    assert torch.equal(first, model(packed, None, passes[0]).hidden_ND)
+    evaluated = [model(packed).hidden_ND for _ in range(2)]
+    assert torch.equal(*evaluated)
+    for other in (second, evaluated[0]):
+        assert (first != other).float().mean() > 0.9
+
+
+def test_every_dropout_has_a_key_of_its_own() -> None:
+    drawn = [
+        dropout_keys(seed, step, rank, 3, 4, torch.device("cpu"))
+        for seed in (0, 1)
+        for step in (0, 1)
+        for rank in (0, 1)
+    ]
+    assert drawn[0].dtype == torch.int32 and drawn[0].shape == (3, 9, 2)
+    keys = torch.stack(drawn).flatten(0, 2)
+    assert len(keys.unique(dim=0)) == len(keys) == 8 * 27
+    assert torch.equal(drawn[0], dropout_keys(0, 0, 0, 3, 4, torch.device("cpu")))
 
 
 def test_a_shape_survives_its_config_json(tiny_shape: BertShape) -> None:
@@ -230,7 +226,10 @@ def test_a_shape_survives_its_config_json(tiny_shape: BertShape) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "roberta"}, "export has model_type 'roberta'; only 'bert'"),
+        (
+            {"model_type": "roberta"},
+            "export has model_type 'roberta'; only 'bert' or 'megatron-bert'",
+        ),
         ({"hidden_act": "relu"}, "export has hidden_act 'relu'; only 'gelu'"),
         ({"hidden_size": None}, "does not give 'hidden_size', so its shape is unknown"),
     ],

@@ -9,8 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pretrain.batches import Batch, BatchSource
+from pretrain.batch import Batch
+from pretrain.batches import BatchSource
 from pretrain.config import LossOptions
+from pretrain.kernels.linear_cross_entropy import IGNORED
 from pretrain.model import Bert, Outputs
 from pretrain.objectives.term import normalised_loss, normalised_values
 from pretrain.students import make_student
@@ -34,7 +36,7 @@ def accumulate(task: Task, model: Bert, batches: list[Batch]) -> tuple[Gradients
     model.zero_grad()
     values = torch.zeros((), dtype=torch.float64)
     for batch in batches:
-        terms = task.terms(model(batch), batch)
+        terms = model(batch, task.terms)
         normalised_loss(terms, counts).backward()
         values = values + normalised_values(terms, counts)
     return gradients_of(model), values
@@ -56,7 +58,10 @@ def assert_equal_to_rounding(found: Gradients, expected: Gradients) -> None:
 
 
 def mean_of_means(outputs: Outputs, batch: Batch) -> torch.Tensor:
-    """State the loss of the paper directly: the mean over words plus the mean over samples."""
+    """State the loss of the paper directly: the mean over words plus the mean over samples.
+
+    PyTorch leaves out the label -100 by itself.
+    """
     assert outputs.nsp_logits_S2 is not None
     words = F.cross_entropy(outputs.mlm_logits_MV, batch.mlm_labels)
     return words + F.cross_entropy(outputs.nsp_logits_S2, batch.nsp_labels)
@@ -64,13 +69,14 @@ def mean_of_means(outputs: Outputs, batch: Batch) -> torch.Tensor:
 
 def distillation_mean(student: Outputs, teacher: Outputs, batch: Batch) -> torch.Tensor:
     """State the loss of DistilBERT directly, as means over the batch."""
+    asked = batch.mlm_labels >= 0
     soft = F.kl_div(
-        F.log_softmax(student.mlm_logits_MV / 2, dim=-1),
-        F.softmax(teacher.mlm_logits_MV / 2, dim=-1),
+        F.log_softmax(student.mlm_logits_MV[asked] / 2, dim=-1),
+        F.softmax(teacher.mlm_logits_MV[asked] / 2, dim=-1),
         reduction="batchmean",
     )
     real = batch.sample_ids > 0
-    away = 1 - F.cosine_similarity(student.hidden_BTD[real], teacher.hidden_BTD[real], dim=-1)
+    away = 1 - F.cosine_similarity(student.hidden_ND[real], teacher.hidden_ND[real], dim=-1)
     hard = F.cross_entropy(student.mlm_logits_MV, batch.mlm_labels)
     return 5 * 4 * soft + 2 * hard + away.mean()
 
@@ -113,17 +119,18 @@ def test_the_students_gradient_is_the_same_for_any_split(
 
 def one_direction(batch: Batch, reverse: bool) -> Batch:
     """Return one half of a batch of both directions, as a batch of its own."""
-    rows, masked = len(batch.input_ids) // 2, len(batch.masked) // 2
-    half, tokens = (slice(n, None) if reverse else slice(n) for n in (rows, masked))
-    return Batch(
+    size, masked = len(batch.input_ids) // 2, len(batch.masked) // 2
+    half, tokens = (slice(n, None) if reverse else slice(n) for n in (size, masked))
+    return dataclasses.replace(
+        batch,
         input_ids=batch.input_ids[half],
         token_types=batch.token_types[half],
         positions=batch.positions[half],
         sample_ids=batch.sample_ids[half],
-        masked=batch.masked[tokens] - (rows * batch.input_ids.shape[1] if reverse else 0),
+        bounds=batch.bounds[: len(batch.bounds) // 2 + 1],
+        masked=batch.masked[tokens] - (size if reverse else 0),
         mlm_labels=batch.mlm_labels[tokens],
-        firsts=batch.firsts,
-        nsp_labels=batch.nsp_labels,
+        directions=1,
     )
 
 
@@ -144,7 +151,7 @@ def test_both_directions_add_up_for_any_split(
     pieces = micro_batches(source, world, micro)
     found, values = accumulate(PretrainingTask(), tiny_model, pieces)
     assert_equal_to_rounding(found, gradients_of(exact))
-    tags = [term.tag for term in PretrainingTask().terms(tiny_model(pieces[0]), pieces[0])]
+    tags = [term.tag for term in tiny_model(pieces[0], PretrainingTask().terms)]
     assert tags == [
         "loss/mlm", "accuracy/mlm", "loss/mlm_reversed", "accuracy/mlm_reversed",
         "loss/nsp", "accuracy/nsp",
@@ -186,8 +193,9 @@ def test_a_step_without_any_masked_token_learns_from_sentences_alone(
     open_source: OpenSource, tiny_model: Bert
 ) -> None:
     whole = open_source().rows(np.arange(2), 2)
-    nothing = torch.zeros(0, dtype=torch.int64)
-    bare = dataclasses.replace(whole, masked=nothing, mlm_labels=nothing)
+    nothing = torch.full_like(whole.mlm_labels, IGNORED)
+    counts = {**whole.counts, "masked": 0}
+    bare = dataclasses.replace(whole, mlm_labels=nothing, counts=counts)
     outputs = tiny_model(bare)
     assert outputs.nsp_logits_S2 is not None
     F.cross_entropy(outputs.nsp_logits_S2, bare.nsp_labels).backward()
@@ -222,7 +230,7 @@ def test_a_teacher_is_asked_only_when_a_term_needs_it(
 
     student = make_student(tiny_model, [1], "teacher", seed=0)
     batch = open_source().rows(np.arange(1), 1)
-    terms = DistillationTask(Listening(), loss).terms(student(batch), batch)
+    terms = student(batch, DistillationTask(Listening(), loss).terms)
     assert len(asked) == (1 if loss.soft or loss.cosine else 0)
     tags = {"loss/mlm", "accuracy/mlm"}
     tags |= {f"loss/{name}" for name in ("soft", "cosine") if getattr(loss, name)}
@@ -232,5 +240,5 @@ def test_a_teacher_is_asked_only_when_a_term_needs_it(
 def test_a_teacher_never_learns(open_source: OpenSource, tiny_model: Bert) -> None:
     teacher = Teacher(tiny_model.train(), torch.device("cpu"), "fp32")
     outputs = teacher(open_source().rows(np.arange(1), 1))
-    assert not tiny_model.training and not outputs.hidden_BTD.requires_grad
+    assert not tiny_model.training and not outputs.hidden_ND.requires_grad
     assert not any(parameter.requires_grad for parameter in tiny_model.parameters())

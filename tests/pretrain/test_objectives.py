@@ -7,10 +7,12 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from pretrain.batches import Batch
+from pretrain.batch import Batch
+from pretrain.kernels.choice import choose_kernels
+from pretrain.kernels.linear_cross_entropy import IGNORED
 from pretrain.model import Outputs
 from pretrain.objectives.hidden_states import cosine_sum
-from pretrain.objectives.mlm_nsp import correct_count, cross_entropy_sum, pretraining_terms
+from pretrain.objectives.mlm_nsp import cross_entropy, pretraining_terms, word_losses_of
 from pretrain.objectives.soft_targets import soft_target_sum
 from pretrain.objectives.term import Term, normalised_loss, normalised_values
 
@@ -63,7 +65,7 @@ def assert_matches(
 
 def test_cross_entropy_is_summed() -> None:
     labels = torch.tensor(LABELS)
-    assert_matches(lambda x: cross_entropy_sum(x, labels), numpy_cross_entropy, draw(M, V))
+    assert_matches(lambda x: cross_entropy(x, labels).loss, numpy_cross_entropy, draw(M, V))
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 8.0])
@@ -98,10 +100,10 @@ def test_the_size_of_the_soft_gradient_outlasts_a_high_temperature() -> None:
 
 
 def test_cosine_ignores_length_and_padding() -> None:
-    teacher = draw(2, 4, 6, seed=1)
-    is_token = np.array([[1, 1, 1, 0], [1, 0, 0, 0]], bool)
+    teacher = draw(8, 6, seed=1)
+    is_token = np.array([1, 1, 1, 0, 1, 0, 0, 0], bool)
     fixed, mask = torch.tensor(teacher, dtype=torch.float32), torch.tensor(is_token)
-    student = draw(2, 4, 6)
+    student = draw(8, 6)
     assert_matches(
         lambda x: cosine_sum(x, fixed, mask), lambda x: numpy_cosine(x, teacher, is_token), student
     )
@@ -114,8 +116,8 @@ def test_cosine_ignores_length_and_padding() -> None:
 
 @pytest.mark.parametrize("size", [1e-30, 0.0])
 def test_cosine_of_vanishing_states_is_finite(size: float) -> None:
-    point = torch.full((1, 2, 4), size, requires_grad=True)
-    cosine_sum(point, torch.ones(1, 2, 4), torch.ones(1, 2, dtype=torch.bool)).backward()
+    point = torch.full((2, 4), size, requires_grad=True)
+    cosine_sum(point, torch.ones(2, 4), torch.ones(2, dtype=torch.bool)).backward()
     assert point.grad is not None and torch.isfinite(point.grad).all()
 
 
@@ -124,7 +126,7 @@ def test_low_precision_inputs_are_summed_in_fp32(dtype: torch.dtype) -> None:
     low, other = (torch.tensor(draw(M, V, seed=s)).to(dtype) for s in (0, 1))
     wide, other_wide = (logits.double().numpy() for logits in (low, other))
     losses = [
-        (cross_entropy_sum(low, torch.tensor(LABELS)), numpy_cross_entropy(wide)),
+        (cross_entropy(low, torch.tensor(LABELS)).loss, numpy_cross_entropy(wide)),
         (soft_target_sum(low, other, 2.0), numpy_divergence(wide, other_wide, 2.0)),
         (
             cosine_sum(low, other, torch.ones(M, dtype=torch.bool)),
@@ -139,7 +141,7 @@ def test_low_precision_inputs_are_summed_in_fp32(dtype: torch.dtype) -> None:
 def test_extreme_logits_stay_finite() -> None:
     logits = torch.tensor([[3e4, -3e4, 0.0]], requires_grad=True)
     label = torch.tensor([1])
-    total = cross_entropy_sum(logits, label) + soft_target_sum(logits, -logits.detach(), 1.0)
+    total = cross_entropy(logits, label).loss + soft_target_sum(logits, -logits.detach(), 1.0)
     total.backward()
     assert torch.isfinite(total) and logits.grad is not None
     assert torch.isfinite(logits.grad).all()
@@ -147,7 +149,7 @@ def test_extreme_logits_stay_finite() -> None:
 
 def test_nothing_masked_costs_nothing() -> None:
     logits = torch.zeros(0, V, requires_grad=True)
-    total = cross_entropy_sum(logits, torch.zeros(0, dtype=torch.int64))
+    total = cross_entropy(logits, torch.zeros(0, dtype=torch.int64)).loss
     total = total + soft_target_sum(logits, torch.zeros(0, V), 2.0)
     total.backward()
     assert total.item() == 0
@@ -155,22 +157,61 @@ def test_nothing_masked_costs_nothing() -> None:
 
 def test_hits_are_counted() -> None:
     logits = torch.tensor([[0.0, 1.0], [2.0, 1.0], [0.0, 5.0]])
-    assert correct_count(logits, torch.tensor([1, 1, 1])).item() == 2.0
+    assert cross_entropy(logits, torch.tensor([1, 1, 1])).correct.item() == 2.0
 
 
-def make_batch() -> Batch:
-    """Return a batch of which objectives read only labels and counts."""
-    blank = torch.zeros(1, 8, dtype=torch.int64)
+def test_what_fills_a_list_up_has_neither_loss_nor_gradient() -> None:
+    point = torch.tensor(draw(M + 3, V), dtype=torch.float32, requires_grad=True)
+    labels = torch.tensor([*LABELS, *[IGNORED] * 3])
+    teacher = torch.tensor(draw(M + 3, V, seed=1), dtype=torch.float32)
+    found = cross_entropy(point, labels)
+    soft = soft_target_sum(point, teacher, 2.0, labels != IGNORED)
+    (found.loss + soft).backward()
+    gradient = point.grad
+    point.grad = None
+    alone = cross_entropy(point[:M], labels[:M])
+    soft_alone = soft_target_sum(point[:M], teacher[:M], 2.0)
+    (alone.loss + soft_alone).backward()
+    torch.testing.assert_close((*found, soft), (*alone, soft_alone))
+    torch.testing.assert_close(gradient, point.grad)
+    assert gradient is not None and not gradient[M:].any()
+
+
+def make_batch(directions: int = 1) -> Batch:
+    """Return a batch of which objectives read only labels and directions."""
+    blank = torch.zeros(8, dtype=torch.int64)
     return Batch(
-        blank, blank, blank, blank.int() + 1, torch.arange(M), torch.tensor(LABELS),
-        torch.arange(2), torch.tensor([0, 1]),
-    )  # fmt: skip
+        input_ids=blank,
+        token_types=blank,
+        positions=blank,
+        sample_ids=blank.int() + 1,
+        bounds=torch.tensor([0, 8]),
+        masked=torch.arange(M).repeat(directions),
+        mlm_labels=torch.tensor(LABELS).repeat(directions),
+        firsts=torch.arange(3),
+        nsp_labels=torch.tensor([0, 1, IGNORED]),
+        row_tokens=8,
+        counts={},
+        directions=directions,
+    )
+
+
+def make_outputs(logits_MV: torch.Tensor, nsp_logits_S2: torch.Tensor | None) -> Outputs:
+    """Return outputs with the given logits: their decoder is the identity."""
+    return Outputs(
+        hidden_ND=torch.zeros(8, V),
+        masked_MD=logits_MV,
+        nsp_logits_S2=nsp_logits_S2,
+        decoder_VD=torch.eye(V),
+        decoder_bias_V=torch.zeros(V),
+        kernels=choose_kernels("reference", "reference", torch.device("cpu")),
+    )
 
 
 def test_terms_of_pretraining_are_words_and_sentences() -> None:
     logits = torch.tensor(draw(M, V), dtype=torch.float32)
-    nsp = torch.tensor([[1.0, 0.0], [3.0, 0.0]])
-    terms = pretraining_terms(Outputs(torch.zeros(1, 8, 2), logits, nsp), make_batch())
+    nsp = torch.tensor([[1.0, 0.0], [3.0, 0.0], [9.0, 0.0]])
+    terms = pretraining_terms(make_outputs(logits, nsp), make_batch())
     expected_nsp = np.log1p(np.exp(-1)) + np.log1p(np.exp(3))
     assert [(t.tag, t.per, t.weight) for t in terms] == [
         ("loss/mlm", "masked", 1.0),
@@ -181,8 +222,19 @@ def test_terms_of_pretraining_are_words_and_sentences() -> None:
     hits = float((draw(M, V).argmax(axis=-1) == LABELS).sum())
     expected = [numpy_cross_entropy(draw(M, V)), hits, expected_nsp, 1.0]
     assert [t.total.item() for t in terms] == pytest.approx(expected, rel=1e-5)
-    without = pretraining_terms(Outputs(torch.zeros(1, 8, 2), logits, None), make_batch())
+    without = pretraining_terms(make_outputs(logits, None), make_batch())
     assert [t.tag for t in without] == ["loss/mlm", "accuracy/mlm"]
+
+
+def test_each_direction_has_its_own_terms_with_logits_in_memory_or_not() -> None:
+    logits = torch.tensor(draw(2 * M, V), dtype=torch.float32)
+    outputs, batch = make_outputs(logits, None), make_batch(directions=2)
+    terms = pretraining_terms(outputs, batch)
+    assert [t.tag for t in terms[::2]] == ["loss/mlm", "loss/mlm_reversed"]
+    halves = [numpy_cross_entropy(half) for half in (draw(2 * M, V)[:M], draw(2 * M, V)[M:])]
+    assert [t.total.item() for t in terms[::2]] == pytest.approx(halves, rel=1e-5)
+    in_memory = [x for losses in word_losses_of(outputs.mlm_logits_MV, batch) for x in losses]
+    torch.testing.assert_close(in_memory, [term.total for term in terms])
 
 
 def test_terms_are_divided_by_their_own_counts() -> None:

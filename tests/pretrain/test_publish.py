@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from data_prep.errors import UserError
 from data_prep.manifest import write_manifest
 from data_prep.tokenizer import load_tokenizer
-from pretrain.batches import Batch
+from pretrain.batch import Batch
 from pretrain.model import BertShape
 from pretrain.publish import FACTS, check_export, publish
 from pretrain.weights import WEIGHTS, load_trained
@@ -20,16 +20,20 @@ from tests.run_folders import facts_of, make_run
 
 def one_sample(input_ids: torch.Tensor) -> Batch:
     """Return a batch of one row that holds one sample and asks for every token."""
-    length = input_ids.shape[1]
+    ids = input_ids[0]
+    length = len(ids)
     return Batch(
-        input_ids=input_ids,
-        token_types=torch.zeros_like(input_ids),
-        positions=torch.arange(length)[None],
-        sample_ids=torch.ones_like(input_ids, dtype=torch.int32),
+        input_ids=ids,
+        token_types=torch.zeros_like(ids),
+        positions=torch.arange(length),
+        sample_ids=torch.ones_like(ids, dtype=torch.int32),
+        bounds=torch.tensor([0, length], dtype=torch.int32),
         masked=torch.arange(length),
-        mlm_labels=input_ids[0],
+        mlm_labels=ids,
         firsts=torch.tensor([0]),
         nsp_labels=torch.tensor([0]),
+        row_tokens=length,
+        counts={"masked": length, "samples": 1, "tokens": length},
     )
 
 

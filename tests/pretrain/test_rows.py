@@ -78,6 +78,15 @@ def test_pairs_and_single_segments_are_laid_out(corpus: Corpus, tiny_tokenizer: 
     ]
 
 
+def test_sequences_begin_with_samples_and_with_the_padding_of_rows(
+    corpus: Corpus, tiny_tokenizer: Path
+) -> None:
+    maker = make(corpus, tiny_tokenizer)
+    (rows,) = concatenate([lay(maker), maker.blank(2)])
+    # Two samples and padding; one sample that fills its row; one and padding; blank rows.
+    assert rows.starts.tolist() == [0, 10, 14, T, 2 * T, 2 * T + 3, 3 * T, 4 * T]
+
+
 def test_only_pairs_are_asked_for_next_sentences(corpus: Corpus, tiny_tokenizer: Path) -> None:
     (rows,) = lay(make(corpus, tiny_tokenizer))
     assert rows.firsts.tolist() == [0, T] and rows.nsp_labels.tolist() == [0, 1]

@@ -9,9 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pretrain.batches import Batch, BatchSource
+from pretrain.batch import Batch
+from pretrain.batches import BatchSource
 from pretrain.cluster import Cluster
-from pretrain.model import Bert, BertShape, Outputs, initialise
+from pretrain.kernels.linear_cross_entropy import IGNORED
+from pretrain.model import Bert, BertShape, Objective, Outputs, initialise
+from pretrain.objectives.term import Term
 from pretrain.validation import ValidationSet
 
 OpenSource = Callable[..., BatchSource]
@@ -27,7 +30,7 @@ def source(open_source: OpenSource) -> BatchSource:
 
 @pytest.fixture
 def model(tiny_shape: BertShape, alone: Cluster) -> Bert:
-    """Return a model in training mode, whose dropout would spoil every figure."""
+    """Return a model in training mode, with dropout that would spoil every figure."""
     model = Bert(dataclasses.replace(tiny_shape, dropout=0.3))
     initialise(model, seed=2)
     return model.to(alone.device).train()
@@ -54,17 +57,19 @@ class OneOfTwo(Cluster):
 def test_figures_are_means_over_all_rows(source: BatchSource, model: Bert, alone: Cluster) -> None:
     batch = source.rows(np.arange(ROWS), ROWS).to(alone.device)
     # An untrained model is never right; this one names the most frequent word.
-    model.cls.predictions.bias.data[batch.mlm_labels.mode().values] = 9.0
+    asked, pairs = batch.mlm_labels != IGNORED, batch.nsp_labels != IGNORED
+    model.cls.predictions.bias.data[batch.mlm_labels[asked].mode().values] = 9.0
     found = ValidationSet(source, ROWS, 3, alone).evaluate(model)
     with torch.no_grad():
         outputs: Outputs = model.eval()(batch)
-    words, sentences = outputs.mlm_logits_MV, outputs.nsp_logits_S2
-    assert sentences is not None
+    assert outputs.nsp_logits_S2 is not None
+    words, labels = outputs.mlm_logits_MV[asked], batch.mlm_labels[asked]
+    sentences, answers = outputs.nsp_logits_S2[pairs], batch.nsp_labels[pairs]
     expected = {
-        "loss_mlm": F.cross_entropy(words, batch.mlm_labels),
-        "accuracy_mlm": (words.argmax(-1) == batch.mlm_labels).double().mean(),
-        "loss_nsp": F.cross_entropy(sentences, batch.nsp_labels),
-        "accuracy_nsp": (sentences.argmax(-1) == batch.nsp_labels).double().mean(),
+        "loss_mlm": F.cross_entropy(words, labels),
+        "accuracy_mlm": (words.argmax(-1) == labels).double().mean(),
+        "loss_nsp": F.cross_entropy(sentences, answers),
+        "accuracy_nsp": (sentences.argmax(-1) == answers).double().mean(),
     }
     assert list(found) == [f"validation/{name}" for name in expected]
     assert list(found.values()) == pytest.approx([x.item() for x in expected.values()], rel=1e-5)
@@ -104,9 +109,9 @@ def test_two_ranks_share_the_rows_and_compute_equally_often(
         def __init__(self, rank: int) -> None:
             self.rank = rank
 
-        def __call__(self, batch: Batch) -> Outputs:
+        def __call__(self, batch: Batch, objective: Objective) -> list[Term]:
             calls[self.rank] += 1
-            return plain(batch)
+            return plain(batch, objective)
 
         def train(self, mode: bool) -> object:
             return plain.train(mode)

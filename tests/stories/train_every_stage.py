@@ -3,6 +3,8 @@
 deepspeed train_every_stage.py RECIPE OUT
 """
 
+import json
+import os
 import sys
 from pathlib import Path
 
@@ -18,17 +20,23 @@ from pretrain.config import TeacherRecipe
 from pretrain.engine import Engine, read_deepspeed_config
 from pretrain.inputs import open_inputs
 from pretrain.model import Bert, initialise
+from pretrain.model.compilation import prepare_model
+from pretrain.model.execution import choose_execution
 from pretrain.objectives.term import normalised_loss
 from pretrain.run_directory import RunDirectory
 from pretrain.tasks import PretrainingTask
 
-# Every file in fp32 and bf16, and the same global batch cut into other micro-batches.
+# Every file in fp32 and bf16, the same global batch cut into other micro-batches, activations made
+# again, and ZeRO-3 that keeps nothing whole: it would spare weights as small as all of these.
 VARIANTS = [
     *(f"zero{stage}_{precision} micro=2" for stage in range(4) for precision in ("fp32", "bf16")),
     *(f"zero{stage}_offload_{p} micro=2" for stage in (2, 3) for p in ("fp32", "bf16")),
     "zero1_fp32 micro=1",
     "zero2_fp32 micro=4",
     "zero2_offload_bf16 micro=4",
+    "zero1_fp32 micro=2 recompute",
+    "zero3_fp32 micro=2 partitioned",
+    "zero3_fp32 micro=2 partitioned recompute",
 ]
 REFUSED = [f"zero{stage}_fp16" for stage in range(4)]  # on a CPU
 
@@ -38,39 +46,54 @@ def main() -> None:
     recipe_path, out = (Path(word) for word in sys.argv[-2:])
     cluster = Cluster.join()
     for variant in VARIANTS:
-        name, micro = variant.split(" micro=")
-        weights = one_step(read_recipe(recipe_path, name, micro), cluster)
+        weights = one_step(read_recipe(recipe_path, variant, out), cluster)
         if cluster.is_main:
             save_file(weights, out / f"{variant}.safetensors")
     for name in REFUSED:
         try:
-            read_deepspeed_config(read_recipe(recipe_path, name, "2"), cluster.world_size, False)
+            read_deepspeed_config(
+                read_recipe(recipe_path, f"{name} micro=2", out), cluster.world_size, False
+            )
         except UserError as error:
             (out / f"{name}.txt").write_text(str(error))
     cluster.leave()
 
 
-def read_recipe(path: Path, name: str, micro: str) -> TeacherRecipe:
+def read_recipe(path: Path, variant: str, out: Path) -> TeacherRecipe:
+    name, micro, *extras = variant.split()
+    config = Path(f"ds_configs/{name}.json")
     overrides = [
-        f"deepspeed.config=ds_configs/{name}.json",
+        f"deepspeed.config={partitioned(config, out) if 'partitioned' in extras else config}",
         f"train.precision={name.split('_')[-1]}",
-        f"train.micro_rows={micro}",
+        f"train.micro_rows={micro.removeprefix('micro=')}",
+        f"train.recompute={'true' if 'recompute' in extras else 'false'}",
         "model.dropout=0",
         "optim.clip_norm=0.05",
     ]
     return load_recipe(TeacherRecipe, path, overrides)
 
 
+def partitioned(config: Path, out: Path) -> Path:
+    """Return a copy of a ZeRO-3 file under which the smallest weights are partitioned as well."""
+    tree = json.loads(config.read_text(encoding="utf-8"))
+    tree["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+    path = out / f"rank{os.environ['RANK']}.json"
+    path.write_text(json.dumps(tree), encoding="utf-8")
+    return path
+
+
 def one_step(recipe: TeacherRecipe, cluster: Cluster) -> dict[str, torch.Tensor]:
     inputs = open_inputs(recipe, RunDirectory(recipe.run.path), cluster)
     model = Bert(teacher_shape(recipe, inputs))
     initialise(model, recipe.train.seed)
+    cpu = cluster.device
+    prepare_model(model, choose_execution(recipe.kernels, recipe.train, model.shape, cpu))
     engine = Engine(model, recipe, read_deepspeed_config(recipe, cluster.world_size, on_gpu=False))
     batches = next(inputs.loader.steps_from(0))
     own = [sum(batch.counts[name] for batch in batches) for name in ("masked", "samples")]
     masked, samples = cluster.sum(own)
     for batch in batches:
-        terms = PretrainingTask().terms(engine(batch), batch)
+        terms = engine(batch, PretrainingTask().terms)
         engine.backward(normalised_loss(terms, {"masked": masked, "samples": samples}))
         engine.step(learning_rate=1e-2)
     return {**engine.full_weights(), "grad_norm": torch.tensor(engine.grad_norm)}

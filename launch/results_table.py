@@ -1,0 +1,79 @@
+"""Write the measured speeds into README.md, from the reports in launch/results/.
+
+    python launch/results_table.py
+
+A report is what `launch/bench.py NAME --json launch/results/NAME_MACHINE.json` leaves. A benchmark
+that has none is listed as not measured yet: no figure gets into the README by hand.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "launch" / "results"
+BEGIN, END = "<!-- results: launch/results_table.py writes this -->", "<!-- /results -->"
+# What each benchmark measures, in the order of the table.
+_BENCHMARKS = {
+    "prep": "preparing a corpus",
+    "loader": "making batches",
+    "train": "a training step",
+    "kernels": "fused operations",
+    "distill": "a distillation step",
+}
+_HEAD = """\
+| what | measured | how many times as fast as | on |
+|---|---|---|---|"""
+
+
+def main() -> None:
+    """Renew the table in README.md."""
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    if BEGIN not in text or END not in text:
+        sys.exit(f"error: README.md has no lines {BEGIN} and {END}, between which the table goes.")
+    readme.write_text(replace_table(text, render(RESULTS)), encoding="utf-8")
+
+
+def replace_table(text: str, table: str) -> str:
+    """Return a text with the table between its two markers."""
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+
+
+def render(folder: Path) -> str:
+    """Return the table of all reports in a folder, by the beginning of their names."""
+    lines = [_HEAD]
+    for name, what in _BENCHMARKS.items():
+        reports = sorted(folder.glob(f"{name}_*.json")) + sorted(folder.glob(f"{name}.json"))
+        found = [line for path in reports for line in _lines(path, what)]
+        lines += found or [f"| {what}, `bench.py {name}` | not measured yet | | |"]
+    return "\n".join(lines)
+
+
+def _lines(path: Path, what: str) -> Iterator[str]:
+    """Yield a line for each of our rows that was compared with something."""
+    report: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    for row in report["rows"]:
+        if row["name"].startswith("ours/") and row["ratio"]:
+            against = ", ".join(f"{value:.2f} `{name}`" for name, value in row["ratio"].items())
+            name = row["name"].removeprefix("ours/")
+            figure = f"{_shown(row['median'])} {row['unit']}{_peak(row)}"
+            yield f"| {what}: `{name}` | {figure} | {against} | {report['device']} |"
+
+
+def _peak(row: Mapping[str, Any]) -> str:
+    if row["peak_bytes"] is None:
+        return ""
+    return f", {row['peak_bytes'] / 1e9:.2f} GB"
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    main()

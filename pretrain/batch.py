@@ -1,0 +1,66 @@
+"""A batch: what the model is given, as tensors. How one is made is told in batches.py."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+
+from pretrain.kernels.linear_cross_entropy import IGNORED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One micro-batch of packed rows, laid flat: N = rows * row_tokens places.
+
+    M masked tokens, S samples of two segments, C sequences. Their lists are filled up, so that
+    lengths take few values and nothing that depends on them is made anew for every batch: with
+    place 0 and the label `IGNORED`, with sequences of no tokens. That changes no loss or count.
+
+    With `mask.bidirectional` the second half of the rows shows each sample reversed: place
+    N/2 + i lies in the mirror of the row of place i, and masked token M/2 + j is masked token j
+    again. Losses of the two directions are added up, so what they are divided by is counted in
+    one of them.
+    """
+
+    input_ids: torch.Tensor  # [N] int64, [PAD] where no sample lies
+    token_types: torch.Tensor  # [N] int64, 1 in the second segment
+    positions: torch.Tensor  # [N] int64, restarts with every sample
+    sample_ids: torch.Tensor  # [N] int32, 1, 2, ... within a row; 0 is padding
+    bounds: torch.Tensor  # [C + 1] int32, where sequences begin and end: samples, rows' padding
+    masked: torch.Tensor  # [M] int64, places
+    mlm_labels: torch.Tensor  # [M] int64
+    firsts: torch.Tensor  # [S] int64, places of the [CLS] of samples with two segments
+    nsp_labels: torch.Tensor  # [S] int64
+    row_tokens: int
+    counts: dict[str, int]  # masked tokens, samples, real tokens; squares: Σ s² of their lengths
+    directions: int = 1
+
+    @property
+    def words(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Places and labels of the masked tokens, without what fills the lists up."""
+        asked = self.mlm_labels != IGNORED
+        return self.masked[asked], self.mlm_labels[asked]
+
+    @property
+    def sentences(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Places of [CLS] and next-sentence labels, without what fills the lists up."""
+        asked = self.nsp_labels != IGNORED
+        return self.firsts[asked], self.nsp_labels[asked]
+
+    def to(self, device: torch.device) -> "Batch":
+        """Copy to a device, from pinned memory and without waiting when it is a GPU."""
+        if device.type == "cpu":
+            return self
+        return changed(self, lambda t: t.pin_memory().to(device, non_blocking=True))
+
+
+def tensors_of(batch: Any) -> dict[str, torch.Tensor]:
+    """Return the tensors among the fields of a dataclass, by name."""
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
+
+
+def changed(batch: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """Return a dataclass with a change made to each of its tensors."""
+    return replace(batch, **{name: change(tensor) for name, tensor in tensors_of(batch).items()})

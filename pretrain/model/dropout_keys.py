@@ -1,0 +1,30 @@
+"""Keys of dropout: which elements are dropped follows from the place of a pass in the run.
+
+No generator has state, so a resumed run drops what it would have dropped.
+"""
+
+import torch
+
+from data_prep.keyed import hash64, key_of
+
+
+def dropout_keys(
+    seed: int, step: int, rank: int, micro_batches: int, layers: int, device: torch.device
+) -> torch.Tensor:
+    """Return the keys of a rank's passes in one step, without waiting for a GPU.
+
+    Args:
+        seed: of the run.
+        step: optimizer step, counted from 0.
+        rank: of the process.
+        micro_batches: K passes.
+        layers: L layers, which have two dropouts each; the embeddings have the last one.
+        device: where the keys are needed.
+
+    Returns:
+        int32 [K, 2 * L + 1, 2], the 64 bits of each key in halves.
+    """
+    sites = 2 * layers + 1
+    drawn = hash64(key_of("dropout", seed, step, rank), range(micro_batches * sites))
+    keys = torch.from_numpy(drawn.view("int32").reshape(micro_batches, sites, 2))
+    return keys.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else keys

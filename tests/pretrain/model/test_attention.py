@@ -1,0 +1,105 @@
+"""Packed attention: both ways compute the same, and each is taken where it is possible."""
+
+import dataclasses
+import math
+from importlib.util import find_spec
+from itertools import pairwise
+
+import pytest
+import torch
+
+from data_prep.errors import UserError
+from pretrain.batch import Batch
+from pretrain.model import Bert, attention
+from pretrain.model.attention import (
+    activate_flash,
+    choose_attention,
+    make_packing,
+    packed_attention,
+)
+from pretrain.model.execution import Execution
+from pretrain.objectives.mlm_nsp import pretraining_terms
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+N, H, D = 32, 2, 8
+# Two rows of 16: three samples and padding; one sample. Then sequences of no tokens.
+BOUNDS = torch.tensor([0, 5, 9, 14, 16, 32, 32, 32], dtype=torch.int32)
+SAMPLE_IDS = torch.tensor([1] * 5 + [2] * 4 + [3] * 5 + [0] * 2 + [1] * 16, dtype=torch.int32)
+
+
+def by_sequence(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bounds: torch.Tensor, *_: object
+) -> torch.Tensor:
+    """Attend within one sequence after another, by the formula."""
+    parts = []
+    for start, stop in pairwise(bounds.tolist()):
+        q, k, v = (x[start:stop].transpose(0, 1) for x in (query, key, value))
+        chances = torch.softmax(q @ k.transpose(1, 2) / math.sqrt(q.shape[-1]), dim=-1)
+        parts.append((chances @ v).transpose(0, 1))
+    return torch.cat(parts)
+
+
+def draw(dtype: torch.dtype = torch.float64, device: str = "cpu") -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    drawn = [torch.randn(N, H, D, generator=generator) for _ in range(3)]
+    return [x.to(device, dtype).requires_grad_() for x in drawn]
+
+
+def test_the_block_diagonal_mask_is_attention_within_sequences() -> None:
+    found, expected = draw(), draw()
+    attended = packed_attention(*found, make_packing("sdpa", BOUNDS, SAMPLE_IDS, 16))
+    reference = by_sequence(*expected, BOUNDS)
+    torch.testing.assert_close(attended, reference)
+    weights = torch.randn(N, H, D, generator=torch.Generator().manual_seed(1)).double()
+    for output in (attended, reference):
+        (output * weights).sum().backward()
+    torch.testing.assert_close([x.grad for x in found], [x.grad for x in expected])
+
+
+def test_a_model_by_bounds_is_the_model_by_masks(
+    monkeypatch: pytest.MonkeyPatch, tiny_model: Bert, packed: Batch
+) -> None:
+    monkeypatch.setattr(attention, "varlen_attn", by_sequence)
+    model = tiny_model.double()
+    by_masks = model(packed)
+    model.execution = dataclasses.replace(Execution(), attention="varlen")
+    by_bounds = model(packed)
+    # Padding differs by nothing either: it attends to itself.
+    torch.testing.assert_close(by_bounds.hidden_ND, by_masks.hidden_ND)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="FlashAttention needs a GPU")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_varlen_on_a_gpu_equals_sdpa(tiny_model: Bert, packed: Batch, dtype: torch.dtype) -> None:
+    model, batch = tiny_model.to(GPU, dtype), packed.to(GPU)
+    found = []
+    for kind in ("sdpa", "varlen"):
+        model.execution = dataclasses.replace(Execution(), attention=kind)
+        model.zero_grad()
+        terms = model(batch, pretraining_terms)
+        torch.stack([term.total for term in terms if term.weight]).sum().backward()
+        found.append([terms[0].total, *(p.grad for p in model.parameters())])
+    for ours, theirs in zip(*found, strict=True):
+        # Two kernels round differently, to the 8 or 11 bits of the type, in each of two layers.
+        assert (ours - theirs).norm() <= 0.03 * theirs.norm() + 1e-3
+
+
+def test_each_device_and_precision_has_its_attention() -> None:
+    assert choose_attention("auto", CPU, "bf16") == "sdpa"
+    assert choose_attention("auto", GPU, "fp32") == "sdpa"
+    assert choose_attention("auto", GPU, "bf16") == "varlen"
+    assert choose_attention("varlen", GPU, "fp16") == "varlen"
+    assert choose_attention("sdpa", GPU, "bf16") == "sdpa"
+
+
+@pytest.mark.parametrize(("device", "precision"), [(CPU, "bf16"), (CPU, "fp32"), (GPU, "fp32")])
+def test_varlen_is_refused_where_it_is_impossible(device: torch.device, precision: str) -> None:
+    with pytest.raises(UserError, match=f"computes in {precision} on {device.type}: choose auto"):
+        choose_attention("varlen", device, precision)
+
+
+@pytest.mark.skipif(bool(find_spec("flash_attn_interface")), reason="it is installed here")
+def test_a_flash_attention_that_is_not_installed_is_refused() -> None:
+    activate_flash("builtin")
+    with pytest.raises(UserError, match=r"kernels\.flash FA3 cannot be used .* choose builtin"):
+        activate_flash("FA3")

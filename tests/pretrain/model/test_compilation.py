@@ -1,0 +1,131 @@
+"""Compiled layers: one program for all of them, and none is made anew for another batch.
+
+The backend "eager" leaves out the generation of code, which is slow on a CPU; what decides about
+compiling again, the guards, is the same.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from pretrain.batch import Batch
+from pretrain.batches import BatchSource
+from pretrain.model import Bert, BertShape, attention, initialise
+from pretrain.model.compilation import Compilations, compile_layers
+from pretrain.model.dropout_keys import dropout_keys
+from pretrain.model.execution import Execution
+from pretrain.objectives.mlm_nsp import pretraining_terms
+
+OpenSource = Callable[..., BatchSource]
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled() -> Iterator[None]:
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.fixture
+def model(tiny_shape: BertShape) -> Bert:
+    model = Bert(dataclasses.replace(tiny_shape, layers=3, dropout=0.2))
+    initialise(model, seed=3)
+    return model
+
+
+def pieces(source: BatchSource, micro_rows: int = 2) -> list[Batch]:
+    return [batch for step in range(4) for batch in source.step(step, 8, 0, 1, micro_rows)]
+
+
+def train(model: Bert, batches: list[Batch]) -> None:
+    for step, batch in enumerate(batches):
+        (keys,) = dropout_keys(0, step, 0, 1, model.shape.layers, torch.device("cpu"))
+        terms = model(batch, pretraining_terms, keys)
+        torch.stack([term.total for term in terms if term.weight]).sum().backward()
+
+
+def test_batches_of_any_content_take_one_program(model: Bert, open_source: OpenSource) -> None:
+    compile_layers(model, backend="eager")
+    compilations = Compilations()
+    batches = pieces(open_source())
+    assert len({tuple(batch.counts.values()) for batch in batches}) > 10
+    train(model, batches[:1])
+    assert compilations.since_last() == 1, "all layers share a program"
+    train(model, batches[1:])
+    assert compilations.since_last() == 0
+
+
+def test_evaluation_and_rows_of_another_length_have_programs_of_their_own(
+    model: Bert, open_source: OpenSource
+) -> None:
+    compile_layers(model, backend="eager")
+    compilations = Compilations()
+    long, short = pieces(open_source()), pieces(open_source(row_tokens=32))
+    train(model, long[:2])
+    compilations.since_last()
+    for work in (
+        lambda: train(model, short[:2]),
+        lambda: model.eval()(long[0], pretraining_terms),
+    ):
+        work()
+        assert compilations.since_last() == 1
+    model.train()
+    train(model, [*long[2:4], *short[2:4]])
+    model.eval()(long[1], pretraining_terms)
+    assert compilations.since_last() == 0
+
+
+def test_another_number_of_sequences_takes_no_other_program(
+    model: Bert, open_source: OpenSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def by_bounds(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *a: object) -> torch.Tensor:
+        """Stand in for FlashAttention, which a CPU lacks."""
+        owners = torch.bucketize(torch.arange(len(q)), a[0], right=True)
+        mask = owners[:, None] == owners[None, :]
+        heads = (x.transpose(0, 1)[None] for x in (q, k, v))
+        out = torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=mask)
+        return out[0].transpose(0, 1)
+
+    monkeypatch.setattr(attention, "varlen_attn", by_bounds)
+    batch = pieces(open_source())[0]
+    model.eval()
+    expected = model(batch).hidden_ND
+    model.execution = dataclasses.replace(Execution(), attention="varlen")
+    compile_layers(model, backend="eager")
+    found = [model(batch).hidden_ND]
+    compilations = Compilations()
+    for more in (1, 5, 40):
+        bounds = torch.cat([batch.bounds, batch.bounds[-1:].expand(more)])
+        found.append(model(dataclasses.replace(batch, bounds=bounds)).hidden_ND)
+    assert compilations.since_last() == 0
+    for hidden in found:
+        torch.testing.assert_close(hidden, expected)
+
+
+def test_a_compiled_model_computes_the_same_under_the_same_names(
+    model: Bert, open_source: OpenSource
+) -> None:
+    batch = open_source().rows(np.arange(3), 3)
+    names = list(model.state_dict())
+    (keys,) = dropout_keys(0, 0, 0, 1, model.shape.layers, torch.device("cpu"))
+    expected = model(batch, None, keys).hidden_ND
+    compile_layers(model, backend="eager")
+    assert torch.equal(model(batch, None, keys).hidden_ND, expected)
+    assert list(model.state_dict()) == names
+
+
+def test_a_compiled_layer_can_be_computed_again(model: Bert, open_source: OpenSource) -> None:
+    batches = pieces(open_source())[:2]
+    gradients = []
+    for recompute in (0, 3):
+        torch.compiler.reset()
+        again = Bert(model.shape)
+        again.load_state_dict(model.state_dict())
+        again.execution = dataclasses.replace(Execution(), recompute=recompute)
+        compile_layers(again, backend="aot_eager")
+        train(again, batches)
+        gradients.append([p.grad for p in again.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))

@@ -1,0 +1,113 @@
+"""Pre-norm models: equal to transformers' MegatronBert, published, and taught from."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import MegatronBertConfig, MegatronBertForPreTraining
+
+from pretrain.batch import Batch
+from pretrain.config import LossOptions
+from pretrain.model import Bert, BertShape, initialise
+from pretrain.objectives.mlm_nsp import pretraining_terms
+from pretrain.publish import publish
+from pretrain.students import make_student
+from pretrain.tasks import DistillationTask
+from pretrain.teacher import Teacher
+from pretrain.weights import load_trained
+from tests.packed_rows import T, unpack
+from tests.run_folders import make_run
+
+TIED = {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
+
+
+@pytest.fixture
+def pre_shape(tiny_shape: BertShape) -> BertShape:
+    return dataclasses.replace(tiny_shape, norm="pre")
+
+
+@pytest.fixture
+def model(pre_shape: BertShape) -> Bert:
+    model = Bert(pre_shape)
+    initialise(model, seed=5)
+    generator = torch.Generator().manual_seed(6)
+    for parameter in model.parameters():
+        parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def test_parameters_are_named_as_in_megatron_bert(pre_shape: BertShape) -> None:
+    config = MegatronBertConfig(**pre_shape.to_transformers())
+    theirs = {n: p.shape for n, p in MegatronBertForPreTraining(config).named_parameters()}
+    ours = {name: p.shape for name, p in Bert(pre_shape).named_parameters()}
+    assert ours == {name: shape for name, shape in theirs.items() if name not in TIED}
+
+
+def test_losses_and_gradients_equal_those_of_megatron_bert(model: Bert, packed: Batch) -> None:
+    model = model.double()
+    theirs = MegatronBertForPreTraining(MegatronBertConfig(**model.shape.to_transformers()))
+    theirs = theirs.double().eval()
+    assert set(theirs.load_state_dict(model.state_dict(), strict=False).missing_keys) <= TIED
+    alone, _ = unpack(packed)
+    labels = torch.full((len(alone.input_ids),), -100)
+    labels[alone.masked] = alone.mlm_labels
+    expected = theirs(
+        input_ids=alone.input_ids.view(-1, T),
+        token_type_ids=alone.token_types.view(-1, T),
+        attention_mask=(alone.sample_ids > 0).long().view(-1, T),
+        labels=labels.view(-1, T),
+        next_sentence_label=alone.nsp_labels,
+    )
+    words, _, sentences, _ = model(packed, pretraining_terms)
+    counts = packed.counts
+    # Theirs is the mean over words plus the mean over samples. fp64 losses end in fp32 sums.
+    loss = words.total / counts["masked"] + sentences.total / counts["samples"]
+    torch.testing.assert_close(loss.double(), expected.loss.double(), rtol=1e-5, atol=1e-5)
+    loss.backward()
+    expected.loss.backward()
+    reference = dict(theirs.named_parameters())
+    for name, parameter in model.named_parameters():
+        tolerance = 1e-5 * float(reference[name].grad.abs().max()) + 1e-7
+        torch.testing.assert_close(
+            parameter.grad, reference[name].grad, rtol=0, atol=tolerance,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )  # fmt: skip
+
+
+def test_a_pre_norm_shape_survives_its_config_json(pre_shape: BertShape) -> None:
+    for next_sentence in (True, False):
+        shape = dataclasses.replace(pre_shape, next_sentence=next_sentence)
+        assert BertShape.from_transformers(shape.to_transformers(), "config.json") == shape
+
+
+@pytest.mark.parametrize(
+    ("kind", "architecture"),
+    [("teacher", "MegatronBertForPreTraining"), ("student", "MegatronBertForMaskedLM")],
+)
+def test_an_export_is_a_plain_megatron_bert(
+    tmp_path: Path, tiny_tokenizer: Path, pre_shape: BertShape, kind: str, architecture: str
+) -> None:
+    from transformers import AutoModel
+
+    run, export = tmp_path / "run", tmp_path / "export"
+    model = make_run(run, tiny_tokenizer, kind, pre_shape)
+    assert publish(run, export, "apache-2.0", "en")  # it compares the logits
+    config = json.loads((export / "config.json").read_text(encoding="utf-8"))
+    assert config["architectures"] == [architecture]
+    assert type(AutoModel.from_pretrained(export)).__name__ == "MegatronBertModel"
+    loaded = load_trained(export).model
+    assert loaded.shape == model.shape
+    assert all(torch.equal(w, model.state_dict()[n]) for n, w in loaded.state_dict().items())
+
+
+def test_a_pre_norm_teacher_has_a_pre_norm_student(model: Bert, packed: Batch) -> None:
+    student = make_student(model, [1], "teacher", seed=0)
+    assert student.shape.norm == "pre"
+    end = "bert.encoder.ln.weight"
+    assert torch.equal(student.state_dict()[end], model.state_dict()[end])
+    task = DistillationTask(Teacher(model, torch.device("cpu"), "fp32"), LossOptions())
+    terms = student(packed, task.terms)
+    torch.stack([term.total for term in terms if term.weight]).sum().backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in student.parameters())
