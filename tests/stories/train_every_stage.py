@@ -26,13 +26,15 @@ from pretrain.run_directory import RunDirectory
 from pretrain.tasks import PretrainingTask
 
 # Every stage in fp32 and bf16, the same global batch cut into other micro-batches, activations made
-# again, and ZeRO-3 that keeps nothing whole: it would spare weights as small as all of these.
+# again, and ZeRO-3 that keeps nothing whole: it would spare weights as small as all of these. There
+# kernels in Triton (interpreted) must find weights that were gathered for them.
 VARIANTS = [
     *(f"zero{stage}_{precision} micro=2" for stage in range(4) for precision in ("fp32", "bf16")),
     "zero1_fp32 micro=1",
     "zero2_fp32 micro=4",
     "zero1_fp32 micro=2 recompute",
     "zero3_fp32 micro=2 partitioned",
+    "zero3_fp32 micro=2 partitioned triton",
     "zero3_fp32 micro=2 partitioned recompute",
 ]
 
@@ -48,6 +50,8 @@ def main() -> None:
             f"deepspeed.config={partitioned(config, out) if 'partitioned' in extras else config}",
             f"train.precision={name.split('_')[1]}",
             f"train.micro_rows={micro.removeprefix('micro=')}",
+            f"kernels.block={'triton' if 'triton' in extras else 'auto'}",
+            f"kernels.head={'triton' if 'triton' in extras else 'auto'}",
             f"train.recompute={'true' if 'recompute' in extras else 'false'}",
             "model.dropout=0",
             "optim.clip_norm=0.05",
