@@ -41,6 +41,7 @@ class Progress:
     step: int = 0  # optimizer steps done
     samples_seen: int = 0  # sentence pairs
     tokens_seen: int = 0  # real tokens, padding not counted
+    trained_ms: int = 0  # time in training before the last step, by rank 0's clock
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def check_continues(found: FoundCheckpoint, facts: dict[str, Any], world_size: i
 
     Raises:
         UserError: for another corpus or teacher, a ZeRO stage that cannot read its state, or
-            another number of ranks under ZeRO-3.
+            another number of ranks under ZeRO-3 or with Muon.
     """
     for key, name in (("corpus", "the corpus"), ("teacher_weights", "the teacher")):
         if found.facts.get(key) != facts.get(key):
@@ -155,13 +156,24 @@ def check_continues(found: FoundCheckpoint, facts: dict[str, Any], world_size: i
             f"The checkpoint {found.path} was written under ZeRO-{was}, which ZeRO-{now} cannot "
             "load: restore deepspeed.config, or choose another run.path."
         )
+    other_ranks = found.world_size != world_size
+    # Its converter knows the state of Adam alone (deepspeed/checkpoint/ds_to_universal.py).
+    if now > 0 and other_ranks and _optimizer_of(found) == "muon":
+        raise UserError(
+            f"The checkpoint {found.path} was written by {found.world_size} ranks, and DeepSpeed "
+            f"cannot cut the momentum of optim.name muon for {world_size}: start as many again."
+        )
     # Measured: DeepSpeed 0.19.8 converts it, but the gradient norm is off by 2e-4 two steps later.
-    if now == 3 and found.world_size != world_size:
+    if now == 3 and other_ranks:
         raise UserError(
             f"The checkpoint {found.path} was written by {found.world_size} ranks under ZeRO-3, "
             f"and {world_size} ranks cannot continue it exactly: start as many again, or "
             "train under ZeRO-2, where the number may change."
         )
+
+
+def _optimizer_of(found: FoundCheckpoint) -> str:
+    return str(found.facts.get("identity", {}).get("optim.name", "adamw"))
 
 
 def needs_conversion(found: FoundCheckpoint, cluster: Cluster) -> bool:

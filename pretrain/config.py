@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from data_prep.recipe import Options
+from pretrain.optim.options import OptimOptions
 
 
 class RunOptions(Options):
@@ -88,6 +89,26 @@ class PhaseOptions(Options):
     row_tokens: int | None = Field(None, ge=16, description="length of a packed row, tokens")
     batch_rows: int | None = Field(None, ge=1, description="rows of one step, over all ranks")
     micro_rows: int | None = Field(None, ge=1, description="rows one rank computes at a time")
+    lr: float | None = Field(
+        None, gt=0, description="peak of a curve of its own, from here on; null goes on with one"
+    )
+    warmup_steps: int = Field(0, ge=0, description="of that curve's rise; only with `lr`")
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> "PhaseOptions":
+        if self.warmup_steps and self.lr is None:
+            raise ValueError(f"warmup_steps {self.warmup_steps} need a curve of their own: give lr")
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} must be below steps {self.steps}")
+        return self
+
+
+class RampOptions(Options):
+    """A batch that grows during the first steps of a run, in equal stages."""
+
+    from_rows: int = Field(ge=1, description="rows of the first steps; later ones are multiples")
+    steps: int = Field(ge=1, description="steps until the full batch; part of train.steps")
+    stages: int = Field(ge=1, description="sizes before the full one, each for as many steps")
 
 
 class TrainOptions(Options):
@@ -104,14 +125,26 @@ class TrainOptions(Options):
         description="make activations again in the backward pass instead of keeping them: of all "
         "layers, or of so many",
     )
+    tf32: bool = Field(
+        False, description="fp32 on a GPU: matrix products with 10 bits of mantissa, much faster"
+    )
     max_minutes: float | None = Field(
         None, gt=0, description="stop with a checkpoint after this long; null never stops early"
+    )
+    budget_minutes: float | None = Field(
+        None,
+        gt=0,
+        description="the run is done after training this long, over all restarts, or at its last "
+        "step; null counts steps alone",
     )
     # `Annotated` keeps a list of groups from being taken for a group of keys.
     phases: list[Annotated[PhaseOptions, "one phase"]] = Field(
         [],
         description="parts of the run in order, each with its steps and the keys it changes: "
-        "row_tokens, batch_rows, micro_rows; empty is a run of one shape",
+        "row_tokens, batch_rows, micro_rows, lr, warmup_steps; empty is a run of one shape",
+    )
+    ramp: Annotated[RampOptions, "one value"] | None = Field(
+        None, description="how the batch grows at first: {from_rows, steps, stages}; null is full"
     )
 
     @property
@@ -131,6 +164,31 @@ class TrainOptions(Options):
             raise ValueError(
                 f"the phases have {total} steps together, but train.steps is {self.steps}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _ramp_fits(self) -> "TrainOptions":
+        if self.ramp is None:
+            return self
+        first, ramp = self.all_phases[0], self.ramp
+        rows = first.batch_rows or self.batch_rows
+        most = rows // ramp.from_rows - 1
+        if rows % ramp.from_rows or ramp.stages > most:
+            raise ValueError(
+                f"a ramp from {ramp.from_rows} rows in {ramp.stages} stages does not lead to "
+                f"{rows}: from_rows must divide it, and leave room for as many multiples"
+            )
+        if not ramp.stages <= ramp.steps < first.steps:
+            raise ValueError(
+                f"a ramp of {ramp.steps} steps must have at least one for each of its "
+                f"{ramp.stages} stages, and end within the first {first.steps} steps"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tf32_is_fp32(self) -> "TrainOptions":
+        if self.tf32 and self.precision != "fp32":
+            raise ValueError(f"tf32 is a way to compute in fp32, not in {self.precision}")
         return self
 
 
@@ -187,18 +245,6 @@ class MaskOptions(Options):
                 f"as_mask {self.as_mask} and as_random {self.as_random} add up to more than 1"
             )
         return self
-
-
-class OptimOptions(Options):
-    """AdamW as BERT uses it: no decay on biases and LayerNorm."""
-
-    lr: float = Field(1e-4, gt=0, description="peak learning rate")
-    warmup_steps: int = Field(0, ge=0, description="steps of linear rise from 0 to the peak")
-    weight_decay: float = Field(0.01, ge=0)
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.999, ge=0, lt=1)
-    epsilon: float = Field(1e-6, gt=0)
-    clip_norm: float = Field(1.0, gt=0, description="largest global gradient norm")
 
 
 class ValidationOptions(Options):
@@ -274,12 +320,19 @@ class RunRecipe(Options):
     deepspeed: DeepSpeedOptions = DeepSpeedOptions()
 
     @model_validator(mode="after")
-    def _warmup_fits(self) -> "RunRecipe":
-        if self.optim.warmup_steps >= self.train.steps:
+    def _schedule_fits(self) -> "RunRecipe":
+        optim, steps = self.optim, self.train.steps
+        if optim.warmup_steps >= steps:
             raise ValueError(
-                f"optim.warmup_steps {self.optim.warmup_steps} must be below "
-                f"train.steps {self.train.steps}"
+                f"optim.warmup_steps {optim.warmup_steps} must be below train.steps {steps}"
             )
+        if optim.decay_steps is not None and optim.warmup_steps + optim.decay_steps > steps:
+            raise ValueError(
+                f"optim.warmup_steps {optim.warmup_steps} and optim.decay_steps "
+                f"{optim.decay_steps} are more than train.steps {steps}"
+            )
+        if optim.schedule == "budget" and self.train.budget_minutes is None:
+            raise ValueError("optim.schedule budget needs train.budget_minutes")
         return self
 
 

@@ -22,6 +22,9 @@ warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distribu
 import deepspeed  # noqa: E402
 import torch  # noqa: E402
 from deepspeed.checkpoint import ds_to_universal  # noqa: E402
+from deepspeed.runtime import bf16_optimizer  # noqa: E402
+from deepspeed.runtime.zero import stage_1_and_2  # noqa: E402
+from deepspeed.runtime.zero.utils import ZERO_SUPPORTED_OPTIMIZERS  # noqa: E402
 from deepspeed.utils import safe_get_full_fp32_param  # noqa: E402
 
 from data_prep.errors import UserError  # noqa: E402
@@ -30,11 +33,16 @@ from pretrain.batches import Batch  # noqa: E402
 from pretrain.config import RunRecipe  # noqa: E402
 from pretrain.model import Bert, Objective  # noqa: E402
 from pretrain.objectives.term import Term  # noqa: E402
+from pretrain.optim.choice import check_optimizer, make_optimizer  # noqa: E402
+from pretrain.optim.groups import muon_groups  # noqa: E402
+from pretrain.optim.lamb import Lamb  # noqa: E402
 
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 # On a CPU, DeepSpeed would compile and start a shared-memory collective that only its inference
 # calls, and leave its buffers in /dev/shm after each run (seen: 16 GB after a day of runs).
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+# LAMB of ours is tested under ZeRO, see tests/stories/test_optimizers.py.
+ZERO_SUPPORTED_OPTIMIZERS.append(Lamb)
 
 # Without this entry in the saved state, DeepSpeed cannot convert a checkpoint for another number
 # of ranks (deepspeed/checkpoint/ds_to_universal.py).
@@ -74,7 +82,17 @@ def read_deepspeed_config(recipe: RunRecipe, world_size: int, on_gpu: bool) -> d
     for section in ("optimizer", "scheduler"):
         if section in config:
             raise UserError(f"{path} has a section {section!r}, but the recipe owns it: remove it.")
+    zero = config["zero_optimization"]
+    if zero.get("overlap_comm") == "auto":
+        # One rank has nothing to overlap, and DeepSpeed would wait for its device at the end of
+        # every backward pass (ZeRO-2) or step (ZeRO-1 in fp32 and fp16).
+        zero["overlap_comm"] = world_size > 1
     _check_precision(config, path, train.precision, on_gpu)
+    if train.tf32 and not on_gpu:
+        raise UserError("train.tf32 needs a GPU, and this machine has none: leave it out.")
+    check_optimizer(
+        recipe.optim.name, zero["stage"], train.precision, offloaded="offload_optimizer" in zero
+    )
     return config
 
 
@@ -105,13 +123,21 @@ class Engine:
             config["checkpoint"] = {"load_universal": True}
         self._world_size = torch.distributed.get_world_size()
         self._grad_norm: torch.Tensor | float = 0.0
-        adamw = _make_optimizer(model, recipe)
+        self._muon_share = recipe.optim.muon_lr / recipe.optim.lr
+        if recipe.train.tf32:
+            torch.set_float32_matmul_precision("high")
+        if recipe.train.precision != "fp16":
+            _step_without_waiting()
+        self._ours = _make_optimizer(model, recipe)
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
-            model=model, optimizer=adamw, config=config
+            model=model, optimizer=self._ours, config=config
         )
         # Under ZeRO-0 in 16 bits DeepSpeed takes a step with zero gradients to allocate state.
-        for state in adamw.state.values():
-            state["step"].zero_()
+        for state in self._ours.state.values():
+            if "step" in state:
+                state["step"].zero_()
+        if isinstance(self._ours, Lamb):
+            _tell_partitions(self._ours, self._optimizer)
 
     def __call__(
         self, batch: Batch, objective: Objective, dropout_keys: torch.Tensor | None = None
@@ -143,14 +169,14 @@ class Engine:
     def step(self, learning_rate: float) -> None:
         """Update the weights if this micro-batch was the last of its optimizer step."""
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * (self._muon_share if group.get("use_muon") else 1.0)
         last = self._engine.is_gradient_accumulation_boundary()
-        if last and isinstance(self._optimizer, torch.optim.AdamW):
+        if last and self._optimizer is self._ours:
             # Without ZeRO in fp32, DeepSpeed clips but does not tell the norm.
             gradients = [p.grad for p in self._engine.module.parameters() if p.grad is not None]
             self._grad_norm = torch.nn.utils.get_total_norm(gradients)
         self._engine.step()
-        if last and not isinstance(self._optimizer, torch.optim.AdamW):
+        if last and self._optimizer is not self._ours:
             norm = self._engine.get_global_grad_norm()
             self._grad_norm = float("nan") if norm is None else norm
 
@@ -211,6 +237,10 @@ class Engine:
         _, state = self._engine.load_checkpoint(
             str(folder), tag=tag, load_lr_scheduler_states=False
         )
+        for parameter, values in self._ours.state.items():
+            # A converted checkpoint gives every rank the device of the rank that wrote it.
+            if "step" in values and isinstance(self._ours, torch.optim.AdamW):
+                values["step"] = values["step"].to(parameter.device)
         return dict(state)
 
 
@@ -235,20 +265,47 @@ def convert_for_other_ranks(source: Path, target: Path) -> None:
     )
 
 
-def _make_optimizer(model: Bert, recipe: RunRecipe) -> torch.optim.AdamW:
-    """Return AdamW; biases and LayerNorm do not decay (arXiv 1810.04805, appendix A.2)."""
-    decayed: list[torch.nn.Parameter] = []
-    plain: list[torch.nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        undecayed = name.endswith("bias") or "LayerNorm" in name
-        (plain if undecayed else decayed).append(parameter)
-    optim = recipe.optim
-    return torch.optim.AdamW(
-        [
-            {"params": decayed, "weight_decay": optim.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ],
-        lr=0.0,  # every step is given its own; a step of DeepSpeed's must move nothing
-        betas=(optim.beta1, optim.beta2),
-        eps=optim.epsilon,
-    )
+def _make_optimizer(model: Bert, recipe: RunRecipe) -> torch.optim.Optimizer:
+    if recipe.optim.name != "muon":
+        return make_optimizer(model, recipe.optim)
+    # Imported late, as DeepSpeed does: it prepares to compile.
+    from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
+
+    groups = muon_groups(model, recipe.optim)
+    return MuonWithAuxAdam(groups, torch.optim.AdamW, {"fused": True})
+
+
+def _tell_partitions(lamb: Lamb, zero: Any) -> None:
+    """Tell LAMB which slices of ZeRO's flat partitions are which tensors of the model.
+
+    ZeRO-0 has no partitions; LAMB then has whole tensors.
+    """
+    groups = getattr(zero, "bit16_groups", None) or getattr(zero, "bf16_groups", [])
+    for group, tensors in zip(lamb.param_groups, groups, strict=False):
+        found = [tensor._hp_mapping for tensor in tensors]
+        addresses = [None if f is None else f.get_hp_fragment_address() for f in found]
+        (part,) = group["params"]
+        lamb.partition(part, [None if a is None else (a.start, a.numel) for a in addresses])
+
+
+def _step_without_waiting() -> None:
+    """Keep DeepSpeed's step from asking the device whether the gradient is finite.
+
+    In ZeRO-1 and 2 it skips a step whose gradient is not, and reads the norm on the host for that
+    and for clipping. Only fp16 needs skipping, to find its loss scale. In bf16 and fp32 such a
+    gradient is an error that skipping would hide: here it reaches the weights, the next loss is
+    not finite, and the run stops with what to do (see `loop.py`); checkpoints refuse such weights.
+    ZeRO-0 in bf16, ZeRO-3 and offload still wait.
+    """
+    for module in (bf16_optimizer, stage_1_and_2):
+        module.is_invalid_grad_norm  # noqa: B018  it must be there to be replaced
+        module.is_invalid_grad_norm = lambda norm: False
+    bf16_optimizer.clip_tensors_by_global_norm  # noqa: B018
+    bf16_optimizer.clip_tensors_by_global_norm = _clip_without_waiting
+
+
+def _clip_without_waiting(
+    input_tensors: list[torch.Tensor], max_norm: float, global_norm: torch.Tensor, mpu: None
+) -> None:
+    """Scale gradients so that their norm is at most `max_norm`, with no look at it on the host."""
+    torch._foreach_mul_(input_tensors, (max_norm / (global_norm + 1e-6)).clamp(max=1.0))

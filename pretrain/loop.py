@@ -12,6 +12,7 @@ from typing import Any
 
 from data_prep.errors import UserError
 from pretrain.batches import Batch
+from pretrain.budget import Budget
 from pretrain.checkpoint import Progress, save_checkpoint
 from pretrain.cluster import Cluster
 from pretrain.config import RunRecipe
@@ -23,7 +24,7 @@ from pretrain.model.compilation import Compilations
 from pretrain.model.dropout_keys import dropout_keys
 from pretrain.objectives.term import normalised_loss
 from pretrain.run_directory import RunDirectory
-from pretrain.schedule import linear_schedule
+from pretrain.schedule import Schedule
 from pretrain.tasks import Task
 from pretrain.validation import ValidationSet
 from pretrain.window import Window
@@ -58,8 +59,8 @@ def train(t: Training, progress: Progress, scores: dict[str, float]) -> str | No
         scores: of the last validation, for the manifests until the next one.
 
     Returns:
-        why the run stopped early, or None when it reached its last step. In both cases the
-        last thing it did was to commit a checkpoint.
+        why the run stopped early, or None when it reached its last step or the end of its
+        budget. In both cases the last thing it did was to commit a checkpoint.
     """
     window = Window(t.cluster)
     if progress.step == 0:
@@ -76,22 +77,20 @@ def _train(
     steps: Iterator[list[Batch]],
 ) -> str | None:
     recipe, cluster, options = t.recipe, t.cluster, t.recipe.train
-    while progress.step < options.steps:
+    schedule = Schedule(recipe.optim, options)
+    budget = Budget(options.budget_minutes, progress.trained_ms, cluster.is_main)
+    done = progress.step == options.steps or budget.share(progress.trained_ms) >= 1
+    while not done:
         # The rows of this step that are ours, as micro-batches.
         waiting = time.perf_counter()
         micro_batches = next(steps)
         waited_s = time.perf_counter() - waiting
 
-        # One collective a step: what losses are divided by, and whether any rank must stop.
-        counts, stop_reason = _agree(micro_batches, t.stop_watch, cluster)
+        # One collective a step: what losses are divided by, the time used, and whether to stop.
+        counts, used_ms, stop_reason = _agree(micro_batches, budget, t.stop_watch, cluster)
 
         # Gradients add up over the micro-batches; the last one updates the weights.
-        learning_rate = linear_schedule(
-            progress.step,
-            peak=recipe.optim.lr,
-            warmup_steps=recipe.optim.warmup_steps,
-            steps=options.steps,
-        )
+        learning_rate = schedule.rate(progress.step, budget.share(used_ms))
         t.engine.expect(len(micro_batches))
         all_keys = dropout_keys(
             options.seed, progress.step, cluster.rank, len(micro_batches), t.layers, cluster.device
@@ -105,27 +104,31 @@ def _train(
         progress.step += 1
         progress.samples_seen += counts["samples"]
         progress.tokens_seen += counts["tokens"]
+        progress.trained_ms = used_ms
         window.add_step(counts["tokens"], t.loader.places(progress.step - 1), waited_s)
 
-        last = progress.step == options.steps or stop_reason is not None
+        done = progress.step == options.steps or budget.share(used_ms) >= 1
+        last = done or stop_reason is not None
         if progress.step % recipe.log.every_steps == 0 or last:
             _log(t, progress, window, learning_rate)
-        if progress.step % recipe.validation.every_steps == 0 or progress.step == options.steps:
+        if progress.step % recipe.validation.every_steps == 0 or done:
             scores = _validate(t, progress, window)
         if progress.step % recipe.checkpoint.every_steps == 0 or last:
             _save(t, progress, window, scores)
-        if stop_reason is not None and progress.step < options.steps:
+        if stop_reason is not None and not done:
             return stop_reason
     return None
 
 
 def _agree(
-    micro_batches: list[Batch], stop_watch: StopWatch, cluster: Cluster
-) -> tuple[dict[str, int], str | None]:
-    """Return the global counts of the step, and why to stop after it, the same on all ranks."""
+    micro_batches: list[Batch], budget: Budget, stop_watch: StopWatch, cluster: Cluster
+) -> tuple[dict[str, int], int, str | None]:
+    """Return what is the same on all ranks: the step's counts, time used, why to stop after it."""
     own = [batch.counts for batch in micro_batches]
-    sums = cluster.sum([sum(c[name] for c in own) for name in COUNTS] + stop_watch.flags())
-    return dict(zip(COUNTS, sums, strict=False)), reason_of(sums[len(COUNTS) :])
+    counts = [sum(c[name] for c in own) for name in COUNTS]
+    sums = cluster.sum([*counts, budget.reading(), *stop_watch.flags()])
+    used_ms, *flags = sums[len(COUNTS) :]
+    return dict(zip(COUNTS, sums, strict=False)), used_ms, reason_of(flags)
 
 
 def _log(t: Training, progress: Progress, window: Window, learning_rate: float) -> None:

@@ -1,14 +1,16 @@
-"""Phases of length: most steps on short rows, the last ones on long rows, in one run.
+"""Phases: most steps on short rows, the last ones on long rows, in one run; batches that grow.
 
 BERT trains 90 % of its steps at length 128 and the rest at 512 (arXiv 1810.04805, appendix A.2).
+A ramp of the batch is phases too, one for each of its stages.
 Which phase a step lies in, and which rows it takes, follows from its number alone.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from data_prep.errors import UserError
-from pretrain.config import TrainOptions
+from pretrain.config import PhaseOptions, RampOptions, TrainOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +23,8 @@ class Phase:
     batch_rows: int
     micro_rows: int
     first_row: int  # where it begins among all rows of its length
+    lr: float | None = None  # peak of a curve that begins here, see schedule.py
+    warmup_steps: int = 0  # of that curve
 
     def row_of(self, step: int) -> int:
         """Return the number of the first row of a step."""
@@ -50,7 +54,7 @@ def phases_of(train: TrainOptions) -> list[Phase]:
     phases: list[Phase] = []
     rows: dict[int, int] = {}
     step = 0
-    for options in train.all_phases:
+    for options in _with_ramp(train):
         length = options.row_tokens or train.row_tokens
         phase = Phase(
             first_step=step,
@@ -59,6 +63,8 @@ def phases_of(train: TrainOptions) -> list[Phase]:
             batch_rows=options.batch_rows or train.batch_rows,
             micro_rows=options.micro_rows or train.micro_rows,
             first_row=rows.get(length, 0),
+            lr=options.lr,
+            warmup_steps=options.warmup_steps,
         )
         phases.append(phase)
         step += phase.steps
@@ -69,3 +75,26 @@ def phases_of(train: TrainOptions) -> list[Phase]:
 def phase_at(phases: Sequence[Phase], step: int) -> Phase:
     """Return the phase of a step, counted from 0."""
     return next(phase for phase in reversed(phases) if phase.first_step <= step)
+
+
+def _with_ramp(train: TrainOptions) -> list[PhaseOptions]:
+    """Return the phases with the first one cut into the stages of the ramp and what is left."""
+    first, *others = train.all_phases
+    if train.ramp is None:
+        return [first, *others]
+    full = first.batch_rows or train.batch_rows
+    sizes = ramp_rows(train.ramp, full)
+    edges = [train.ramp.steps * stage // len(sizes) for stage in range(len(sizes) + 1)]
+    lengths = [end - begin for begin, end in pairwise(edges)] + [first.steps - train.ramp.steps]
+    stages = [
+        first.model_copy(update={"steps": steps, "batch_rows": rows, "lr": None, "warmup_steps": 0})
+        for steps, rows in zip(lengths, [*sizes, full], strict=True)
+    ]
+    own_curve = {"lr": first.lr, "warmup_steps": first.warmup_steps}
+    return [stages[0].model_copy(update=own_curve), *stages[1:], *others]
+
+
+def ramp_rows(ramp: RampOptions, full: int) -> list[int]:
+    """Return the batch of each stage: on a line to the full one, in multiples of the first."""
+    growth = full // ramp.from_rows - 1
+    return [ramp.from_rows * (1 + growth * stage // ramp.stages) for stage in range(ramp.stages)]

@@ -48,7 +48,7 @@ def execute(recipe: RunRecipe, prepare: Prepare) -> None:
         run.check_identity(recipe)
         if run.is_done:
             if cluster.is_main:
-                print(f"{run.path} is done ({recipe.train.steps} steps); nothing to do.")
+                print(f"{run.path} is done ({run.status()['step']} steps); nothing to do.")
             return
         inputs = open_inputs(recipe, run, cluster)
         model, task, facts = prepare(inputs, cluster)
@@ -127,7 +127,7 @@ def _train(
         if log is not None:
             log.close()
     if cluster.is_main:
-        _finish(run, progress, stopped)
+        _finish(run, progress, stopped, recipe)
 
 
 def _choose_checkpoint(
@@ -173,12 +173,12 @@ def _device_name(cluster: Cluster) -> str:
     return f"CPU ({platform.machine()})"
 
 
-def _finish(run: RunDirectory, progress: Progress, stopped: str | None) -> None:
+def _finish(run: RunDirectory, progress: Progress, stopped: str | None, recipe: RunRecipe) -> None:
     last = f"step_{progress.step:08d}"
     if stopped is None:
-        run.write_status(
-            "done", progress, "reached the last step", last_checkpoint=last, requeue=False
-        )
+        at_end = progress.step == recipe.train.steps
+        reason = "reached the last step" if at_end else "used up train.budget_minutes"
+        run.write_status("done", progress, reason, last_checkpoint=last, requeue=False)
         print(f"Done: {run.path} at step {progress.step}, {progress.tokens_seen:,} real tokens.")
         return
     # A person who leaves a stop file does not want the batch script to start again.

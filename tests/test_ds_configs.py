@@ -17,51 +17,85 @@ RECIPE_OWNS = {
 }
 FILE_OWNS = {"bf16", "fp16", "data_types", "zero_optimization", "wall_clock_breakdown"}
 
-every_file = pytest.mark.parametrize(
-    ("stage", "precision"), [(stage, precision) for stage in STAGES for precision in PRECISIONS]
-)
+OFFLOADED = [
+    f"zero{stage}_offload_{precision}" for stage in (2, 3) for precision in ("fp32", "bf16")
+]
+NAMES = [f"zero{stage}_{precision}" for stage in STAGES for precision in PRECISIONS] + OFFLOADED
+
+ONLY_IN = {name: {"zero_force_ds_cpu_optimizer"} for name in OFFLOADED}
+ONLY_IN["zero1_bf16"] = {"communication_data_type"}
+
+every_file = pytest.mark.parametrize("name", NAMES)
 
 
-def read(stage: int, precision: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((FOLDER / f"zero{stage}_{precision}.json").read_text())
+def read(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
     return content
 
 
-def test_there_is_one_file_for_each_stage_and_precision_and_no_other() -> None:
-    expected = {f"zero{stage}_{precision}.json" for stage in STAGES for precision in PRECISIONS}
-    assert {file.name for file in FOLDER.glob("*.json")} == expected
+def stage_of(name: str) -> int:
+    return int(name.removeprefix("zero")[0])
+
+
+def precision_of(name: str) -> str:
+    return name.split("_")[-1]
+
+
+def test_there_is_one_file_for_each_stage_and_precision_and_the_offloaded_ones() -> None:
+    assert {file.stem for file in FOLDER.glob("*.json")} == set(NAMES)
 
 
 @every_file
-def test_a_file_is_what_its_name_says(stage: int, precision: str) -> None:
-    content = read(stage, precision)
-    enabled = {name for name in ("bf16", "fp16") if content[name]["enabled"]}
-    assert content["zero_optimization"]["stage"] == stage
-    assert enabled == {precision} - {"fp32"}
+def test_a_file_is_what_its_name_says(name: str) -> None:
+    content = read(name)
+    enabled = {kind for kind in ("bf16", "fp16") if content[kind]["enabled"]}
+    assert content["zero_optimization"]["stage"] == stage_of(name)
+    assert enabled == {precision_of(name)} - {"fp32"}
+    assert ("offload_optimizer" in content["zero_optimization"]) == (name in OFFLOADED)
 
 
 @every_file
-def test_a_file_leaves_the_recipes_numbers_to_the_recipe(stage: int, precision: str) -> None:
-    content = read(stage, precision)
+def test_a_file_leaves_the_recipes_numbers_to_the_recipe(name: str) -> None:
+    content = read(name)
     assert {key for key, value in content.items() if value == "auto"} == RECIPE_OWNS
-    assert set(content) == RECIPE_OWNS | FILE_OWNS
+    assert set(content) == RECIPE_OWNS | FILE_OWNS | ONLY_IN.get(name, set())
+    assert content.get("zero_force_ds_cpu_optimizer", False) is False, "torch's AdamW, not theirs"
 
 
 @every_file
-def test_gradients_are_accumulated_in_fp32_wherever_deepspeed_can(
-    stage: int, precision: str
-) -> None:
+def test_gradients_are_accumulated_in_fp32_wherever_deepspeed_can(name: str) -> None:
     # Without ZeRO, DeepSpeed accumulates in the parameters' own type and refuses any other.
-    expected = precision if stage == 0 else "fp32"
-    assert read(stage, precision)["data_types"] == {"grad_accum_dtype": expected}
+    expected = precision_of(name) if stage_of(name) == 0 else "fp32"
+    assert read(name)["data_types"] == {"grad_accum_dtype": expected}
+
+
+def test_zero_1_in_bf16_keeps_fp32_when_ranks_add_up_their_sums_once_a_step() -> None:
+    content = read("zero1_bf16")
+    # Otherwise what was added up in fp32 is rounded to bf16 on its way.
+    assert content["communication_data_type"] == "fp32"
+    # And gradients in bf16 are freed as soon as they have been added, not after the pass.
+    assert content["bf16"]["immediate_grad_update"] is True
 
 
 @every_file
-def test_deepspeed_knows_every_key(stage: int, precision: str) -> None:
+def test_a_step_in_bf16_does_not_ask_the_device_for_an_overflow(name: str) -> None:
+    assert read(name)["bf16"].get("check_grad_overflow", False) is False
+
+
+@every_file
+def test_overlap_is_left_to_the_number_of_ranks(name: str) -> None:
+    expected = None if stage_of(name) == 0 else "auto"
+    assert read(name)["zero_optimization"].get("overlap_comm") == expected
+
+
+@every_file
+def test_deepspeed_knows_every_key(name: str) -> None:
     from deepspeed.runtime.precision_config import DeepSpeedBF16Config, DeepSpeedFP16Config
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
-    content = read(stage, precision)
+    content = read(name)
+    if "overlap_comm" in content["zero_optimization"]:
+        content["zero_optimization"]["overlap_comm"] = True  # what stands for "auto"
     for kind, section in (
         (DeepSpeedZeroConfig, "zero_optimization"),
         (DeepSpeedBF16Config, "bf16"),
@@ -73,7 +107,7 @@ def test_deepspeed_knows_every_key(stage: int, precision: str) -> None:
 
 
 def test_fp16_scales_its_loss_dynamically() -> None:
-    scaling = [read(stage, "fp16")["fp16"] for stage in STAGES]
+    scaling = [read(f"zero{stage}_fp16")["fp16"] for stage in STAGES]
     assert all(section == scaling[0] for section in scaling)
     assert scaling[0]["loss_scale"] == 0
     assert scaling[0]["min_loss_scale"] == 1

@@ -3,8 +3,8 @@
 import pytest
 
 from data_prep.errors import UserError
-from pretrain.config import TrainOptions
-from pretrain.phases import Phase, phase_at, phases_of
+from pretrain.config import RampOptions, TrainOptions
+from pretrain.phases import Phase, phase_at, phases_of, ramp_rows
 
 
 def train(steps: int, *phases: dict[str, int]) -> TrainOptions:
@@ -54,6 +54,45 @@ def test_rows_of_one_length_go_on_through_all_phases() -> None:
 def test_the_longest_row_is_that_of_any_phase() -> None:
     assert train(100).longest_row == 128
     assert train(100, {"steps": 50, "row_tokens": 512}, {"steps": 50}).longest_row == 512
+
+
+def test_a_ramp_is_phases_of_growing_batches_that_read_every_row_once() -> None:
+    ramp = {"from_rows": 64, "steps": 10, "stages": 3}
+    options = TrainOptions(
+        steps=30,
+        batch_rows=512,
+        micro_rows=16,
+        ramp=ramp,  # type: ignore[arg-type]
+        phases=[{"steps": 20}, {"steps": 10, "row_tokens": 64}],  # type: ignore[list-item]
+    )
+    phases = phases_of(options)
+    # On the line 64, 213, 363 to 512, in multiples of 64; 10 steps in three stages.
+    assert [(phase.steps, phase.batch_rows) for phase in phases] == [
+        (3, 64), (3, 192), (4, 320), (10, 512), (10, 512),
+    ]  # fmt: skip
+    assert [phase.first_step for phase in phases] == [0, 3, 6, 10, 20]
+    assert [phase.first_row for phase in phases] == [0, 192, 768, 2048, 0]
+    assert [phase.micro_batches(2) for phase in phases] == [2, 6, 10, 16, 16]
+
+
+def test_the_curve_of_a_ramped_phase_begins_at_its_first_stage() -> None:
+    phases = phases_of(
+        TrainOptions(
+            steps=30,
+            batch_rows=8,
+            micro_rows=1,
+            ramp={"from_rows": 2, "steps": 10, "stages": 2},  # type: ignore[arg-type]
+            phases=[{"steps": 30, "lr": 0.5, "warmup_steps": 4}],  # type: ignore[list-item]
+        )
+    )
+    assert [(phase.lr, phase.warmup_steps) for phase in phases] == [(0.5, 4), (None, 0), (None, 0)]
+
+
+@pytest.mark.parametrize("stages", range(1, 32))
+def test_every_stage_of_a_ramp_is_larger_than_the_one_before(stages: int) -> None:
+    rows = [*ramp_rows(RampOptions(from_rows=3, steps=32, stages=stages), 96), 96]
+    assert rows[0] == 3 and rows == sorted(set(rows))
+    assert all(number % 3 == 0 for number in rows)
 
 
 @pytest.mark.parametrize(

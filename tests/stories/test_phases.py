@@ -1,5 +1,6 @@
-"""The story of a run with phases of length: it goes on exactly, inside either of them."""
+"""The story of a run with phases and a growing batch: it goes on exactly, inside any of them."""
 
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,12 @@ from tests.stories.conftest import curve, metrics_of
 
 TEACHER = "launch/train_teacher.py"
 Command = Callable[..., Any]
-# The second phase has twice as many micro-batches a step.
-PHASES = "train.phases=[{steps: 3, row_tokens: 32}, {steps: 3, micro_rows: 1}]"
+# The first step has half as many micro-batches as the next, and the second phase twice as many.
+PHASES = [
+    "train.phases=[{steps: 3, row_tokens: 32}, {steps: 3, micro_rows: 1}]",
+    "train.ramp={from_rows: 4, steps: 1, stages: 1}",
+    "optim.schedule=cosine",
+]
 
 pytestmark = pytest.mark.story
 
@@ -21,13 +26,19 @@ def test_a_run_goes_on_inside_either_phase_as_if_it_had_never_stopped(
     deepspeed: Command, teacher_recipe: Path, tmp_path: Path
 ) -> None:
     whole = tmp_path / "whole"
-    words = ["--config", teacher_recipe, PHASES, "mask.rate_end=0.4", "loader.workers=1"]
+    words = ["--config", teacher_recipe, *PHASES, "mask.rate_end=0.4", "loader.workers=1"]
     words += ["checkpoint.every_steps=1", "checkpoint.keep=9"]
     deepspeed(TEACHER, *words, f"run.path={whole}")
     assert len(curve(whole)) == 6
     rows = [line["progress/tokens"] for line in metrics_of(whole) if "loss/total" in line]
     steps = [after - before for before, after in zip([0, *rows], rows, strict=False)]
     assert max(steps[:3]) <= 8 * 32 < min(steps[3:]), "the rows are longer in the second phase"
+    assert steps[0] <= 4 * 32 < min(steps[1:]), "the batch has grown after the first step"
+    # 4 rows and then 8 a step are half a batch and five; the warm-up of two steps ends at 1.5.
+    rises = [1e-3 * min(place / 1.5, 1) for place in (0.5, 1.5)]
+    falls = [1e-3 * (1 - math.cos(math.pi * left / 4)) / 2 for left in (4, 3, 2, 1)]
+    rates = [line["optim/lr"] for line in metrics_of(whole) if "loss/total" in line]
+    assert rates == pytest.approx(rises + falls)
     for reached in (2, 4):
         parts = tmp_path / f"from_{reached}"
         shutil.copytree(whole, parts)

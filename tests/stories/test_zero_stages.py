@@ -13,8 +13,8 @@ from launch.train_teacher import teacher_shape
 from pretrain.batches import BatchSource
 from pretrain.config import TeacherRecipe
 from pretrain.model import Bert, initialise
-from tests.stories.conftest import Command
-from tests.stories.train_every_stage import VARIANTS
+from tests.stories.conftest import ROOT, Command
+from tests.stories.train_every_stage import REFUSED, VARIANTS
 
 pytestmark = pytest.mark.story
 WORKER = Path(__file__).with_name("train_every_stage.py")
@@ -46,6 +46,10 @@ def test_every_stage_takes_the_step_of_plain_pytorch(
         for name, tensor in found.items():
             difference = (tensor - expected[name]).norm()
             assert difference <= allowed * moved[name] + TINY, (variant, name, difference)
+    for refused in REFUSED:
+        assert "fp16 needs a GPU" in (out / f"{refused}.txt").read_text(), refused
+    taken = {variant.split()[0] for variant in VARIANTS} | set(REFUSED)
+    assert taken == {path.stem for path in (ROOT / "ds_configs").glob("*.json")}
 
 
 def plain_step(

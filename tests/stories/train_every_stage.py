@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from data_prep.errors import UserError
 from data_prep.recipe import load_recipe
 from launch.cli import run_rank
 from launch.train_teacher import teacher_shape
@@ -25,18 +26,21 @@ from pretrain.objectives.term import normalised_loss
 from pretrain.run_directory import RunDirectory
 from pretrain.tasks import PretrainingTask
 
-# Every stage in fp32 and bf16, the same global batch cut into other micro-batches, activations made
+# Every file in fp32 and bf16, the same global batch cut into other micro-batches, activations made
 # again, and ZeRO-3 that keeps nothing whole: it would spare weights as small as all of these. There
 # kernels in Triton (interpreted) must find weights that were gathered for them.
 VARIANTS = [
     *(f"zero{stage}_{precision} micro=2" for stage in range(4) for precision in ("fp32", "bf16")),
+    *(f"zero{stage}_offload_{p} micro=2" for stage in (2, 3) for p in ("fp32", "bf16")),
     "zero1_fp32 micro=1",
     "zero2_fp32 micro=4",
+    "zero2_offload_bf16 micro=4",
     "zero1_fp32 micro=2 recompute",
     "zero3_fp32 micro=2 partitioned",
     "zero3_fp32 micro=2 partitioned triton",
     "zero3_fp32 micro=2 partitioned recompute",
 ]
+REFUSED = [f"zero{stage}_fp16" for stage in range(4)]  # on a CPU
 
 
 def main() -> None:
@@ -44,23 +48,32 @@ def main() -> None:
     recipe_path, out = (Path(word) for word in sys.argv[-2:])
     cluster = Cluster.join()
     for variant in VARIANTS:
-        name, micro, *extras = variant.split()
-        config = Path(f"ds_configs/{name}.json")
-        overrides = [
-            f"deepspeed.config={partitioned(config, out) if 'partitioned' in extras else config}",
-            f"train.precision={name.split('_')[1]}",
-            f"train.micro_rows={micro.removeprefix('micro=')}",
-            f"kernels.block={'triton' if 'triton' in extras else 'auto'}",
-            f"kernels.head={'triton' if 'triton' in extras else 'auto'}",
-            f"train.recompute={'true' if 'recompute' in extras else 'false'}",
-            "model.dropout=0",
-            "optim.clip_norm=0.05",
-        ]
-        recipe = load_recipe(TeacherRecipe, recipe_path, overrides)
-        weights = one_step(recipe, cluster)
+        weights = one_step(read_recipe(recipe_path, variant, out), cluster)
         if cluster.is_main:
             save_file(weights, out / f"{variant}.safetensors")
+    for name in REFUSED:
+        try:
+            recipe = read_recipe(recipe_path, f"{name} micro=2", out)
+            read_deepspeed_config(recipe, cluster.world_size, False)
+        except UserError as error:
+            (out / f"{name}.txt").write_text(str(error))
     cluster.leave()
+
+
+def read_recipe(path: Path, variant: str, out: Path) -> TeacherRecipe:
+    name, micro, *extras = variant.split()
+    config = Path(f"ds_configs/{name}.json")
+    overrides = [
+        f"deepspeed.config={partitioned(config, out) if 'partitioned' in extras else config}",
+        f"train.precision={name.split('_')[-1]}",
+        f"train.micro_rows={micro.removeprefix('micro=')}",
+        f"kernels.block={'triton' if 'triton' in extras else 'auto'}",
+        f"kernels.head={'triton' if 'triton' in extras else 'auto'}",
+        f"train.recompute={'true' if 'recompute' in extras else 'false'}",
+        "model.dropout=0",
+        "optim.clip_norm=0.05",
+    ]
+    return load_recipe(TeacherRecipe, path, overrides)
 
 
 def partitioned(config: Path, out: Path) -> Path:
