@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from data_prep.errors import UserError
-from pretrain.config import PhaseOptions, RampOptions, TrainOptions
+from pretrain.train_options import PhaseOptions, RampOptions, TrainOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ it left, and a ramp of the batch does not bend it.
 import math
 from dataclasses import dataclass
 
-from pretrain.config import TrainOptions
 from pretrain.optim.options import OptimOptions
 from pretrain.phases import Phase, phase_at, phases_of
+from pretrain.train_options import TrainOptions
 
 
 @dataclass(frozen=True, kw_only=True)

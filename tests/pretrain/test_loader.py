@@ -20,9 +20,10 @@ from data_prep.shards import Corpus
 from data_prep.tokenizer import load_tokenizer
 from pretrain.batch import Batch
 from pretrain.batches import BatchSource, Share
-from pretrain.config import LoaderOptions, MaskOptions, TrainOptions
+from pretrain.config import LoaderOptions, MaskOptions
 from pretrain.loader import Loader, StepShares
 from pretrain.phases import phases_of
+from pretrain.train_options import TrainOptions
 from tests.corpora import prose_shards, write_corpus
 
 CPU = torch.device("cpu")

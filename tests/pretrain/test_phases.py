@@ -3,8 +3,8 @@
 import pytest
 
 from data_prep.errors import UserError
-from pretrain.config import RampOptions, TrainOptions
 from pretrain.phases import Phase, phase_at, phases_of, ramp_rows
+from pretrain.train_options import RampOptions, TrainOptions
 
 
 def train(steps: int, *phases: dict[str, int]) -> TrainOptions:

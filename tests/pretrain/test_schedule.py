@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pretrain.config import TrainOptions
 from pretrain.optim.options import OptimOptions
 from pretrain.schedule import Schedule
+from pretrain.train_options import TrainOptions
 
 
 def schedule(steps: int, train: dict[str, Any] | None = None, **optim: Any) -> Schedule:

@@ -27,7 +27,8 @@ from pretrain.run_directory import RunDirectory
 from pretrain.tasks import PretrainingTask
 
 # Every file in fp32 and bf16, the same global batch cut into other micro-batches, activations made
-# again, and ZeRO-3 that keeps nothing whole: it would spare weights as small as all of these.
+# again, and ZeRO-3 that keeps nothing whole: it would spare weights as small as all of these. There
+# kernels in Triton (interpreted) must find weights that were gathered for them.
 VARIANTS = [
     *(f"zero{stage}_{precision} micro=2" for stage in range(4) for precision in ("fp32", "bf16")),
     *(f"zero{stage}_offload_{p} micro=2" for stage in (2, 3) for p in ("fp32", "bf16")),
@@ -36,6 +37,7 @@ VARIANTS = [
     "zero2_offload_bf16 micro=4",
     "zero1_fp32 micro=2 recompute",
     "zero3_fp32 micro=2 partitioned",
+    "zero3_fp32 micro=2 partitioned triton",
     "zero3_fp32 micro=2 partitioned recompute",
 ]
 REFUSED = [f"zero{stage}_fp16" for stage in range(4)]  # on a CPU
@@ -51,9 +53,8 @@ def main() -> None:
             save_file(weights, out / f"{variant}.safetensors")
     for name in REFUSED:
         try:
-            read_deepspeed_config(
-                read_recipe(recipe_path, f"{name} micro=2", out), cluster.world_size, False
-            )
+            recipe = read_recipe(recipe_path, f"{name} micro=2", out)
+            read_deepspeed_config(recipe, cluster.world_size, False)
         except UserError as error:
             (out / f"{name}.txt").write_text(str(error))
     cluster.leave()
@@ -66,6 +67,8 @@ def read_recipe(path: Path, variant: str, out: Path) -> TeacherRecipe:
         f"deepspeed.config={partitioned(config, out) if 'partitioned' in extras else config}",
         f"train.precision={name.split('_')[-1]}",
         f"train.micro_rows={micro.removeprefix('micro=')}",
+        f"kernels.block={'triton' if 'triton' in extras else 'auto'}",
+        f"kernels.head={'triton' if 'triton' in extras else 'auto'}",
         f"train.recompute={'true' if 'recompute' in extras else 'false'}",
         "model.dropout=0",
         "optim.clip_norm=0.05",

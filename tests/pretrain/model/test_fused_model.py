@@ -1,0 +1,50 @@
+"""A whole model of Triton kernels is the model of their references, dropout and gradients included.
+
+Without a GPU the kernels run in Triton's interpreter.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from pretrain.batches import BatchSource
+from pretrain.kernels.choice import choose_kernels
+from pretrain.model import Bert, BertShape, initialise
+from pretrain.model.dropout_keys import dropout_keys
+from pretrain.model.execution import Execution
+from pretrain.objectives.mlm_nsp import pretraining_terms
+
+OpenSource = Callable[..., BatchSource]
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize(("block", "head"), [("triton", "triton"), ("reference", "triton")])
+def test_fused_kernels_change_nothing_but_rounding(
+    tiny_shape: BertShape, open_source: OpenSource, block: str, head: str
+) -> None:
+    pytest.importorskip("triton")
+    shape = dataclasses.replace(tiny_shape, layers=1, dropout=0.2)
+    model = Bert(shape)
+    initialise(model, seed=0)
+    model = model.to(DEVICE)
+    batch = open_source().rows(np.arange(2), 2).to(DEVICE)
+    (keys,) = dropout_keys(0, 0, 0, 1, shape.layers, DEVICE)
+    found = []
+    for kernels in (choose_kernels("reference", "reference", DEVICE),
+                    choose_kernels(block, head, DEVICE)):  # type: ignore[arg-type]  # fmt: skip
+        model.execution = Execution(kernels=kernels)
+        model.zero_grad()
+        terms = model(batch, pretraining_terms, keys)
+        torch.stack([term.total for term in terms if term.weight]).sum().backward()
+        figures = {term.tag: term.total.detach() for term in terms}
+        found.append(figures | {name: p.grad for name, p in model.named_parameters()})
+    reference, fused = found
+    for name, figure in reference.items():
+        # fp32 sums over a hundred tokens in another order.
+        tolerance = 2e-5 * float(figure.abs().max()) + 1e-5
+        torch.testing.assert_close(
+            fused[name], figure, rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
+        )
