@@ -19,6 +19,8 @@ from pretrain.flops import StepFlops
 from pretrain.memory import Expectation
 from pretrain.model import BertShape
 from pretrain.objectives.term import Term
+from pretrain.optim.options import OptimOptions
+from pretrain.train_options import TrainOptions
 
 STEPS = 12
 
@@ -149,8 +151,8 @@ def training(
     alone: Cluster, shape: BertShape, *, every: int, losses: dict[int, float], **norms: Any
 ) -> loop.Training:
     recipe = SimpleNamespace(
-        train=SimpleNamespace(steps=STEPS, seed=0, precision="fp32"),
-        optim=SimpleNamespace(lr=1e-4, warmup_steps=0),
+        train=TrainOptions(steps=STEPS, batch_rows=1, micro_rows=1),
+        optim=OptimOptions(),
         log=SimpleNamespace(every_steps=every),
         checkpoint=SimpleNamespace(every_steps=every, keep=1),
         validation=SimpleNamespace(every_steps=STEPS),
