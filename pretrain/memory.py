@@ -19,6 +19,7 @@ from pretrain.config import RunRecipe
 from pretrain.kernels.linear_cross_entropy import linear_cross_entropy
 from pretrain.kernels.residual_norm import residual_norm
 from pretrain.model import Bert, BertShape
+from pretrain.optim.groups import is_layer_matrix
 from pretrain.phases import phases_of
 
 _FP32 = 4
@@ -159,10 +160,19 @@ def forecast(
         teacher_parameters: of a model that is asked beside it, in the same precision.
     """
     zero, act = Zero.of(config, ranks), Activations.of(recipe, model)
-    parts = predict(model.count_parameters(), zero, act)
+    parts = predict(model.count_parameters(), zero, act, _states_each(recipe, model))
     if teacher_parameters:
         parts.append(Part("teacher", act.element * teacher_parameters))
     return parts
+
+
+def _states_each(recipe: RunRecipe, model: Bert) -> float:
+    """Return the numbers that the optimizer keeps for a parameter, on average."""
+    if recipe.optim.name != "muon":
+        return 2.0
+    # Muon keeps the momentum of its matrices, and AdamW two moments of all the rest.
+    moved = sum(p.numel() for name, p in model.named_parameters() if is_layer_matrix(name, p))
+    return 2.0 - moved / model.count_parameters()
 
 
 def saved_by_layer(act: Activations) -> dict[str, int]:
