@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from data_prep.errors import UserError
-from pretrain.config import KernelOptions, TrainOptions
+from pretrain.config import TrainOptions
 from pretrain.kernels.choice import Block, Kernels, choose_kernels, resolve_block
 from pretrain.model.attention import Attention, activate_flash, choose_attention
 from pretrain.model.shape import BertShape
+from pretrain.model_options import KernelOptions
 
 _REFERENCE = choose_kernels("reference", "reference", torch.device("cpu"))
 

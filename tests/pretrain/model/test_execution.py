@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from data_prep.errors import UserError
-from pretrain.config import KernelOptions, TrainOptions
+from pretrain.config import TrainOptions
 from pretrain.model import BertShape
 from pretrain.model.execution import Execution, choose_block, choose_execution, explain
+from pretrain.model_options import KernelOptions
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
