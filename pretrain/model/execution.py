@@ -14,8 +14,8 @@ from pretrain.model.attention import Attention, activate_flash, choose_attention
 from pretrain.model.shape import BertShape
 
 if TYPE_CHECKING:  # a model runs without the package that reads recipes
-    from pretrain.config import KernelOptions
-from pretrain.train_options import TrainOptions
+    from pretrain.model_options import KernelOptions
+    from pretrain.train_options import TrainOptions
 
 _REFERENCE = choose_kernels("reference", "reference", torch.device("cpu"))
 

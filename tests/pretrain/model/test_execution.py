@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from data_prep.errors import UserError
-from pretrain.config import KernelOptions
 from pretrain.model import BertShape
 from pretrain.model.execution import Execution, choose_block, choose_execution, explain
+from pretrain.model_options import KernelOptions
 from pretrain.train_options import TrainOptions
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
