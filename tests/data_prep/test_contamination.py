@@ -11,8 +11,8 @@ import pytest
 
 from data_prep import contamination as contamination_module
 from data_prep.contamination import EvaluationText
-from data_prep.encoder import IdArray
 from data_prep.errors import UserError
+from data_prep.id_table import IdArray
 from data_prep.keyed import integers_below, key_of
 
 
