@@ -46,6 +46,7 @@ class Zero:
     buckets: int  # as many at a time
     accumulates: bool  # a step has several micro-batches
     accumulates_fp32: bool  # gradients are added up in fp32
+    adds_at_once: bool = False  # each as soon as it is there, and is forgotten then
 
     @classmethod
     def of(cls, config: dict[str, Any], ranks: int) -> "Zero":
@@ -60,6 +61,7 @@ class Zero:
             buckets=2 if zero.get("overlap_comm") else 1,
             accumulates=config["gradient_accumulation_steps"] > 1,
             accumulates_fp32=config.get("data_types", {}).get("grad_accum_dtype") == "fp32",
+            adds_at_once=config.get("bf16", {}).get("immediate_grad_update", False),
         )
 
 
@@ -281,7 +283,7 @@ def _states(parameters: int, zero: Zero, precision: str, states: float) -> list[
 def _gradients(parameters: int, share: int, zero: Zero, precision: str) -> int:
     size = _ELEMENT[precision]
     if _is_bf16_optimizer(zero, precision):
-        return (size + _FP32) * parameters
+        return (_FP32 + (0 if zero.adds_at_once else size)) * parameters
     if zero.stage == 0 or (zero.stage == 1 and zero.accumulates):
         return size * parameters
     return (0 if zero.offload else _FP32 if zero.accumulates_fp32 else size) * share
