@@ -71,9 +71,9 @@ def find_projections(
 
 
 def _plan(stage: Stage, student: BertShape, teacher: BertShape, predicts: bool) -> LessonPlan:
+    pairs = tuple(_resolve(objective, student, teacher) for objective in stage.objectives)
     for objective in stage.objectives:
         _check(objective, student, teacher, predicts)
-    pairs = tuple(_resolve(objective, student, teacher) for objective in stage.objectives)
     return LessonPlan(
         stage=stage,
         pairs=pairs,
