@@ -19,6 +19,7 @@ Shapes: N places, B rows of T places, D width, A heads, d = D/A, R rows and Q qu
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -102,7 +103,7 @@ def _over_tiles(
 ) -> torch.Tensor:
     """Return the sum, and add to the gradients: none, or of the query, or of query and key."""
     total = torch.zeros((), device=ids_BT.device)
-    compare = _compiled_compare if ids_BT.is_cuda else _compare
+    compare = _compiled() if ids_BT.is_cuda else _compare
     filled = [view_of_heads(x, heads, ids_BT.shape[1]) for x in gradients]
     most_rows, most_queries = tile_size(len(ids_BT), heads, ids_BT.shape[1], budget_bytes)
     for rows in spans(len(ids_BT), most_rows):
@@ -148,4 +149,7 @@ def _log_attention(query: torch.Tensor, key: torch.Tensor, is_apart: torch.Tenso
     return scores.masked_fill(is_apart, -torch.inf).log_softmax(-1)
 
 
-_compiled_compare: Compare = torch.compile(_compare, dynamic=False)
+@cache
+def _compiled() -> Compare:
+    """Return `_compare` in one kernel for each shape, made when the first tile comes."""
+    return torch.compile(_compare, dynamic=False)

@@ -74,10 +74,11 @@ def score_mse_sum(
         filled = [view_of_heads(x, heads, row_tokens) for x in gradients]
         total = torch.zeros((), device=ids_BT.device)
         for rows in spans(len(ids_BT), most_rows):
-            models = [
-                [heads_of_rows(x, heads, ids_BT, rows) for x in m] for m in (student, teacher)
-            ]
-            total += _over_rows(*models, ids_BT[rows], [x[rows] for x in filled])
+            ours, theirs = (
+                [heads_of_rows(x, heads, ids_BT, rows) for x in model]
+                for model in (student, teacher)
+            )
+            total += _over_rows(ours, theirs, ids_BT[rows], [x[rows] for x in filled])
     return with_gradients(total, student, gradients) if is_learned else total
 
 

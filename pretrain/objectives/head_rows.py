@@ -29,9 +29,8 @@ def heads_of_rows(
     x_ND: torch.Tensor, heads: int, ids_BT: torch.Tensor, rows: slice
 ) -> torch.Tensor:
     """Return some rows as [rows, A, T, d], in fp32, with 0 where no sample lies."""
-    x_BTD = x_ND.unflatten(0, (-1, ids_BT.shape[1]))[rows]
-    x_BTD = torch.where(ids_BT[rows, :, None] > 0, x_BTD, 0.0).float()
-    return x_BTD.unflatten(-1, (heads, -1)).transpose(1, 2).contiguous()
+    x = view_of_heads(x_ND, heads, ids_BT.shape[1])[rows]
+    return torch.where(ids_BT[rows, None, :, None] > 0, x, 0.0).float().contiguous()
 
 
 def view_of_heads(x_ND: torch.Tensor, heads: int, row_tokens: int) -> torch.Tensor:
