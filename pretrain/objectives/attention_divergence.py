@@ -37,8 +37,7 @@ BUDGET_BYTES = 256 * 2**20
 _QUERIES = 128  # of a tile: products of that height keep a GPU busy
 _TENSORS = 8  # of the size of a tile that are in memory at once, when nothing is fused
 
-# Scores of both models, whether two places are of one sample, whether a query is a real token;
-# to the sum and the gradient by the student's scores.
+# Queries and keys of both models, ids of keys, ids of queries; to a sum and its gradient.
 Compare = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -129,18 +128,17 @@ def _compare(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the divergence of a tile, summed, and its gradient by the student's scores.
 
-    Both of [R, A, Q, d] queries and [R, A, T, d] keys.
+    Both of [R, A, Q, d] queries and [R, A, T, d] keys. Padding is 0 in them: in both models it
+    looks evenly at the padding of its row, with a divergence of 0.
     """
     is_apart = query_ids_RQ[:, None, :, None] != key_ids_RT[:, None, None, :]
-    is_token = (query_ids_RQ > 0)[:, None, :, None]
     log_student, log_teacher = (_log_attention(*pair, is_apart) for pair in (student, teacher))
     # Apart, both logarithms are -inf and their difference would be nan.
     gap = (log_teacher - log_student).masked_fill(is_apart, 0.0)
     p_teacher = log_teacher.exp()
     # Where the student is far above the teacher, expm1 overflows and nothing cancels.
     slope = torch.where(gap > -1, p_teacher * torch.expm1(-gap), log_student.exp() - p_teacher)
-    slope = slope * is_token
-    return (slope + p_teacher * gap * is_token).sum(), slope
+    return (slope + p_teacher * gap).sum(), slope
 
 
 def _log_attention(query: torch.Tensor, key: torch.Tensor, is_apart: torch.Tensor) -> torch.Tensor:
