@@ -76,7 +76,7 @@ def divergence_sum(
     ids_BT = sample_ids_N.view(-1, row_tokens)
     is_learned = torch.is_grad_enabled() and any(x.requires_grad for x in student)
     inputs = student[:1] if student.key_ND is student.query_ND else student
-    with torch.no_grad(), exact_products(student.query_ND, of_inputs=True):
+    with torch.no_grad(), exact_products(ids_BT.device, (*student, *teacher)):
         gradients = [torch.zeros(x.shape, device=x.device) for x in inputs if is_learned]
         total = _over_tiles(student, teacher, heads, ids_BT, budget_bytes, gradients)
     return with_gradients(total, inputs, gradients) if is_learned else total

@@ -75,7 +75,7 @@ def test_evaluation_keeps_no_gradient() -> None:
 def test_a_compiled_tile_is_one_graph_with_the_same_numbers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    case = make_case("attention", LONG)
+    case = make_case("attention", LONG).on_cpu()
     wanted = case.gradients()
     compiled = torch.compile(
         attention_divergence._compare, backend="aot_eager", dynamic=False, fullgraph=True

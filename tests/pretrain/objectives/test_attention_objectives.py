@@ -218,7 +218,7 @@ class Allocations(TorchDispatchMode):
 
 
 def largest_tensor(name: str, row_tokens: int, **options: int) -> int:
-    case = make_case(name, (row_tokens, [[row_tokens]]), heads=2, widths=(4, 4))
+    case = make_case(name, (row_tokens, [[row_tokens]]), heads=2, widths=(4, 4)).on_cpu()
     with Allocations() as seen:
         case.ours(**options).backward()
     return seen.largest
@@ -235,7 +235,7 @@ def test_memory_is_linear_in_the_length_of_a_row(name: str, options: dict[str, i
 @EACH
 def test_nothing_waits_for_the_device(name: str) -> None:
     """Tensors without content have no number to wait for, nor shapes that depend on one."""
-    case = make_case(name, LONG)
+    case = make_case(name, LONG).on_cpu()
     with FakeTensorMode() as mode:
         fake = case._replace(
             student=[mode.from_tensor(x) for x in case.student],

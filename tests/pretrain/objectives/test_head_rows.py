@@ -6,6 +6,8 @@ import torch
 from data_prep.errors import UserError
 from pretrain.objectives.head_rows import exact_products, head_width, heads_of_rows, spans
 
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
 
 def test_heads_lie_side_by_side_in_the_width() -> None:
     x_ND = torch.arange(2 * 3 * 4, dtype=torch.float32).view(6, 4)
@@ -36,7 +38,7 @@ def test_the_precision_of_the_run_comes_back_even_after_an_error() -> None:
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:
-        with pytest.raises(ZeroDivisionError), exact_products(torch.ones(1), of_inputs=True):
+        with pytest.raises(ZeroDivisionError), exact_products(CPU):
             assert torch.get_float32_matmul_precision() == "highest"
             raise ZeroDivisionError
         assert torch.get_float32_matmul_precision() == "high"
@@ -44,9 +46,21 @@ def test_the_precision_of_the_run_comes_back_even_after_an_error() -> None:
         torch.set_float32_matmul_precision(before)
 
 
+def test_only_half_precision_on_all_sides_is_multiplied_in_tf32() -> None:
+    wide, narrow = torch.ones(1), torch.ones(1, dtype=torch.bfloat16)
+    for device, factors, wanted in (
+        (GPU, (narrow, narrow), "high"),
+        (GPU, (narrow, wide), "highest"),
+        (GPU, (), "highest"),
+        (CPU, (narrow, narrow), "highest"),
+    ):
+        with exact_products(device, factors):
+            assert torch.get_float32_matmul_precision() == wanted
+
+
 def test_autocast_leaves_the_products_alone() -> None:
     x = torch.full((2, 2), 1 + 2.0**-12)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert (x @ x).dtype == torch.bfloat16
-        with exact_products(x, of_inputs=True):
+        with exact_products(CPU):
             assert (x @ x).dtype == torch.float32
