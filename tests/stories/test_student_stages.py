@@ -79,7 +79,7 @@ def test_a_run_goes_on_across_the_edge_of_its_stages_as_if_it_had_never_stopped(
     assert tags == [layers] * 3 + [{"loss/total", "loss/soft_targets", "loss/mlm"}] * 3
     shares = [line["speed/teacher_share"] for line in metrics_of(whole) if "loss/total" in line]
     assert all(0 < share < 1 for share in shares)
-    for reached in (2, 3, 4):
+    for reached in (2, 3):
         parts = tmp_path / f"from_{reached}"
         shutil.copytree(whole, parts)
         for step in range(reached + 1, 7):
@@ -98,15 +98,16 @@ def test_a_run_goes_on_across_the_edge_of_its_stages_as_if_it_had_never_stopped(
     assert all(name.startswith(("distilbert.", "vocab_")) for name in published)
 
 
-@pytest.mark.parametrize("stage", [0, 2, 3])
-def test_stages_learn_the_same_under_every_zero_stage(
-    deepspeed: Command, recipe: Path, tmp_path: Path, stage: int
+def test_stages_learn_the_same_with_weights_partitioned_or_whole(
+    deepspeed: Command, recipe: Path, tmp_path: Path
 ) -> None:
-    runs = {}
-    for number in (1, stage):
-        runs[number] = tmp_path / f"zero{number}"
-        config = f"deepspeed.config=ds_configs/zero{number}_fp32.json"
-        deepspeed(STUDENT, "--config", recipe, config, f"run.path={runs[number]}")
-    for found, expected in zip(losses(runs[stage]), losses(runs[1]), strict=True):
+    found = {}
+    for stage in (0, 1, 3):
+        run = tmp_path / f"zero{stage}"
+        config = f"deepspeed.config=ds_configs/zero{stage}_fp32.json"
+        deepspeed(STUDENT, "--config", recipe, config, f"run.path={run}")
+        found[stage] = losses(run)
+    for stage in (0, 3):
         # The same sums in another order: equal up to the rounding of fp32, over six steps.
-        assert found == pytest.approx(expected, rel=2e-5, abs=1e-6)
+        for figures, expected in zip(found[stage], found[1], strict=True):
+            assert figures == pytest.approx(expected, rel=2e-5, abs=1e-6)
