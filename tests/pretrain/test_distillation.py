@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from pretrain.batch import Batch
+from pretrain.finite import FiniteCheck
 from pretrain.kernels.linear_cross_entropy import IGNORED
 from pretrain.model import Bert, BertShape, initialise
 from pretrain.model.capture import Capture
@@ -235,3 +236,14 @@ def test_a_micro_batch_without_masked_tokens_takes_part(teacher: Bert, packed: B
     terms = terms_of(pupil, task, bare)
     assert [t.total.item() for t in terms[:3]] == [0, 0, 0]
     assert all(torch.isfinite(g).all() for g in learn(pupil, terms, bare).values())
+
+
+def test_a_teacher_that_goes_wrong_in_mid_run_is_noticed(teacher: Bert, packed: Batch) -> None:
+    pupil, task = enrol(teacher, stage(DISTILBERT), layers=2)
+    check = FiniteCheck()
+    for number in (0.0, float("nan")):
+        teacher.bert.encoder.layer[3].output.dense.bias.data[0] += number
+        terms = terms_of(pupil, task, packed)
+        check.add(normalised_loss(terms, packed.counts))
+        check.close_step()
+        assert check.settle() == (0 if number == 0 else 1)
