@@ -116,7 +116,6 @@ def _train(
                 compilations=Compilations() if execution.compiled else None,
                 flops=StepFlops(
                     trained=model.shape,
-                    teacher=task.teacher_shape,
                     directions=2 if recipe.mask.bidirectional else 1,
                 ),
                 memory=memory,

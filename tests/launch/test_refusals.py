@@ -173,14 +173,14 @@ def test_a_run_folder_of_another_configuration_is_left_untouched(
 
 
 def test_more_student_layers_than_teacher_layers(refuse: Refuse, student_recipe: Path) -> None:
-    sentence = refuse(distill_student, student_recipe, "student.layers=[0,1,1]")
-    assert "names 3 layers, but the teacher has 2" in sentence
+    sentence = refuse(distill_student, student_recipe, "student.init=[0,1,1]")
+    assert "has 3 layers to start from its teacher's, but the teacher has 2" in sentence
 
 
 def test_a_student_layer_that_the_teacher_does_not_have(
     refuse: Refuse, student_recipe: Path
 ) -> None:
-    sentence = refuse(distill_student, student_recipe, "student.layers=[5]")
+    sentence = refuse(distill_student, student_recipe, "student.init=[5]")
     assert "names teacher layer 5, but the teacher has layers 0 to 1" in sentence
 
 
@@ -203,8 +203,8 @@ def test_rows_longer_than_the_teacher_has_positions(refuse: Refuse, student_reci
 
 
 def test_loss_weights_that_are_all_zero(refuse: Refuse, student_recipe: Path) -> None:
-    weights = ("loss.soft=0", "loss.hard=0", "loss.cosine=0")
-    assert "nothing to learn" in refuse(distill_student, student_recipe, *weights)
+    idle = "objectives=[{kind: hard_mlm, weight: 0}]"
+    assert "nothing to learn" in refuse(distill_student, student_recipe, idle)
 
 
 def test_a_teacher_that_is_still_training(
