@@ -20,6 +20,7 @@ from pretrain.kernels.soft_cross_entropy import (
 from pretrain.model import Outputs
 from pretrain.objectives.mlm_nsp import DIRECTIONS, cross_entropy
 from pretrain.objectives.term import Term
+from pretrain.signal.targets import Kind, Targets, soft_target_sum_from_signal
 
 
 def soft_terms(
@@ -70,6 +71,25 @@ def soft_terms_of_all(
     losses = _losses(outputs, heads, labels_N, temperature, divergence, weight, 0.0)
     term = Term("loss/soft_targets", losses.soft, "tokens", weight)
     return _carry_gradient(losses.total, [term])
+
+
+def stored_soft_terms(
+    outputs: Outputs, batch: Batch, kind: Kind, temperature: float, weight: float
+) -> list[Term]:
+    """Return the soft targets at masked tokens, from the answers that the batch brings.
+
+    Args:
+        outputs: of the student.
+        batch: with stored answers.
+        kind: of these.
+        temperature: at which they were given.
+        weight: of the soft targets.
+    """
+    assert batch.taught_ids is not None
+    assert batch.taught_values is not None and batch.taught_rest is not None
+    targets = Targets(batch.taught_ids, batch.taught_values, batch.taught_rest)
+    soft = soft_target_sum_from_signal(outputs.mlm_logits_MV, targets, kind, temperature)
+    return [Term("loss/soft_targets", soft, "masked", weight)]
 
 
 def _losses(

@@ -1,5 +1,6 @@
 """Reading a teacher's signal: the stored targets of a batch, in the order of its masked tokens."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from data_prep.errors import UserError
 from data_prep.manifest import find_damage, read_manifest
 from data_prep.shards import Int64Array
 from pretrain.batch import Batch
+from pretrain.batches import Share
 from pretrain.kernels.linear_cross_entropy import IGNORED
 from pretrain.signal.key import SignalOptions, first_difference
 from pretrain.signal.shard import Records, ShardFiles, lines_of, record_type
@@ -71,6 +73,26 @@ class SignalReader:
                 "and write it again."
             )
         return cls(folder, manifest)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker maps the files again: maps do not travel.
+        return {**vars(self), "_shards": {}}
+
+    def teach(self, share: Share, rows: Int64Array) -> Share:
+        """Return a share with the targets of its masked tokens.
+
+        Args:
+            share: some micro-batches.
+            rows: the numbers of their rows, [K, rows].
+
+        Raises:
+            UserError: when other tokens are masked than those that were stored.
+        """
+        parts = [
+            self.targets(batch, own) for batch, own in zip(share.micro_batches(), rows, strict=True)
+        ]
+        ids, values, rest = (torch.stack(tensors) for tensors in zip(*parts, strict=True))
+        return replace(share, taught_ids=ids, taught_values=values, taught_rest=rest)
 
     def targets(self, batch: Batch, rows: Int64Array) -> Targets:
         """Return the targets of a batch's masked tokens, in their order, on the CPU.
