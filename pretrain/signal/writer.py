@@ -170,7 +170,10 @@ class SignalWriter:
                     "choose another folder."
                 )
             return
-        found = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({error}): remove its folder.") from error
         if difference := first_difference(found, self._facts):
             raise UserError(
                 f"The teacher's signal {self._folder} was begun for something else ({difference}): "

@@ -33,5 +33,6 @@ def test_a_student_of_two_ranks_learns_from_what_one_rank_has_written(
             for run in ("online", "offline")
         )
         assert len(online) == 6
-        # All words in fp32; steps of Adam widen what rounding sets apart.
-        assert offline == pytest.approx(online, rel=1e-3), tag
+        # All words in fp32; steps of Adam widen what rounding sets apart. A token's divergence is
+        # T² times what is left of sums of 5 nats, which fp32 rounds by 5e-7.
+        assert offline == pytest.approx(online, rel=1e-3, abs=2e-6), tag

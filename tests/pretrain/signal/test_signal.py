@@ -220,6 +220,25 @@ def test_a_flipped_bit_is_refused(
         SignalReader.open(folder, key_of_source(open_source()), ROWS)
 
 
+def test_a_damaged_shard_is_written_again_when_its_marker_is_removed(
+    make_writer: Callable[..., SignalWriter],
+    write_signal: WriteSignal,
+    open_source: OpenSource,
+    key_of_source: Key,
+    teach: Teach,
+) -> None:
+    folder = write_signal()
+    before = contents(folder)
+    (folder / "00001.records.bin").write_bytes(bytes(len(before["00001.records.bin"])))
+    (folder / "00001.json").unlink()
+    writer = make_writer()
+    writer.begin()
+    writer.write(teach, 4)
+    writer.finish()
+    assert contents(folder) == before
+    SignalReader.open(folder, key_of_source(open_source()), ROWS)
+
+
 def test_a_signal_that_is_not_complete_or_too_short_is_refused(
     write_signal: WriteSignal, open_source: OpenSource, key_of_source: Key
 ) -> None:
