@@ -1,5 +1,6 @@
 """Student and teachers of a run, made from its recipe and checked against each other."""
 
+from dataclasses import replace
 from typing import Any
 
 from pretrain.cluster import Cluster
@@ -12,6 +13,7 @@ from pretrain.model import Bert
 from pretrain.model.execution import choose_execution
 from pretrain.phases import phases_of
 from pretrain.probe import probe_batch
+from pretrain.signal.run import open_signals
 from pretrain.stages import Stage, stages_of
 from pretrain.students import check_positions, choose_layers, make_student, student_shape
 from pretrain.tasks import Task
@@ -38,6 +40,12 @@ def open_classroom(
     shape = student_shape(recipe.student, first, _asks_next_sentence(stages))
     layers = choose_layers(recipe.student, first)
     plans = plan_lessons(stages, shape, first, all(located.predicts for located in found))
+    kind = None
+    if recipe.teacher.signal is not None:
+        signals = open_signals(recipe, inputs, found[0].sha256, cluster)
+        inputs.loader.take_signals(signals)
+        kind = next(iter(signals.values())).options.kind
+        plans = [replace(plan, words=False) for plan in plans]
     trained = [load_located(located) for located in found]
     student = make_student(
         trained[0].model, shape, layers, recipe.train.seed, find_projections(plans, shape, first)
@@ -48,7 +56,7 @@ def open_classroom(
         for located, model in zip(found, trained, strict=True)
     ]
     facts["teacher_parameters_kept"] = sum(teacher.parameters for teacher in teachers)
-    return student, DistillationTask(teachers, plans), facts
+    return student, DistillationTask(teachers, plans, kind), facts
 
 
 def _open_teacher(

@@ -21,10 +21,11 @@ from pretrain.objectives.mlm_nsp import (
     word_losses,
 )
 from pretrain.objectives.term import Term
+from pretrain.signal.targets import Kind
 from pretrain.stages import stage_at
 from pretrain.tasks import Lesson
 from pretrain.teacher import Teacher
-from pretrain.word_terms import SoftLoss, soft_terms, soft_terms_of_all
+from pretrain.word_terms import SoftLoss, soft_terms, soft_terms_of_all, stored_soft_terms
 
 
 class Taught(NamedTuple):
@@ -42,9 +43,16 @@ class DistillationTask:
     Args:
         teachers: one, or several whose predictions are averaged.
         plans: of the stages, in order.
+        stored: the kind of the soft targets that batches bring, where they are not asked for.
     """
 
-    def __init__(self, teachers: Sequence[Teacher], plans: Sequence[LessonPlan]) -> None:
+    def __init__(
+        self,
+        teachers: Sequence[Teacher],
+        plans: Sequence[LessonPlan],
+        stored: Kind | None = None,
+    ) -> None:
+        self._stored = stored
         self._teachers = teachers
         self._plans = plans
         self._heads = teachers[0].shape.heads
@@ -115,7 +123,9 @@ class DistillationTask:
                 continue
             temperature = plan.stage.temperature(objective, step)
             loss = SoftLoss(temperature, objective.divergence, weight)
-            if objective.at == "all":
+            if self._stored is not None:
+                terms += stored_soft_terms(loss, outputs, batch, self._stored)
+            elif objective.at == "all":
                 terms += soft_terms_of_all(loss, outputs, taught.outputs, batch)
             else:
                 loss = loss._replace(hard_weight=hard_weight)

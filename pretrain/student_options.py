@@ -17,6 +17,11 @@ class TeacherOptions(Options):
     paths: list[Path] = Field(
         [], description="several teachers instead; their probabilities are averaged"
     )
+    signal: Path | None = Field(
+        None,
+        description="folder of its stored soft targets, made by launch/write_signal.py: it is "
+        "asked for no words then; null asks it",
+    )
 
     @property
     def all_paths(self) -> list[Path]:
@@ -27,6 +32,8 @@ class TeacherOptions(Options):
     def _one_or_several(self) -> "TeacherOptions":
         if (self.path is None) == (not self.paths):
             raise ValueError("give path for one teacher, or paths for several")
+        if self.signal is not None and self.paths:
+            raise ValueError("signal holds the answers of one teacher: give path, not paths")
         return self
 
 

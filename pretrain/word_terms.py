@@ -21,6 +21,7 @@ from pretrain.kernels.soft_cross_entropy import (
 from pretrain.model import Outputs
 from pretrain.objectives.mlm_nsp import DIRECTIONS, cross_entropy
 from pretrain.objectives.term import Term
+from pretrain.signal.targets import Kind, Targets, soft_target_sum_from_signal
 
 
 class SoftLoss(NamedTuple):
@@ -71,6 +72,23 @@ def soft_terms_of_all(
     return _carry_gradient(
         sums.total, [Term("loss/soft_targets", sums.soft, "tokens", loss.weight)]
     )
+
+
+def stored_soft_terms(loss: SoftLoss, outputs: Outputs, batch: Batch, kind: Kind) -> list[Term]:
+    """Return the soft targets at masked tokens, from the answers that the batch brings.
+
+    Args:
+        loss: what is asked for, at the temperature at which the answers were given.
+        outputs: of the student.
+        batch: with stored answers.
+        kind: of these.
+    """
+    assert batch.taught_ids is not None
+    assert batch.taught_values is not None and batch.taught_rest is not None
+    targets = Targets(batch.taught_ids, batch.taught_values, batch.taught_rest)
+    logits_MV = outputs.mlm_logits_MV
+    soft = soft_target_sum_from_signal(logits_MV, targets, kind, loss.temperature)
+    return [Term("loss/soft_targets", soft, "masked", loss.weight)]
 
 
 def _sums(
