@@ -62,7 +62,10 @@ class DistillationTask:
         stage = stage_at([plan.stage for plan in self._plans], step)
         plan = next(plan for plan in self._plans if plan.stage is stage)
         return Lesson(
-            terms=partial(self._terms, plan, step), capture=plan.student, asked=self._asked(plan)
+            terms=partial(self._terms, plan, step),
+            capture=plan.student,
+            asked=self._asked(plan),
+            all_words=any(isinstance(o, SoftTargets) and o.at == "all" for o in stage.objectives),
         )
 
     def teacher_ms(self) -> float:

@@ -39,8 +39,18 @@ class StepFlops:
     trained: BertShape
     directions: int = 1
 
-    def of_step(self, counts: Mapping[str, int], asked: Sequence[Asked] = ()) -> int:
-        """Return the operations of a step, by the counts of its batches over all ranks."""
+    def of_step(
+        self, counts: Mapping[str, int], asked: Sequence[Asked] = (), all_words: bool = False
+    ) -> int:
+        """Return the operations of a step.
+
+        Args:
+            counts: of its batches over all ranks.
+            asked: models that are asked in it.
+            all_words: whether words are compared at all tokens, beside the masked ones.
+        """
+        if all_words:
+            counts = {**counts, "masked": counts["masked"] + counts["tokens"]}
         flops = training_flops(self.trained, counts, self.directions)
         for shape, predicts in asked:
             # Of layers alone, neither head is computed.

@@ -134,7 +134,7 @@ def _train(
         window.add_step(
             tokens=counts["tokens"],
             places=t.loader.places(progress.step - 1),
-            flops=t.flops.of_step(counts, lesson.asked),
+            flops=t.flops.of_step(counts, lesson.asked, lesson.all_words),
             data_wait_s=waited_s,
         )
 

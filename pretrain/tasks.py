@@ -22,6 +22,7 @@ class Lesson:
     terms: Objective  # always the same tags in the same order
     capture: Capture = NOTHING  # states that the terms read, of the model that learns
     asked: tuple[Asked, ...] = ()  # models that are asked beside it
+    all_words: bool = False  # whether words are compared at all tokens
 
 
 class Task(Protocol):

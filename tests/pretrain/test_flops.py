@@ -79,6 +79,8 @@ def test_a_teacher_adds_its_forward_pass(tiny_shape: BertShape) -> None:
     own = training_flops(tiny_shape, work)
     both = StepFlops(trained=tiny_shape).of_step(work, [Asked(LARGE, predicts=True)])
     assert both == own + training_flops(LARGE, work) // 3
+    everywhere = StepFlops(trained=tiny_shape).of_step(work, all_words=True)
+    assert everywhere == training_flops(tiny_shape, {**work, "masked": 2 + 10})
     layers = StepFlops(trained=tiny_shape).of_step(work, [Asked(LARGE, predicts=False)])
     assert layers == own + forward_flops(LARGE, counts(tokens=10, squares=52))
     assert StepFlops(trained=LARGE).of_step(work) == 3 * forward_flops(LARGE, work)
