@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from data_prep.errors import UserError
 
 _SCREEN_COLUMNS = 100
+_VALUE_COLUMNS = 40
 
 
 class Options(BaseModel):
@@ -72,7 +73,8 @@ def describe_keys(kind: type[BaseModel], prefix: str = "") -> str:
             lines.append(describe_keys(group, f"{prefix}{name}."))
         else:
             default = field.get_default(call_default_factory=True)
-            shown = "required" if field.is_required() else str(default)
+            value = textwrap.shorten(str(default), _VALUE_COLUMNS, placeholder=" ...")
+            shown = "required" if field.is_required() else value
             if get_origin(field.annotation) is Literal:
                 shown += f" ({' | '.join(get_args(field.annotation))})"
             head = f"  {prefix + name + ' = ' + shown:38}  "

@@ -35,6 +35,10 @@ class Batch:
     row_tokens: int
     counts: dict[str, int]  # masked tokens, samples, real tokens; squares: Σ s² of their lengths
     directions: int = 1
+    # A stored teacher's answers to the masked tokens, see signal/targets.py, where a run has them.
+    taught_ids: torch.Tensor | None = None  # [M, W] int64, W words of each
+    taught_values: torch.Tensor | None = None  # [M, W]
+    taught_rest: torch.Tensor | None = None  # [M]
 
     @property
     def words(self) -> tuple[torch.Tensor, torch.Tensor]:

@@ -49,6 +49,10 @@ class Share:
     row_tokens: int
     counts: list[dict[str, int]]  # of each micro-batch, [K]
     directions: int
+    # A stored teacher's answers, where a run has them; W words for each masked token.
+    taught_ids: torch.Tensor | None = None  # [K, M, W]
+    taught_values: torch.Tensor | None = None  # [K, M, W]
+    taught_rest: torch.Tensor | None = None  # [K, M]
 
     def pin_memory(self) -> "Share":
         """Copy into memory that a GPU reads without the processor's help."""
@@ -183,8 +187,7 @@ class BatchSource:
             rate: of masking; the recipe's first one if left out.
         """
         self.epoch_of(first_row + batch_rows - 1)
-        starts = first_row + np.arange(rank, batch_rows // micro_rows, world_size) * micro_rows
-        numbers = (starts[:, None] + np.arange(micro_rows)).reshape(-1)
+        numbers = rows_of_share(first_row, batch_rows, rank, world_size, micro_rows).reshape(-1)
         return _share(self._rows(numbers, rate), self.spec.row_tokens, micro_rows)
 
     def rows(self, numbers: Int64Array, size: int) -> Batch:
@@ -221,6 +224,14 @@ class BatchSource:
         self._build_first(lambda: open_plan(self._corpus, key, spec.cache))
         self._plans.append(open_plan(self._corpus, key, spec.cache))
         self._ends.append((self._ends[-1] if self._ends else 0) + self._plans[-1].num_rows)
+
+
+def rows_of_share(
+    first_row: int, batch_rows: int, rank: int, world_size: int, micro_rows: int
+) -> Int64Array:
+    """Return the numbers of a share's rows, [K, rows]: ranks take turns by micro-batches."""
+    starts = first_row + np.arange(rank, batch_rows // micro_rows, world_size) * micro_rows
+    return starts[:, None] + np.arange(micro_rows)
 
 
 def _share(directions: list[Rows], row_tokens: int, micro_rows: int) -> Share:

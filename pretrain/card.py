@@ -50,17 +50,19 @@ def _summary(facts: dict[str, Any]) -> str:
     if facts["kind"] == "teacher":
         return f"A BERT with {shape}, pre-trained on {_LEARNED[_pairs(facts)]}."
     kept = ", ".join(str(layer) for layer in facts["teacher_layers"])
-    start = facts["identity"]["student.init"]
-    origin = (
-        f"started from layers {kept} of its teacher" if start == "teacher" else "started at random"
-    )
-    loss = {key: facts["identity"][f"loss.{key}"] for key in ("soft", "hard", "cosine")}
-    taught = (
-        "distilled from a teacher"
-        if loss["soft"] or loss["cosine"]
-        else "trained without a teacher"
-    )
+    origin = f"started from layers {kept} of its teacher" if kept else "started at random"
+    taught = "distilled from a teacher" if _is_taught(facts) else "trained without a teacher"
     return f"A BERT with {shape}, {origin} and {taught} on a general corpus."
+
+
+def _is_taught(facts: dict[str, Any]) -> bool:
+    """Tell whether an objective with a weight asked a teacher; before the list there was `loss`."""
+    identity = facts["identity"]
+    if "objectives" not in identity:
+        return bool(identity["loss.soft"] or identity["loss.cosine"])
+    lists = [stage["objectives"] for stage in identity["stages"]] or [identity["objectives"]]
+    alone = ("hard_mlm", "next_sentence")
+    return any(o["kind"] not in alone and o["weight"] for listed in lists for o in listed)
 
 
 def _pairs(facts: dict[str, Any]) -> str:

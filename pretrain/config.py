@@ -5,13 +5,21 @@ the run computes make up its identity: a run folder that was started with other 
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from data_prep.recipe import Options
+from pretrain.distil_options import (
+    DISTILBERT,
+    LayerObjective,
+    NextSentence,
+    Objective,
+    StageOptions,
+)
 from pretrain.model_options import KernelOptions, ModelOptions
 from pretrain.optim.options import OptimOptions
+from pretrain.student_options import StudentOptions, TeacherOptions
 from pretrain.train_options import TrainOptions
 
 
@@ -173,56 +181,75 @@ class TeacherRecipe(RunRecipe):
         return self
 
 
-class TeacherOptions(Options):
-    path: Path = Field(description="the teacher's run folder, or its published export")
-
-
-class StudentOptions(Options):
-    layers: list[int] | Literal["alternate"] = Field(
-        "alternate",
-        description="teacher layers to copy, counted from 0; `alternate` takes every other one",
-    )
-    init: Literal["teacher", "random"] = Field(
-        "teacher", description="copy the chosen teacher layers, or start from random weights"
-    )
-
-
-class LossOptions(Options):
-    """Weights and temperature of the DistilBERT loss (arXiv 1910.01108; defaults from its code)."""
-
-    soft: float = Field(5.0, ge=0, description="weight of the soft targets, T squared included")
-    hard: float = Field(2.0, ge=0, description="weight of the masked words themselves")
-    cosine: float = Field(1.0, ge=0, description="weight of 1 - cos of the last hidden states")
-    temperature: float = Field(2.0, gt=0)
-
-    @model_validator(mode="after")
-    def _something_is_learned(self) -> "LossOptions":
-        if not self.soft + self.hard + self.cosine:
-            raise ValueError("all loss weights are 0, so there is nothing to learn")
-        return self
-
-
 class StudentRecipe(RunRecipe):
-    """`launch/distill_student.py`: a shallower BERT that follows a teacher."""
+    """`launch/distill_student.py`: a smaller BERT that follows a teacher, or several."""
 
     teacher: TeacherOptions
     student: StudentOptions = StudentOptions()
-    loss: LossOptions = LossOptions()
+    objectives: list[Objective] = Field(
+        DISTILBERT,
+        min_length=1,
+        description="what is learned, as a list of {kind, weight, ...}; see "
+        "pretrain/distil_options.py; DistilBERT's three by default",
+    )
+    # `Annotated` keeps a list of groups from being taken for a group of keys.
+    stages: list[Annotated[StageOptions, "one stage"]] = Field(
+        [], description="parts of the run in order, each with its steps and its objectives"
+    )
+
+    @property
+    def all_stages(self) -> list[StageOptions]:
+        """The stages, or the whole run as the only one."""
+        return self.stages or [StageOptions(steps=self.train.steps, objectives=self.objectives)]
+
+    @model_validator(mode="after")
+    def _stages_fill_the_run(self) -> "StudentRecipe":
+        if self.stages and "objectives" in self.model_fields_set:
+            raise ValueError("each stage names its objectives: leave out those of the run")
+        total = sum(stage.steps for stage in self.all_stages)
+        if total != self.train.steps:
+            raise ValueError(
+                f"the stages have {total} steps together, but train.steps is {self.train.steps}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _several_teachers_give_soft_targets(self) -> "StudentRecipe":
+        if not self.teacher.paths:
+            return self
+        for objective in (o for stage in self.all_stages for o in stage.objectives):
+            if isinstance(objective, LayerObjective):
+                raise ValueError(
+                    f"teacher.paths averages the predictions of several teachers, which have no "
+                    f"layers in common for {objective.kind}: use soft_targets, or one teacher.path"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_are_there(self) -> "StudentRecipe":
+        asked = any(isinstance(o, NextSentence) for s in self.all_stages for o in s.objectives)
+        if asked and self.samples.pairs == "none":
+            raise ValueError("next_sentence is asked of pairs, but samples.pairs is none")
+        if asked and self.student.format == "distilbert":
+            raise ValueError("student.format distilbert has no head for next_sentence: use bert")
+        return self
 
 
 # Groups and keys that may differ when a run is continued: they change how fast, how often
 # and where, not what is computed.
 _FREE_GROUPS = ("log", "checkpoint", "validation", "deepspeed", "loader", "kernels")
 _FREE_KEYS = ("run.path", "run.world_size", "corpus.path", "corpus.verify", "tokenizer.path",
-              "teacher.path", "train.micro_rows", "train.max_minutes", "train.recompute",
-              "model.shape")  # fmt: skip
+              "teacher.path", "teacher.paths", "train.micro_rows", "train.max_minutes",
+              "train.recompute", "model.shape")  # fmt: skip
 
 
 def identity_of(recipe: RunRecipe) -> dict[str, Any]:
     """Return the dotted keys and values that decide what a run computes."""
     flat: dict[str, Any] = {}
     for group, keys in recipe.model_dump(mode="json").items():
-        if group not in _FREE_GROUPS:
+        if not isinstance(keys, dict):
+            flat[group] = keys
+        elif group not in _FREE_GROUPS:
             flat.update({f"{group}.{key}": value for key, value in keys.items()})
     flat["train.phases"] = [
         {key: value for key, value in phase.items() if key != "micro_rows"}

@@ -32,6 +32,7 @@ from data_prep.recipe import find_shipped  # noqa: E402
 from pretrain.batch import Batch  # noqa: E402
 from pretrain.config import RunRecipe  # noqa: E402
 from pretrain.model import Bert, Objective  # noqa: E402
+from pretrain.model.capture import NOTHING, Capture  # noqa: E402
 from pretrain.objectives.term import Term  # noqa: E402
 from pretrain.optim.choice import check_optimizer, make_optimizer  # noqa: E402
 from pretrain.optim.groups import muon_groups  # noqa: E402
@@ -141,10 +142,14 @@ class Engine:
             _tell_partitions(self._ours, self._optimizer)
 
     def __call__(
-        self, batch: Batch, objective: Objective, dropout_keys: torch.Tensor | None = None
+        self,
+        batch: Batch,
+        objective: Objective,
+        dropout_keys: torch.Tensor | None = None,
+        capture: Capture = NOTHING,
     ) -> list[Term]:
         """Compute the terms of one micro-batch; without keys nothing is dropped."""
-        terms: list[Term] = self._engine(batch, objective, dropout_keys)
+        terms: list[Term] = self._engine(batch, objective, dropout_keys, capture)
         return terms
 
     def expect(self, micro_batches: int) -> None:

@@ -13,30 +13,49 @@ This is the convention of the PaLM paper (arXiv 2204.02311, appendix B), with th
 places where a BERT needs them, and attention within samples instead of whole rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pretrain.model import BertShape
 
 _BACKWARD_TOO = 3  # the forward pass once, and the backward pass at twice its cost
 
 
+class Asked(NamedTuple):
+    """A model that is asked beside the one that learns: its layers, and whether for words too."""
+
+    shape: BertShape
+    predicts: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepFlops:
-    """What the steps of a run cost: a model that is trained, and perhaps a teacher that is asked.
+    """What the steps of a run cost: a model that is trained, and those that are asked beside it.
 
     `directions` is 2 where each sample is shown reversed as well.
     """
 
     trained: BertShape
-    teacher: BertShape | None = None
     directions: int = 1
 
-    def of_step(self, counts: Mapping[str, int]) -> int:
-        """Return the operations of a step, by the counts of its batches over all ranks."""
+    def of_step(
+        self, counts: Mapping[str, int], asked: Sequence[Asked] = (), all_words: bool = False
+    ) -> int:
+        """Return the operations of a step.
+
+        Args:
+            counts: of its batches over all ranks.
+            asked: models that are asked in it.
+            all_words: whether words are compared at all tokens, beside the masked ones.
+        """
+        if all_words:
+            counts = {**counts, "masked": counts["masked"] + counts["tokens"]}
         flops = training_flops(self.trained, counts, self.directions)
-        if self.teacher is not None:
-            flops += forward_flops(self.teacher, counts, self.directions)
+        for shape, predicts in asked:
+            # Of layers alone, neither head is computed.
+            of_layers = counts if predicts else {**counts, "masked": 0, "samples": 0}
+            flops += forward_flops(shape, of_layers, self.directions)
         return flops
 
 

@@ -21,6 +21,7 @@ class Inputs:
 
     tokenizer: LoadedTokenizer
     corpus: Corpus
+    sources: dict[int, BatchSource]  # of the rows that are trained on, by their length
     loader: Loader
     validation: ValidationSet
 
@@ -71,6 +72,7 @@ def open_inputs(recipe: RunRecipe, run: RunDirectory, cluster: Cluster) -> Input
     return Inputs(
         tokenizer=tokenizer,
         corpus=corpus,
+        sources=sources,
         loader=Loader(shares, recipe.loader, cluster.device),
         validation=ValidationSet(fixed, recipe.validation.rows, last.micro_rows, cluster),
     )

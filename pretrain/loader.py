@@ -16,10 +16,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from data_prep.errors import UserError
 from pretrain.batch import Batch
-from pretrain.batches import BatchSource, Share, SourceSpec
+from pretrain.batches import BatchSource, Share, SourceSpec, rows_of_share
 from pretrain.config import LoaderOptions, MaskOptions
 from pretrain.masking import rate_at
 from pretrain.phases import Phase, phase_at
+from pretrain.signal.reader import SignalReader
 
 _WORKERS_ON_GPU = 2
 _STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
@@ -37,6 +38,9 @@ class StepShares(Dataset[Share | UserError]):
         phases: of the run.
         mask: its schedule of rates.
         rank, world_size: whose share.
+
+    Attributes:
+        signals: a stored teacher's answers, by the length of rows; none unless they are set.
     """
 
     def __init__(
@@ -53,19 +57,18 @@ class StepShares(Dataset[Share | UserError]):
         self._mask = mask
         self._rank = rank
         self._world_size = world_size
+        self.signals: Mapping[int, SignalReader] = {}
 
     def __getitem__(self, step: int) -> Share | UserError:
         """Return the share of a step, or what the user must be told: an error keeps its words."""
         phase = phase_at(self.phases, step)
         try:
-            return self._source(phase).share(
-                phase.row_of(step),
-                phase.batch_rows,
-                self._rank,
-                self._world_size,
-                phase.micro_rows,
-                rate_at(self._mask.rate, self._mask.rate_end, step, self.steps),
-            )
+            place = (phase.row_of(step), phase.batch_rows, self._rank, self._world_size)
+            rate = rate_at(self._mask.rate, self._mask.rate_end, step, self.steps)
+            share = self._source(phase).share(*place, phase.micro_rows, rate)
+            if stored := self.signals.get(phase.row_tokens):
+                share = stored.teach(share, rows_of_share(*place, phase.micro_rows))
+            return share
         except UserError as error:
             return error
 
@@ -97,6 +100,10 @@ class Loader:
         default = _WORKERS_ON_GPU if self._on_gpu else 0
         self._workers = default if options.workers is None else options.workers
         self._prefetch = options.prefetch
+
+    def take_signals(self, signals: Mapping[int, SignalReader]) -> None:
+        """Let batches bring a stored teacher's answers, by the length of their rows."""
+        self._shares.signals = signals
 
     def places(self, step: int) -> int:
         """Return the tokens that the rows of a step have room for, over all ranks."""

@@ -112,11 +112,12 @@ def _train(
         # Gradients add up over the micro-batches; the last one updates the weights.
         learning_rate = schedule.rate(progress.step, budget.share(agreed.used_ms))
         t.engine.expect(len(micro_batches))
+        lesson = t.task.at(progress.step)
         all_keys = dropout_keys(
             options.seed, progress.step, cluster.rank, len(micro_batches), t.layers, cluster.device
         )
         for batch, keys in zip(micro_batches, all_keys, strict=True):
-            terms = t.engine(batch.to(cluster.device), t.task.terms, keys)
+            terms = t.engine(batch.to(cluster.device), lesson.terms, keys, lesson.capture)
             loss = normalised_loss(terms, counts)
             t.engine.backward(loss)
             t.engine.step(learning_rate)
@@ -133,7 +134,7 @@ def _train(
         window.add_step(
             tokens=counts["tokens"],
             places=t.loader.places(progress.step - 1),
-            flops=t.flops.of_step(counts),
+            flops=t.flops.of_step(counts, lesson.asked, lesson.all_words),
             data_wait_s=waited_s,
         )
 
@@ -185,7 +186,11 @@ def _stop_unless_finite(t: Training, progress: Progress, bad_ranks: int) -> None
 
 
 def _log(t: Training, progress: Progress, window: Window, learning_rate: float) -> None:
+    steps = window.steps
     figures = window.close() | t.memory.figures()
+    if teacher_ms := t.task.teacher_ms() / steps:
+        figures["speed/teacher_ms"] = teacher_ms
+        figures["speed/teacher_share"] = teacher_ms / figures["speed/step_ms"]
     figures |= {
         "optim/lr": learning_rate,
         "optim/grad_norm": t.engine.grad_norm,

@@ -14,13 +14,13 @@ from safetensors.torch import save_file
 
 from data_prep.disk import clear_disk_errors
 from data_prep.errors import UserError
-from data_prep.keyed import integers_below, key_of
 from data_prep.manifest import describe_files, find_damage, write_json
 from data_prep.tokenizer import load_tokenizer
 from pretrain.batch import Batch
 from pretrain.card import card_name, write_card
-from pretrain.model import Bert, BertShape, Outputs
+from pretrain.model import Bert, Outputs, distilbert
 from pretrain.plain import load_plain
+from pretrain.probe import probe_batch
 from pretrain.weights import WEIGHTS, TrainedModel, load_trained
 
 FACTS = "stillhouse.json"
@@ -68,11 +68,11 @@ def check_export(folder: Path, model: Bert) -> None:
     for path in folder.iterdir():
         if path.suffix not in _ALLOWED:
             raise UserError(f"The export would hold {path.name}, which is not safe to publish.")
-    batch = _probe(model.shape)
+    batch = probe_batch(model.shape, rows=2, row_tokens=16)
     model.eval()
     with torch.no_grad():
         ours: Outputs = model(batch)
-    for name, difference in _compare(folder, ours, batch).items():
+    for name, difference in _compare(folder, ours, batch, model.shape.token_types).items():
         if not difference < _TOLERANCE:
             raise UserError(
                 f"Plain transformers computes other {name} logits from the export (by up to "
@@ -81,9 +81,13 @@ def check_export(folder: Path, model: Bert) -> None:
 
 
 def _write(building: Path, trained: TrainedModel, facts: dict[str, Any], run_path: Path) -> None:
-    weights = {name: tensor.contiguous() for name, tensor in trained.model.state_dict().items()}
+    shape = trained.model.shape
+    weights = {
+        name if shape.token_types else distilbert.name_of(name): tensor.contiguous()
+        for name, tensor in trained.model.state_dict().items()
+    }
     save_file(weights, building / WEIGHTS, metadata={"format": "pt"})
-    write_json(building / "config.json", trained.model.shape.to_transformers())
+    write_json(building / "config.json", shape.to_transformers())
     tokenizer = load_tokenizer(run_path / "tokenizer")
     if tokenizer.fingerprint != facts["tokenizer"]:
         raise UserError(
@@ -95,12 +99,13 @@ def _write(building: Path, trained: TrainedModel, facts: dict[str, Any], run_pat
             shutil.copyfile(path, building / path.name)
 
 
-def _compare(folder: Path, ours: Outputs, batch: Batch) -> dict[str, float]:
+def _compare(folder: Path, ours: Outputs, batch: Batch, has_types: bool) -> dict[str, float]:
     """Return the largest difference of each kind of logits from plain transformers'."""
     inputs = {
         "input_ids": batch.input_ids.view(-1, batch.row_tokens),
-        "token_type_ids": batch.token_types.view(-1, batch.row_tokens),
     }
+    if has_types:
+        inputs["token_type_ids"] = batch.token_types.view(-1, batch.row_tokens)
     with torch.no_grad():
         plain = load_plain(folder, "AutoModelForMaskedLM")(**inputs).logits
         differences = {"masked-word": _largest(plain.flatten(0, 1), ours.mlm_logits_MV)}
@@ -115,26 +120,6 @@ def _compare(folder: Path, ours: Outputs, batch: Batch) -> dict[str, float]:
 
 def _largest(theirs: torch.Tensor, ours: torch.Tensor) -> float:
     return float((theirs - ours).abs().max())
-
-
-def _probe(shape: BertShape, rows: int = 2, tokens: int = 16) -> Batch:
-    """Return a batch of random ids, one sample a row, every token asked for."""
-    places = rows * tokens
-    drawn = torch.from_numpy(integers_below(key_of("probe"), range(places), shape.vocab_size))
-    positions = torch.arange(places) % tokens
-    return Batch(
-        input_ids=drawn,
-        token_types=(positions >= tokens // 2).long(),
-        positions=positions,
-        sample_ids=torch.ones(places, dtype=torch.int32),
-        bounds=torch.arange(0, places + 1, tokens, dtype=torch.int32),
-        masked=torch.arange(places),
-        mlm_labels=drawn,
-        firsts=torch.arange(0, places, tokens),
-        nsp_labels=torch.zeros(rows, dtype=torch.int64),
-        row_tokens=tokens,
-        counts={"masked": places, "samples": rows, "tokens": places},
-    )
 
 
 def _is_current(export: Path, facts: dict[str, Any]) -> bool:

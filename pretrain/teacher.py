@@ -1,5 +1,6 @@
 """The teacher as a service: frozen, in evaluation mode, outside the optimizer and ZeRO."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -7,17 +8,29 @@ import torch
 from data_prep.errors import UserError
 from data_prep.tokenizer import read_tokenizer
 from pretrain.batch import Batch
-from pretrain.model import Bert, BertShape, Outputs
+from pretrain.model import Bert, Outputs
+from pretrain.model.capture import NOTHING, Capture, States
 from pretrain.model.compilation import prepare_model
 from pretrain.model.execution import Execution
 from pretrain.run_directory import RunDirectory
+from pretrain.stopwatch import Stopwatch
 from pretrain.weights import LocatedModel, locate
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Teacher:
-    """A trained model that answers batches and never changes."""
+    """A trained model that answers batches and never changes.
+
+    Args:
+        model: with its weights.
+        device: that computes.
+        precision: of its weights and answers.
+        execution: how it is computed.
+        layers: that are kept, from the first; None keeps all, which predictions need.
+        predicts: whether it has learned to predict words.
+        name: of it in messages.
+    """
 
     def __init__(
         self,
@@ -25,32 +38,97 @@ class Teacher:
         device: torch.device,
         precision: str,
         execution: Execution = Execution(),  # noqa: B008  # frozen
+        *,
+        layers: int | None = None,
+        predicts: bool = True,
+        name: str = "the teacher",
     ) -> None:
+        self.shape, self.predicts, self.name = model.shape, predicts, name
+        self.stopwatch = Stopwatch(device)
+        if layers is not None:
+            del model.bert.encoder.layer[layers:]
         prepare_model(model, execution)
         self._model = model.to(device=device, dtype=_DTYPES[precision]).eval().requires_grad_(False)
+        self._device = device
 
-    @property
-    def shape(self) -> BertShape:
-        """The teacher's shape."""
-        return self._model.shape
-
-    def __call__(self, batch: Batch) -> Outputs:
+    def __call__(self, batch: Batch, capture: Capture = NOTHING) -> Outputs:
         """Return the teacher's outputs for a micro-batch, without dropout or gradients."""
-        with torch.no_grad():
-            outputs: Outputs = self._model(batch)
+        # Not `inference_mode`: a student's backward pass must be able to keep what is compared.
+        with torch.no_grad(), self.stopwatch.running():
+            outputs: Outputs = self._model(batch, capture=capture)
         return outputs
 
+    def states(self, batch: Batch, capture: Capture) -> States:
+        """Return states alone; no layer above the highest one asked for is computed."""
+        with torch.no_grad(), self.stopwatch.running():
+            return self._model.states(batch, capture)
 
-def locate_teacher(path: Path, tokenizer_fingerprint: str) -> LocatedModel:
-    """Find the weights of a student's teacher (rank 0, so that all ranks take the same).
+    @property
+    def parameters(self) -> int:
+        """How many of its parameters are kept."""
+        return self._model.count_parameters()
+
+    def check(self, batch: Batch, capture: Capture, words: bool) -> None:
+        """Ask twice about one batch: answers must be the same numbers, and numbers.
+
+        Raises:
+            UserError: for weights or answers that are not finite, or that change, as they would
+                with dropout.
+        """
+        for name, parameter in self._model.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise UserError(
+                    f"{self.name} holds NaN or infinite numbers in {name}: take an earlier "
+                    "checkpoint, or train it again with a lower optim.lr."
+                )
+        first, second = (self._answers(batch, capture, words) for _ in range(2))
+        for one, other in zip(first, second, strict=True):
+            if not torch.isfinite(one).all():
+                raise UserError(
+                    f"{self.name} gives NaN or infinite numbers: compute it in another "
+                    "train.precision, or train it again with a lower optim.lr."
+                )
+            if not torch.equal(one, other):
+                raise UserError(
+                    f"{self.name} gives two answers to one batch, so it cannot teach: choose "
+                    "kernels.block reference and kernels.attention sdpa."
+                )
+        self.stopwatch.read_ms()
+
+    def _answers(self, batch: Batch, capture: Capture, words: bool) -> list[torch.Tensor]:
+        if not words:
+            return _tensors(self.states(batch, capture))
+        outputs = self(batch, capture)
+        return [outputs.mlm_logits_MV, *_tensors(outputs.states)]
+
+
+def _tensors(states: States) -> list[torch.Tensor]:
+    return [*states.hidden.values(), *(x for layer in states.attention.values() for x in layer)]
+
+
+def locate_teachers(paths: Sequence[Path], tokenizer_fingerprint: str) -> list[LocatedModel]:
+    """Find the weights of a student's teachers (rank 0, so that all ranks take the same).
 
     Raises:
-        UserError: when it was trained with another tokenizer than the student's corpus, or is
-            a run that has not finished: its next checkpoint would be another teacher.
+        UserError: when one was trained with another tokenizer than the student's corpus, is a
+            run that has not finished, or knows another number of words than the first.
     """
+    found = [_locate(path, tokenizer_fingerprint) for path in paths]
+    for path, located in zip(paths, found, strict=True):
+        if located.shape.vocab_size != found[0].shape.vocab_size:
+            raise UserError(
+                f"The teacher {path} has a vocabulary of {located.shape.vocab_size}, but "
+                f"{paths[0]} one of {found[0].shape.vocab_size}: teachers whose predictions are "
+                "averaged must know the same words."
+            )
+    return found
+
+
+def _locate(path: Path, tokenizer_fingerprint: str) -> LocatedModel:
     located = locate(path)
     run = RunDirectory(path)
     if run.status() and not run.is_done:
+        # Its next checkpoint would be another teacher.
         raise UserError(
             f"The teacher {path} is {run.status()['state']} at step {run.status()['step']}: wait "
             "until it is done, or publish it as it is and name the export."

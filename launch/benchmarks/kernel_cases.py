@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from pretrain.kernels.choice import Kernels, choose_kernels
 from pretrain.kernels.linear_cross_entropy import CrossEntropy
+from pretrain.kernels.soft_cross_entropy import Head
 
 _HOW: dict[str, Any] = {"epsilon": 1e-12, "rate": 0.1}
 _MASKED_SHARE = 0.15
@@ -113,7 +114,7 @@ def exact_kernels() -> Kernels:
 def _exact_cross_entropy(
     hidden_MD: torch.Tensor, weight_VD: torch.Tensor, bias_V: torch.Tensor, labels_M: torch.Tensor
 ) -> CrossEntropy:
-    # The one reference that computes in fp32 whatever comes in.
+    # Its reference computes in fp32 whatever comes in.
     logits_MV = F.linear(hidden_MD, weight_VD, bias_V)
     loss = F.cross_entropy(logits_MV, labels_M, reduction="sum")
     return CrossEntropy(loss, (logits_MV.argmax(-1) == labels_M).sum())
@@ -127,6 +128,26 @@ def _residual_norm(kernels: Kernels, inputs: Sequence[torch.Tensor]) -> torch.Te
 def _embedding_norm(kernels: Kernels, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
     *tensors, key = inputs
     return kernels.embedding_norm(*tensors, key=key, **_HOW)
+
+
+def _distilled(kernels: Kernels, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    # The temperature and weights of DistilBERT.
+    student, teacher, labels_M = Head(*inputs[:3]), Head(*inputs[3:6]), inputs[6]
+    how = {"temperature": 2.0, "soft_weight": 5.0, "hard_weight": 2.0}
+    return kernels.soft_cross_entropy(student, teacher, labels_M, **how).total
+
+
+def _two_heads(size: Size, draw: Draw) -> Sequence[torch.Tensor]:
+    heads = [_head(size, draw), [tensor.detach() for tensor in _head(size, draw)]]
+    return [*heads[0], *heads[1], draw.integers(size.vocab_size, size.masked)]
+
+
+def _head(size: Size, draw: Draw) -> list[torch.Tensor]:
+    return [
+        draw.normal(size.masked, size.width),
+        draw.normal(size.vocab_size, size.width, scale=0.02),
+        draw.normal(size.vocab_size, scale=0.02),
+    ]
 
 
 def _embedding_inputs(size: Size, draw: Draw) -> Sequence[torch.Tensor]:
@@ -178,14 +199,20 @@ CASES = (
     Case(
         name="linear_cross_entropy",
         inputs=lambda size, draw: [
-            draw.normal(size.masked, size.width),
-            draw.normal(size.vocab_size, size.width, scale=0.02),
-            draw.normal(size.vocab_size, scale=0.02),
+            *_head(size, draw),
             draw.integers(size.vocab_size, size.masked),
         ],
         call=lambda kernels, inputs: kernels.linear_cross_entropy(*inputs).loss,
         # What comes in, and its gradients.
         elements=lambda size: 2 * (size.vocab_size + size.masked) * size.width,
         flops=lambda size: 6 * size.masked * size.width * size.vocab_size,
+    ),
+    Case(
+        name="soft_cross_entropy",
+        inputs=_two_heads,
+        call=_distilled,
+        # Both heads, and the gradients of one.
+        elements=lambda size: 3 * (size.vocab_size + size.masked) * size.width,
+        flops=lambda size: 8 * size.masked * size.width * size.vocab_size,
     ),
 )

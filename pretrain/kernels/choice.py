@@ -16,6 +16,7 @@ from pretrain.kernels.bias_gelu import bias_gelu
 from pretrain.kernels.embedding_norm import embedding_norm
 from pretrain.kernels.linear_cross_entropy import CrossEntropy, linear_cross_entropy
 from pretrain.kernels.residual_norm import residual_norm
+from pretrain.kernels.soft_cross_entropy import SoftCrossEntropy, soft_cross_entropy
 
 Block = Literal["auto", "reference", "compiled", "triton"]
 Head = Literal["auto", "reference", "triton"]
@@ -30,6 +31,7 @@ class Kernels:
     residual_norm: _Operation
     embedding_norm: _Operation
     linear_cross_entropy: Callable[..., CrossEntropy]
+    soft_cross_entropy: Callable[..., SoftCrossEntropy]
     name: str  # for the log, such as "block compiled, head triton"
 
 
@@ -43,7 +45,7 @@ def choose_kernels(block: Block, head: Head, device: torch.device) -> Kernels:
     block, head = resolve_block(block, device), resolve_head(head, device)
     name = f"block {block}, head {head}" + (", as triton is not installed" if lacking else "")
     gelu, residual, embedding = _block_functions(block)
-    return Kernels(gelu, residual, embedding, _head_function(head), name)
+    return Kernels(gelu, residual, embedding, *_head_functions(head), name)
 
 
 def resolve_block(block: Block, device: torch.device) -> Block:
@@ -78,12 +80,15 @@ def _block_functions(block: Block) -> tuple[_Operation, _Operation, _Operation]:
     return gelu.bias_gelu, residual.residual_norm, embedding.embedding_norm
 
 
-def _head_function(head: Head) -> Callable[..., CrossEntropy]:
+def _head_functions(
+    head: Head,
+) -> tuple[Callable[..., CrossEntropy], Callable[..., SoftCrossEntropy]]:
     if head != "triton":
-        return linear_cross_entropy
-    from pretrain.kernels.triton import linear_cross_entropy as fused
+        return linear_cross_entropy, soft_cross_entropy
+    from pretrain.kernels.triton import linear_cross_entropy as hard
+    from pretrain.kernels.triton import soft_cross_entropy as soft
 
-    return fused.linear_cross_entropy
+    return hard.linear_cross_entropy, soft.soft_cross_entropy
 
 
 def _refuse_without_triton(key: str, device: torch.device) -> None:

@@ -15,6 +15,7 @@ from torch.nn.attention import activate_flash_attention_impl
 from torch.nn.attention.varlen import varlen_attn
 
 from data_prep.errors import UserError
+from pretrain.model.capture import Projected
 
 Attention = Literal["varlen", "sdpa"]
 
@@ -105,12 +106,16 @@ class SelfAttention(nn.Module):
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
 
-    def forward(self, hidden_ND: torch.Tensor, packing: Packing) -> torch.Tensor:
-        """Return the attended values [N, D]."""
+    def forward(
+        self, hidden_ND: torch.Tensor, packing: Packing, shows: bool
+    ) -> tuple[torch.Tensor, Projected | None]:
+        """Return the attended values [N, D], and what they come from where `shows` asks for it."""
         projections = (self.query, self.key, self.value)
         # One product of thrice the width keeps a GPU busier than three.
         weight = torch.cat([projection.weight for projection in projections])
         bias = torch.cat([projection.bias for projection in projections])
         projected = F.linear(hidden_ND, weight, bias).view(len(hidden_ND), 3, self.heads, -1)
         query, key, value = projected.unbind(1)
-        return packed_attention(query, key, value, packing).flatten(1)
+        attended_ND = packed_attention(query, key, value, packing).flatten(1)
+        shown = Projected(query.flatten(1), key.flatten(1), value.flatten(1)) if shows else None
+        return attended_ND, shown

@@ -5,9 +5,9 @@ masked places (about 15 % of the tokens), the next-sentence head at the [CLS] of
 Shapes: N places, D width, M masked tokens, S samples, V vocabulary.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +16,17 @@ from torch import nn
 from pretrain.batch import Batch
 from pretrain.kernels.choice import Kernels
 from pretrain.kernels.linear_cross_entropy import CrossEntropy
+from pretrain.model.capture import NOTHING, Capture, States, no_states
 from pretrain.model.encoder import Encoder
 from pretrain.model.execution import Execution
 from pretrain.model.shape import BertShape
 from pretrain.objectives.term import Term
+
+Transformation = Callable[[torch.Tensor], torch.Tensor]
+
+
+def _unchanged(hidden: torch.Tensor) -> torch.Tensor:
+    return hidden
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +39,9 @@ class Outputs:
     decoder_VD: torch.Tensor  # the word embeddings, which are the decoder's weight
     decoder_bias_V: torch.Tensor
     kernels: Kernels
+    states: States = field(default_factory=no_states)  # of the layers that were asked for
+    transform: Transformation = _unchanged  # makes hidden states ready for the vocabulary
+    projections: Mapping[str, Transformation] = field(default_factory=dict)  # a student's own
 
     @cached_property
     def mlm_logits_MV(self) -> torch.Tensor:
@@ -86,6 +96,8 @@ class Bert(nn.Module):
 
     Attributes:
         execution: how it is computed; the plain references unless it is set.
+        projections: of a student, from its width to its teacher's, by name; they are trained and
+            saved with it and are no part of what is published.
     """
 
     def __init__(self, shape: BertShape) -> None:
@@ -94,12 +106,14 @@ class Bert(nn.Module):
         self.execution = Execution()
         self.bert = Encoder(shape)
         self.cls = Heads(shape)
+        self.projections = nn.ModuleDict()
 
     def forward(
         self,
         batch: Batch,
         objective: Objective | None = None,
         dropout_keys: torch.Tensor | None = None,
+        capture: Capture = NOTHING,
     ) -> Outputs | list[Term]:
         """Compute one micro-batch.
 
@@ -108,11 +122,14 @@ class Bert(nn.Module):
             objective: turns outputs into terms. It is called in here so that ZeRO-3 has the
                 decoder's weights at hand, and its terms begin the backward pass.
             dropout_keys: int32 [2 * layers + 1, 2], see `dropout_keys`; None drops nothing.
+            capture: which states of its layers the outputs hold.
 
         Returns:
             the terms of the objective, or the outputs without one.
         """
-        hidden_ND = self.bert(batch, dropout_keys, self.execution)
+        hidden_ND, states = self.bert(
+            batch, dropout_keys, self.execution, capture, self.shape.layers
+        )
         kernels, predictions = self.execution.kernels, self.cls.predictions
         nsp_logits_S2 = None
         if self.shape.next_sentence:
@@ -126,12 +143,21 @@ class Bert(nn.Module):
             decoder_VD=self.bert.embeddings.word_embeddings.weight,
             decoder_bias_V=predictions.bias,
             kernels=kernels,
+            states=states,
+            transform=partial(predictions.transform, kernels=kernels),
+            projections=dict(self.projections.items()),
         )
         return outputs if objective is None else objective(outputs, batch)
 
+    def states(self, batch: Batch, capture: Capture) -> States:
+        """Return states alone: the highest layer asked for is the last one computed."""
+        _, states = self.bert(batch, None, self.execution, capture, capture.last)
+        return states
+
     def count_parameters(self) -> int:
-        """Return the number of parameters, tied ones counted once."""
-        return sum(parameter.numel() for parameter in self.parameters())
+        """Return the number of parameters that are published, tied ones counted once."""
+        published = (self.bert, self.cls)
+        return sum(parameter.numel() for part in published for parameter in part.parameters())
 
 
 def initialise(model: Bert, seed: int) -> None:

@@ -13,6 +13,7 @@ from pretrain.batch import Batch
 from pretrain.kernels.choice import Kernels
 from pretrain.kernels.dropout import keyed_dropout
 from pretrain.model.attention import Packing, make_packing
+from pretrain.model.capture import Capture, States
 from pretrain.model.execution import Execution
 from pretrain.model.post_norm import PostNormLayer
 from pretrain.model.pre_norm import PreNormLayer
@@ -26,7 +27,12 @@ class Embeddings(nn.Module):
         super().__init__()
         self.word_embeddings = nn.Embedding(shape.vocab_size, shape.width, shape.pad_id)
         self.position_embeddings = nn.Embedding(shape.positions, shape.width)
-        self.token_type_embeddings = nn.Embedding(2, shape.width)
+        if shape.token_types:
+            self.token_type_embeddings = nn.Embedding(2, shape.width)
+        else:
+            # Segments that make no difference: nothing is learned, and nothing is saved.
+            self.register_buffer("no_types_2D", torch.zeros(2, shape.width), persistent=False)
+        self.tells_types = shape.token_types
         self.LayerNorm: nn.LayerNorm | None = None
         if shape.norm == "post":
             self.LayerNorm = nn.LayerNorm(shape.width, eps=shape.norm_epsilon)
@@ -35,18 +41,18 @@ class Embeddings(nn.Module):
     def forward(self, batch: Batch, key: torch.Tensor | None, kernels: Kernels) -> torch.Tensor:
         """Return embeddings [N, D]."""
         if self.LayerNorm is None:
-            embedded_ND = (
-                self.word_embeddings(batch.input_ids)
-                + self.token_type_embeddings(batch.token_types)
-                + self.position_embeddings(batch.positions)
-            )
+            embedded_ND = self.word_embeddings(batch.input_ids)
+            if self.tells_types:
+                embedded_ND = embedded_ND + self.token_type_embeddings(batch.token_types)
+            embedded_ND = embedded_ND + self.position_embeddings(batch.positions)
             return keyed_dropout(embedded_ND, self.rate, key)
+        types_2D = self.token_type_embeddings.weight if self.tells_types else self.no_types_2D
         return kernels.embedding_norm(
             batch.input_ids,
             batch.token_types,
             batch.positions,
             self.word_embeddings.weight,
-            self.token_type_embeddings.weight,
+            types_2D,
             self.position_embeddings.weight,
             self.LayerNorm.weight,
             self.LayerNorm.bias,
@@ -63,6 +69,7 @@ class LayerStack(nn.Module):
         super().__init__()
         kind = PostNormLayer if shape.norm == "post" else PreNormLayer
         self.layer = nn.ModuleList(kind(shape) for _ in range(shape.layers))
+        self.depth = shape.layers  # more than there are in a teacher that was cut off
         self.ln: nn.LayerNorm | None = None
         if shape.norm == "pre":
             self.ln = nn.LayerNorm(shape.width, eps=shape.norm_epsilon)
@@ -73,20 +80,30 @@ class LayerStack(nn.Module):
         packing: Packing,
         keys_L22: torch.Tensor | None,
         execution: Execution,
-    ) -> torch.Tensor:
-        """Return the last hidden states [N, D]."""
+        capture: Capture,
+        layers: int,
+    ) -> tuple[torch.Tensor, States]:
+        """Return the hidden states [N, D] after so many layers, and what is asked for."""
         recomputed = execution.recompute if torch.is_grad_enabled() else 0
-        for number, layer in enumerate(self.layer):
-            keys_22 = None if keys_L22 is None else keys_L22[number]
-            inputs = (hidden_ND, packing, keys_22, execution.kernels)
-            if number < recomputed:
+        states = States({0: hidden_ND} if 0 in capture.hidden else {}, {})
+        for number, layer in enumerate(self.layer[:layers], start=1):
+            keys_22 = None if keys_L22 is None else keys_L22[number - 1]
+            shows = number in capture.attention
+            inputs = (hidden_ND, packing, keys_22, execution.kernels, shows)
+            if number <= recomputed:
                 # Dropout is keyed: computed again, it drops the same, so no state need be kept.
-                hidden_ND = checkpoint(
+                hidden_ND, shown = checkpoint(
                     layer, *inputs, use_reentrant=False, preserve_rng_state=False
                 )
             else:
-                hidden_ND = layer(*inputs)
-        return hidden_ND if self.ln is None else self.ln(hidden_ND)
+                hidden_ND, shown = layer(*inputs)
+            if self.ln is not None and number == self.depth:
+                hidden_ND = self.ln(hidden_ND)
+            if shows:
+                states.attention[number] = shown
+            if number in capture.hidden:
+                states.hidden[number] = hidden_ND
+        return hidden_ND, states
 
 
 class Encoder(nn.Module):
@@ -100,9 +117,14 @@ class Encoder(nn.Module):
             self.pooler = Pooler(shape)
 
     def forward(
-        self, batch: Batch, dropout_keys: torch.Tensor | None, execution: Execution
-    ) -> torch.Tensor:
-        """Return the last hidden states [N, D]."""
+        self,
+        batch: Batch,
+        dropout_keys: torch.Tensor | None,
+        execution: Execution,
+        capture: Capture,
+        layers: int,
+    ) -> tuple[torch.Tensor, States]:
+        """Return the hidden states [N, D] after so many layers, and what is asked for."""
         # The layers' keys come first: their places in memory are then aligned for any kernel.
         layers_L22, embeddings_2 = None, None
         if dropout_keys is not None:
@@ -111,7 +133,7 @@ class Encoder(nn.Module):
             execution.attention, batch.bounds, batch.sample_ids, batch.row_tokens
         )
         embedded_ND = self.embeddings(batch, embeddings_2, execution.kernels)
-        return self.encoder(embedded_ND, packing, layers_L22, execution)
+        return self.encoder(embedded_ND, packing, layers_L22, execution, capture, layers)
 
 
 class Pooler(nn.Module):

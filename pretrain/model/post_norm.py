@@ -11,6 +11,7 @@ from torch import nn
 
 from pretrain.kernels.choice import Kernels
 from pretrain.model.attention import Packing, SelfAttention
+from pretrain.model.capture import Projected
 from pretrain.model.shape import BertShape
 
 
@@ -57,9 +58,11 @@ class AttentionBlock(nn.Module):
         packing: Packing,
         key: torch.Tensor | None,
         kernels: Kernels,
-    ) -> torch.Tensor:
-        """Return the block's output [N, D]."""
-        return self.output(self.self(hidden_ND, packing), hidden_ND, key, kernels)
+        shows: bool,
+    ) -> tuple[torch.Tensor, Projected | None]:
+        """Return the block's output [N, D], and its projections where `shows` asks for them."""
+        attended_ND, shown = self.self(hidden_ND, packing, shows)
+        return self.output(attended_ND, hidden_ND, key, kernels), shown
 
 
 class FeedForwardIn(nn.Module):
@@ -89,9 +92,13 @@ class PostNormLayer(nn.Module):
         packing: Packing,
         keys_22: torch.Tensor | None,
         kernels: Kernels,
-    ) -> torch.Tensor:
-        """Return the layer's output [N, D]; its two dropouts have a key each."""
+        shows: bool = False,
+    ) -> tuple[torch.Tensor, Projected | None]:
+        """Return the layer's output [N, D], and its projections where `shows` asks for them.
+
+        Its two dropouts have a key each.
+        """
         keys = (None, None) if keys_22 is None else keys_22.unbind(0)
-        attended_ND = self.attention(hidden_ND, packing, keys[0], kernels)
+        attended_ND, shown = self.attention(hidden_ND, packing, keys[0], kernels, shows)
         inner_NF = self.intermediate(attended_ND, kernels)
-        return self.output(inner_NF, attended_ND, keys[1], kernels)
+        return self.output(inner_NF, attended_ND, keys[1], kernels), shown

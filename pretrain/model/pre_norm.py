@@ -13,6 +13,7 @@ from torch import nn
 from pretrain.kernels.choice import Kernels
 from pretrain.kernels.dropout import keyed_dropout
 from pretrain.model.attention import Packing, SelfAttention
+from pretrain.model.capture import Projected
 from pretrain.model.post_norm import FeedForwardIn
 from pretrain.model.shape import BertShape
 
@@ -42,10 +43,11 @@ class PreNormAttentionBlock(nn.Module):
         self.output = PlainResidual(shape.width, shape)
 
     def forward(
-        self, hidden_ND: torch.Tensor, packing: Packing, key: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Return the block's output [N, D]."""
-        return self.output(self.self(self.ln(hidden_ND), packing), hidden_ND, key)
+        self, hidden_ND: torch.Tensor, packing: Packing, key: torch.Tensor | None, shows: bool
+    ) -> tuple[torch.Tensor, Projected | None]:
+        """Return the block's output [N, D], and its projections where `shows` asks for them."""
+        attended_ND, shown = self.self(self.ln(hidden_ND), packing, shows)
+        return self.output(attended_ND, hidden_ND, key), shown
 
 
 class PreNormLayer(nn.Module):
@@ -64,9 +66,13 @@ class PreNormLayer(nn.Module):
         packing: Packing,
         keys_22: torch.Tensor | None,
         kernels: Kernels,
-    ) -> torch.Tensor:
-        """Return the layer's output [N, D]; its two dropouts have a key each."""
+        shows: bool = False,
+    ) -> tuple[torch.Tensor, Projected | None]:
+        """Return the layer's output [N, D], and its projections where `shows` asks for them.
+
+        Its two dropouts have a key each.
+        """
         keys = (None, None) if keys_22 is None else keys_22.unbind(0)
-        attended_ND = self.attention(hidden_ND, packing, keys[0])
+        attended_ND, shown = self.attention(hidden_ND, packing, keys[0], shows)
         inner_NF = self.intermediate(self.ln(attended_ND), kernels)
-        return self.output(inner_NF, attended_ND, keys[1])
+        return self.output(inner_NF, attended_ND, keys[1]), shown

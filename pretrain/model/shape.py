@@ -4,9 +4,15 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from data_prep.errors import UserError
+from pretrain.model import distilbert
 
-# Where the LayerNorms stand decides which model of transformers ours is.
-_MODEL_TYPES: dict[str, Literal["post", "pre"]] = {"bert": "post", "megatron-bert": "pre"}
+# Where the LayerNorms stand decides which model of transformers ours is, and whether it has
+# embeddings of the two segments.
+_MODEL_TYPES: dict[str, Literal["post", "pre"]] = {
+    "bert": "post",
+    "megatron-bert": "pre",
+    "distilbert": "post",
+}
 _FAMILIES = {"post": ("bert", "Bert"), "pre": ("megatron-bert", "MegatronBert")}
 
 
@@ -25,9 +31,12 @@ class BertShape:
     next_sentence: bool  # whether it has a pooler and a next-sentence head
     norm_epsilon: float = 1e-12
     norm: Literal["post", "pre"] = "post"  # LayerNorm after each block as in BERT, or before it
+    token_types: bool = True  # whether it tells two segments apart; DistilBERT does not
 
     def to_transformers(self) -> dict[str, Any]:
         """Return the `config.json` with which plain transformers builds the same model."""
+        if not self.token_types:
+            return distilbert.config_of(self)
         model_type, family = _FAMILIES[self.norm]
         return {
             "architectures": [f"{family}For{'PreTraining' if self.next_sentence else 'MaskedLM'}"],
@@ -56,6 +65,8 @@ class BertShape:
         Raises:
             UserError: when it is not a BERT that this project computes exactly.
         """
+        if config.get("model_type") == "distilbert":
+            config = distilbert.as_bert(config)
         for key, supported in (
             ("model_type", tuple(_MODEL_TYPES)),
             ("hidden_act", ("gelu",)),
@@ -79,6 +90,7 @@ class BertShape:
                 ),
                 norm_epsilon=config.get("layer_norm_eps", 1e-12),
                 norm=_MODEL_TYPES[config.get("model_type", "bert")],
+                token_types=config.get("model_type") != "distilbert",
             )
         except KeyError as error:
             raise UserError(f"{source} does not give {error}, so its shape is unknown.") from error

@@ -32,9 +32,13 @@ class Term(NamedTuple):
 
 def normalised_loss(terms: Sequence[Term], counts: Mapping[str, int]) -> torch.Tensor:
     """Return the weighted loss of a micro-batch: each sum over its global count."""
-    return torch.stack(
-        [term.total * (term.weight / max(1, counts[term.per])) for term in terms if term.weight]
-    ).sum()
+    # A weight that has fallen to 0 still gives a gradient, of 0: ZeRO wants one of everything.
+    shares = [
+        term.total * (term.weight / max(1, counts[term.per]))
+        for term in terms
+        if term.weight or term.total.requires_grad
+    ]
+    return torch.stack(shares).sum()
 
 
 def normalised_values(terms: Sequence[Term], counts: Mapping[str, int]) -> torch.Tensor:

@@ -20,6 +20,7 @@ from pretrain.memory import Expectation
 from pretrain.model import BertShape
 from pretrain.objectives.term import Term
 from pretrain.optim.options import OptimOptions
+from pretrain.tasks import Lesson
 from pretrain.train_options import TrainOptions
 
 STEPS = 12
@@ -100,7 +101,7 @@ class Engine:
     def __init__(self, losses: dict[int, float], grad_norms: dict[int, float]) -> None:
         self.losses, self.grad_norms, self.steps = losses, grad_norms, 0
 
-    def __call__(self, batch: Any, objective: Any, dropout_keys: Any) -> list[Term]:
+    def __call__(self, batch: Any, objective: Any, dropout_keys: Any, capture: Any) -> list[Term]:
         self.steps += 1
         terms: list[Term] = objective(torch.tensor(self.losses.get(self.steps, 1.0)), batch)
         return terms
@@ -121,7 +122,11 @@ class Engine:
 
 
 class Task:
-    teacher_shape = None
+    def at(self, step: int) -> Lesson:
+        return Lesson(terms=self.terms)
+
+    def teacher_ms(self) -> float:
+        return 0.0
 
     def terms(self, outputs: torch.Tensor, batch: Any) -> list[Term]:
         return [Term("loss/mlm", outputs, "masked", 1.0)]

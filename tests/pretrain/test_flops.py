@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pretrain.batches import BatchSource
 from pretrain.cluster import Cluster
-from pretrain.flops import StepFlops, forward_flops, training_flops
+from pretrain.flops import Asked, StepFlops, forward_flops, training_flops
 from pretrain.model import Bert, BertShape
 from pretrain.objectives.mlm_nsp import pretraining_terms
 from pretrain.objectives.term import Term, normalised_loss
@@ -76,8 +76,13 @@ def test_shown_both_ways_a_sample_costs_twice_but_for_the_next_sentence(
 
 def test_a_teacher_adds_its_forward_pass(tiny_shape: BertShape) -> None:
     work = counts(tokens=10, squares=52, masked=2)
-    both = StepFlops(trained=tiny_shape, teacher=LARGE).of_step(work)
-    assert both == training_flops(tiny_shape, work) + training_flops(LARGE, work) // 3
+    own = training_flops(tiny_shape, work)
+    both = StepFlops(trained=tiny_shape).of_step(work, [Asked(LARGE, predicts=True)])
+    assert both == own + training_flops(LARGE, work) // 3
+    everywhere = StepFlops(trained=tiny_shape).of_step(work, all_words=True)
+    assert everywhere == training_flops(tiny_shape, {**work, "masked": 2 + 10})
+    layers = StepFlops(trained=tiny_shape).of_step(work, [Asked(LARGE, predicts=False)])
+    assert layers == own + forward_flops(LARGE, counts(tokens=10, squares=52))
     assert StepFlops(trained=LARGE).of_step(work) == 3 * forward_flops(LARGE, work)
 
 

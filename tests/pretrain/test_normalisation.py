@@ -11,18 +11,16 @@ import torch.nn.functional as F
 
 from pretrain.batch import Batch
 from pretrain.batches import BatchSource
-from pretrain.config import LossOptions
 from pretrain.kernels.linear_cross_entropy import IGNORED
 from pretrain.model import Bert, Outputs
 from pretrain.objectives.term import normalised_loss, normalised_values
-from pretrain.students import make_student
-from pretrain.tasks import DistillationTask, PretrainingTask, Task
+from pretrain.tasks import PretrainingTask, Task
 from pretrain.teacher import Teacher
+from tests.classrooms import DISTILBERT, Objectives, enrol, stage, terms_of
 
 OpenSource = Callable[..., BatchSource]
 Gradients = dict[str, torch.Tensor]
 ROWS = 8
-LOSS = LossOptions(soft=5.0, hard=2.0, cosine=1.0, temperature=2.0)
 
 
 def micro_batches(source: BatchSource, world: int, micro: int) -> list[Batch]:
@@ -35,8 +33,9 @@ def accumulate(task: Task, model: Bert, batches: list[Batch]) -> tuple[Gradients
     counts = {name: sum(b.counts[name] for b in batches) for name in batches[0].counts}
     model.zero_grad()
     values = torch.zeros((), dtype=torch.float64)
+    lesson = task.at(0)
     for batch in batches:
-        terms = model(batch, task.terms)
+        terms = model(batch, lesson.terms, capture=lesson.capture)
         normalised_loss(terms, counts).backward()
         values = values + normalised_values(terms, counts)
     return gradients_of(model), values
@@ -104,16 +103,15 @@ def test_the_students_gradient_is_the_same_for_any_split(
 ) -> None:
     source = open_source()
     (whole,) = micro_batches(source, 1, ROWS)
-    student = make_student(tiny_model, [0], "teacher", seed=0)
+    student, task = enrol(tiny_model, stage(DISTILBERT), init=[0])
     exact = copy.deepcopy(student).double()
     with torch.no_grad():
         taught = copy.deepcopy(tiny_model).double()(whole)
     loss = distillation_mean(exact(whole), taught, whole)
     loss.backward()
-    task = DistillationTask(Teacher(tiny_model, torch.device("cpu"), "fp32"), LOSS)
     found, values = accumulate(task, student, micro_batches(source, world, micro))
     assert_equal_to_rounding(found, gradients_of(exact))
-    mlm, _, soft, cosine = values.tolist()
+    soft, mlm, _, cosine = values.tolist()
     assert 5 * soft + 2 * mlm + cosine == pytest.approx(loss.item(), rel=1e-5)
 
 
@@ -164,8 +162,7 @@ def test_a_student_learns_from_its_teacher_in_both_directions(
     open_source: OpenSource, tiny_model: Bert
 ) -> None:
     (whole,) = micro_batches(open_source(bidirectional=True), 1, ROWS)
-    student = make_student(tiny_model, [0], "teacher", seed=0)
-    task = DistillationTask(Teacher(tiny_model, torch.device("cpu"), "fp32"), LOSS)
+    student, task = enrol(tiny_model, stage(DISTILBERT), init=[0])
     found, _ = accumulate(task, student, [whole])
     expected: Gradients = {}
     for reverse in (False, True):
@@ -213,28 +210,23 @@ def test_blank_rows_change_nothing(open_source: OpenSource, tiny_model: Bert) ->
     assert_equal_to_rounding(found, expected)
 
 
-@pytest.mark.parametrize("loss", [LossOptions(soft=0, cosine=0), LossOptions(soft=0), LOSS])
+@pytest.mark.parametrize("kept", [(1,), (1, 2), (0, 1, 2)])
 def test_a_teacher_is_asked_only_when_a_term_needs_it(
-    open_source: OpenSource, tiny_model: Bert, loss: LossOptions
+    open_source: OpenSource, tiny_model: Bert, monkeypatch: pytest.MonkeyPatch, kept: tuple[int]
 ) -> None:
+    objectives: Objectives = [
+        one if number in kept else one | {"weight": 0.0} for number, one in enumerate(DISTILBERT)
+    ]
+    student, task = enrol(tiny_model, stage(objectives), init=[1])
     asked = []
-    teacher = Teacher(tiny_model, torch.device("cpu"), "fp32")
-
-    class Listening(Teacher):
-        def __init__(self) -> None:
-            pass
-
-        def __call__(self, batch: Batch) -> Outputs:
-            asked.append(batch)
-            return teacher(batch)
-
-    student = make_student(tiny_model, [1], "teacher", seed=0)
-    batch = open_source().rows(np.arange(1), 1)
-    terms = student(batch, DistillationTask(Listening(), loss).terms)
-    assert len(asked) == (1 if loss.soft or loss.cosine else 0)
+    whole, states = Teacher.__call__, Teacher.states
+    monkeypatch.setattr(Teacher, "__call__", lambda *a: asked.append("words") or whole(*a))
+    monkeypatch.setattr(Teacher, "states", lambda *a: asked.append("layers") or states(*a))
+    terms = terms_of(student, task, open_source().rows(np.arange(1), 1))
+    assert asked == (["words"] if 0 in kept else ["layers"] if 2 in kept else [])
     tags = {"loss/mlm", "accuracy/mlm"}
-    tags |= {f"loss/{name}" for name in ("soft", "cosine") if getattr(loss, name)}
-    assert {term.tag for term in terms} == tags
+    names = ("loss/soft_targets", "loss/mlm", "loss/hidden_cosine")
+    assert {term.tag for term in terms} == tags | {names[number] for number in kept}
 
 
 def test_a_teacher_never_learns(open_source: OpenSource, tiny_model: Bert) -> None:

@@ -23,7 +23,7 @@ SMALL_MODEL = (
 EXTRA = {
     "launch/prepare_data.py": ["tokenizer.vocab_size=400", "corpus.validation_share=0.2"],
     "launch/train_teacher.py": SMALL + SMALL_MODEL,
-    "launch/distill_student.py": [*SMALL, "student.layers=[1]"],
+    "launch/distill_student.py": [*SMALL, "student.init=[1]"],
     "launch/publish_student.py": [],
 }
 

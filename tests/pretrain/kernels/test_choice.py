@@ -27,14 +27,16 @@ def without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def fused_head(monkeypatch: pytest.MonkeyPatch) -> object:
-    """Put a stand-in where the module of the fused head is; return its function."""
-    stand_in = ModuleType(f"{FUSED}.linear_cross_entropy")
-    function = object()
-    stand_in.linear_cross_entropy = function  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
-    monkeypatch.setattr(f"{FUSED}.linear_cross_entropy", stand_in, raising=False)
-    return function
+def fused_head(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Put stand-ins where the modules of the fused head are; return their functions."""
+    functions = []
+    for name in ("linear_cross_entropy", "soft_cross_entropy"):
+        stand_in = ModuleType(f"{FUSED}.{name}")
+        functions.append(object())
+        setattr(stand_in, name, functions[-1])
+        monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
+        monkeypatch.setattr(stand_in.__name__, stand_in, raising=False)
+    return functions
 
 
 def block_modules(kernels: Kernels) -> set[str]:
@@ -46,13 +48,16 @@ def test_a_cpu_takes_the_references_unless_told_otherwise() -> None:
     kernels = choose_kernels("auto", "auto", CPU)
     assert block_modules(kernels) == {"pretrain.kernels"}
     assert kernels.linear_cross_entropy.__module__ == "pretrain.kernels.linear_cross_entropy"
+    assert kernels.soft_cross_entropy.__module__ == "pretrain.kernels.soft_cross_entropy"
     assert kernels.name == "block reference, head reference"
 
 
-def test_a_gpu_compiles_the_block_and_fuses_the_head(gpu_machine: None, fused_head: object) -> None:
+def test_a_gpu_compiles_the_block_and_fuses_the_head(
+    gpu_machine: None, fused_head: list[object]
+) -> None:
     kernels = choose_kernels("auto", "auto", GPU)
     assert block_modules(kernels) == {"pretrain.kernels"}
-    assert kernels.linear_cross_entropy is fused_head
+    assert [kernels.linear_cross_entropy, kernels.soft_cross_entropy] == fused_head
     assert kernels.name == "block compiled, head triton"
 
 

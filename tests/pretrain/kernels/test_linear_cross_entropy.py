@@ -11,8 +11,8 @@ from torch.utils._pytree import tree_leaves
 
 from pretrain.kernels.linear_cross_entropy import IGNORED
 from pretrain.kernels.linear_cross_entropy import linear_cross_entropy as reference
-from pretrain.kernels.triton.linear_cross_entropy import chunk_rows
 from pretrain.kernels.triton.linear_cross_entropy import linear_cross_entropy as fused
+from pretrain.kernels.triton.vocabulary import chunk_rows
 
 Array = npt.NDArray[np.float64]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -9,14 +9,11 @@ import torch
 from transformers import MegatronBertConfig, MegatronBertForPreTraining
 
 from pretrain.batch import Batch
-from pretrain.config import LossOptions
 from pretrain.model import Bert, BertShape, initialise
 from pretrain.objectives.mlm_nsp import pretraining_terms
 from pretrain.publish import publish
-from pretrain.students import make_student
-from pretrain.tasks import DistillationTask
-from pretrain.teacher import Teacher
 from pretrain.weights import load_trained
+from tests.classrooms import DISTILBERT, enrol, stage, terms_of
 from tests.packed_rows import T, unpack
 from tests.run_folders import make_run
 
@@ -103,11 +100,10 @@ def test_an_export_is_a_plain_megatron_bert(
 
 
 def test_a_pre_norm_teacher_has_a_pre_norm_student(model: Bert, packed: Batch) -> None:
-    student = make_student(model, [1], "teacher", seed=0)
+    student, task = enrol(model, stage(DISTILBERT), init=[1])
     assert student.shape.norm == "pre"
     end = "bert.encoder.ln.weight"
     assert torch.equal(student.state_dict()[end], model.state_dict()[end])
-    task = DistillationTask(Teacher(model, torch.device("cpu"), "fp32"), LossOptions())
-    terms = student(packed, task.terms)
+    terms = terms_of(student, task, packed)
     torch.stack([term.total for term in terms if term.weight]).sum().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in student.parameters())

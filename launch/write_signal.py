@@ -1,0 +1,34 @@
+"""Store a teacher's soft targets for the rows that a student's run will see.
+
+    deepspeed launch/write_signal.py --config launch/recipes/student_6x768.yaml \
+        teacher.path=runs/teacher teacher.signal=runs/signal [key.path=value ...]
+
+It says first how large the folder will be. A pass that was stopped goes on where it was when the
+same command is typed again. The student then takes the same keys: launch/distill_student.py
+... teacher.signal=runs/signal
+"""
+
+try:
+    from data_prep.recipe import describe_keys, load_recipe
+except ImportError as error:
+    raise SystemExit(f"{error}: install Stillhouse with `pip install -e .` first.") from error
+
+from launch.cli import recipe_parser, run_rank
+from pretrain.cluster import Cluster
+from pretrain.signal.run import SignalRecipe, write_signals
+
+
+def main() -> None:
+    """Read the recipe and write."""
+    keys = f"keys of a recipe, with their defaults:\n{describe_keys(SignalRecipe)}"
+    arguments = recipe_parser(__doc__, keys).parse_intermixed_args()
+    recipe = load_recipe(SignalRecipe, arguments.config, arguments.overrides)
+    cluster = Cluster.join(recipe.run.world_size)
+    try:
+        write_signals(recipe, cluster)
+    finally:
+        cluster.leave()
+
+
+if __name__ == "__main__":
+    run_rank(main)

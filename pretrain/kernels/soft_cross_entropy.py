@@ -1,0 +1,93 @@
+"""Two vocabulary heads and the losses of distillation in one: soft targets and hard labels.
+
+    total = a · T² · Σ_m D(m)  +  b · Σ_m -log p_S(label)      over the M tokens with a label
+
+D compares p = softmax(z / T) of the student S with that of the teacher T (arXiv 1503.02531):
+
+    forward    KL(p_T ‖ p_S) = Σ p_T (log p_T - log p_S)
+    reverse    KL(p_S ‖ p_T) = Σ p_S (log p_S - log p_T)
+    symmetric  half of each
+
+so it is 0 when both agree. T² keeps the size of the gradient when the temperature changes.
+Shapes: M masked tokens, D width (each head has its own), V vocabulary.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from pretrain.kernels.linear_cross_entropy import IGNORED
+
+Divergence = Literal["forward", "reverse", "symmetric"]
+
+
+class Head(NamedTuple):
+    """What logits are made of: `hidden @ weight.T + bias`."""
+
+    hidden_MD: torch.Tensor
+    weight_VD: torch.Tensor
+    bias_V: torch.Tensor
+
+
+class SoftCrossEntropy(NamedTuple):
+    """Sums over all tokens that have a label; scalars in fp32.
+
+    Only the total has a gradient: a fused operation makes a single one, for both losses. All of
+    them are per masked token, so one count divides them.
+    """
+
+    total: torch.Tensor  # soft_weight * soft + hard_weight * hard
+    soft: torch.Tensor  # T² Σ D
+    hard: torch.Tensor  # Σ -log p(label)
+    correct: torch.Tensor  # tokens whose label has the largest logit
+
+
+def soft_cross_entropy(
+    student: Head,
+    teacher: Head,
+    labels_M: torch.Tensor,
+    *,
+    temperature: float,
+    divergence: Divergence = "forward",
+    soft_weight: float = 1.0,
+    hard_weight: float = 1.0,
+) -> SoftCrossEntropy:
+    """Return the losses of the student's logits, summed in fp32 (fp64 where that comes in).
+
+    Args:
+        student: gets gradients.
+        teacher: gets none; its vocabulary must be the student's, its width may be another.
+        labels_M: int64; `IGNORED` leaves a token out of both losses. To follow the teacher at
+            tokens without a label, give them any and a hard weight of 0.
+        temperature: T, above 0; it divides the logits of the soft loss alone.
+        divergence: which of the three.
+        soft_weight, hard_weight: a and b.
+    """
+    logits_MV, taught_MV = _logits(student), _logits(teacher).detach()
+    asked_M = labels_M != IGNORED
+    divergence_M = divergences(logits_MV / temperature, taught_MV / temperature, divergence)
+    soft = temperature**2 * divergence_M.where(asked_M, 0.0).sum()
+    hard = F.cross_entropy(logits_MV, labels_M, reduction="sum", ignore_index=IGNORED)
+    correct = (logits_MV.detach().argmax(dim=-1) == labels_M).sum().to(soft.dtype)
+    total = soft_weight * soft + hard_weight * hard
+    return SoftCrossEntropy(total, soft.detach(), hard.detach(), correct)
+
+
+def divergences(
+    student_MV: torch.Tensor, teacher_MV: torch.Tensor, divergence: Divergence
+) -> torch.Tensor:
+    """Return D of each token, in log space, from logits that T has divided: [M]."""
+    student, teacher = student_MV.log_softmax(dim=-1), teacher_MV.log_softmax(dim=-1)
+    if divergence == "symmetric":
+        return (_kl(teacher, student) + _kl(student, teacher)) / 2
+    return _kl(teacher, student) if divergence == "forward" else _kl(student, teacher)
+
+
+def _kl(of_MV: torch.Tensor, against_MV: torch.Tensor) -> torch.Tensor:
+    return (of_MV.exp() * (of_MV - against_MV)).sum(dim=-1)
+
+
+def _logits(head: Head) -> torch.Tensor:
+    logits_MV = F.linear(*head)
+    return logits_MV.to(torch.promote_types(logits_MV.dtype, torch.float32))

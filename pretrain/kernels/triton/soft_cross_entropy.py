@@ -1,0 +1,320 @@
+"""Two vocabulary heads, soft targets and hard labels in one, without all logits in memory.
+
+As in linear_cross_entropy.py, tokens are taken in chunks and a single pass gives losses and
+gradients. Each head writes the logits of a chunk to a buffer of its own; one kernel reads both
+twice, first for sums and normalisers, then for the gradient, which it leaves in place of the
+student's logits. With s and t the logits of student and teacher over T, that gradient is
+
+    forward  a T (p_S - p_T)                                 reverse  a T p_S (log p_S/p_T - KL)
+    hard     b (softmax(z_S) - onehot)
+
+(arXiv 1503.02531, section 2, and the derivative of KL(p_S ‖ p_T) with respect to z_S).
+
+Precision: where both heads nearly agree, a gradient is the small difference of two large numbers.
+Logits in bf16, off by 0.4 %, would make it wrong by several percent, so both buffers are fp32. The
+gradient itself is a factor of two products, which run in a small type: fp16, because bf16 would
+add an error of 0.15 %, and fp16 adds 0.02 %. Hence heads in bf16 are computed in fp16 throughout,
+which has all digits of bf16 in numbers from 6e-5 to 65504 and, below, an error of 3e-8 at most;
+and equal heads give equal logits, so a divergence of exactly 0.
+
+Memory, beside what comes in and its gradients: both buffers, an fp32 gradient of the student's
+decoder and hidden states, and a copy of each decoder that is not aligned or of another type.
+Shapes: M masked tokens, C tokens of a chunk, D width, V vocabulary, P vocabulary with padding.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch.autograd.function import once_differentiable
+
+from pretrain.kernels.linear_cross_entropy import IGNORED
+from pretrain.kernels.soft_cross_entropy import Divergence, Head, SoftCrossEntropy
+from pretrain.kernels.triton.vocabulary import (
+    BLOCK,
+    BUDGET_BYTES,
+    Decoder,
+    Gradients,
+    biased,
+    chunk_rows,
+    write_product,
+)
+
+_GRADIENT_BYTES = 2  # the smallest type of a gradient, whose rows are aligned too
+_FORWARD_SHARE = {"forward": 1.0, "reverse": 0.0, "symmetric": 0.5}
+# The gradient of a logit is at most a T + b in size, except for the reverse part: that is at most
+# a T (d / 4 + 1) where a logit of the student is d T too large. These powers of two times such
+# bounds stay below fp16's 65,504, up to a d of 250; further gradients are held at the largest.
+_FP16_BOUND, _FP16_BOUND_REVERSE = 2.0**15, 2.0**9
+_FP16_LARGEST = 65504.0
+
+
+class _Loss(NamedTuple):
+    """What is asked for, as the kernel takes it."""
+
+    temperature: float
+    forward_share: float
+    soft_weight: float
+    hard_weight: float
+
+    def scale(self, dtype: torch.dtype) -> float:
+        """Return the power of two by which gradients are multiplied while they are in a type."""
+        bound = abs(self.soft_weight) * self.temperature + abs(self.hard_weight)
+        if dtype == torch.float32 or not bound:
+            return 1.0
+        room = _FP16_BOUND if self.forward_share == 1.0 else _FP16_BOUND_REVERSE
+        return 2.0 ** math.floor(math.log2(room / bound))
+
+
+@torch.compiler.disable  # nothing is left to fuse
+def soft_cross_entropy(
+    student: Head,
+    teacher: Head,
+    labels_M: torch.Tensor,
+    *,
+    temperature: float,
+    divergence: Divergence = "forward",
+    soft_weight: float = 1.0,
+    hard_weight: float = 1.0,
+    budget_bytes: int = BUDGET_BYTES,
+) -> SoftCrossEntropy:
+    """Return the losses of the student's logits, summed in fp32.
+
+    Weights and temperature may change from call to call: no kernel is compiled anew for them.
+    Of equal logits the first counts as the largest. Nothing here waits for the device.
+
+    Args:
+        student: fp32, bf16 or fp16 hidden states; a decoder of any of these types.
+        teacher: the same, of a type of its own; gets no gradient.
+        labels_M: int64; `IGNORED` leaves a token out of both losses. Any other label outside of the
+            vocabulary makes the total nan: an error would have to wait for the device.
+        temperature: T, above 0.
+        divergence: see the reference.
+        soft_weight, hard_weight: of the total.
+        budget_bytes: how large both buffers of logits may be together; see `chunk_rows`.
+    """
+    loss = _Loss(temperature, _FORWARD_SHARE[divergence], soft_weight, hard_weight)
+    if torch.is_grad_enabled() and any(x.requires_grad for x in student):
+        sums = _SoftCrossEntropy.apply(*student, teacher, labels_M, loss, budget_bytes)
+        return SoftCrossEntropy(*sums)
+    decoder = _aligned(student)
+    return _over_chunks(student.hidden_MD, decoder, teacher, labels_M, loss, budget_bytes, None)
+
+
+class _SoftCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_MD: torch.Tensor,
+        weight_VD: torch.Tensor,
+        bias_V: torch.Tensor,
+        teacher: Head,
+        labels_M: torch.Tensor,
+        loss: _Loss,
+        budget_bytes: int,
+    ) -> SoftCrossEntropy:
+        student = Head(hidden_MD, weight_VD, bias_V)
+        decoder = _aligned(student)
+        gradients = Gradients.zeros(hidden_MD, decoder)
+        sums = _over_chunks(hidden_MD, decoder, teacher, labels_M, loss, budget_bytes, gradients)
+        ctx.save_for_backward(*gradients)
+        ctx.scale = loss.scale(decoder.weight_PD.dtype)
+        ctx.dtypes = [x.dtype for x in student]
+        ctx.vocabulary = len(weight_VD)
+        ctx.mark_non_differentiable(sums.soft, sums.hard, sums.correct)
+        return sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, total: torch.Tensor, *others: torch.Tensor) -> tuple[Any, ...]:
+        gradients = Gradients(*ctx.saved_tensors)
+        scaled = gradients.times(total.float() / ctx.scale, ctx.dtypes, ctx.vocabulary)
+        return (*scaled, None, None, None, None)
+
+
+def _aligned(head: Head) -> Decoder:
+    """Return a decoder in the type that products are computed in."""
+    dtype = torch.float32 if head.hidden_MD.dtype == torch.float32 else torch.float16
+    return Decoder.aligned(head.weight_VD, head.bias_V, dtype, _GRADIENT_BYTES)
+
+
+def _over_chunks(
+    hidden_MD: torch.Tensor,
+    decoder: Decoder,
+    teacher: Head,
+    labels_M: torch.Tensor,
+    loss: _Loss,
+    budget_bytes: int,
+    gradients: Gradients | None,
+) -> SoftCrossEntropy:
+    """Return the sums, and add to the gradients if there are any."""
+    tokens, columns = len(hidden_MD), len(decoder.bias_P)
+    dtype, teaching = decoder.weight_PD.dtype, _aligned(teacher)
+    rows = chunk_rows(tokens, 2 * columns * torch.float32.itemsize, budget_bytes)
+    buffers = hidden_MD.new_empty(2, min(rows, tokens), columns, dtype=torch.float32)
+    sums_M = hidden_MD.new_empty(3, tokens, dtype=torch.float32)
+    for chunk in (slice(start, start + rows) for start in range(0, tokens, rows)):
+        hidden_CD = hidden_MD[chunk].to(dtype)
+        logits_CP, taught_CP = buffers[:, : len(hidden_CD)]
+        write_product(logits_CP, hidden_CD, decoder.weight_PD.t())
+        taught_CD = teacher.hidden_MD[chunk].to(teaching.weight_PD.dtype)
+        write_product(taught_CP, taught_CD, teaching.weight_PD.t())
+        gradient_CP = logits_CP.view(dtype)[:, :columns]  # the first half of a row, in fp16
+        _row_kernel[(len(hidden_CD),)](
+            logits_CP,
+            taught_CP,
+            gradient_CP,
+            decoder.bias_P,
+            teaching.bias_P,
+            labels_M[chunk].contiguous(),
+            *sums_M[:, chunk],
+            1.0 / loss.temperature,
+            loss.forward_share,
+            loss.soft_weight * loss.temperature * loss.scale(dtype),
+            loss.hard_weight * loss.scale(dtype),
+            WORDS=len(teacher.bias_V),
+            COLUMNS=columns,
+            STRIDE=gradient_CP.stride(0),
+            LARGEST=_FP16_LARGEST,
+            IGNORED=IGNORED,
+            GRADIENT=gradients is not None,
+            BLOCK=min(BLOCK, triton.next_power_of_2(columns)),
+            num_warps=8,
+        )
+        if gradients is not None:
+            gradients.add(chunk, gradient_CP, hidden_CD, decoder)
+    divergence, hard, correct = sums_M.sum(dim=1)
+    soft = divergence * loss.temperature**2
+    total = loss.soft_weight * soft + loss.hard_weight * hard
+    return SoftCrossEntropy(total, soft, hard, correct)
+
+
+@triton.jit
+def _row_kernel(
+    logits,
+    taught,
+    gradients,
+    bias,
+    taught_bias,
+    labels,
+    divergences,
+    losses,
+    correct,
+    inverse_temperature,
+    forward_share,
+    soft_factor,
+    hard_factor,
+    WORDS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    STRIDE: tl.constexpr,
+    LARGEST: tl.constexpr,
+    IGNORED: tl.constexpr,
+    GRADIENT: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Give one token's sums, and its logits' gradient in their place; one program a token."""
+    row = tl.program_id(0).to(tl.int64)  # a large budget has more than 2^31 logits
+    logits += row * COLUMNS
+    taught += row * COLUMNS
+    gradients += row * STRIDE
+    label = tl.load(labels + row)
+    asked = label != IGNORED
+    largest, first_largest, total, total_s, cross_s, taught_largest, total_t, cross_t = _sums(
+        logits, taught, bias, taught_bias, inverse_temperature, WORDS, COLUMNS, BLOCK
+    )
+    exists = (label >= 0) & (label < WORDS)  # what is not a word must not be read, either
+    own = tl.load(logits + label, mask=exists, other=0.0)
+    own += tl.load(bias + label, mask=exists, other=0.0)
+    loss = tl.where(exists, largest - own + tl.log(total), float("nan"))
+    # log (normaliser of the student / that of the teacher)
+    ahead = (largest - taught_largest) * inverse_temperature + (tl.log(total_s) - tl.log(total_t))
+    forward = cross_t / total_t + ahead
+    reverse = cross_s / total_s - ahead
+    divergence = forward_share * forward + (1.0 - forward_share) * reverse
+    tl.store(divergences + row, tl.where(asked, divergence, 0.0))
+    tl.store(losses + row, tl.where(asked, loss, 0.0))
+    tl.store(correct + row, tl.where(first_largest == label, 1.0, 0.0))
+    if GRADIENT:
+        for start in range(0, COLUMNS, BLOCK):
+            place = start + tl.arange(0, BLOCK)
+            logit = biased(logits, bias, place, COLUMNS) - largest
+            taught_logit = biased(taught, taught_bias, place, COLUMNS) - taught_largest
+            # The gradient of these logits lies over this block or earlier ones. A program is alone
+            # on its row, but its threads are not: all must have read, `own` as well.
+            tl.debug_barrier()
+            share = tl.exp(logit * inverse_temperature) / total_s
+            taught_share = tl.exp(taught_logit * inverse_temperature) / total_t
+            apart = _apart(logit, taught_logit, place, WORDS) * inverse_temperature
+            apart += tl.log(total_t) - tl.log(total_s)
+            mixed = forward_share * (share - taught_share)
+            mixed += (1.0 - forward_share) * share * (apart - reverse)
+            hard = tl.exp(logit) / total - tl.where(place == label, 1.0, 0.0)
+            gradient = soft_factor * mixed + hard_factor * hard
+            if gradients.dtype.element_ty == tl.float16:
+                gradient = tl.clamp(gradient, -LARGEST, LARGEST, tl.PropagateNan.ALL)
+            # The products find zeros where words were added.
+            gradient = tl.where(asked & (place < WORDS), gradient, 0.0)
+            tl.store(
+                gradients + place,
+                gradient.to(gradients.dtype.element_ty),
+                mask=place < COLUMNS,
+            )
+
+
+@triton.jit
+def _sums(
+    logits,
+    taught,
+    bias,
+    taught_bias,
+    inverse_temperature,
+    WORDS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Return what a row adds up to, in one pass over both of its logits z and z'.
+
+    Returns:
+        the largest z and its first place; Σ exp z, Σ exp s and Σ exp s · (s - t), relative to the
+        largest; the largest z'; Σ exp t and Σ exp t · (t - s), relative to it. s = z/T, t = z'/T.
+    """
+    largest = float("-inf")
+    taught_largest = float("-inf")
+    first_largest = 0
+    total = 0.0
+    total_s = 0.0
+    total_t = 0.0
+    cross_s = 0.0
+    cross_t = 0.0
+    for start in range(0, COLUMNS, BLOCK):
+        place = start + tl.arange(0, BLOCK)
+        logit = biased(logits, bias, place, COLUMNS)
+        taught_logit = biased(taught, taught_bias, place, COLUMNS)
+        block_largest, block_place = tl.max(logit, axis=0, return_indices=True)
+        first_largest = tl.where(block_largest > largest, start + block_place, first_largest)
+        # Sums are relative to the largest logit so far, so that no exponent is above 0.
+        new_largest = tl.maximum(largest, block_largest)
+        new_taught = tl.maximum(taught_largest, tl.max(taught_logit, axis=0))
+        fade = tl.exp((largest - new_largest) * inverse_temperature)
+        fade_t = tl.exp((taught_largest - new_taught) * inverse_temperature)
+        power = tl.exp((logit - new_largest) * inverse_temperature)
+        power_t = tl.exp((taught_logit - new_taught) * inverse_temperature)
+        apart = _apart(logit, taught_logit, place, WORDS) * inverse_temperature
+        total *= tl.exp(largest - new_largest)
+        total += tl.sum(tl.exp(logit - new_largest), axis=0)
+        total_s = total_s * fade + tl.sum(power, axis=0)
+        total_t = total_t * fade_t + tl.sum(power_t, axis=0)
+        cross_s = cross_s * fade + tl.sum(power * apart, axis=0)
+        cross_t = cross_t * fade_t - tl.sum(power_t * apart, axis=0)
+        largest = new_largest
+        taught_largest = new_taught
+    return largest, first_largest, total, total_s, cross_s, taught_largest, total_t, cross_t
+
+
+@triton.jit
+def _apart(logit, taught_logit, place, WORDS: tl.constexpr):
+    """Return what sets two logits apart; 0 for added words, where both are -inf."""
+    is_word = place < WORDS
+    return tl.where(is_word, logit, 0.0) - tl.where(is_word, taught_logit, 0.0)

@@ -1,0 +1,319 @@
+"""Two heads, soft and hard losses: reference and Triton kernel, each against autograd in fp64."""
+
+from typing import Any, NamedTuple, get_args
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from pretrain.kernels.linear_cross_entropy import IGNORED
+from pretrain.kernels.soft_cross_entropy import Divergence, Head
+from pretrain.kernels.soft_cross_entropy import soft_cross_entropy as reference
+from pretrain.kernels.triton.soft_cross_entropy import soft_cross_entropy as fused
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+DIVERGENCES = get_args(Divergence)
+# Tokens, widths of student and teacher, vocabulary: the least there is; odd ones; three chunks of
+# the smallest budget; and more words than the kernel holds at a time.
+SIZES = [(1, 1, 1, 1), (5, 7, 9, 3), (140, 33, 20, 201), (3, 16, 5, 9001)]
+
+
+class Case(NamedTuple):
+    student: Head
+    teacher: Head
+    labels_M: torch.Tensor
+
+
+class Exact(NamedTuple):
+    """Sums and gradients in fp64."""
+
+    total: float
+    soft: float
+    hard: float
+    correct: float
+    gradients: tuple[torch.Tensor, ...]
+
+
+def draw(
+    tokens: int,
+    width: int,
+    taught_width: int,
+    vocabulary: int,
+    dtype: torch.dtype = torch.float32,
+    decoder: torch.dtype | None = None,
+) -> Case:
+    """Return heads whose numbers every type holds exactly; every third token asks for nothing."""
+    generator = torch.Generator().manual_seed(tokens + width + vocabulary)
+
+    def numbers(*shape: int, of: torch.dtype, size: float) -> torch.Tensor:
+        drawn = (size * torch.randn(shape, generator=generator)).to(torch.bfloat16)
+        # bf16 keeps less digits than fp16, and 2^-14 is the least fp16 has with all of its digits.
+        return torch.where(drawn.abs() < 2.0**-14, 0.0, drawn).to(DEVICE, of)
+
+    def head(width: int) -> Head:
+        return Head(
+            numbers(tokens, width, of=dtype, size=1.0).requires_grad_(),
+            numbers(vocabulary, width, of=decoder or dtype, size=2 / width**0.5).requires_grad_(),
+            numbers(vocabulary, of=decoder or dtype, size=1.0).requires_grad_(),
+        )
+
+    labels_M = torch.randint(vocabulary, (tokens,), generator=generator)
+    labels_M[2::3] = IGNORED
+    return Case(head(width), head(taught_width), labels_M.to(DEVICE))
+
+
+def exact(case: Case, temperature: float, divergence: str, soft: float, hard: float) -> Exact:
+    """Spell the losses out in fp64, and leave the gradients to autograd."""
+    asked = case.labels_M != IGNORED
+    student = [x.detach().double().requires_grad_() for x in case.student]
+    z_S = (student[0] @ student[1].T + student[2])[asked]
+    z_T = (case.teacher[0].double() @ case.teacher[1].double().T + case.teacher[2])[asked].detach()
+
+    def shares(z: torch.Tensor) -> torch.Tensor:
+        powers = (z - z.detach().amax(dim=1, keepdim=True)).exp()
+        return powers / powers.sum(dim=1, keepdim=True)
+
+    p, q = shares(z_T / temperature), shares(z_S / temperature)
+    forward, reverse = (p * (p / q).log()).sum(), (q * (q / p).log()).sum()
+    mixed = {"forward": forward, "reverse": reverse, "symmetric": 0.5 * forward + 0.5 * reverse}
+    softly = temperature**2 * mixed[divergence]
+    labels = case.labels_M[asked]
+    hardly = -shares(z_S)[torch.arange(len(labels), device=DEVICE), labels].log().sum()
+    total = soft * softly + hard * hardly
+    correct = int((z_S.argmax(dim=1) == labels).sum())
+    gradients = torch.autograd.grad(total, student)
+    return Exact(total.item(), softly.item(), hardly.item(), correct, gradients)
+
+
+def relative_errors(case: Case, wanted: Exact, upstream: float = 1.0) -> list[float]:
+    """Return the error of each gradient of the student, by norm, after checking its type."""
+    errors = []
+    for x, gradient in zip(case.student, wanted.gradients, strict=True):
+        assert x.grad is not None and x.grad.dtype == x.dtype
+        apart = (x.grad.double() / upstream - gradient).norm()
+        errors.append(float(apart / gradient.norm().clamp(min=1e-2)))
+    assert all(x.grad is None for x in case.teacher)
+    return errors
+
+
+def assert_equals_exact(
+    case: Case,
+    function: Any,
+    divergence: str = "forward",
+    temperature: float = 2.0,
+    weights: tuple[float, float] = (5.0, 2.0),
+    upstream: float = 1.0,
+    **options: Any,
+) -> None:
+    """Compare an fp32 case with fp64: a rounding is 6e-8, and a few hundred numbers are added."""
+    soft, hard = weights
+    sums = function(
+        *case,
+        temperature=temperature,
+        divergence=divergence,
+        soft_weight=soft,
+        hard_weight=hard,
+        **options,
+    )
+    (sums.total * upstream).backward()
+    wanted = exact(case, temperature, divergence, soft, hard)
+    assert {x.dtype for x in sums} == {torch.float32}
+    assert [x.requires_grad for x in sums] == [True, False, False, False]
+    for got, value in zip(sums, wanted[:4], strict=True):
+        assert got.item() == pytest.approx(value, rel=2e-6, abs=2e-5)
+    assert max(relative_errors(case, wanted, upstream)) < 1e-6
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("size", SIZES)
+def test_the_reference_gives_what_fp64_gives(
+    size: tuple[int, int, int, int], divergence: str
+) -> None:
+    assert_equals_exact(draw(*size), reference, divergence)
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("size", SIZES)
+def test_the_kernel_gives_what_fp64_gives(size: tuple[int, int, int, int], divergence: str) -> None:
+    assert_equals_exact(draw(*size), fused, divergence, budget_bytes=1)
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 8.0])
+def test_the_kernel_knows_every_temperature(temperature: float, divergence: str) -> None:
+    assert_equals_exact(draw(5, 7, 4, 40), fused, divergence, temperature)
+
+
+@pytest.mark.parametrize("weights", [(1.0, 0.0), (0.0, 1.0), (1e-4, 3e-4), (300.0, 20.0)])
+def test_the_total_is_weighted_as_asked(weights: tuple[float, float]) -> None:
+    assert_equals_exact(draw(5, 7, 4, 40), fused, weights=weights)
+
+
+@pytest.mark.parametrize("upstream", [1e-6, 3e4])
+def test_gradients_follow_what_the_total_is_multiplied_by(upstream: float) -> None:
+    assert_equals_exact(draw(5, 7, 4, 40), fused, upstream=upstream)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_small_types_add_less_than_a_thousandth_to_gradients(
+    dtype: torch.dtype, divergence: str
+) -> None:
+    """The decoder is fp32, so that its gradient shows the operation's error and no last rounding.
+
+    That of the hidden states has one: at most half a step, 2^-8 or less of each number (the
+    interpreter may cut digits off: a whole step), which fp64 is given here as well.
+    """
+    case = draw(70, 24, 16, 300, dtype, torch.float32)
+    fused(*case, temperature=2.0, divergence=divergence, soft_weight=5.0, hard_weight=2.0,
+          budget_bytes=1).total.backward()  # fmt: skip
+    wanted = exact(case, 2.0, divergence, 5.0, 2.0)
+    hidden, weight, bias = relative_errors(case, wanted)
+    assert weight < 1e-3 and bias < 1e-3
+    rounded = wanted.gradients[0].to(dtype).double()
+    last_rounding = float((rounded - wanted.gradients[0]).norm() / rounded.norm())
+    assert hidden < 1e-3 + 2 * last_rounding
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_nearly_equal_heads_keep_the_digits_of_what_sets_them_apart(divergence: str) -> None:
+    """The case that logits in bf16 spoil: there the gradient is what rounding leaves of it."""
+    case = draw(9, 24, 24, 300, torch.bfloat16, torch.float32)
+    with torch.no_grad():
+        for own, taught in zip(case.student, case.teacher, strict=True):
+            own.copy_(taught)
+        case.student.bias_V[::7] += 2.0**-6
+    fused(*case, temperature=1.0, divergence=divergence, hard_weight=0.0).total.backward()
+    wanted = exact(case, 1.0, divergence, 1.0, 0.0)
+    assert 0 < wanted.soft < 1e-3
+    assert max(relative_errors(case, wanted)[1:]) < 1e-3
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("function", [reference, fused])
+def test_a_student_that_agrees_with_its_teacher_has_nothing_to_learn(
+    function: Any, divergence: str
+) -> None:
+    case = draw(70, 8, 8, 70)
+    teacher = Head(*(x.detach().clone() for x in case.student))
+    sums = function(
+        case.student, teacher, case.labels_M, temperature=3.0, divergence=divergence, hard_weight=0
+    )
+    sums.total.backward()
+    assert sums.total.item() == sums.soft.item() == 0.0
+    assert sums.hard.item() > 0
+    # The reference leaves what autograd rounds: p_S (1 - Σ p_T), not p_S - p_T.
+    largest = max(x.grad.abs().max().item() for x in case.student)
+    assert largest == 0.0 if function is fused else largest < 1e-4
+
+
+@pytest.mark.parametrize("function", [reference, fused])
+def test_nothing_asked_gives_sums_and_gradients_of_0(function: Any) -> None:
+    empty, ignored = draw(0, 7, 5, 40), draw(4, 7, 5, 40)
+    ignored.labels_M.fill_(IGNORED)
+    for case in (empty, ignored):
+        sums = function(*case, temperature=2.0)
+        sums.total.backward()
+        assert [x.item() for x in sums] == [0.0] * 4
+        assert not any(x.grad is None or x.grad.any() for x in case.student)
+
+
+def test_tokens_without_a_label_change_nothing_even_when_they_overflow() -> None:
+    case = draw(6, 7, 5, 40)
+    plain = fused(*case, temperature=2.0)
+    with torch.no_grad():
+        case.student.hidden_MD[2] = torch.inf
+        case.teacher.hidden_MD[5] = torch.nan
+        assert fused(*case, temperature=2.0) == plain
+
+
+def test_the_budget_changes_nothing_but_rounding() -> None:
+    one, many = draw(140, 9, 6, 65), draw(140, 9, 6, 65)
+    for case, budget in ((one, 2**20), (many, 1)):
+        fused(*case, temperature=2.0, budget_bytes=budget).total.backward()
+    for x, y in zip(one.student, many.student, strict=True):
+        # Sums of 140 numbers up to 2 T + 3 in another order.
+        torch.testing.assert_close(x.grad, y.grad, rtol=0, atol=140 * 7 * 2.0**-23)
+    assert torch.equal(one.student.hidden_MD.grad, many.student.hidden_MD.grad)
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_huge_logits_stay_finite(dtype: torch.dtype, divergence: str) -> None:
+    case = draw(6, 1, 1, 40, dtype)
+    with torch.no_grad():
+        for head, sign in ((case.student, 1), (case.teacher, -1)):
+            head.hidden_MD.fill_(100.0)
+            head.weight_VD.copy_(sign * torch.linspace(-100, 100, 40).round().view(40, 1))
+            head.bias_V.zero_()
+    sums = fused(*case, temperature=1.0, divergence=divergence)
+    sums.total.backward()
+    # Of the four tokens asked each one is 20,000 nats away from its teacher.
+    assert sums.soft.item() == pytest.approx(4 * 20_000, rel=1e-6)
+    assert all(x.grad.isfinite().all() for x in case.student)
+
+
+@pytest.mark.parametrize("label", [-1, 201, 223, 10**6])
+def test_a_label_that_is_no_word_gives_no_finite_total(label: int) -> None:
+    case = draw(3, 4, 4, 201)
+    case.labels_M[0] = label
+    assert not fused(*case, temperature=2.0).total.isfinite()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_teacher_that_is_not_a_number_shows_in_the_total_and_the_gradient(
+    dtype: torch.dtype,
+) -> None:
+    case = draw(3, 4, 4, 20, dtype)
+    with torch.no_grad():
+        case.teacher.bias_V[4] = torch.nan
+    total = fused(*case, temperature=2.0).total
+    total.backward()
+    assert total.isnan() and case.student.bias_V.grad.isnan().any()
+
+
+class _Allocations(TorchDispatchMode):
+    """Notes the size in elements of every floating tensor that is made and is not a view."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__()
+        self.known = {x.untyped_storage().data_ptr() for x in (*case.student, *case.teacher)}
+        self.sizes: list[int] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for x in tree_leaves(result):
+            # The interpreter makes copies of its own, of bytes.
+            if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+                continue
+            if x.untyped_storage().data_ptr() not in self.known:
+                self.known.add(x.untyped_storage().data_ptr())
+                self.sizes.append(x.numel())
+        return result
+
+
+def test_logits_take_two_buffers_however_many_tokens_there_are() -> None:
+    case = draw(300, 3, 2, 192)  # five chunks of 64 tokens, for vocabularies that are aligned
+    with torch.no_grad(), _Allocations(case) as evaluation:
+        total = fused(*case, temperature=2.0, budget_bytes=1).total
+    assert not total.requires_grad
+    large = [size for size in evaluation.sizes if size > 3 * 300]
+    assert large == [2 * 64 * 192]
+    with _Allocations(case) as training:
+        fused(*case, temperature=2.0, budget_bytes=1)
+    assert [size for size in training.sizes if size > 3 * 300] == large
+
+
+def test_a_compiled_caller_gets_the_same() -> None:
+    plain, compiled = draw(5, 7, 6, 40), draw(5, 7, 6, 40)
+
+    def doubled(student: Head, teacher: Head, labels_M: torch.Tensor) -> torch.Tensor:
+        return fused(student, teacher, labels_M, temperature=2.0).total * 2
+
+    doubled(*plain).backward()
+    torch.compile(doubled, backend="eager")(*compiled).backward()
+    for x, y in zip(plain.student, compiled.student, strict=True):
+        assert torch.equal(x.grad, y.grad)

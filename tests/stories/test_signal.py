@@ -1,0 +1,38 @@
+"""A teacher's signal, from the command that writes it to the student that learns from it."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.stories.conftest import Command, metrics_of, status_of
+
+
+@pytest.mark.story
+def test_a_student_of_two_ranks_learns_from_what_one_rank_has_written(
+    deepspeed: Command, teacher_recipe: Path, published_teacher: Path, tmp_path: Path
+) -> None:
+    recipe = yaml.safe_load(teacher_recipe.read_text(encoding="utf-8"))
+    del recipe["model"]
+    recipe["teacher"] = {"path": str(published_teacher)}
+    path = tmp_path / "student.yaml"
+    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    stored = f"teacher.signal={tmp_path / 'signal'}"
+    exact = ["signal.kind=top_k", "signal.count=201", "signal.number=float32"]
+    said = deepspeed(
+        "launch/write_signal.py", "--config", path, stored, *exact, "train.micro_rows=4", ranks=1
+    )
+    assert "48 rows, 1212 bytes a masked token x about" in said.stdout + said.stderr
+    student = ["launch/distill_student.py", "--config", path]
+    deepspeed(*student, f"run.path={tmp_path / 'online'}")
+    deepspeed(*student, f"run.path={tmp_path / 'offline'}", stored, "loader.workers=1")
+    assert status_of(tmp_path / "offline")["state"] == "done"
+    for tag in ("loss/soft_targets", "loss/mlm", "loss/hidden_cosine"):
+        online, offline = (
+            [line[tag] for line in metrics_of(tmp_path / run) if tag in line]
+            for run in ("online", "offline")
+        )
+        assert len(online) == 6
+        # All words in fp32; steps of Adam widen what rounding sets apart. A token's divergence is
+        # T² times what is left of sums of 5 nats, which fp32 rounds by 5e-7.
+        assert offline == pytest.approx(online, rel=1e-3, abs=2e-6), tag
