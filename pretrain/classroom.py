@@ -55,7 +55,7 @@ def open_classroom(
         _open_teacher(recipe, cluster, located, model.model, plans)
         for located, model in zip(found, trained, strict=True)
     ]
-    facts["teacher_parameters"] = sum(teacher.parameters for teacher in teachers)
+    facts["teacher_parameters_kept"] = sum(teacher.parameters for teacher in teachers)
     return student, DistillationTask(teachers, plans, kind), facts
 
 
@@ -99,5 +99,6 @@ def _facts(
         "kind": "student",
         "teacher_weights": "+".join(located.sha256 for located in found),
         "teacher_layers": layers,
+        "teacher_parameters": sum(one.model.count_parameters() for one in trained),
         "teacher_validation": trained[0].facts.get("validation", {}) if len(found) == 1 else {},
     }

@@ -25,7 +25,7 @@ from pretrain.signal.targets import Kind
 from pretrain.stages import stage_at
 from pretrain.tasks import Lesson
 from pretrain.teacher import Teacher
-from pretrain.word_terms import soft_terms, soft_terms_of_all, stored_soft_terms
+from pretrain.word_terms import SoftLoss, soft_terms, soft_terms_of_all, stored_soft_terms
 
 
 class Taught(NamedTuple):
@@ -122,13 +122,14 @@ class DistillationTask:
             if not isinstance(objective, SoftTargets):
                 continue
             temperature = plan.stage.temperature(objective, step)
-            ask = (outputs, taught.outputs, batch, temperature, objective.divergence, weight)
+            loss = SoftLoss(temperature, objective.divergence, weight)
             if self._stored is not None:
-                terms += stored_soft_terms(outputs, batch, self._stored, temperature, weight)
+                terms += stored_soft_terms(loss, outputs, batch, self._stored)
             elif objective.at == "all":
-                terms += soft_terms_of_all(*ask)
+                terms += soft_terms_of_all(loss, outputs, taught.outputs, batch)
             else:
-                terms += soft_terms(*ask, hard_weight)
+                loss = loss._replace(hard_weight=hard_weight)
+                terms += soft_terms(loss, outputs, taught.outputs, batch)
                 hard_weight = None  # the first one has it
         if hard_weight is not None:
             terms = masked_word_terms(word_losses(outputs, batch), hard_weight) + terms

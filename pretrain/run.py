@@ -89,7 +89,8 @@ def _train(
     if cluster.is_main:
         print(explain(recipe.kernels, execution, cluster.device))
     found = _choose_checkpoint(recipe, run, cluster, facts)
-    parts = forecast(recipe, config, model, cluster.world_size, facts.get("teacher_parameters", 0))
+    teachers = facts.get("teacher_parameters_kept", 0)
+    parts = forecast(recipe, config, model, cluster.world_size, teachers)
     memory = Expectation(parts, cluster.device)
     if cluster.is_main:
         print(memory.table())

@@ -29,7 +29,7 @@ def student_shape(options: StudentOptions, teacher: BertShape, next_sentence: bo
         teacher,
         layers=_count_layers(options, teacher),
         next_sentence=next_sentence,
-        token_types=options.format == "bert" and teacher.token_types,
+        token_types=options.format == "bert",
         **{key: value for key, value in named.items() if value is not None},
     )
     if shape.width % shape.heads:
@@ -143,8 +143,9 @@ def _copy(teacher: Bert, student: Bert, layers: Sequence[int]) -> None:
         theirs[_POSITIONS] = theirs[_POSITIONS] + theirs[_TYPES][0]
     own = student.state_dict()
     for name, weight in own.items():
-        if not name.startswith("projections."):
-            weight.copy_(_cut(name, theirs[_source(name, layers)], weight, teacher, student))
+        # What the teacher does not have stays as it was drawn: projections, perhaps a head.
+        if (whole := theirs.get(_source(name, layers))) is not None:
+            weight.copy_(_cut(name, whole, weight, teacher, student))
 
 
 def _source(name: str, layers: Sequence[int]) -> str:

@@ -5,6 +5,7 @@ Shapes: N places, M masked tokens, D width, V vocabulary.
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,115 +24,100 @@ from pretrain.objectives.term import Term
 from pretrain.signal.targets import Kind, Targets, soft_target_sum_from_signal
 
 
+class SoftLoss(NamedTuple):
+    """What is asked for in one step.
+
+    Attributes:
+        temperature, divergence, weight: of the soft targets.
+        hard_weight: of the masked words in the same pass; None leaves them out.
+    """
+
+    temperature: float
+    divergence: Divergence
+    weight: float
+    hard_weight: float | None = None
+
+
 def soft_terms(
-    outputs: Outputs,
-    taught: Sequence[Outputs],
-    batch: Batch,
-    temperature: float,
-    divergence: Divergence,
-    weight: float,
-    hard_weight: float | None,
+    loss: SoftLoss, outputs: Outputs, taught: Sequence[Outputs], batch: Batch
 ) -> list[Term]:
     """Return the soft targets at masked tokens and, with a weight, the masked words too.
 
     Args:
+        loss: what is asked for.
         outputs: of the student.
         taught: of its teachers.
-        batch: what both were given.
-        temperature, divergence: of the soft targets.
-        weight: of the soft targets.
-        hard_weight: of the masked words; None leaves them out.
+        batch: what all were given.
     """
-    parts = [
-        _losses(outputs, heads, labels_M, temperature, divergence, weight, hard_weight or 0.0)
-        for heads, labels_M in _by_direction(outputs, taught, batch)
-    ]
+    heads = _by_direction(outputs, taught, batch)
+    parts = [_sums(loss, outputs, own, labels_M) for own, labels_M in heads]
     soft = torch.stack([part.soft for part in parts]).sum()
     total = torch.stack([part.total for part in parts]).sum()
-    terms = [Term("loss/soft_targets", soft, "masked", weight)]
-    if hard_weight is not None:
+    terms = [Term("loss/soft_targets", soft, "masked", loss.weight)]
+    if loss.hard_weight is not None:
         for part, name in zip(parts, DIRECTIONS, strict=False):
-            terms.append(Term(f"loss/mlm{name}", part.hard, "masked", hard_weight))
+            terms.append(Term(f"loss/mlm{name}", part.hard, "masked", loss.hard_weight))
             terms.append(Term(f"accuracy/mlm{name}", part.correct, "masked"))
     return _carry_gradient(total, terms)
 
 
 def soft_terms_of_all(
-    outputs: Outputs,
-    taught: Sequence[Outputs],
-    batch: Batch,
-    temperature: float,
-    divergence: Divergence,
-    weight: float,
+    loss: SoftLoss, outputs: Outputs, taught: Sequence[Outputs], batch: Batch
 ) -> list[Term]:
     """Return the soft targets at all real tokens; arguments as of `soft_terms`."""
     heads = [_head(out, out.transform(out.hidden_ND)) for out in (outputs, *taught)]
-    # Nobody knows the hard labels of tokens that are shown: any will do, at a weight of 0.
+    # Nobody asks for the words of tokens that are shown: any label will do, at a weight of 0.
     labels_N = torch.where(batch.sample_ids > 0, 0, IGNORED)
-    losses = _losses(outputs, heads, labels_N, temperature, divergence, weight, 0.0)
-    term = Term("loss/soft_targets", losses.soft, "tokens", weight)
-    return _carry_gradient(losses.total, [term])
+    sums = _sums(loss, outputs, heads, labels_N)
+    return _carry_gradient(
+        sums.total, [Term("loss/soft_targets", sums.soft, "tokens", loss.weight)]
+    )
 
 
-def stored_soft_terms(
-    outputs: Outputs, batch: Batch, kind: Kind, temperature: float, weight: float
-) -> list[Term]:
+def stored_soft_terms(loss: SoftLoss, outputs: Outputs, batch: Batch, kind: Kind) -> list[Term]:
     """Return the soft targets at masked tokens, from the answers that the batch brings.
 
     Args:
+        loss: of the soft targets alone, at the temperature of the answers.
         outputs: of the student.
         batch: with stored answers.
         kind: of these.
-        temperature: at which they were given.
-        weight: of the soft targets.
     """
     assert batch.taught_ids is not None
     assert batch.taught_values is not None and batch.taught_rest is not None
     targets = Targets(batch.taught_ids, batch.taught_values, batch.taught_rest)
-    soft = soft_target_sum_from_signal(outputs.mlm_logits_MV, targets, kind, temperature)
-    return [Term("loss/soft_targets", soft, "masked", weight)]
+    soft = soft_target_sum_from_signal(outputs.mlm_logits_MV, targets, kind, loss.temperature)
+    return [Term("loss/soft_targets", soft, "masked", loss.weight)]
 
 
-def _losses(
-    outputs: Outputs,
-    heads: Sequence[Head],
-    labels_M: torch.Tensor,
-    temperature: float,
-    divergence: Divergence,
-    weight: float,
-    hard_weight: float,
+def _sums(
+    loss: SoftLoss, outputs: Outputs, heads: Sequence[Head], labels_M: torch.Tensor
 ) -> SoftCrossEntropy:
+    """Return the sums of one direction; the student's head comes first."""
     student, *teachers = heads
-    if len(teachers) == 1:
-        return outputs.kernels.soft_cross_entropy(
-            student,
-            teachers[0],
-            labels_M,
-            temperature=temperature,
-            divergence=divergence,
-            soft_weight=weight,
-            hard_weight=hard_weight,
-        )
-    return _of_several(student, teachers, labels_M, temperature, divergence, weight, hard_weight)
+    if len(teachers) > 1:
+        return _sums_of_several(loss, student, teachers, labels_M)
+    return outputs.kernels.soft_cross_entropy(
+        student,
+        teachers[0],
+        labels_M,
+        temperature=loss.temperature,
+        divergence=loss.divergence,
+        soft_weight=loss.weight,
+        hard_weight=loss.hard_weight or 0.0,
+    )
 
 
-def _of_several(
-    student: Head,
-    teachers: Sequence[Head],
-    labels_M: torch.Tensor,
-    temperature: float,
-    divergence: Divergence,
-    weight: float,
-    hard_weight: float,
+def _sums_of_several(
+    loss: SoftLoss, student: Head, teachers: Sequence[Head], labels_M: torch.Tensor
 ) -> SoftCrossEntropy:
     """Return the same against the mean of the teachers' probabilities; no kernel has it fused."""
     logits_MV = F.linear(*student).float()
-    taught_MV = mean_logits([F.linear(*teacher).float() / temperature for teacher in teachers])
-    asked_M = labels_M != IGNORED
-    divergence_M = divergences(logits_MV / temperature, taught_MV, divergence)
-    soft = temperature**2 * divergence_M.where(asked_M, 0.0).sum()
+    taught_MV = mean_logits([F.linear(*teacher).float() / loss.temperature for teacher in teachers])
+    divergence_M = divergences(logits_MV / loss.temperature, taught_MV, loss.divergence)
+    soft = loss.temperature**2 * divergence_M.where(labels_M != IGNORED, 0.0).sum()
     hard, correct = cross_entropy(logits_MV, labels_M)
-    total = weight * soft + hard_weight * hard
+    total = loss.weight * soft + (loss.hard_weight or 0.0) * hard
     return SoftCrossEntropy(total, soft.detach(), hard.detach(), correct)
 
 

@@ -19,6 +19,7 @@ Shapes: N places, B rows of T places, D width, A heads, d = D/A, R rows and Q qu
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -36,8 +37,7 @@ BUDGET_BYTES = 256 * 2**20
 _QUERIES = 128  # of a tile: products of that height keep a GPU busy
 _TENSORS = 8  # of the size of a tile that are in memory at once, when nothing is fused
 
-# Scores of both models, whether two places are of one sample, whether a query is a real token;
-# to the sum and the gradient by the student's scores.
+# Queries and keys of both models, ids of keys, ids of queries; to a sum and its gradient.
 Compare = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -76,7 +76,7 @@ def divergence_sum(
     ids_BT = sample_ids_N.view(-1, row_tokens)
     is_learned = torch.is_grad_enabled() and any(x.requires_grad for x in student)
     inputs = student[:1] if student.key_ND is student.query_ND else student
-    with torch.no_grad(), exact_products(student.query_ND, of_inputs=True):
+    with torch.no_grad(), exact_products(ids_BT.device, (*student, *teacher)):
         gradients = [torch.zeros(x.shape, device=x.device) for x in inputs if is_learned]
         total = _over_tiles(student, teacher, heads, ids_BT, budget_bytes, gradients)
     return with_gradients(total, inputs, gradients) if is_learned else total
@@ -102,7 +102,7 @@ def _over_tiles(
 ) -> torch.Tensor:
     """Return the sum, and add to the gradients: none, or of the query, or of query and key."""
     total = torch.zeros((), device=ids_BT.device)
-    compare = _compiled_compare if ids_BT.is_cuda else _compare
+    compare = _compiled() if ids_BT.is_cuda else _compare
     filled = [view_of_heads(x, heads, ids_BT.shape[1]) for x in gradients]
     most_rows, most_queries = tile_size(len(ids_BT), heads, ids_BT.shape[1], budget_bytes)
     for rows in spans(len(ids_BT), most_rows):
@@ -128,18 +128,17 @@ def _compare(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the divergence of a tile, summed, and its gradient by the student's scores.
 
-    Both of [R, A, Q, d] queries and [R, A, T, d] keys.
+    Both of [R, A, Q, d] queries and [R, A, T, d] keys. Padding is 0 in them: in both models it
+    looks evenly at the padding of its row, with a divergence of 0.
     """
     is_apart = query_ids_RQ[:, None, :, None] != key_ids_RT[:, None, None, :]
-    is_token = (query_ids_RQ > 0)[:, None, :, None]
     log_student, log_teacher = (_log_attention(*pair, is_apart) for pair in (student, teacher))
     # Apart, both logarithms are -inf and their difference would be nan.
     gap = (log_teacher - log_student).masked_fill(is_apart, 0.0)
     p_teacher = log_teacher.exp()
     # Where the student is far above the teacher, expm1 overflows and nothing cancels.
     slope = torch.where(gap > -1, p_teacher * torch.expm1(-gap), log_student.exp() - p_teacher)
-    slope = slope * is_token
-    return (slope + p_teacher * gap * is_token).sum(), slope
+    return (slope + p_teacher * gap).sum(), slope
 
 
 def _log_attention(query: torch.Tensor, key: torch.Tensor, is_apart: torch.Tensor) -> torch.Tensor:
@@ -148,4 +147,7 @@ def _log_attention(query: torch.Tensor, key: torch.Tensor, is_apart: torch.Tenso
     return scores.masked_fill(is_apart, -torch.inf).log_softmax(-1)
 
 
-_compiled_compare: Compare = torch.compile(_compare, dynamic=False)
+@cache
+def _compiled() -> Compare:
+    """Return `_compare` in one kernel for each shape, made when the first tile comes."""
+    return torch.compile(_compare, dynamic=False)

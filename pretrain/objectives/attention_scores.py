@@ -69,15 +69,16 @@ def score_mse_sum(
     ids_BT = sample_ids_N.view(-1, row_tokens)
     most_rows = max(1, budget_bytes // _row_bytes(heads, row_tokens, max(width, taught_width)))
     is_learned = torch.is_grad_enabled() and any(x.requires_grad for x in student)
-    with torch.no_grad(), exact_products(student_query_ND, of_inputs=False):
+    with torch.no_grad(), exact_products(ids_BT.device):
         gradients = [torch.zeros(x.shape, device=x.device) for x in student if is_learned]
         filled = [view_of_heads(x, heads, row_tokens) for x in gradients]
         total = torch.zeros((), device=ids_BT.device)
         for rows in spans(len(ids_BT), most_rows):
-            models = [
-                [heads_of_rows(x, heads, ids_BT, rows) for x in m] for m in (student, teacher)
-            ]
-            total += _over_rows(*models, ids_BT[rows], [x[rows] for x in filled])
+            ours, theirs = (
+                [heads_of_rows(x, heads, ids_BT, rows) for x in model]
+                for model in (student, teacher)
+            )
+            total += _over_rows(ours, theirs, ids_BT[rows], [x[rows] for x in filled])
     return with_gradients(total, student, gradients) if is_learned else total
 
 

@@ -3,7 +3,7 @@
 Shapes: N places, B rows of T places, D width, A heads, d = D/A their width.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -29,9 +29,8 @@ def heads_of_rows(
     x_ND: torch.Tensor, heads: int, ids_BT: torch.Tensor, rows: slice
 ) -> torch.Tensor:
     """Return some rows as [rows, A, T, d], in fp32, with 0 where no sample lies."""
-    x_BTD = x_ND.unflatten(0, (-1, ids_BT.shape[1]))[rows]
-    x_BTD = torch.where(ids_BT[rows, :, None] > 0, x_BTD, 0.0).float()
-    return x_BTD.unflatten(-1, (heads, -1)).transpose(1, 2).contiguous()
+    x = view_of_heads(x_ND, heads, ids_BT.shape[1])[rows]
+    return torch.where(ids_BT[rows, None, :, None] > 0, x, 0.0).float().contiguous()
 
 
 def view_of_heads(x_ND: torch.Tensor, heads: int, row_tokens: int) -> torch.Tensor:
@@ -47,20 +46,23 @@ def spans(total: int, most: int) -> Iterator[slice]:
 
 
 @contextmanager
-def exact_products(x: torch.Tensor, *, of_inputs: bool) -> Iterator[None]:
+def exact_products(device: torch.device, factors: Sequence[torch.Tensor] = ()) -> Iterator[None]:
     """Let matrix products in fp32 keep what they are given, whatever the run has asked for.
 
-    A GPU computes them an order of magnitude faster in TF32, whose 11 significant bits hold every
-    number of bf16 and fp16.
+    A GPU computes them an order of magnitude faster in TF32. Its 11 significant bits hold every
+    number of bf16 and fp16, so it is taken where one factor of every product is such a number; what
+    the other may lose, being neither, is the last 13 of its 24 bits.
 
     Args:
-        x: tells the device, and the type in which the factors came.
-        of_inputs: true when factors are such inputs, not sums or differences of them.
+        device: where they are computed.
+        factors: in the types in which they came; none when they are made of sums of such numbers.
     """
+    narrow = len(factors) > 0 and all(x.dtype in (torch.bfloat16, torch.float16) for x in factors)
     before = torch.get_float32_matmul_precision()
-    narrow = of_inputs and x.dtype in (torch.bfloat16, torch.float16)
-    with torch.autocast(x.device.type, enabled=False):
-        torch.set_float32_matmul_precision("high" if narrow and x.is_cuda else "highest")
+    with torch.autocast(device.type, enabled=False):
+        torch.set_float32_matmul_precision(
+            "high" if narrow and device.type == "cuda" else "highest"
+        )
         try:
             yield
         finally:

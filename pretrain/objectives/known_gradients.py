@@ -30,7 +30,7 @@ class _Known(torch.autograd.Function):
         return total.clone()
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, above: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         parts = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         scaled = [(gradient * above).to(dtype) for gradient, dtype in parts]

@@ -67,14 +67,16 @@ class Chunks(NamedTuple):
 
 def _sums(is_linked_R1nn: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Return for each chunk the sum of the Gram matrices of the chunks it is linked with."""
-    grams = (y.mT @ y).flatten(-2)
-    return (is_linked_R1nn.to(y.dtype) @ grams).unflatten(-1, (y.shape[-1], -1))
+    grams = y.mT @ y
+    return (is_linked_R1nn.to(y.dtype) @ grams.flatten(-2)).view(grams.shape)
 
 
 def _cut(x_RT: torch.Tensor, filling: float) -> torch.Tensor:
     """Return [R, n, c]; the last chunk is filled up."""
-    chunk = min(CHUNK, x_RT.shape[1])
-    return F.pad(x_RT, (0, -x_RT.shape[1] % chunk), value=filling).unflatten(1, (-1, chunk))
+    rows, places = x_RT.shape
+    chunk = min(CHUNK, places)
+    chunks = -(-places // chunk)
+    return F.pad(x_RT, (0, chunks * chunk - places), value=filling).view(rows, chunks, chunk)
 
 
 def _shares(ids_RT: torch.Tensor) -> torch.Tensor:

@@ -10,12 +10,14 @@ from types import ModuleType
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 from data_prep.manifest import MANIFEST, write_manifest
 from launch import distill_student, train_teacher
 from launch.cli import run_command
 from pretrain.config import TeacherRecipe, identity_of
 from pretrain.publish import FACTS
+from pretrain.weights import WEIGHTS
 
 Refuse = Callable[..., str]
 
@@ -205,6 +207,62 @@ def test_rows_longer_than_the_teacher_has_positions(refuse: Refuse, student_reci
 def test_loss_weights_that_are_all_zero(refuse: Refuse, student_recipe: Path) -> None:
     idle = "objectives=[{kind: hard_mlm, weight: 0}]"
     assert "nothing to learn" in refuse(distill_student, student_recipe, idle)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["objectives=[{kind: hidden_mse, teacher_layer: 3}]"], "teacher has layers 0 to 2"),
+        (["objectives=[{kind: relations, heads: 5}]"], "5 heads, which do not divide"),
+        (
+            ["student.width=16", "objectives=[{kind: hidden_cosine, projection: false}]"],
+            "states of width 16 with the teacher's 32",
+        ),
+        (["student.width=64"], "student.width is 64, more than the teacher's 32"),
+        (["student.width=18"], "width 18 is not divisible by its 4 heads"),
+        (
+            ["student.width=16", "student.heads=2", "objectives=[{kind: attention_scores}]"],
+            "student has 2 heads and the teacher 4",
+        ),
+        (["stages=[{steps: 3, objectives: [{kind: hard_mlm}]}]"], "have 3 steps together"),
+        (["teacher.sharded=true"], "Unknown key 'teacher.sharded'"),
+        (
+            ["teacher.path=null", "teacher.paths=[a, b]", "objectives=[{kind: relations}]"],
+            "have no layers in common for relations: use soft_targets",
+        ),
+    ],
+)
+def test_objectives_and_students_that_do_not_fit_the_teacher(
+    refuse: Refuse, student_recipe: Path, overrides: list[str], message: str
+) -> None:
+    assert message in refuse(distill_student, student_recipe, *overrides)
+
+
+def test_soft_targets_of_a_teacher_without_a_masked_word_head(
+    refuse: Refuse, student_recipe: Path, published_teacher: Path
+) -> None:
+    weights = load_file(published_teacher / WEIGHTS)
+    layers = {name: tensor for name, tensor in weights.items() if not name.startswith("cls.")}
+    save_file(layers, published_teacher / WEIGHTS)
+    assert "has no masked-word head" in refuse(distill_student, student_recipe)
+
+
+def test_a_teacher_that_holds_nan(
+    refuse: Refuse, student_recipe: Path, published_teacher: Path
+) -> None:
+    weights = load_file(published_teacher / WEIGHTS)
+    weights["bert.encoder.layer.0.output.dense.bias"][3] = float("nan")
+    save_file(weights, published_teacher / WEIGHTS)
+    sentence = refuse(distill_student, student_recipe)
+    assert "holds NaN or infinite numbers in bert.encoder.layer.0.output.dense.bias" in sentence
+
+
+def test_a_teacher_whose_weights_are_pickled(
+    refuse: Refuse, student_recipe: Path, published_teacher: Path
+) -> None:
+    (published_teacher / WEIGHTS).rename(published_teacher / "pytorch_model.bin")
+    sentence = refuse(distill_student, student_recipe)
+    assert "has its weights in pytorch_model.bin" in sentence
 
 
 def test_a_teacher_that_is_still_training(

@@ -1,13 +1,14 @@
 """A student's task: which terms it has, when, and that every parameter learns from them."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from pretrain.batch import Batch
+from pretrain.finite import FiniteCheck
 from pretrain.kernels.linear_cross_entropy import IGNORED
 from pretrain.model import Bert, BertShape, initialise
 from pretrain.model.capture import Capture
@@ -91,6 +92,20 @@ def test_a_projection_learns_where_widths_differ_and_is_absent_where_not(
     assert gradients["projections.layer1_to_2.weight"].any()
     same, _ = enrol(teacher, stage(objectives), layers=2)
     assert not same.projections
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_every_objective_learns_in_bf16_and_with_either_norm(
+    tiny_shape: BertShape, packed: Batch, norm: Literal["post", "pre"]
+) -> None:
+    taught = Bert(dataclasses.replace(tiny_shape, layers=4, norm=norm))
+    initialise(taught, seed=5)
+    listed = [*LAYER_KINDS, *DISTILBERT[:2]]
+    pupil, task = enrol(taught, stage(listed), precision="bf16", layers=2, **NARROW)
+    pupil = pupil.to(torch.bfloat16)
+    terms = terms_of(pupil, task, packed)
+    assert all(term.total.dtype == torch.float32 for term in terms)
+    assert all(torch.isfinite(g).all() for g in learn(pupil, terms, packed).values())
 
 
 def test_soft_targets_and_masked_words_are_the_formula(teacher: Bert, packed: Batch) -> None:
@@ -221,3 +236,14 @@ def test_a_micro_batch_without_masked_tokens_takes_part(teacher: Bert, packed: B
     terms = terms_of(pupil, task, bare)
     assert [t.total.item() for t in terms[:3]] == [0, 0, 0]
     assert all(torch.isfinite(g).all() for g in learn(pupil, terms, bare).values())
+
+
+def test_a_teacher_that_goes_wrong_in_mid_run_is_noticed(teacher: Bert, packed: Batch) -> None:
+    pupil, task = enrol(teacher, stage(DISTILBERT), layers=2)
+    check = FiniteCheck()
+    for number in (0.0, float("nan")):
+        teacher.bert.encoder.layer[3].output.dense.bias.data[0] += number
+        terms = terms_of(pupil, task, packed)
+        check.add(normalised_loss(terms, packed.counts))
+        check.close_step()
+        assert check.settle() == (0 if number == 0 else 1)

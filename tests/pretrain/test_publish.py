@@ -1,5 +1,6 @@
 """An export loads in plain transformers with our logits, and is never half made."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -59,6 +60,45 @@ def test_an_export_loads_in_plain_transformers(
     assert {path.suffix for path in export.iterdir()} <= {".safetensors", ".json", ".txt", ".md"}
     # Tied weights are stored once.
     assert not [name for name in load_file(export / WEIGHTS) if "decoder" in name]
+
+
+def test_a_student_without_segments_is_a_plain_distilbert(
+    tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
+) -> None:
+    from transformers import AutoModelForMaskedLM, DistilBertForMaskedLM
+
+    run, export = tmp_path / "run", tmp_path / "export"
+    shape = dataclasses.replace(tiny_shape, token_types=False)
+    model = make_run(run, tiny_tokenizer, "student", shape)
+    assert publish(run, export, "apache-2.0", "en")
+    plain, loading = AutoModelForMaskedLM.from_pretrained(export, output_loading_info=True)
+    assert isinstance(plain, DistilBertForMaskedLM)
+    assert not loading["missing_keys"] and not loading["unexpected_keys"]
+    ids = torch.randint(0, shape.vocab_size, (1, 12), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        theirs, ours = plain.eval()(ids).logits[0], model.eval()(one_sample(ids)).mlm_logits_MV
+    assert torch.allclose(theirs, ours, atol=1e-4)
+    # Read again, as a teacher or to be compared, it is the same model.
+    again = load_trained(export).model
+    assert again.shape == model.shape
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+
+
+def test_projections_are_not_published(
+    tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
+) -> None:
+    run, export = tmp_path / "run", tmp_path / "export"
+    make_run(run, tiny_tokenizer, "student", tiny_shape)
+    checkpoint = run / "checkpoints" / "step_00000005"
+    weights = load_file(checkpoint / WEIGHTS)
+    mapped = {**weights, "projections.layer1_to_2.weight": torch.ones(64, 32)}
+    save_file(mapped, checkpoint / WEIGHTS)
+    facts = json.loads((checkpoint / "manifest.json").read_text(encoding="utf-8"))
+    facts = {key: value for key, value in facts.items() if key != "files"}
+    write_manifest(checkpoint, facts, [WEIGHTS])
+    assert publish(run, export, "apache-2.0", "en")
+    assert load_file(export / WEIGHTS).keys() == weights.keys()
 
 
 def test_a_wrong_weight_is_noticed(

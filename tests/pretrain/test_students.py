@@ -153,6 +153,17 @@ def test_without_segments_the_first_ones_embedding_joins_the_places(teacher: Ber
     assert torch.equal(own[places], theirs[places] + segment)
 
 
+def test_what_the_teacher_does_not_have_is_drawn(tiny_shape: BertShape) -> None:
+    plain = Bert(dataclasses.replace(tiny_shape, next_sentence=False, token_types=False))
+    initialise(plain, seed=1)
+    shape = student_shape(options(init=[0]), plain.shape, next_sentence=True)
+    student = make_student(plain, shape, [0], seed=3)
+    drawn = Bert(shape)
+    initialise(drawn, seed=3)
+    for part in ("pooler.dense.weight", "embeddings.token_type_embeddings.weight"):
+        assert torch.equal(student.state_dict()[f"bert.{part}"], drawn.state_dict()[f"bert.{part}"])
+
+
 def test_a_student_learns_without_changing_its_teacher(teacher: Bert) -> None:
     before = {name: weight.clone() for name, weight in teacher.state_dict().items()}
     shape = student_shape(options(init=[1]), teacher.shape, False)

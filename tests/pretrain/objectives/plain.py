@@ -93,6 +93,12 @@ class Case(NamedTuple):
             *self.student, *self.teacher, self.heads, self.ids_N, self.row_tokens, **options
         )
 
+    def on_cpu(self) -> "Case":
+        """Return the case where nothing is compiled and every tensor can be looked at."""
+        student = [x.detach().cpu().requires_grad_() for x in self.student]
+        teacher = [x.cpu() for x in self.teacher]
+        return self._replace(student=student, teacher=teacher, ids_N=self.ids_N.cpu())
+
     def exact(self) -> tuple[float, list[torch.Tensor]]:
         """Return value and gradients in fp64."""
         student = [x.detach().double().requires_grad_() for x in self.student]

@@ -72,16 +72,6 @@ def test_half_precision_errs_by_the_rounding_of_its_gradients_alone(
 
 
 @EACH
-def test_a_loss_scale_comes_before_the_rounding_to_fp16(name: str) -> None:
-    """Gradients a hundredth of what fp16 can hold arrive whole when the scale lifts them."""
-    case = make_case(name, dtype=torch.float16)
-    tiny, scale = 2.0**-30, 2.0**30
-    found = torch.autograd.grad(case.ours() * tiny * scale, case.student)
-    for got, wanted in zip(found, case.gradients(), strict=True):
-        assert torch.equal(got, wanted) and got.any()
-
-
-@EACH
 def test_equal_models_cost_nothing(name: str) -> None:
     case = make_case(name, LONG, widths=(6, 6))
     case = case._replace(teacher=[x.detach().clone() for x in case.student])
@@ -143,7 +133,6 @@ def test_packed_samples_cost_what_they_cost_alone(
 @pytest.mark.parametrize("filling", [0.0, 1e4, torch.nan])
 def test_neither_the_amount_of_padding_nor_what_is_in_it_matters(name: str, filling: float) -> None:
     row_tokens, rows = LONG
-    case = make_case(name)
     case = make_case(name, LONG)
     wider = row_tokens + 77
 
@@ -229,7 +218,7 @@ class Allocations(TorchDispatchMode):
 
 
 def largest_tensor(name: str, row_tokens: int, **options: int) -> int:
-    case = make_case(name, (row_tokens, [[row_tokens]]), heads=2, widths=(4, 4))
+    case = make_case(name, (row_tokens, [[row_tokens]]), heads=2, widths=(4, 4)).on_cpu()
     with Allocations() as seen:
         case.ours(**options).backward()
     return seen.largest
@@ -246,7 +235,7 @@ def test_memory_is_linear_in_the_length_of_a_row(name: str, options: dict[str, i
 @EACH
 def test_nothing_waits_for_the_device(name: str) -> None:
     """Tensors without content have no number to wait for, nor shapes that depend on one."""
-    case = make_case(name, LONG)
+    case = make_case(name, LONG).on_cpu()
     with FakeTensorMode() as mode:
         fake = case._replace(
             student=[mode.from_tensor(x) for x in case.student],

@@ -1,0 +1,85 @@
+"""Tiles of attention: how large they are, and that extremes and a compiler change nothing."""
+
+import pytest
+import torch
+
+from pretrain.objectives import attention_divergence
+from pretrain.objectives.attention_divergence import Attending, divergence_sum, tile_size
+from tests.pretrain.objectives.plain import DEVICE, LONG, draw, ids_of, make_case
+
+
+def test_tiles_fit_in_the_budget_and_hold_at_least_a_query() -> None:
+    for rows, heads, row_tokens in ((512, 12, 128), (128, 48, 512), (8, 64, 4096), (1, 1, 1)):
+        for budget in (1, 2**20, 2**28, 2**33):
+            tile_rows, queries = tile_size(rows, heads, row_tokens, budget)
+            needed = tile_rows * queries * heads * row_tokens * 4 * 8
+            assert 1 <= tile_rows <= rows and 1 <= queries <= min(row_tokens, 128)
+            assert needed <= budget or (tile_rows, queries) == (1, 1)
+            # Whole rows of queries come first: a tile of many rows is as high as it can be.
+            assert tile_rows == 1 or queries == min(row_tokens, 128)
+    assert tile_size(0, 12, 128, 2**28)[0] == 1
+
+
+@pytest.mark.parametrize("factor", [30.0, 300.0])
+def test_attention_to_single_tokens_stays_finite_and_exact(factor: float) -> None:
+    """Probabilities underflow, their logarithms do not: exp(-Δ) would be infinite."""
+    case = make_case("attention", widths=(6, 6))
+    with torch.no_grad():
+        case.student[0].mul_(factor)
+        case.teacher[0].mul_(-factor)
+    value, gradients = case.exact()
+    assert value > factor
+    assert case.ours().item() == pytest.approx(value, rel=1e-6)
+    for got, wanted in zip(case.gradients(), gradients, strict=True):
+        # A score of size `factor` errs by some factor · 2^-23, and its probability as much.
+        assert (got - wanted).norm() <= factor * 2.0**-22 * wanted.norm()
+
+
+def test_a_divergence_is_never_negative() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for exponent in range(-7, 1):
+        case = make_case("relations", LONG, widths=(6, 6))
+        noise = torch.randn(case.student[0].shape, generator=generator).to(DEVICE)
+        case.teacher[0].copy_(case.student[0].detach() + 10.0**exponent * noise)
+        assert case.ours().item() > 0
+
+
+def test_a_key_that_is_the_query_gets_the_gradients_of_both() -> None:
+    ids_N = ids_of(13, [[5, 4, 1]])
+    teacher = Attending(*[draw(13, 8, seed=9)] * 2)
+    shared = draw(13, 4, seed=1).requires_grad_()
+    divergence_sum(Attending(shared, shared), teacher, 2, ids_N, 13).backward()
+    query, key = (shared.detach().clone().requires_grad_() for _ in range(2))
+    divergence_sum(Attending(query, key), teacher, 2, ids_N, 13).backward()
+    assert shared.grad is not None and query.grad is not None and key.grad is not None
+    torch.testing.assert_close(shared.grad, query.grad + key.grad)
+    assert not torch.allclose(query.grad, key.grad)
+
+
+def test_a_key_alone_may_be_learned() -> None:
+    case = make_case("attention")
+    wanted = case.gradients()[1]
+    fixed = case._replace(student=[case.student[0].detach(), case.student[1]])
+    fixed.ours().backward()
+    assert torch.equal(case.student[1].grad, wanted)  # type: ignore[arg-type]
+
+
+def test_evaluation_keeps_no_gradient() -> None:
+    case = make_case("relations")
+    with torch.no_grad():
+        value = case.ours()
+    assert not value.requires_grad
+    assert value.item() == case.ours().item()
+
+
+def test_a_compiled_tile_is_one_graph_with_the_same_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case = make_case("attention", LONG).on_cpu()
+    wanted = case.gradients()
+    compiled = torch.compile(
+        attention_divergence._compare, backend="aot_eager", dynamic=False, fullgraph=True
+    )
+    monkeypatch.setattr(attention_divergence, "_compare", compiled)
+    for got, expected in zip(case.gradients(), wanted, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)

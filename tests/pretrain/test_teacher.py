@@ -1,0 +1,195 @@
+"""The teacher as a service: what it answers, what of it is computed, and what is refused."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertForMaskedLM, BertForPreTraining, BertModel
+
+from data_prep.errors import UserError
+from data_prep.tokenizer import load_tokenizer
+from pretrain.batch import Batch
+from pretrain.model import Bert, BertShape, initialise
+from pretrain.model.capture import Capture
+from pretrain.probe import probe_batch
+from pretrain.teacher import Teacher, locate_teachers
+from pretrain.weights import WEIGHTS, load_located, load_trained, locate
+
+CPU = torch.device("cpu")
+Save = Callable[[type[torch.nn.Module]], Path]
+
+
+@pytest.fixture
+def folder_of(tmp_path: Path, tiny_shape: BertShape, tiny_tokenizer: Path) -> Save:
+    """Return a function that saves a model of transformers, with the tokenizer of the corpus."""
+
+    def save(kind: type[torch.nn.Module]) -> Path:
+        torch.manual_seed(4)
+        model = kind(BertConfig(**tiny_shape.to_transformers()))
+        folder = tmp_path / kind.__name__
+        model.save_pretrained(folder)  # type: ignore[operator]
+        for path in tiny_tokenizer.glob("*.json"):
+            if path.name != "manifest.json":
+                shutil.copyfile(path, folder / path.name)
+        return folder
+
+    return save
+
+
+def large(shape: BertShape) -> Bert:
+    """Return a teacher as deep as BERT-large, and a thirty-second as wide."""
+    model = Bert(dataclasses.replace(shape, layers=24, heads=4))
+    initialise(model, seed=2)
+    return model
+
+
+def test_a_teacher_never_learns(tiny_model: Bert, packed: Batch) -> None:
+    teacher = Teacher(tiny_model.train(), CPU, "fp32")
+    outputs = teacher(packed)
+    assert not tiny_model.training and not outputs.hidden_ND.requires_grad
+    assert not any(parameter.requires_grad for parameter in tiny_model.parameters())
+
+
+def test_a_large_teacher_is_cut_off_above_the_layer_that_is_needed(
+    tiny_shape: BertShape, packed: Batch
+) -> None:
+    capture = Capture(hidden=frozenset({0, 20}), attention=frozenset({21}))
+    whole, cut = large(tiny_shape), large(tiny_shape)
+    expected = Teacher(whole, CPU, "fp32")(packed, capture).states
+    teacher = Teacher(cut, CPU, "fp32", layers=capture.last)
+    found = teacher.states(packed, capture)
+    assert len(cut.bert.encoder.layer) == 21
+    per_layer = sum(p.numel() for p in whole.bert.encoder.layer[0].parameters())
+    assert teacher.parameters == whole.count_parameters() - 3 * per_layer
+    assert found.hidden.keys() == {0, 20} and found.attention.keys() == {21}
+    for layer, hidden_ND in expected.hidden.items():
+        assert torch.equal(found.hidden[layer], hidden_ND)
+    assert all(map(torch.equal, found.attention[21], expected.attention[21]))
+
+
+def test_its_time_is_added_up_until_it_is_read(tiny_model: Bert, packed: Batch) -> None:
+    teacher = Teacher(tiny_model, CPU, "fp32")
+    assert teacher.stopwatch.read_ms() == 0
+    teacher(packed)
+    once = teacher.stopwatch.read_ms()
+    for _ in range(20):
+        teacher.states(packed, Capture(hidden=frozenset({2})))
+    assert once > 0 and teacher.stopwatch.read_ms() > 0
+    assert teacher.stopwatch.read_ms() == 0
+
+
+ASKED = Capture(hidden=frozenset({2}))
+
+
+def test_a_sound_teacher_passes_the_check(tiny_model: Bert) -> None:
+    batch = probe_batch(tiny_model.shape, rows=2, row_tokens=16, words=8)
+    assert len(batch.masked) == 8
+    for words in (True, False):
+        Teacher(tiny_model, CPU, "fp32").check(batch, ASKED, words)
+
+
+def test_a_weight_that_is_no_number_is_named(tiny_model: Bert) -> None:
+    # Of a word that no batch may ever hold.
+    tiny_model.bert.embeddings.word_embeddings.weight.data[7, 3] = float("nan")
+    teacher = Teacher(tiny_model, CPU, "fp32", name="The teacher x")
+    batch = probe_batch(tiny_model.shape, 2, 16)
+    with pytest.raises(UserError, match=r"The teacher x holds NaN .*word_embeddings\.weight"):
+        teacher.check(batch, ASKED, words=False)
+
+
+def test_an_answer_that_is_no_number_is_refused(tiny_model: Bert) -> None:
+    tiny_model.bert.encoder.layer[0].output.LayerNorm.weight.data.fill_(3e38)
+    teacher = Teacher(tiny_model, CPU, "fp32")
+    with pytest.raises(UserError, match="gives NaN or infinite numbers"):
+        teacher.check(probe_batch(tiny_model.shape, 2, 16), ASKED, words=False)
+
+
+@pytest.mark.parametrize("words", [True, False])
+def test_a_teacher_that_drops_is_refused(tiny_model: Bert, words: bool) -> None:
+    teacher = Teacher(tiny_model, CPU, "fp32")
+    layer = tiny_model.bert.encoder.layer[1]
+    layer.register_forward_hook(
+        lambda module, inputs, output: (torch.nn.functional.dropout(output[0], 0.5), output[1])
+    )
+    with pytest.raises(UserError, match="gives two answers to one batch"):
+        teacher.check(probe_batch(tiny_model.shape, 2, 16), ASKED, words)
+
+
+@pytest.mark.parametrize("kind", [BertForMaskedLM, BertForPreTraining])
+def test_any_bert_of_transformers_can_teach(
+    folder_of: Save, tiny_tokenizer: Path, kind: type[torch.nn.Module]
+) -> None:
+    folder = folder_of(kind)
+    fingerprint = load_tokenizer(tiny_tokenizer).fingerprint
+    (located,) = locate_teachers([folder], fingerprint)
+    assert located.predicts
+    model = load_located(located).model.eval()
+    batch = probe_batch(model.shape, rows=2, row_tokens=16)
+    rows = {
+        "input_ids": batch.input_ids.view(2, 16),
+        "token_type_ids": batch.token_types.view(2, 16),
+    }
+    with torch.no_grad():
+        theirs = kind.from_pretrained(folder).eval()(**rows)  # type: ignore[attr-defined]
+        ours = model(batch).mlm_logits_MV
+    logits = theirs.logits if kind is BertForMaskedLM else theirs.prediction_logits
+    torch.testing.assert_close(ours, logits.flatten(0, 1), rtol=1e-4, atol=1e-5)
+
+
+def test_the_first_names_of_layer_norms_are_understood(folder_of: Save) -> None:
+    folder = folder_of(BertForPreTraining)
+    expected = load_trained(folder).model.state_dict()
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("Norm.bias", "Norm.beta"): t
+        for name, t in load_file(folder / WEIGHTS).items()
+    }
+    assert any(name.endswith(".gamma") for name in old)
+    old["bert.embeddings.position_ids"] = torch.arange(64)[None]
+    save_file(old, folder / WEIGHTS, {"format": "pt"})
+    found = load_trained(folder).model.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_bert_without_heads_can_teach_its_layers_alone(folder_of: Save, packed: Batch) -> None:
+    folder = folder_of(BertModel)
+    located = locate(folder)
+    assert not located.predicts
+    model = load_located(located).model
+    plain = BertModel.from_pretrained(folder).state_dict()
+    for name, tensor in plain.items():
+        if not name.startswith("pooler.") and "position_ids" not in name:
+            assert torch.equal(model.state_dict()[f"bert.{name}"], tensor), name
+    with pytest.raises(UserError, match="has no masked-word head"):
+        load_trained(folder)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "tf_model.h5"])
+def test_weights_in_a_pickle_are_not_read(folder_of: Save, name: str) -> None:
+    folder = folder_of(BertForMaskedLM)
+    (folder / WEIGHTS).rename(folder / name)
+    with pytest.raises(UserError, match=f"has its weights in {name} and none in {WEIGHTS}"):
+        locate(folder)
+
+
+def test_teachers_of_other_words_are_refused_with_both_fingerprints(
+    folder_of: Save, tiny_tokenizer: Path
+) -> None:
+    own = load_tokenizer(tiny_tokenizer).fingerprint
+    with pytest.raises(UserError, match=f"tokenizer {own}, but the corpus .* {'f' * 16}"):
+        locate_teachers([folder_of(BertForMaskedLM)], "f" * 16)
+
+
+def test_teachers_of_vocabularies_of_two_sizes_are_refused(
+    folder_of: Save, tiny_shape: BertShape, tiny_tokenizer: Path
+) -> None:
+    first, second = folder_of(BertForMaskedLM), folder_of(BertForPreTraining)
+    config = json.loads((second / "config.json").read_text(encoding="utf-8"))
+    (second / "config.json").write_text(json.dumps(config | {"vocab_size": 208}))
+    fingerprint = load_tokenizer(tiny_tokenizer).fingerprint
+    with pytest.raises(UserError, match=r"vocabulary of 208, but .* one of 201"):
+        locate_teachers([first, second], fingerprint)

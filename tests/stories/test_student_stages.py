@@ -1,0 +1,113 @@
+"""The story of a student that learns layers first and then predictions, in one run."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from safetensors.torch import load_file, save_file
+
+from data_prep.manifest import file_sha256
+from pretrain.model import Bert, BertShape, initialise
+from pretrain.weights import WEIGHTS
+from tests.stories.conftest import ROOT, Command, metrics_of, run_command, status_of
+
+pytestmark = pytest.mark.story
+STUDENT = "launch/distill_student.py"
+# A narrower student, so that the first stage has projections, which the second leaves alone.
+STUDENT_KEYS = {"layers": 2, "width": 16, "heads": 4, "feed_forward": 32, "format": "distilbert"}
+STAGES: list[dict[str, Any]] = [
+    {
+        "steps": 3,
+        "objectives": [
+            {"kind": "attention_scores", "student_layer": [1, 2], "teacher_layer": [2, 3]},
+            {"kind": "hidden_mse", "student_layer": [1, 2], "teacher_layer": [2, 3]},
+            {"kind": "relations", "heads": 8, "teacher_layer": 3, "schedule": {"to": 0.1}},
+        ],
+    },
+    {
+        "steps": 3,
+        "objectives": [
+            {"kind": "soft_targets", "temperature": 4.0, "temperature_schedule": {"to": 1.0}},
+            {"kind": "hard_mlm", "weight": 0.5},
+        ],
+    },
+]
+
+
+@pytest.fixture
+def recipe(
+    tmp_path: Path, teacher_recipe: Path, published_teacher: Path, tiny_shape: BertShape
+) -> Path:
+    """Write the recipe of a student of two stages, and give its teacher four layers."""
+    shape = dataclasses.replace(tiny_shape, layers=4)
+    model = Bert(shape)
+    initialise(model, seed=1)
+    save_file(model.state_dict(), published_teacher / WEIGHTS)
+    config = json.dumps(shape.to_transformers())
+    (published_teacher / "config.json").write_text(config, encoding="utf-8")
+    tree = yaml.safe_load(teacher_recipe.read_text(encoding="utf-8"))
+    del tree["model"]
+    tree |= {"teacher": {"path": str(published_teacher)}, "student": STUDENT_KEYS, "stages": STAGES}
+    tree["checkpoint"] = {"every_steps": 1, "keep": 9}
+    path = tmp_path / "student.yaml"
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    return path
+
+
+def losses(run: Path) -> list[dict[str, float]]:
+    """Return what each step computed."""
+    lines = [line for line in metrics_of(run) if "loss/total" in line]
+    kept = ("loss/", "accuracy/", "optim/")
+    return [{k: v for k, v in line.items() if k.startswith(kept)} for line in lines]
+
+
+def weights(run: Path) -> str:
+    return file_sha256(run / "checkpoints" / "step_00000006" / WEIGHTS)
+
+
+def test_a_run_goes_on_across_the_edge_of_its_stages_as_if_it_had_never_stopped(
+    deepspeed: Command, recipe: Path, tmp_path: Path
+) -> None:
+    whole = tmp_path / "whole"
+    deepspeed(STUDENT, "--config", recipe, f"run.path={whole}")
+    tags = [{tag for tag in line if tag.startswith("loss/")} for line in losses(whole)]
+    layers = {"loss/total", "loss/attention_scores", "loss/hidden_mse", "loss/relations"}
+    assert tags == [layers] * 3 + [{"loss/total", "loss/soft_targets", "loss/mlm"}] * 3
+    shares = [line["speed/teacher_share"] for line in metrics_of(whole) if "loss/total" in line]
+    assert all(0 < share < 1 for share in shares)
+    for reached in (2, 3):
+        parts = tmp_path / f"from_{reached}"
+        shutil.copytree(whole, parts)
+        for step in range(reached + 1, 7):
+            shutil.rmtree(parts / "checkpoints" / f"step_{step:08d}")
+        (parts / "status.json").unlink()
+        deepspeed(STUDENT, "--config", recipe, f"run.path={parts}")
+        assert status_of(parts)["state"] == "done"
+        assert losses(parts) == losses(whole)
+        assert weights(parts) == weights(whole)
+
+    names = load_file(whole / "checkpoints" / "step_00000006" / WEIGHTS).keys()
+    assert sum(name.startswith("projections.") for name in names) == 4
+    publish = ["launch/publish_student.py", str(whole), str(tmp_path / "export")]
+    run_command([shutil.which("python") or "python", *publish], cwd=ROOT)
+    published = load_file(tmp_path / "export" / WEIGHTS)
+    assert all(name.startswith(("distilbert.", "vocab_")) for name in published)
+
+
+def test_stages_learn_the_same_with_weights_partitioned_or_whole(
+    deepspeed: Command, recipe: Path, tmp_path: Path
+) -> None:
+    found = {}
+    for stage in (0, 1, 3):
+        run = tmp_path / f"zero{stage}"
+        config = f"deepspeed.config=ds_configs/zero{stage}_fp32.json"
+        deepspeed(STUDENT, "--config", recipe, config, f"run.path={run}")
+        found[stage] = losses(run)
+    for stage in (0, 3):
+        # The same sums in another order: equal up to the rounding of fp32, over six steps.
+        for figures, expected in zip(found[stage], found[1], strict=True):
+            assert figures == pytest.approx(expected, rel=2e-5, abs=1e-6)
