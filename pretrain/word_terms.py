@@ -78,7 +78,7 @@ def stored_soft_terms(loss: SoftLoss, outputs: Outputs, batch: Batch, kind: Kind
     """Return the soft targets at masked tokens, from the answers that the batch brings.
 
     Args:
-        loss: what is asked for, at the temperature at which the answers were given.
+        loss: of the soft targets alone, at the temperature of the answers.
         outputs: of the student.
         batch: with stored answers.
         kind: of these.
@@ -86,8 +86,7 @@ def stored_soft_terms(loss: SoftLoss, outputs: Outputs, batch: Batch, kind: Kind
     assert batch.taught_ids is not None
     assert batch.taught_values is not None and batch.taught_rest is not None
     targets = Targets(batch.taught_ids, batch.taught_values, batch.taught_rest)
-    logits_MV = outputs.mlm_logits_MV
-    soft = soft_target_sum_from_signal(logits_MV, targets, kind, loss.temperature)
+    soft = soft_target_sum_from_signal(outputs.mlm_logits_MV, targets, kind, loss.temperature)
     return [Term("loss/soft_targets", soft, "masked", loss.weight)]
 
 
