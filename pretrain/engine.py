@@ -87,6 +87,8 @@ def read_deepspeed_config(recipe: RunRecipe, world_size: int, on_gpu: bool) -> d
         # One rank has nothing to overlap, and DeepSpeed would wait for its device at the end of
         # every backward pass (ZeRO-2) or step (ZeRO-1 in fp32 and fp16).
         zero["overlap_comm"] = world_size > 1
+    # Its timer of throughput waits for the device before every forward pass and after every step.
+    config.setdefault("timers", {"throughput": {"enabled": False}})
     _check_precision(config, path, train.precision, on_gpu)
     if train.tf32 and not on_gpu:
         raise UserError("train.tf32 needs a GPU, and this machine has none: leave it out.")

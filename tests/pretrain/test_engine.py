@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from deepspeed.utils.config import get_timers_config
 
 from data_prep.errors import UserError
 from pretrain.config import TeacherRecipe
@@ -27,6 +28,12 @@ def test_communication_overlaps_only_where_there_is_any(ranks: int, expected: bo
     for stage in (1, 2, 3):
         config = read_deepspeed_config(recipe(f"zero{stage}_fp32"), ranks, on_gpu=False)
         assert config["zero_optimization"]["overlap_comm"] is expected
+
+
+def test_nothing_is_timed_that_would_wait_for_the_device() -> None:
+    config = read_deepspeed_config(recipe("zero1_fp32"), 1, on_gpu=False)
+    assert not get_timers_config(config).enabled
+    assert not config["wall_clock_breakdown"]
 
 
 def test_tf32_is_refused_without_a_gpu() -> None:
