@@ -23,6 +23,7 @@ import deepspeed  # noqa: E402
 import torch  # noqa: E402
 from deepspeed.checkpoint import ds_to_universal  # noqa: E402
 from deepspeed.runtime import bf16_optimizer  # noqa: E402
+from deepspeed.runtime import utils as runtime_utils  # noqa: E402
 from deepspeed.runtime.zero import stage_1_and_2  # noqa: E402
 from deepspeed.runtime.zero.utils import ZERO_SUPPORTED_OPTIMIZERS  # noqa: E402
 from deepspeed.utils import safe_get_full_fp32_param  # noqa: E402
@@ -88,6 +89,8 @@ def read_deepspeed_config(recipe: RunRecipe, world_size: int, on_gpu: bool) -> d
         # One rank has nothing to overlap, and DeepSpeed would wait for its device at the end of
         # every backward pass (ZeRO-2) or step (ZeRO-1 in fp32 and fp16).
         zero["overlap_comm"] = world_size > 1
+    # Its timer of throughput waits for the device before every forward pass and after every step.
+    config.setdefault("timers", {"throughput": {"enabled": False}})
     _check_precision(config, path, train.precision, on_gpu)
     if train.tf32 and not on_gpu:
         raise UserError("train.tf32 needs a GPU, and this machine has none: leave it out.")
@@ -312,10 +315,16 @@ def _step_without_waiting() -> None:
     gradient is an error that skipping would hide: here it reaches the weights, the next loss is
     not finite, and the run stops with what to do (see `loop.py`); checkpoints refuse such weights.
     ZeRO-0 in bf16, ZeRO-3 and offload still wait.
+
+    It also puts -1, which it copies to the device and waits for, where a norm is not finite: that
+    is left out, so that such a norm is seen for what it is (see `grad_norm_to_watch`).
     """
     for module in (bf16_optimizer, stage_1_and_2):
         module.is_invalid_grad_norm  # noqa: B018  it must be there to be replaced
         module.is_invalid_grad_norm = lambda norm: False
+    for module in (runtime_utils, stage_1_and_2):
+        module.mask_nan_or_inf_with_val_inplace  # noqa: B018
+        module.mask_nan_or_inf_with_val_inplace = lambda *_, **__: None
     bf16_optimizer.clip_tensors_by_global_norm  # noqa: B018
     bf16_optimizer.clip_tensors_by_global_norm = _clip_without_waiting
 

@@ -166,7 +166,7 @@ def _setting(arguments: argparse.Namespace, device: torch.device, scratch: Path)
         device=device,
         execution=Execution(
             kernels=choose_kernels(block, "auto", device),
-            attention=choose_attention("auto", device, arguments.precision),
+            attention=choose_attention("auto", device, arguments.precision, width // heads),
             compiled=block == "compiled",
         ),
         data=data,

@@ -16,7 +16,7 @@ import torch
 FACTORS = (0x21F0AAAD, 0xD35A2D97 - 2**32)
 SHIFTS = (16, 15, 15)
 SPREAD = 0x9E3779B9 - 2**32  # 2^32 divided by the golden ratio: sets neighbouring keys far apart
-_LOWEST = -(2**31)
+_LOWEST, _HIGHEST = -(2**31), 2**31 - 1
 
 
 def keyed_dropout(x: torch.Tensor, rate: float, key: torch.Tensor | None) -> torch.Tensor:
@@ -35,8 +35,11 @@ def keyed_dropout(x: torch.Tensor, rate: float, key: torch.Tensor | None) -> tor
 def keep_mask(count: int, rate: float, key: torch.Tensor) -> torch.Tensor:
     """Return which of `count` elements stay, bool [count]; any two int32 numbers are a good key."""
     origin, factor = _from_key(key)
-    # Counted from the lowest number, 2^32 places fit into 32 bits.
-    hashed = torch.arange(_LOWEST, _LOWEST + count, dtype=torch.int32, device=key.device)
+    # Counted from the lowest number, 2^32 places fit into 32 bits; here from the highest one down,
+    # and then inverted. A compiler computes with counted numbers as with exact ones, for as long
+    # as they are added and multiplied: their products by SPREAD would be too large for a kernel.
+    hashed = torch.arange(_HIGHEST, _HIGHEST - count, -1, dtype=torch.int32, device=key.device)
+    hashed.bitwise_not_()
     hashed *= SPREAD
     hashed ^= origin
     hashed = _mixed(hashed)
@@ -46,7 +49,7 @@ def keep_mask(count: int, rate: float, key: torch.Tensor) -> torch.Tensor:
 
 def threshold(rate: float) -> int:
     """Return the smallest hash that stays, among the signed 32-bit numbers."""
-    return min(_LOWEST + round(rate * 2**32), 2**31 - 1)
+    return min(_LOWEST + round(rate * 2**32), _HIGHEST)
 
 
 def _from_key(key: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,6 +18,7 @@ from data_prep.errors import UserError
 from pretrain.model.capture import Projected
 
 Attention = Literal["varlen", "sdpa"]
+_OLDEST_GPU = (8, 0)  # NVIDIA's Ampere, as FlashAttention asks for
 
 
 class Packing(NamedTuple):
@@ -45,22 +46,33 @@ def make_packing(
 
 
 def choose_attention(
-    wanted: Literal["auto", "varlen", "sdpa"], device: torch.device, precision: str
+    wanted: Literal["auto", "varlen", "sdpa"],
+    device: torch.device,
+    precision: str,
+    head_width: int,
 ) -> Attention:
     """Return how a run attends.
 
     Raises:
         UserError: when `varlen` is asked for where it is impossible.
     """
-    possible = device.type == "cuda" and precision != "fp32"
-    if wanted == "varlen" and not possible:
-        raise UserError(
-            f"kernels.attention varlen needs a GPU and bf16 or fp16, but the run computes in "
-            f"{precision} on {device.type}: choose auto or sdpa."
-        )
+    lacking = _lacking_for_varlen(device, precision, head_width)
+    if wanted == "varlen" and lacking is not None:
+        raise UserError(f"kernels.attention varlen needs {lacking}: choose auto or sdpa.")
     if wanted == "sdpa":
         return "sdpa"
-    return "varlen" if possible else "sdpa"
+    return "varlen" if lacking is None else "sdpa"
+
+
+def _lacking_for_varlen(device: torch.device, precision: str, head_width: int) -> str | None:
+    """Return what FlashAttention needs and a run does not have, or None."""
+    if device.type != "cuda" or precision == "fp32":
+        return f"a GPU and bf16 or fp16, but the run computes in {precision} on {device.type}"
+    if head_width % 8 or head_width > 256:
+        return f"heads of a multiple of 8 and at most 256, but these are {head_width} wide"
+    if (capability := torch.cuda.get_device_capability(device)) < _OLDEST_GPU:
+        return "a GPU of compute capability 8.0, but this one has {}.{}".format(*capability)
+    return None
 
 
 def activate_flash(version: Literal["builtin", "FA3", "FA4"]) -> None:

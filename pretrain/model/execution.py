@@ -50,7 +50,8 @@ def choose_execution(
         UserError: for choices that contradict each other, the device or ZeRO.
     """
     block = choose_block(options, shape, device, zero_stage)
-    attention = choose_attention(options.attention, device, train.precision)
+    head_width = shape.width // shape.heads
+    attention = choose_attention(options.attention, device, train.precision, head_width)
     if attention == "varlen":
         activate_flash(options.flash)
     elif options.flash != "builtin":

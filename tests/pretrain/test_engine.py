@@ -4,10 +4,13 @@ from typing import Any
 
 import pytest
 import torch
+from deepspeed.runtime import bf16_optimizer, utils
+from deepspeed.runtime.zero import stage_1_and_2
+from deepspeed.utils.config import get_timers_config
 
 from data_prep.errors import UserError
 from pretrain.config import TeacherRecipe
-from pretrain.engine import _clip_without_waiting, read_deepspeed_config
+from pretrain.engine import _clip_without_waiting, _step_without_waiting, read_deepspeed_config
 
 
 def recipe(config: str, **groups: dict[str, Any]) -> TeacherRecipe:
@@ -27,6 +30,12 @@ def test_communication_overlaps_only_where_there_is_any(ranks: int, expected: bo
     for stage in (1, 2, 3):
         config = read_deepspeed_config(recipe(f"zero{stage}_fp32"), ranks, on_gpu=False)
         assert config["zero_optimization"]["overlap_comm"] is expected
+
+
+def test_nothing_is_timed_that_would_wait_for_the_device() -> None:
+    config = read_deepspeed_config(recipe("zero1_fp32"), 1, on_gpu=False)
+    assert not get_timers_config(config).enabled
+    assert not config["wall_clock_breakdown"]
 
 
 def test_tf32_is_refused_without_a_gpu() -> None:
@@ -62,3 +71,14 @@ def test_gradients_are_clipped_as_torch_clips_them(largest: float) -> None:
     _clip_without_waiting(ours, largest, norm, None)
     for mine, parameter in zip(ours, parameters, strict=True):
         torch.testing.assert_close(mine, parameter.grad, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_norm_that_is_not_finite_stays_so(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (bf16_optimizer, stage_1_and_2, utils):
+        for name in vars(module).copy():  # whatever is replaced is put back after the test
+            if name.startswith(("is_invalid", "clip_tensors", "mask_nan")):
+                monkeypatch.setattr(module, name, getattr(module, name))
+    _step_without_waiting()
+    norm = bf16_optimizer.get_global_norm_of_tensors([torch.ones(3), torch.tensor([1.0, value])])
+    assert not torch.isfinite(norm)

@@ -6,11 +6,13 @@ million exceeds that. Keys are fixed, so a test gives the same numbers in every 
 """
 
 import itertools
+import re
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from torch._inductor.utils import run_and_get_code
 
 from pretrain.kernels.dropout import keep_mask, keyed_dropout, threshold
 from tests.pretrain.kernels.doubles import a_key, kept
@@ -126,3 +128,14 @@ def test_a_compiled_mask_is_the_same() -> None:
     compiled = torch.compile(partial(keep_mask, 1000, 0.3), fullgraph=True)
     for first in (0, 20_260_101):
         assert torch.equal(compiled(a_key(first)), keep_mask(1000, 0.3, a_key(first)))
+
+
+def test_compiled_code_holds_no_number_beyond_32_bits() -> None:
+    # Triton refuses such numbers, so that nothing with dropout could be compiled for a GPU.
+    compiled = torch.compile(partial(keyed_dropout, rate=0.1), fullgraph=True, dynamic=False)
+    x_ND = torch.ones(64, 768)
+    dropped_ND, sources = run_and_get_code(compiled, x_ND, key=a_key())
+    numbers = [int(digits) for digits in re.findall(r"\b\d+(?=L?\b)", "".join(sources))]
+    assert any(numbers), "there is code to look at"
+    assert max(numbers) < 2**32
+    assert torch.equal(dropped_ND, keyed_dropout(x_ND, 0.1, a_key()))

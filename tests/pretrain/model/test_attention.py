@@ -84,18 +84,43 @@ def test_varlen_on_a_gpu_equals_sdpa(tiny_model: Bert, packed: Batch, dtype: tor
         assert (ours - theirs).norm() <= 0.03 * theirs.norm() + 1e-3
 
 
+@pytest.fixture
+def capability(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A GPU's compute capability, which a test may change; a CPU cannot tell one."""
+    numbers = [9, 0]
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: tuple(numbers))
+    return numbers
+
+
+@pytest.mark.usefixtures("capability")
 def test_each_device_and_precision_has_its_attention() -> None:
-    assert choose_attention("auto", CPU, "bf16") == "sdpa"
-    assert choose_attention("auto", GPU, "fp32") == "sdpa"
-    assert choose_attention("auto", GPU, "bf16") == "varlen"
-    assert choose_attention("varlen", GPU, "fp16") == "varlen"
-    assert choose_attention("sdpa", GPU, "bf16") == "sdpa"
+    assert choose_attention("auto", CPU, "bf16", 64) == "sdpa"
+    assert choose_attention("auto", GPU, "fp32", 64) == "sdpa"
+    assert choose_attention("auto", GPU, "bf16", 64) == "varlen"
+    assert choose_attention("varlen", GPU, "fp16", 64) == "varlen"
+    assert choose_attention("sdpa", GPU, "bf16", 64) == "sdpa"
 
 
 @pytest.mark.parametrize(("device", "precision"), [(CPU, "bf16"), (CPU, "fp32"), (GPU, "fp32")])
 def test_varlen_is_refused_where_it_is_impossible(device: torch.device, precision: str) -> None:
-    with pytest.raises(UserError, match=f"computes in {precision} on {device.type}: choose auto"):
-        choose_attention("varlen", device, precision)
+    message = f"computes in {precision} on {device.type}: choose auto"
+    with pytest.raises(UserError, match=message):
+        choose_attention("varlen", device, precision, 64)
+
+
+@pytest.mark.usefixtures("capability")
+@pytest.mark.parametrize("width", [26, 264])  # 26 is that of TinyBERT's 12 heads in 312
+def test_heads_that_flash_attention_does_not_take_are_masked(width: int) -> None:
+    assert choose_attention("auto", GPU, "bf16", width) == "sdpa"
+    with pytest.raises(UserError, match=f"these are {width} wide: choose auto or sdpa"):
+        choose_attention("varlen", GPU, "bf16", width)
+
+
+def test_a_gpu_too_old_for_flash_attention_computes_masks(capability: list[int]) -> None:
+    capability[:] = 7, 5
+    assert choose_attention("auto", GPU, "fp16", 64) == "sdpa"
+    with pytest.raises(UserError, match=r"capability 8\.0, but this one has 7\.5: choose auto"):
+        choose_attention("varlen", GPU, "fp16", 64)
 
 
 @pytest.mark.skipif(bool(find_spec("flash_attn_interface")), reason="it is installed here")
