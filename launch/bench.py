@@ -17,6 +17,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
+# A benchmark is also run where nothing can be installed: the source tree is enough for it.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 try:
     from launch.benchmarks.report import print_table, write_report
     from launch.cli import run_command

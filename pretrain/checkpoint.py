@@ -150,8 +150,10 @@ def check_continues(found: FoundCheckpoint, facts: dict[str, Any], world_size: i
                 f"the recipe now leads to {facts.get(key)}: restore it, or choose another run.path."
             )
     was, now = found.facts["zero_stage"], facts["zero_stage"]
-    # Stages 1 and 2 keep the same state; the others cut it in ways that do not convert.
-    if was != now and {was, now} != {1, 2}:
+    # Stages 1 and 2 keep the same state, but in bf16, where DeepSpeed gives stage 1 an optimizer of
+    # its own; the others cut it in ways that do not convert.
+    bf16 = found.facts.get("identity", {}).get("train.precision") == "bf16"
+    if was != now and ({was, now} != {1, 2} or bf16):
         raise UserError(
             f"The checkpoint {found.path} was written under ZeRO-{was}, which ZeRO-{now} cannot "
             "load: restore deepspeed.config, or choose another run.path."

@@ -152,10 +152,13 @@ class RunRecipe(Options):
     @model_validator(mode="after")
     def _schedule_fits(self) -> "RunRecipe":
         optim, steps = self.optim, self.train.steps
-        if optim.warmup_steps >= steps:
-            raise ValueError(
-                f"optim.warmup_steps {optim.warmup_steps} must be below train.steps {steps}"
-            )
+        # The first curve ends where a later phase begins one of its own.
+        phases = self.train.all_phases
+        others = [n for n, phase in enumerate(phases) if n and phase.lr is not None]
+        first = sum(phase.steps for phase in phases[: others[0]]) if others else steps
+        if optim.warmup_steps >= first:
+            end = "train.steps" if first == steps else "the first step with an lr of its own,"
+            raise ValueError(f"optim.warmup_steps {optim.warmup_steps} must be below {end} {first}")
         if optim.decay_steps is not None and optim.warmup_steps + optim.decay_steps > steps:
             raise ValueError(
                 f"optim.warmup_steps {optim.warmup_steps} and optim.decay_steps "

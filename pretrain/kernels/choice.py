@@ -44,7 +44,7 @@ def choose_kernels(block: Block, head: Head, device: torch.device) -> Kernels:
     lacking = device.type == "cuda" and "auto" in (block, head) and not _has_triton()
     block, head = resolve_block(block, device), resolve_head(head, device)
     name = f"block {block}, head {head}" + (", as triton is not installed" if lacking else "")
-    gelu, residual, embedding = _block_functions(block)
+    gelu, residual, embedding = _block_functions(block, device)
     return Kernels(gelu, residual, embedding, *_head_functions(head), name)
 
 
@@ -70,7 +70,14 @@ def resolve_head(head: Head, device: torch.device) -> Head:
 
 
 # The Triton modules are imported where they are chosen: without a GPU, triton may be missing.
-def _block_functions(block: Block) -> tuple[_Operation, _Operation, _Operation]:
+def _block_functions(
+    block: Block, device: torch.device
+) -> tuple[_Operation, _Operation, _Operation]:
+    if block == "compiled" and device.type == "cuda" and _has_triton():
+        # Only layers are compiled; what stands before them is fused by its kernel.
+        from pretrain.kernels.triton import embedding_norm as embedding
+
+        return bias_gelu, residual_norm, embedding.embedding_norm
     if block != "triton":
         return bias_gelu, residual_norm, embedding_norm
     from pretrain.kernels.triton import bias_gelu as gelu

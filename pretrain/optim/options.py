@@ -6,6 +6,15 @@ from pydantic import Field, model_validator
 
 from data_prep.recipe import Options
 
+# Keys that serve one choice alone: said beside another, they would silently do nothing.
+_SERVES = {
+    "muon_lr": ("name", "muon"),
+    "muon_momentum": ("name", "muon"),
+    "warmup_share": ("schedule", "budget"),
+    "decay_steps": ("schedule", "warmup_stable_decay"),
+    "power": ("schedule", "polynomial"),
+}
+
 
 class OptimOptions(Options):
     """AdamW as BERT uses it, LAMB or Muon; biases and LayerNorm never decay."""
@@ -41,6 +50,16 @@ class OptimOptions(Options):
     beta2: float = Field(0.999, ge=0, lt=1)
     epsilon: float = Field(1e-6, gt=0)
     clip_norm: float = Field(1.0, gt=0, description="largest global gradient norm")
+
+    @model_validator(mode="after")
+    def _every_key_is_used(self) -> "OptimOptions":
+        for key, (owner, wanted) in _SERVES.items():
+            if key in self.model_fields_set and getattr(self, owner) != wanted:
+                raise ValueError(
+                    f"{key} serves {owner} {wanted} alone, but {owner} is {getattr(self, owner)}: "
+                    "leave out one of them"
+                )
+        return self
 
     @model_validator(mode="after")
     def _budget_counts_time(self) -> "OptimOptions":

@@ -181,6 +181,7 @@ WRITTEN = {"corpus": "c", "teacher_weights": "t", "zero_stage": 1, "world_size":
         ({}, {"teacher_weights": "u"}, 2, "trained with the teacher t"),
         ({}, {"zero_stage": 3}, 2, "written under ZeRO-1, which ZeRO-3 cannot load"),
         ({"zero_stage": 0}, {"zero_stage": 1}, 2, "written under ZeRO-0"),
+        ({"identity": {"train.precision": "bf16"}}, {"zero_stage": 2}, 2, "under ZeRO-1, which"),
         ({"zero_stage": 3}, {"zero_stage": 3}, 4, "written by 2 ranks under ZeRO-3, and 4 ranks"),
         ({"identity": {"optim.name": "muon"}}, {}, 4, "cannot cut the momentum of optim.name muon"),
     ],

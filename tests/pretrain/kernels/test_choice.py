@@ -56,13 +56,15 @@ def test_a_gpu_compiles_the_block_and_fuses_the_head(
     gpu_machine: None, fused_head: list[object]
 ) -> None:
     kernels = choose_kernels("auto", "auto", GPU)
-    assert block_modules(kernels) == {"pretrain.kernels"}
+    assert block_modules(kernels) == {"pretrain.kernels", FUSED}
+    assert kernels.embedding_norm.__module__ == f"{FUSED}.embedding_norm", "it is in no layer"
     assert [kernels.linear_cross_entropy, kernels.soft_cross_entropy] == fused_head
     assert kernels.name == "block compiled, head triton"
 
 
-@pytest.mark.parametrize("device", [CPU, GPU])
-@pytest.mark.parametrize("block", ["reference", "compiled"])
+@pytest.mark.parametrize(
+    ("block", "device"), [("reference", CPU), ("reference", GPU), ("compiled", CPU)]
+)
 def test_a_choice_by_name_is_kept(block: Block, device: torch.device) -> None:
     kernels = choose_kernels(block, "reference", device)
     assert block_modules(kernels) == {"pretrain.kernels"}
