@@ -1,0 +1,92 @@
+"""Started by test_compiles.py without Triton's interpreter: compiles every kernel for a GPU.
+
+python compile_all.py TYPE
+
+The public functions are called as in training; what they would launch is compiled instead, with
+the types of the arguments that came. So no number that they compute means anything.
+"""
+
+import sys
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.runtime.jit import JITFunction
+
+from pretrain.kernels.soft_cross_entropy import Head
+from pretrain.kernels.triton.bias_gelu import bias_gelu
+from pretrain.kernels.triton.embedding_norm import embedding_norm
+from pretrain.kernels.triton.linear_cross_entropy import linear_cross_entropy
+from pretrain.kernels.triton.residual_norm import residual_norm
+from pretrain.kernels.triton.soft_cross_entropy import soft_cross_entropy
+
+HOPPER = GPUTarget("cuda", 90, 32)
+NAMES = {
+    torch.float32: "fp32",
+    torch.bfloat16: "bf16",
+    torch.float16: "fp16",
+    torch.int64: "i64",
+    torch.int32: "i32",
+    torch.int8: "i8",
+    torch.bool: "i1",
+}
+OPTIONS = ("num_warps", "num_stages")
+compiled: set[str] = set()
+
+
+def compile_instead(self: Any, *arguments: Any, grid: Any, warmup: bool, **words: Any) -> None:
+    """Stand in for `JITFunction.run`."""
+    options = {name: words.pop(name) for name in OPTIONS if name in words}
+    given = dict(zip(self.arg_names, arguments, strict=False)) | words
+    fixed = {p.name for p in self.params if p.is_constexpr}
+    fixed |= {name for name, value in given.items() if value is None or isinstance(value, bool)}
+    signature = {name: "constexpr" if name in fixed else type_of(given[name]) for name in given}
+    source = ASTSource(self, signature, constexprs={name: given[name] for name in fixed})
+    binary = triton.compile(source, target=HOPPER, options=options)
+    assert len(binary.asm["cubin"]) > 0
+    compiled.add(f"{self.fn.__module__.rpartition('.')[2]}.{self.fn.__name__}")
+
+
+def type_of(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"*{NAMES[value.dtype]}"
+    return "fp32" if isinstance(value, float) else "i32"
+
+
+def main() -> None:
+    dtype = getattr(torch, sys.argv[1])
+    JITFunction.run = compile_instead  # type: ignore[method-assign]
+
+    def drawn(*size: int) -> torch.Tensor:
+        return torch.zeros(size, dtype=dtype, requires_grad=True)
+
+    rows, width, words = 64, 768, 30522
+    ids = torch.zeros(rows, dtype=torch.int64)
+    for key in (torch.zeros(2, dtype=torch.int32), None):
+        dropped: Any = {"epsilon": 1e-12, "rate": 0.1, "key": key}
+        vectors = [drawn(width) for _ in range(3)]
+        inner, residual = drawn(rows, width), drawn(rows, width)
+        bias, weight, shift = vectors
+        residual_norm(inner, bias, residual, weight, shift, **dropped).sum().backward()
+        tables = drawn(words, width), drawn(2, width), drawn(512, width)
+        embedding_norm(ids, ids, ids, *tables, weight, shift, **dropped).sum().backward()
+    bias_gelu(drawn(rows, 4 * width), drawn(4 * width)).sum().backward()
+    for requires_grad in (True, False):
+        own = Head(*(x.requires_grad_(requires_grad) for x in heads(dtype, rows, width, words)))
+        linear_cross_entropy(*own, ids)
+        teacher = Head(*heads(dtype, rows, 2 * width, words))
+        soft_cross_entropy(
+            own, teacher, ids, temperature=2.0, divergence="forward", soft_weight=1.0,
+            hard_weight=1.0,
+        )  # fmt: skip
+    print(*sorted(compiled))
+
+
+def heads(dtype: torch.dtype, rows: int, width: int, words: int) -> list[torch.Tensor]:
+    return [torch.zeros(size, dtype=dtype) for size in ((rows, width), (words, width), (words,))]
+
+
+if __name__ == "__main__":
+    main()
