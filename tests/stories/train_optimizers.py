@@ -99,7 +99,7 @@ class Case:
             "train.micro_rows=1",
             f"optim.clip_norm={CLIP_NORM}",
             f"optim.lr={RATE}",
-            f"optim.muon_lr={2 * RATE}",
+            *([f"optim.muon_lr={2 * RATE}"] if name == "muon" else []),
         ]
         recipe = load_recipe(TeacherRecipe, self.recipe_path, overrides)
         model: Any = Sums()
