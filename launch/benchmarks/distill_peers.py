@@ -64,7 +64,7 @@ def relation_loss(
 
 
 def _relations(hidden_BSD: torch.Tensor, mask_BS: torch.Tensor, heads: int) -> torch.Tensor:
-    parts = hidden_BSD.float().unflatten(-1, (heads, -1)).transpose(1, 2)
+    parts = hidden_BSD.float().reshape(*mask_BS.shape, heads, -1).transpose(1, 2)
     scores = parts @ parts.transpose(-1, -2) / parts.shape[-1] ** 0.5
     # The lowest number and not minus infinity: what is left out is then 0 times a finite number.
     hidden = mask_BS[:, None, None, :] == 0

@@ -109,9 +109,10 @@ class Ours:
             states = project(outputs.states.hidden[last]), taught.hidden[theirs]
             total = cosine_sum(*states, batch.sample_ids > 0)
             return Term("loss/hidden_cosine", total, "tokens", 1.0)
-        pairs = zip(outputs.states.attention[last], taught.attention[theirs], strict=True)
-        rows = self._lecture.relation_heads, batch.sample_ids, batch.row_tokens
-        total = torch.stack([relation_kl_sum(*pair, *rows) for pair in pairs]).sum()
+        own, others = outputs.states.attention[last], taught.attention[theirs]
+        heads, rows = self._lecture.relation_heads, (batch.sample_ids, batch.row_tokens)
+        sums = [relation_kl_sum(x, y, heads, *rows) for x, y in zip(own, others, strict=True)]
+        total = torch.stack(sums).sum()
         return Term("loss/relations", total, "tokens", 1.0)
 
     def _capture(self, shape: BertShape) -> Capture:
