@@ -131,7 +131,7 @@ class AllTokens(_Peer):
         return model(**_shown(inputs), output_hidden_states=True)
 
     def _loss(self, own: Any, taught: Any, inputs: Inputs) -> torch.Tensor:
-        hidden_BSD = self._project(own.hidden_states[-1])
+        hidden_BSD = self._project(own.hidden_states[-1].float())
         last_BSD = taught.hidden_states[-1]
         return distilbert_loss(own.logits, taught.logits, hidden_BSD, last_BSD, inputs)
 
@@ -148,9 +148,10 @@ class Materialised(_Peer):
                 part.register_forward_hook(lambda _m, _i, out, seen=seen: seen.append(out))
 
     def _ask(self, model: Any, inputs: Inputs) -> list[torch.Tensor]:
-        self._seen[model].clear()
         model(**_shown(inputs))
-        return list(self._seen[model])
+        found = list(self._seen[model])
+        self._seen[model].clear()  # or they stay in memory until the next step
+        return found
 
     def _loss(self, own: Any, taught: Any, inputs: Inputs) -> torch.Tensor:
         heads = self._lecture.relation_heads
