@@ -4,6 +4,7 @@
     python launch/bench.py loader
     python launch/bench.py train --shape large --row-tokens 512 --json train.json
     python launch/bench.py kernels
+    python launch/bench.py distill --teacher-shape base --student-layers 6 --json distill.json
 
 Each prints a table of medians and ratios; a ratio above 1 means that ours is the faster one.
 Absolute speeds depend on what else the machine does, ratios of the same run hardly do.
@@ -31,7 +32,7 @@ except ModuleNotFoundError as error:
 
 # Modules of launch/benchmarks. Each has `add_arguments(parser)` and `run(arguments, scratch)`,
 # which gives rows; its first line is help.
-_BENCHMARKS = ("prep", "loader", "train", "kernels")
+_BENCHMARKS = ("prep", "loader", "train", "kernels", "distill")
 _OWN = ("data_prep", "launch", "pretrain")
 
 

@@ -33,18 +33,26 @@ from pretrain.model.compilation import Compilations
 from pretrain.model.execution import Execution
 from pretrain.peaks import device_peak
 
-_SHAPES = {"tiny": (2, 128, 2), "base": (12, 768, 12), "large": (24, 1024, 16)}
-_WARM_UP = 3
+SHAPES = {"tiny": (2, 128, 2), "base": (12, 768, 12), "large": (24, 1024, 16)}
+WARM_UP = 3
 _MATMUL = 8192
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this benchmark."""
     gpu = torch.cuda.is_available()
-    parser.add_argument("--shape", choices=list(_SHAPES), default="base" if gpu else "tiny")
+    parser.add_argument("--shape", choices=list(SHAPES), default="base" if gpu else "tiny")
+    add_step_arguments(parser, 32768 if gpu else 1024)
+    parser.add_argument("--deepspeed", action="store_true", help="ours under DeepSpeed as well")
+    parser.add_argument("--profile", action="store_true", help="print where a step's time goes")
+
+
+def add_step_arguments(parser: argparse.ArgumentParser, micro_tokens: int) -> None:
+    """Declare the options of a step and its rounds, whatever is trained."""
+    gpu = torch.cuda.is_available()
     parser.add_argument("--row-tokens", type=int, default=128, help="tokens of a row")
     parser.add_argument(
-        "--micro-tokens", type=int, default=32768 if gpu else 1024, help="places of a micro-batch"
+        "--micro-tokens", type=int, default=micro_tokens, help="places of a micro-batch"
     )
     parser.add_argument("--micro-batches", type=int, default=1, help="micro-batches of a step")
     parser.add_argument("--precision", choices=list(DTYPES), default="bf16" if gpu else "fp32")
@@ -54,29 +62,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--block", choices=["auto", "reference", "compiled", "triton"], default="auto",
         help="our fused operations",
     )  # fmt: skip
-    parser.add_argument("--deepspeed", action="store_true", help="ours under DeepSpeed as well")
-    parser.add_argument("--profile", action="store_true", help="print where a step's time goes")
 
 
 def run(arguments: argparse.Namespace, scratch: Path) -> list[Row]:
     """Measure, and return the rows."""
-    _check(arguments)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cuda":
-        # What a run in fp32 does on such a card; the sides in 16 bits are not concerned.
-        torch.set_float32_matmul_precision("high")
-    setting = _setting(arguments, device, scratch)
+    check(arguments)
+    if arguments.deepspeed and importlib.util.find_spec("deepspeed") is None:
+        raise UserError("--deepspeed needs the package deepspeed: install it, or leave this out.")
+    device = choose_device()
+    setting = make_setting(shape_of(arguments.shape), arguments, device, scratch)
     sides = take_turns(
         _makers(arguments, setting, device),
         rounds=arguments.repeat,
         steps=arguments.steps,
-        warm_up=_WARM_UP,
+        warm_up=WARM_UP,
         device=device,
         count_compilations=Compilations().since_last,
     )
     rows = compare(sides, setting, arguments, device_peak(device, arguments.precision))
     _print_terms(arguments, setting, sides, rows)
     return rows
+
+
+def choose_device() -> torch.device:
+    """Return the GPU where there is one, set as a run sets it."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        # What a run in fp32 does on such a card; the sides in 16 bits are not concerned.
+        torch.set_float32_matmul_precision("high")
+    return device
 
 
 def compare(
@@ -104,13 +118,12 @@ def compare(
             details=details,
         )
         (ours if side.name.startswith("ours/") else peers).append(row)
-        shares += _utilisation(row.name, flops, turns.seconds, peak)
+        shares += utilisation(row.name, flops, turns.seconds, peak)
     return [*peers, *(row.against(peers) for row in ours), *shares, *_limits(setting, arguments)]
 
 
-def _utilisation(
-    name: str, flops: float, seconds: Sequence[float], peak: float | None
-) -> list[Row]:
+def utilisation(name: str, flops: float, seconds: Sequence[float], peak: float | None) -> list[Row]:
+    """Return the operations a second of each round and, of a card that is known, their share."""
     speeds = [flops / s for s in seconds]
     rows = [Row(name=f"{name}/flops", unit="TFLOPS", values=tuple(s / 1e12 for s in speeds))]
     if peak is not None:
@@ -137,9 +150,10 @@ def _work(side: Side, data: Data, shape: BertShape, steps: int) -> tuple[int, in
     return counts["tokens"], training_flops(shape, counts)
 
 
-def _setting(arguments: argparse.Namespace, device: torch.device, scratch: Path) -> Setting:
-    layers, width, heads = _SHAPES[arguments.shape]
-    shape = BertShape(
+def shape_of(name: str) -> BertShape:
+    """Return one of the shapes that are known by name."""
+    layers, width, heads = SHAPES[name]
+    return BertShape(
         vocab_size=30522,
         layers=layers,
         width=width,
@@ -150,6 +164,12 @@ def _setting(arguments: argparse.Namespace, device: torch.device, scratch: Path)
         pad_id=0,
         next_sentence=True,
     )
+
+
+def make_setting(
+    shape: BertShape, arguments: argparse.Namespace, device: torch.device, scratch: Path
+) -> Setting:
+    """Return what all sides share, with the batches that they are given."""
     block = resolve_block(arguments.block, device)
     data = make_data(
         steps=min(arguments.steps, 8),
@@ -210,7 +230,8 @@ def _recipe(arguments: argparse.Namespace) -> Any:
     )
 
 
-def _check(arguments: argparse.Namespace) -> None:
+def check(arguments: argparse.Namespace) -> None:
+    """Shorten what is to be quick, and refuse options that contradict each other."""
     if arguments.quick:
         arguments.steps, arguments.repeat = min(arguments.steps, 5), min(arguments.repeat, 2)
     if min(arguments.repeat, arguments.steps, arguments.micro_batches) < 1:
@@ -220,8 +241,6 @@ def _check(arguments: argparse.Namespace) -> None:
             f"--micro-tokens {arguments.micro_tokens} must be a multiple of --row-tokens "
             f"{arguments.row_tokens}, and that at most 512."
         )
-    if arguments.deepspeed and importlib.util.find_spec("deepspeed") is None:
-        raise UserError("--deepspeed needs the package deepspeed: install it, or leave this out.")
 
 
 def _print_terms(
