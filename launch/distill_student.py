@@ -12,8 +12,8 @@ except ImportError as error:
     raise SystemExit(f"{error}: install Stillhouse with `pip install -e .` first.") from error
 
 from launch.cli import recipe_parser, run_rank
-from pretrain.classroom import open_classroom
 from pretrain.config import StudentRecipe
+from pretrain.distil.classroom import open_classroom
 from pretrain.run import execute
 
 

@@ -15,7 +15,7 @@ except ImportError as error:
 
 from launch.cli import recipe_parser, run_rank
 from pretrain.cluster import Cluster
-from pretrain.signal.run import SignalRecipe, write_signals
+from pretrain.distil.signal.run import SignalRecipe, write_signals
 
 
 def main() -> None:

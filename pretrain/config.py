@@ -10,16 +10,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from data_prep.recipe import Options
-from pretrain.distil_options import (
+from pretrain.distil.options import (
     DISTILBERT,
     LayerObjective,
     NextSentence,
     Objective,
     StageOptions,
 )
+from pretrain.distil.student_options import StudentOptions, TeacherOptions
 from pretrain.model_options import KernelOptions, ModelOptions
 from pretrain.optim.options import OptimOptions
-from pretrain.student_options import StudentOptions, TeacherOptions
 from pretrain.train_options import TrainOptions
 
 
@@ -193,7 +193,7 @@ class StudentRecipe(RunRecipe):
         DISTILBERT,
         min_length=1,
         description="what is learned, as a list of {kind, weight, ...}; see "
-        "pretrain/distil_options.py; DistilBERT's three by default",
+        "pretrain/distil/options.py; DistilBERT's three by default",
     )
     # `Annotated` keeps a list of groups from being taken for a group of keys.
     stages: list[Annotated[StageOptions, "one stage"]] = Field(

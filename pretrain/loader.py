@@ -18,9 +18,9 @@ from data_prep.errors import UserError
 from pretrain.batch import Batch
 from pretrain.batches import BatchSource, Share, SourceSpec, rows_of_share
 from pretrain.config import LoaderOptions, MaskOptions
+from pretrain.distil.signal.reader import SignalReader
 from pretrain.masking import rate_at
 from pretrain.phases import Phase, phase_at
-from pretrain.signal.reader import SignalReader
 
 _WORKERS_ON_GPU = 2
 _STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)

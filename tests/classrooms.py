@@ -7,15 +7,15 @@ from typing import Any
 import torch
 
 from pretrain.batch import Batch
-from pretrain.distil_options import StageOptions
-from pretrain.distillation import DistillationTask
-from pretrain.lesson_plan import find_projections, plan_lessons
+from pretrain.distil.distillation import DistillationTask
+from pretrain.distil.lesson_plan import find_projections, plan_lessons
+from pretrain.distil.options import StageOptions
+from pretrain.distil.stages import stages_of
+from pretrain.distil.student_options import StudentOptions
+from pretrain.distil.students import choose_layers, make_student, student_shape
+from pretrain.distil.teacher import Teacher
 from pretrain.model import Bert, BertShape
 from pretrain.objectives.term import Term
-from pretrain.stages import stages_of
-from pretrain.student_options import StudentOptions
-from pretrain.students import choose_layers, make_student, student_shape
-from pretrain.teacher import Teacher
 
 Objectives = Sequence[dict[str, Any]]
 CPU = torch.device("cpu")

@@ -12,6 +12,7 @@ from torch import nn
 from launch.benchmarks.train_data import Data
 from launch.benchmarks.train_sides import DTYPES, Precision, Update, add_counts
 from pretrain.batch import Batch
+from pretrain.distil.word_terms import SoftLoss, soft_terms
 from pretrain.model import Bert, BertShape, Outputs, initialise
 from pretrain.model.capture import Capture, States
 from pretrain.model.compilation import prepare_model
@@ -21,7 +22,6 @@ from pretrain.objectives.hidden_states import cosine_sum
 from pretrain.objectives.relations import relation_kl_sum
 from pretrain.objectives.term import Term, normalised_loss
 from pretrain.stopwatch import Stopwatch
-from pretrain.word_terms import SoftLoss, soft_terms
 
 # As in launch/recipes/student_default.yaml and student_6x768.yaml.
 _DEFAULT = SoftLoss(temperature=1.0, divergence="forward", weight=0.1)

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 
 from pretrain.batch import Batch
 from pretrain.batches import BatchSource
+from pretrain.distil.teacher import Teacher
 from pretrain.kernels.linear_cross_entropy import IGNORED
 from pretrain.model import Bert, Outputs
 from pretrain.objectives.term import normalised_loss, normalised_values
 from pretrain.tasks import PretrainingTask, Task
-from pretrain.teacher import Teacher
 from tests.classrooms import DISTILBERT, Objectives, enrol, stage, terms_of
 
 OpenSource = Callable[..., BatchSource]

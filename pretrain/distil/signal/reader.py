@@ -13,10 +13,10 @@ from data_prep.manifest import find_damage, read_manifest
 from data_prep.shards import Int64Array
 from pretrain.batch import Batch
 from pretrain.batches import Share
+from pretrain.distil.signal.key import SignalOptions, first_difference
+from pretrain.distil.signal.shard import Records, ShardFiles, lines_of, record_type
+from pretrain.distil.signal.targets import Targets
 from pretrain.kernels.linear_cross_entropy import IGNORED
-from pretrain.signal.key import SignalOptions, first_difference
-from pretrain.signal.shard import Records, ShardFiles, lines_of, record_type
-from pretrain.signal.targets import Targets
 
 _OWN_FACTS = ("signal", "rows", "shard_rows", "directions", "files")  # not of the key
 

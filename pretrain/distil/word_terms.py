@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from pretrain.batch import Batch
+from pretrain.distil.signal.targets import Kind, Targets, soft_target_sum_from_signal
 from pretrain.kernels.linear_cross_entropy import IGNORED
 from pretrain.kernels.soft_cross_entropy import (
     Divergence,
@@ -21,7 +22,6 @@ from pretrain.kernels.soft_cross_entropy import (
 from pretrain.model import Outputs
 from pretrain.objectives.mlm_nsp import DIRECTIONS, cross_entropy
 from pretrain.objectives.term import Term
-from pretrain.signal.targets import Kind, Targets, soft_target_sum_from_signal
 
 
 class SoftLoss(NamedTuple):

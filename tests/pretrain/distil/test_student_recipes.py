@@ -9,12 +9,12 @@ import torch
 from data_prep.recipe import load_recipe
 from pretrain.batch import Batch
 from pretrain.config import StudentRecipe
-from pretrain.distil_options import StageOptions
+from pretrain.distil.options import StageOptions
 from pretrain.model import Bert, BertShape, initialise
 from pretrain.objectives.term import normalised_loss
 from tests.classrooms import enrol, terms_of
 
-RECIPES = sorted((Path(__file__).parents[2] / "launch" / "recipes").glob("*student*.yaml"))
+RECIPES = sorted((Path(__file__).parents[3] / "launch" / "recipes").glob("*student*.yaml"))
 SMALLER = 8  # widths are divided by it; heads and layers stay
 TEACHERS = {"base": (12, 768, 12), "large": (24, 1024, 16)}
 

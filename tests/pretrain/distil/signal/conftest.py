@@ -10,9 +10,9 @@ import torch
 from data_prep.shards import Corpus
 from pretrain.batch import Batch
 from pretrain.batches import BatchSource
+from pretrain.distil.signal.key import SignalOptions, signal_key
+from pretrain.distil.signal.writer import SignalWriter
 from pretrain.model import Bert
-from pretrain.signal.key import SignalOptions, signal_key
-from pretrain.signal.writer import SignalWriter
 from tests.pretrain.conftest import OpenSource
 
 ROWS, SHARD_ROWS, TEMPERATURE = 22, 8, 2.0

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from data_prep.manifest import describe_files, find_damage, write_json
 from data_prep.shards import OFFSET_TYPE, Int64Array, token_type_for
 from pretrain.batch import Batch
-from pretrain.signal.key import SignalOptions
+from pretrain.distil.signal.key import SignalOptions
 
 Records = npt.NDArray[np.void]
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from data_prep.errors import UserError
+from pretrain.distil.student_options import StudentOptions
 from pretrain.model import Bert, BertShape, initialise
-from pretrain.student_options import StudentOptions
 
 _LAYERS = "bert.encoder.layer."
 _TYPES = "bert.embeddings.token_type_embeddings.weight"

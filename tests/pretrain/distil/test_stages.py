@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pretrain.distil_options import Course, SoftTargets, value_at
-from pretrain.stages import stage_at, stages_of
+from pretrain.distil.options import Course, SoftTargets, value_at
+from pretrain.distil.stages import stage_at, stages_of
 from tests.classrooms import stage
 
 

@@ -9,10 +9,14 @@ from functools import partial
 from typing import NamedTuple
 
 from pretrain.batch import Batch
-from pretrain.distil_options import HardMlm, LayerObjective, NextSentence, SoftTargets
+from pretrain.distil.layer_terms import layer_sum
+from pretrain.distil.lesson_plan import LessonPlan
+from pretrain.distil.options import HardMlm, LayerObjective, NextSentence, SoftTargets
+from pretrain.distil.signal.targets import Kind
+from pretrain.distil.stages import stage_at
+from pretrain.distil.teacher import Teacher
+from pretrain.distil.word_terms import SoftLoss, soft_terms, soft_terms_of_all, stored_soft_terms
 from pretrain.flops import Asked
-from pretrain.layer_terms import layer_sum
-from pretrain.lesson_plan import LessonPlan
 from pretrain.model import Outputs
 from pretrain.model.capture import States
 from pretrain.objectives.mlm_nsp import (
@@ -21,11 +25,7 @@ from pretrain.objectives.mlm_nsp import (
     word_losses,
 )
 from pretrain.objectives.term import Term
-from pretrain.signal.targets import Kind
-from pretrain.stages import stage_at
 from pretrain.tasks import Lesson
-from pretrain.teacher import Teacher
-from pretrain.word_terms import SoftLoss, soft_terms, soft_terms_of_all, stored_soft_terms
 
 
 class Taught(NamedTuple):

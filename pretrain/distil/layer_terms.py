@@ -7,7 +7,8 @@ with the functions of `objectives/`.
 import torch
 
 from pretrain.batch import Batch
-from pretrain.distil_options import (
+from pretrain.distil.lesson_plan import Pairs, projection_name
+from pretrain.distil.options import (
     AttentionDistributions,
     AttentionObjective,
     AttentionScores,
@@ -17,7 +18,6 @@ from pretrain.distil_options import (
     ProjectedObjective,
     Relations,
 )
-from pretrain.lesson_plan import Pairs, projection_name
 from pretrain.model import Outputs
 from pretrain.model.capture import Projected, States
 from pretrain.objectives.attention_distributions import attention_kl_sum, value_relation_kl_sum

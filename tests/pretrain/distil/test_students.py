@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from data_prep.errors import UserError
+from pretrain.distil.student_options import StudentOptions
+from pretrain.distil.students import choose_layers, make_student, student_shape
 from pretrain.model import Bert, BertShape, initialise
-from pretrain.student_options import StudentOptions
-from pretrain.students import choose_layers, make_student, student_shape
 
 LAYER = "bert.encoder.layer."
 

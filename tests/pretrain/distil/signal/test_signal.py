@@ -15,16 +15,16 @@ from data_prep.errors import UserError
 from data_prep.manifest import MANIFEST
 from pretrain.batch import Batch
 from pretrain.batches import BatchSource
+from pretrain.distil.signal import writer as writing
+from pretrain.distil.signal.key import SignalOptions
+from pretrain.distil.signal.reader import SignalReader
+from pretrain.distil.signal.shard import record_type
+from pretrain.distil.signal.targets import soft_target_sum_from_signal
+from pretrain.distil.signal.writer import SignalWriter
 from pretrain.kernels.linear_cross_entropy import IGNORED
 from pretrain.objectives.soft_targets import soft_target_sum
-from pretrain.signal import writer as writing
-from pretrain.signal.key import SignalOptions
-from pretrain.signal.reader import SignalReader
-from pretrain.signal.shard import record_type
-from pretrain.signal.targets import soft_target_sum_from_signal
-from pretrain.signal.writer import SignalWriter
 from tests.pretrain.conftest import OpenSource
-from tests.pretrain.signal.conftest import ROWS, TEMPERATURE, Teach, WriteSignal
+from tests.pretrain.distil.signal.conftest import ROWS, TEMPERATURE, Teach, WriteSignal
 
 FULL = SimpleNamespace(free=10**5)
 Key = Callable[[BatchSource], dict[str, Any]]

@@ -16,16 +16,16 @@ from data_prep.errors import UserError
 from pretrain.batch import Batch
 from pretrain.cluster import Cluster
 from pretrain.config import StudentRecipe
-from pretrain.distil_options import SoftTargets
+from pretrain.distil.options import SoftTargets
+from pretrain.distil.signal.key import SignalOptions, signal_key
+from pretrain.distil.signal.reader import SignalReader
+from pretrain.distil.signal.writer import SignalWriter
+from pretrain.distil.students import check_positions
+from pretrain.distil.teacher import Teacher, locate_teachers
 from pretrain.inputs import Inputs, open_inputs
 from pretrain.model.execution import choose_execution
 from pretrain.phases import phases_of
 from pretrain.run_directory import RunDirectory
-from pretrain.signal.key import SignalOptions, signal_key
-from pretrain.signal.reader import SignalReader
-from pretrain.signal.writer import SignalWriter
-from pretrain.students import check_positions
-from pretrain.teacher import Teacher, locate_teachers
 from pretrain.weights import load_located
 
 

@@ -5,19 +5,19 @@ from typing import Any
 
 from pretrain.cluster import Cluster
 from pretrain.config import StudentRecipe
-from pretrain.distil_options import NextSentence
-from pretrain.distillation import DistillationTask
+from pretrain.distil.distillation import DistillationTask
+from pretrain.distil.lesson_plan import LessonPlan, find_projections, plan_lessons
+from pretrain.distil.options import NextSentence
+from pretrain.distil.signal.run import open_signals
+from pretrain.distil.stages import Stage, stages_of
+from pretrain.distil.students import check_positions, choose_layers, make_student, student_shape
+from pretrain.distil.teacher import Teacher, locate_teachers
 from pretrain.inputs import Inputs
-from pretrain.lesson_plan import LessonPlan, find_projections, plan_lessons
 from pretrain.model import Bert
 from pretrain.model.execution import choose_execution
 from pretrain.phases import phases_of
 from pretrain.probe import probe_batch
-from pretrain.signal.run import open_signals
-from pretrain.stages import Stage, stages_of
-from pretrain.students import check_positions, choose_layers, make_student, student_shape
 from pretrain.tasks import Task
-from pretrain.teacher import Teacher, locate_teachers
 from pretrain.weights import LocatedModel, TrainedModel, load_located
 
 _PROBED_WORDS = 256  # vocabularies of all tokens would not fit beside all that is to come

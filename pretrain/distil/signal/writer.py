@@ -24,10 +24,10 @@ from data_prep.progress import log
 from data_prep.shards import Int64Array
 from pretrain.batch import Batch
 from pretrain.batches import BatchSource
+from pretrain.distil.signal.key import SignalOptions, first_difference
+from pretrain.distil.signal.shard import Records, ShardFiles, lines_of, record_type
+from pretrain.distil.signal.targets import Targets, sampled_targets, top_targets
 from pretrain.kernels.linear_cross_entropy import IGNORED
-from pretrain.signal.key import SignalOptions, first_difference
-from pretrain.signal.shard import Records, ShardFiles, lines_of, record_type
-from pretrain.signal.targets import Targets, sampled_targets, top_targets
 
 _BEGUN = "begun.json"
 _ROWS_COUNTED = 256  # of which the size is foretold

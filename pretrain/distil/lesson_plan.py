@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from data_prep.errors import UserError
-from pretrain.distil_options import (
+from pretrain.distil.options import (
     AttentionObjective,
     LayerObjective,
     Objective,
@@ -15,9 +15,9 @@ from pretrain.distil_options import (
     Relations,
     SoftTargets,
 )
+from pretrain.distil.stages import Stage
 from pretrain.model import BertShape
 from pretrain.model.capture import Capture
-from pretrain.stages import Stage
 
 Pairs = tuple[tuple[int, int], ...]
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from data_prep.keyed import key_of, uniform
-from pretrain.signal.targets import (
+from pretrain.distil.signal.targets import (
     Kind,
     Targets,
     sampled_targets,

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from data_prep.errors import UserError
-from pretrain.lesson_plan import LessonPlan, find_projections, plan_lessons
+from pretrain.distil.lesson_plan import LessonPlan, find_projections, plan_lessons
+from pretrain.distil.stages import stages_of
 from pretrain.model import BertShape
 from pretrain.model.capture import Capture
-from pretrain.stages import stages_of
 from tests.classrooms import stage
 
 

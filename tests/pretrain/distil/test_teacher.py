@@ -14,10 +14,10 @@ from transformers import BertConfig, BertForMaskedLM, BertForPreTraining, BertMo
 from data_prep.errors import UserError
 from data_prep.tokenizer import load_tokenizer
 from pretrain.batch import Batch
+from pretrain.distil.teacher import Teacher, locate_teachers
 from pretrain.model import Bert, BertShape, initialise
 from pretrain.model.capture import Capture
 from pretrain.probe import probe_batch
-from pretrain.teacher import Teacher, locate_teachers
 from pretrain.weights import WEIGHTS, load_located, load_trained, locate
 
 CPU = torch.device("cpu")

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from data_prep.errors import UserError
 from data_prep.tokenizer import load_tokenizer
 from pretrain.batch import Batch
-from pretrain.classroom import open_classroom
 from pretrain.cluster import Cluster
 from pretrain.config import StudentRecipe
+from pretrain.distil.classroom import open_classroom
 from pretrain.weights import WEIGHTS
 from tests.classrooms import terms_of
 

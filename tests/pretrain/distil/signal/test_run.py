@@ -11,14 +11,14 @@ from safetensors.torch import save_file
 
 from data_prep.errors import UserError
 from pretrain.batch import Batch
-from pretrain.classroom import open_classroom
 from pretrain.cluster import Cluster
 from pretrain.config import StudentRecipe
+from pretrain.distil.classroom import open_classroom
+from pretrain.distil.signal.run import SignalRecipe, rows_needed, stored_temperature, write_signals
 from pretrain.inputs import Inputs, open_inputs
 from pretrain.model import Bert
 from pretrain.objectives.term import normalised_loss
 from pretrain.run_directory import RunDirectory
-from pretrain.signal.run import SignalRecipe, rows_needed, stored_temperature, write_signals
 from pretrain.weights import WEIGHTS
 from tests.classrooms import terms_of
 from tests.stories.conftest import tiny_recipe
