@@ -186,7 +186,9 @@ def make_setting(
         device=device,
         execution=Execution(
             kernels=choose_kernels(block, "auto", device),
-            attention=choose_attention("auto", device, arguments.precision, width // heads),
+            attention=choose_attention(
+                "auto", device, arguments.precision, shape.width // shape.heads
+            ),
             compiled=block == "compiled",
         ),
         data=data,
