@@ -5,6 +5,7 @@ dropout inside attention. Losses are means over a micro-batch, as such code has 
 Shapes: B rows, S places of a row, n real tokens, V vocabulary, D width, A relation heads.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -71,7 +72,7 @@ def _relations(hidden_BSD: torch.Tensor, mask_BS: torch.Tensor, heads: int) -> t
     return F.log_softmax(scores.masked_fill(hidden, torch.finfo(scores.dtype).min), dim=-1)
 
 
-class _Peer:
+class _Peer(ABC):
     """A teacher and a student on padded rows; what they are compared in is a matter of the kind."""
 
     def __init__(self, name: str, lecture: Lecture, kind: str) -> None:
@@ -111,11 +112,13 @@ class _Peer:
     def _update(self) -> Update:
         return Update(self._trained)
 
+    @abstractmethod
     def _ask(self, model: Any, inputs: Inputs) -> Any:
-        raise NotImplementedError
+        """Return what is compared, of one model."""
 
+    @abstractmethod
     def _loss(self, own: Any, taught: Any, inputs: Inputs) -> torch.Tensor:
-        raise NotImplementedError
+        """Return the mean loss of a micro-batch, a scalar."""
 
 
 class AllTokens(_Peer):
