@@ -7,7 +7,6 @@ Everything is loaded through plain transformers but the scores, which use the fi
 
 import argparse
 import statistics
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +17,13 @@ except ImportError as error:
     raise SystemExit(f"{error}: install Stillhouse with `pip install -e .` first.") from error
 
 from data_prep.errors import UserError
-from data_prep.shards import Corpus
+from launch.held_out import score_held_out
 
 _SENTENCES = {
     "en": ("She opened the door and went into the [MASK].", "He did not say a [MASK]."),
     "zh": ("他是一位著名的[MASK]家。",),
 }
 _TIMED_ROWS, _TIMED_TOKENS, _ROUNDS = 8, 128, 15
-# One length for the whole table: every model answers the same questions.
-_SCORED_TOKENS = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,42 +100,9 @@ def _print_fillings(path: Path, sentences: tuple[str, ...]) -> None:
         print(f"  {sentence:50} {', '.join(fill_mask(path, sentence))}")
 
 
-def _measure(path: Path, corpus_path: Path, rows: int, milliseconds: float) -> Row:
-    from data_prep.tokenizer import read_tokenizer
-    from pretrain.batches import BatchSource
-    from pretrain.cluster import Cluster
-    from pretrain.config import MaskOptions
-    from pretrain.validation import VALIDATION_SEED, ValidationSet
-    from pretrain.weights import load_trained
-
-    trained = load_trained(path)
-    corpus = Corpus.open(corpus_path, "validation")
-    tokenizer = read_tokenizer(path)
-    if tokenizer.fingerprint != corpus.tokenizer_fingerprint:
-        raise UserError(
-            f"{path} was trained with another tokenizer than {corpus_path} was made with."
-        )
-    if trained.model.shape.positions < _SCORED_TOKENS:
-        raise UserError(f"{path} has no positions for rows of {_SCORED_TOKENS} tokens to score.")
-    cluster = Cluster.join()
-    with tempfile.TemporaryDirectory() as cache:
-        source = BatchSource(
-            corpus,
-            tokenizer,
-            MaskOptions(),
-            seed=VALIDATION_SEED,
-            row_tokens=_SCORED_TOKENS,
-            cache=Path(cache),
-        )
-        model = trained.model.to(cluster.device)
-        scores = ValidationSet(source, rows, _TIMED_ROWS, cluster).evaluate(model)
-    return Row(
-        name=path.name,
-        parameters=model.count_parameters(),
-        loss=scores["validation/loss_mlm"],
-        accuracy=scores["validation/accuracy_mlm"],
-        milliseconds=milliseconds,
-    )
+def _measure(path: Path, corpus: Path, rows: int, milliseconds: float) -> Row:
+    scores = score_held_out(path, corpus, rows)
+    return Row(name=path.name, milliseconds=milliseconds, **scores._asdict())
 
 
 def _parser() -> argparse.ArgumentParser:

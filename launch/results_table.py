@@ -1,9 +1,10 @@
-"""Write the measured speeds into README.md, from the reports in launch/results/.
+"""Write what was measured into README.md, from the reports in launch/results/.
 
     python launch/results_table.py
 
-A report is what `launch/bench.py NAME --json launch/results/NAME_MACHINE.json` leaves. A benchmark
-that has none is listed as not measured yet: no figure gets into the README by hand.
+A report is what `launch/bench.py NAME --json launch/results/NAME_MACHINE.json` leaves, or
+`launch/study.py --json launch/results/study_NAME.json`. What has none is listed as not measured
+yet: no figure gets into the README by hand.
 """
 
 import json
@@ -12,9 +13,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+# A script finds its own folder, not the one above it, from which the tables' code is read.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from launch.studies.summary import render_study
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "launch" / "results"
 BEGIN, END = "<!-- results: launch/results_table.py writes this -->", "<!-- /results -->"
+STUDY_BEGIN, STUDY_END = "<!-- study: launch/results_table.py writes this -->", "<!-- /study -->"
+_STUDY = "study_simplewiki.json"
 # What each benchmark measures, in the order of the table.
 _BENCHMARKS = {
     "prep": "preparing a corpus",
@@ -29,19 +37,30 @@ _HEAD = """\
 
 
 def main() -> None:
-    """Renew the table in README.md."""
+    """Renew the tables in README.md."""
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
-    if BEGIN not in text or END not in text:
-        sys.exit(f"error: README.md has no lines {BEGIN} and {END}, between which the table goes.")
-    readme.write_text(replace_table(text, render(RESULTS)), encoding="utf-8")
+    text = replace_table(text, render(RESULTS))
+    text = replace_table(text, render_studied(RESULTS), STUDY_BEGIN, STUDY_END)
+    readme.write_text(text, encoding="utf-8")
 
 
-def replace_table(text: str, table: str) -> str:
+def replace_table(text: str, table: str, begin: str = BEGIN, end: str = END) -> str:
     """Return a text with the table between its two markers."""
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+    if begin not in text or end not in text:
+        sys.exit(f"error: README.md has no lines {begin} and {end}, between which the table goes.")
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}\n{table}\n{end}{after}"
+
+
+def render_studied(folder: Path) -> str:
+    """Return the table of the study of students, and the machine that it was made on."""
+    path = folder / _STUDY
+    if not path.is_file():
+        return "`launch/study.py`: not measured yet"
+    report = json.loads(path.read_text(encoding="utf-8"))
+    return f"{render_study(report)}\n\nOn {report['device']}."
 
 
 def render(folder: Path) -> str:

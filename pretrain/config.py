@@ -193,7 +193,7 @@ class StudentRecipe(RunRecipe):
         DISTILBERT,
         min_length=1,
         description="what is learned, as a list of {kind, weight, ...}; see "
-        "pretrain/distil/options.py; DistilBERT's three by default",
+        "pretrain/distil/options.py; null is DistilBERT's three, or those of stages",
     )
     # `Annotated` keeps a list of groups from being taken for a group of keys.
     stages: list[Annotated[StageOptions, "one stage"]] = Field(
@@ -204,6 +204,14 @@ class StudentRecipe(RunRecipe):
     def all_stages(self) -> list[StageOptions]:
         """The stages, or the whole run as the only one."""
         return self.stages or [StageOptions(steps=self.train.steps, objectives=self.objectives)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_objectives_are_not_given(cls, tree: Any) -> Any:
+        """Let an override take back the objectives of a recipe, as where it gives stages."""
+        if isinstance(tree, dict) and tree.get("objectives", ()) is None:
+            return {key: value for key, value in tree.items() if key != "objectives"}
+        return tree
 
     @model_validator(mode="after")
     def _stages_fill_the_run(self) -> "StudentRecipe":

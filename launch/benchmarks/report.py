@@ -7,7 +7,7 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,12 @@ def print_table(rows: Sequence[Row]) -> None:
 
 
 def write_report(path: Path, rows: Sequence[Row]) -> None:
-    """Write the rows as JSON, with the machine and the versions that they were measured on.
+    """Write the rows of a benchmark as JSON."""
+    write_findings(path, {"rows": [row.to_json() for row in rows]})
+
+
+def write_findings(path: Path, findings: Mapping[str, Any]) -> None:
+    """Write what was found as JSON, with the machine and the versions that it was measured on.
 
     Raises:
         UserError: when the file cannot be written.
@@ -87,7 +92,7 @@ def write_report(path: Path, rows: Sequence[Row]) -> None:
         "device": _device(),
         "versions": {"python": platform.python_version(), **_versions()},
         "commit": _commit(),
-        "rows": [row.to_json() for row in rows],
+        **findings,
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The README's table of speeds is what the committed reports say, and nothing else."""
+"""The README's tables are what the committed reports say, and nothing else."""
 
 import json
 from pathlib import Path
@@ -6,17 +6,46 @@ from pathlib import Path
 import pytest
 
 from launch import results_table
-from launch.benchmarks.report import Row, write_report
-from launch.results_table import BEGIN, END, RESULTS, ROOT, render, replace_table
+from launch.benchmarks.report import Row, write_findings, write_report
+from launch.results_table import (
+    BEGIN,
+    END,
+    RESULTS,
+    ROOT,
+    STUDY_BEGIN,
+    STUDY_END,
+    render,
+    render_studied,
+    replace_table,
+)
 
 
-def table_of(text: str) -> str:
-    return text.split(BEGIN)[1].split(END)[0].strip()
+def table_of(text: str, begin: str, end: str) -> str:
+    return text.split(begin)[1].split(end)[0].strip()
 
 
-def test_the_readme_holds_the_table_of_the_committed_reports() -> None:
+@pytest.mark.parametrize(
+    ("begin", "end", "table"),
+    [(BEGIN, END, render(RESULTS)), (STUDY_BEGIN, STUDY_END, render_studied(RESULTS))],
+    ids=["speeds", "study"],
+)
+def test_the_readme_holds_the_tables_of_the_committed_reports(
+    begin: str, end: str, table: str
+) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert table_of(readme) == render(RESULTS), "run `python launch/results_table.py`"
+    assert table_of(readme, begin, end) == table, "run `python launch/results_table.py`"
+
+
+def test_a_study_shows_its_table_and_its_machine(tmp_path: Path) -> None:
+    assert "not measured yet" in render_studied(tmp_path)
+    seeds = [{"seed": 0, "loss": 4.5, "accuracy": 0.2, "tasks": {"news": {"test": 0.75}}}]
+    row = {"name": "soft", "what": "s", "parameters": 10, "training_flops": 1.0, "seeds": seeds}
+    findings = {"budget": {}, "rows": [row]}
+    write_findings(tmp_path / "study_simplewiki.json", findings)
+    device = json.loads((tmp_path / "study_simplewiki.json").read_text())["device"]
+    shown = render_studied(tmp_path)
+    assert "| soft | s | 10 | 1.00 | 4.500 | 20.0% | 75.0% |" in shown
+    assert shown.endswith(f"On {device}.")
 
 
 def test_what_has_no_report_is_not_measured_yet(tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""Scores of a published model on the held-out part of a corpus, the same questions for all."""
+
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from data_prep.errors import UserError
+from data_prep.shards import Corpus
+
+# One length for all: every model answers the same questions.
+SCORED_TOKENS = 128
+_MICRO_ROWS = 8
+
+
+class HeldOutScores(NamedTuple):
+    """How well a model finds masked words it has not been trained on."""
+
+    parameters: int
+    loss: float  # mean cross-entropy of a masked word, nats
+    accuracy: float
+
+
+def score_held_out(path: Path, corpus_path: Path, rows: int) -> HeldOutScores:
+    """Score a published model on the first rows of a corpus's validation part.
+
+    Raises:
+        UserError: for a model of another tokenizer, or of rows that are too short.
+    """
+    from data_prep.tokenizer import read_tokenizer
+    from pretrain.batches import BatchSource
+    from pretrain.cluster import Cluster
+    from pretrain.config import MaskOptions
+    from pretrain.validation import VALIDATION_SEED, ValidationSet
+    from pretrain.weights import load_trained
+
+    trained = load_trained(path)
+    corpus = Corpus.open(corpus_path, "validation")
+    tokenizer = read_tokenizer(path)
+    if tokenizer.fingerprint != corpus.tokenizer_fingerprint:
+        raise UserError(
+            f"{path} was trained with another tokenizer than {corpus_path} was made with."
+        )
+    if trained.model.shape.positions < SCORED_TOKENS:
+        raise UserError(f"{path} has no positions for rows of {SCORED_TOKENS} tokens to score.")
+    cluster = Cluster.join()
+    with tempfile.TemporaryDirectory() as cache:
+        source = BatchSource(
+            corpus,
+            tokenizer,
+            MaskOptions(),
+            seed=VALIDATION_SEED,
+            row_tokens=SCORED_TOKENS,
+            cache=Path(cache),
+        )
+        model = trained.model.to(cluster.device)
+        scores = ValidationSet(source, rows, _MICRO_ROWS, cluster).evaluate(model)
+    return HeldOutScores(
+        parameters=model.count_parameters(),
+        loss=scores["validation/loss_mlm"],
+        accuracy=scores["validation/accuracy_mlm"],
+    )

@@ -1,0 +1,47 @@
+"""The table of a study: a row a model, with means over seeds and their standard deviations."""
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+def render_study(findings: Mapping[str, Any]) -> str:
+    """Return the table of a study's findings in Markdown."""
+    rows = findings["rows"]
+    tasks = list(rows[0]["seeds"][0]["tasks"])
+    heads = ["model", "how it was trained", "parameters", "compute", "MLM loss", "MLM accuracy"]
+    # The first trained student is the unit of training compute.
+    unit = next(row["training_flops"] for row in rows if row["training_flops"])
+    lines = [_line([*heads, *tasks]), _line(["---"] * (len(heads) + len(tasks)))]
+    return "\n".join(lines + [_line(_cells(row, tasks, unit)) for row in rows])
+
+
+def _line(cells: Iterator[str] | Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cells(row: Row, tasks: Sequence[str], unit: float) -> Iterator[str]:
+    yield row["name"]
+    yield row["what"]
+    yield f"{row['parameters']:,}"
+    yield f"{row['training_flops'] / unit:.2f}" if row["training_flops"] else ""
+    yield _spread(row, "loss", "{:.3f}")
+    yield _spread(row, "accuracy", "{:.1%}")
+    for task in tasks:
+        tests = [scores["tasks"][task]["test"] for scores in row["seeds"]]
+        yield _mean_and_deviation(tests, "{:.1%}")
+
+
+def _spread(row: Row, key: str, form: str) -> str:
+    values = [scores[key] for scores in row["seeds"] if key in scores]
+    return _mean_and_deviation(values, form) if values else ""
+
+
+def _mean_and_deviation(values: Sequence[float], form: str) -> str:
+    """Return a mean and, where values differ, their sample standard deviation."""
+    mean = form.format(statistics.mean(values))
+    if len(set(values)) == 1:
+        return mean
+    return f"{mean} ± {form.format(statistics.stdev(values))}"

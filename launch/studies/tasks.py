@@ -1,0 +1,81 @@
+"""Classification tasks: texts with a label each, from .csv and .tsv files."""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.errors import UserError
+from launch.studies.options import TaskOptions
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Texts and the number of the label of each."""
+
+    texts: tuple[str, ...]
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task with its examples in memory."""
+
+    options: TaskOptions
+    labels: tuple[str, ...]
+    train: Examples
+    dev: Examples
+    test: Examples
+
+
+def read_task(options: TaskOptions) -> Task:
+    """Read the three files of a task; its labels are those of the training examples.
+
+    Raises:
+        UserError: for a file or a column that is not there, a file without examples, or a label
+            that the training examples do not have.
+    """
+    tables = [_read_table(path, options) for path in (options.train, options.dev, options.test)]
+    labels = tuple(sorted({label for _, label in tables[0]}))
+    numbers = {label: number for number, label in enumerate(labels)}
+    parts = []
+    for path, table in zip((options.train, options.dev, options.test), tables, strict=True):
+        unknown = next((label for _, label in table if label not in numbers), None)
+        if unknown is not None:
+            raise UserError(
+                f"{path} has the label {unknown!r}, which {options.train} has not: correct one."
+            )
+        texts, own = zip(*table, strict=True)
+        parts.append(Examples(texts, tuple(numbers[label] for label in own)))
+    return Task(options, labels, *parts)
+
+
+def _read_table(path: Path, options: TaskOptions) -> list[tuple[str, str]]:
+    if not path.is_file():
+        raise UserError(f"The task {options.name} has no file {path}: correct its path.")
+    with path.open(encoding="utf-8", newline="") as file:
+        # In .tsv files quotes are characters of the text, as in GLUE; in .csv they enclose it.
+        if path.suffix == ".tsv":
+            reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        else:
+            reader = csv.DictReader(file)
+        for column in (options.text, options.label):
+            if column not in (reader.fieldnames or ()):
+                raise UserError(
+                    f"{path} has no column {column!r} but {', '.join(reader.fieldnames or ())}: "
+                    f"correct text or label of the task {options.name}."
+                )
+        table = [_example(path, reader.line_num, row, options) for row in reader]
+    if not table:
+        raise UserError(f"{path} has no examples: give the task {options.name} another file.")
+    return table
+
+
+def _example(
+    path: Path, line: int, row: Mapping[str, str | None], options: TaskOptions
+) -> tuple[str, str]:
+    text, label = row[options.text], row[options.label]
+    if not text or not label:
+        what = "text" if not text else "label"
+        raise UserError(f"{path} has an example without a {what} in line {line}: complete it.")
+    return text, label

@@ -1,0 +1,146 @@
+"""A trial: one method with one seed, from its recipe to its published folder.
+
+Each trial is a command that could be typed by hand. One that is done is not done again, so a study
+that was stopped goes on, and its commands can as well be jobs of a cluster.
+"""
+
+import json
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep.errors import UserError
+from data_prep.recipe import find_shipped, load_recipe
+from launch.studies.options import MethodOptions, StudyRecipe
+from pretrain.config import StudentRecipe
+
+_SCRIPT = Path(__file__).parents[1] / "distill_student.py"
+# How much is seen, and how: rows may be of one length, but no method may see more of them.
+_BUDGET = ("steps", "batch_rows", "row_tokens", "phases", "ramp", "budget_minutes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A method and a seed, and where its run and its published folder are."""
+
+    method: MethodOptions
+    seed: int
+    run: Path
+    export: Path
+
+    @property
+    def name(self) -> str:
+        """Name of its files."""
+        return f"{self.method.name}-{self.seed}"
+
+
+def trials_of(study: StudyRecipe) -> Iterator[Trial]:
+    """Yield all trials; each seed goes through all methods, so a part of a study compares too."""
+    for seed in study.seeds:
+        for method in study.methods:
+            name = f"{method.name}-{seed}"
+            yield Trial(
+                method=method,
+                seed=seed,
+                run=study.path / "runs" / name,
+                export=study.path / "exports" / name,
+            )
+
+
+def recipe_of(study: StudyRecipe, trial: Trial) -> StudentRecipe:
+    """Return the student's recipe of a trial.
+
+    Raises:
+        UserError: for a key that the recipe does not have, or a value that does not fit.
+    """
+    return load_recipe(StudentRecipe, study.recipe, overrides_of(study, trial))
+
+
+def overrides_of(study: StudyRecipe, trial: Trial) -> list[str]:
+    """Return a trial's keys as they are typed after a recipe."""
+    keys: dict[str, Any] = {
+        **study.keys,
+        **trial.method.keys,
+        "teacher.path": str(study.teacher),
+        "run.path": str(trial.run),
+        "train.seed": trial.seed,
+    }
+    return [f"{key}={json.dumps(value)}" for key, value in keys.items()]
+
+
+def check_budgets(study: StudyRecipe) -> None:
+    """Read the recipes of all methods, and refuse a comparison that would not be fair.
+
+    Raises:
+        UserError: when a recipe does not hold, or sees other data or more of it than the first.
+    """
+    first, *others = (
+        (trial.method.name, budget_of(recipe_of(study, trial)))
+        for trial in trials_of(study)
+        if trial.seed == study.seeds[0]
+    )
+    for name, budget in others:
+        for key, value in budget.items():
+            if value != first[1][key]:
+                raise UserError(
+                    f"The method {name} has {key} {value}, but {first[0]} has {first[1][key]}: "
+                    "give all methods of a study the same budget."
+                )
+
+
+def budget_of(recipe: StudentRecipe) -> dict[str, Any]:
+    """Return the keys of a recipe that say which data is seen, and how much of it."""
+    values = recipe.train.model_dump(mode="json")
+    train = {f"train.{key}": values[key] for key in _BUDGET}
+    return {"corpus.path": str(recipe.corpus.path), **train}
+
+
+def command_of(study: StudyRecipe, trial: Trial) -> list[str]:
+    """Return the command that trains a trial."""
+    recipe = find_shipped(study.recipe, "launch", "recipes")
+    return [*study.launcher, str(_SCRIPT), "--config", str(recipe), *overrides_of(study, trial)]
+
+
+def shown(command: list[str]) -> str:
+    """Return a command as it is typed."""
+    return shlex.join(command)
+
+
+def train_trial(study: StudyRecipe, trial: Trial) -> None:
+    """Train and publish a trial, unless that is done.
+
+    Raises:
+        UserError: when the run ends before its last step; it has said why.
+    """
+    from pretrain.publish import publish
+    from pretrain.run_directory import RunDirectory
+
+    run = RunDirectory(trial.run)
+    if not run.is_done:
+        command = _with_free_port(command_of(study, trial))
+        print(f"$ {shown(command)}", flush=True)
+        code = subprocess.run(command).returncode
+        # The launcher exits 0 when it was stopped from outside, so only the run knows its end.
+        if code or not run.is_done:
+            raise UserError(
+                f"The trial {trial.name} ended with code {code} before its last step: see above, "
+                "and run the study again; it goes on from there."
+            )
+    publish(trial.run, trial.export, license_name="other", language="en")
+
+
+def _with_free_port(command: list[str]) -> list[str]:
+    """Give DeepSpeed's launcher a free port: runs with the same one cannot be side by side."""
+    if Path(command[0]).name != "deepspeed" or "--master_port" in command:
+        return command
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        port = str(listener.getsockname()[1])
+    beside = Path(sys.executable).parent / command[0]
+    launcher = str(beside) if beside.is_file() else command[0]
+    return [launcher, "--master_port", port, *command[1:]]

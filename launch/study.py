@@ -1,0 +1,58 @@
+"""Train one student in several ways, several times each, and put them in one table.
+
+    python launch/study.py --config launch/recipes/study_simplewiki.yaml --json study.json
+
+All methods share a teacher, a corpus and a budget. Each trained student is published, scored on
+held-out words, and fine-tuned on the tasks by plain transformers. What is done is kept: a study
+that was stopped goes on. `--dry-run` prints the commands of the trainings, for a cluster's queue.
+"""
+
+import argparse
+from pathlib import Path
+
+try:
+    from launch.cli import recipe_parser, run_command
+except ImportError as error:
+    raise SystemExit(f"{error}: install Stillhouse with `pip install -e .` first.") from error
+
+from data_prep.recipe import describe_keys, load_recipe
+from launch.studies.options import StudyRecipe
+from launch.studies.tasks import read_task
+from launch.studies.trials import check_budgets, command_of, shown, train_trial, trials_of
+
+
+def main() -> None:
+    """Train, score, and print the table."""
+    arguments = _parser().parse_intermixed_args()
+    study = load_recipe(StudyRecipe, arguments.config, arguments.overrides)
+    tasks = [read_task(task) for task in study.tasks]
+    check_budgets(study)
+    trials = list(trials_of(study))
+    if arguments.dry_run:
+        print("\n".join(shown(command_of(study, trial)) for trial in trials))
+        return
+    for trial in trials:
+        train_trial(study, trial)
+    # Imported here so that mistakes are answered at once.
+    from launch.benchmarks.report import write_findings
+    from launch.studies.scores import score_study
+    from launch.studies.summary import render_study
+
+    findings = score_study(study, trials, tasks)
+    print(render_study(findings))
+    if arguments.json:
+        write_findings(arguments.json, findings)
+
+
+def _parser() -> argparse.ArgumentParser:
+    keys = f"keys of a study, with their defaults:\n{describe_keys(StudyRecipe)}"
+    parser = recipe_parser(__doc__, keys)
+    parser.add_argument("--json", type=Path, help="write the report there")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the commands that train, and stop"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,107 @@
+"""Fine-tuning learns a task, depends on its seed alone, and reports what dev has chosen."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+
+from launch.studies.classification import (
+    Encoded,
+    accuracy,
+    batch_orders,
+    best_accuracy,
+    encode,
+    fine_tune,
+    load_classifier,
+    make_batch,
+)
+from launch.studies.options import TaskOptions
+from launch.studies.tasks import Examples, Task
+from tests.corpora import WORDS
+
+CPU = torch.device("cpu")
+
+
+def make_task(rates: list[float], epochs: int = 8) -> Task:
+    """Return a task that one word decides: does the text hold the first one?"""
+    words = WORDS[:12]
+    generator = torch.Generator().manual_seed(0)
+    texts = []
+    for index in range(96):
+        others = [words[i] for i in torch.randint(1, 12, (5,), generator=generator).tolist()]
+        texts.append(" ".join([words[0], *others] if index % 2 else others))
+    labels = tuple(index % 2 for index in range(96))
+    parts = [Examples(tuple(texts[a:b]), labels[a:b]) for a, b in ((0, 64), (64, 80), (80, 96))]
+    files = {part: Path(part) for part in ("train", "dev", "test")}
+    options = TaskOptions(name="word", **files, epochs=epochs, batch_rows=8, rates=rates)
+    return Task(options, ("no", "yes"), *parts)
+
+
+def test_a_model_learns_the_task_and_reports_the_rate_that_is_best_on_dev(
+    published_teacher: Path,
+) -> None:
+    task = make_task([1e-9, 3e-3])
+    found = best_accuracy(published_teacher, task, 0, CPU)
+    assert found["rate"] == 3e-3
+    assert found["dev"] >= 0.9
+    assert found["test"] >= 0.9
+
+
+def test_the_same_seed_gives_the_same_scores(published_teacher: Path) -> None:
+    task = make_task([1e-3], epochs=1)
+    rows = encode(published_teacher, task.train, 32)
+    weights = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        model = load_classifier(published_teacher, 2, random=False)
+        fine_tune(model, rows, task.options, seed, 1e-3, CPU)
+        weights.append(model.classifier.weight)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_random_weights_have_the_shape_but_nothing_of_the_model(published_teacher: Path) -> None:
+    loaded, random = (
+        load_classifier(published_teacher, 2, random=random).state_dict()
+        for random in (False, True)
+    )
+    assert {n: t.shape for n, t in loaded.items()} == {n: t.shape for n, t in random.items()}
+    name = "bert.encoder.layer.0.attention.self.query.weight"
+    assert not torch.equal(loaded[name], random[name])
+
+
+class ByLength(torch.nn.Module):
+    """Finds the label 1 in rows of more than two tokens."""
+
+    def forward(self, attention_mask: torch.Tensor, **_: torch.Tensor) -> "ByLength":
+        lengths = attention_mask.sum(1)
+        self.logits = torch.stack([2.5 - lengths, lengths - 2.5], 1)
+        return self
+
+
+def test_accuracy_counts_each_example_once_whatever_its_length() -> None:
+    rows = [[2, 3], [2, 9, 8, 7, 3], [2, 9, 3], [2, 3]] * 40
+    right = [0, 1, 0, 0] * 40  # the third of each four is found as 1
+    assert accuracy(ByLength(), Encoded(rows, right), CPU) == 0.75
+
+
+def test_a_long_text_is_cut_and_a_short_one_padded_behind_its_mask() -> None:
+    batch = make_batch(Encoded([[2, 7, 3], [2, 3]], [1, 0]), [1, 0], CPU)
+    assert batch["input_ids"].tolist() == [[2, 3, 0], [2, 7, 3]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
+    assert batch["labels"].tolist() == [0, 1]
+
+
+def test_an_epoch_has_every_row_once() -> None:
+    batches = list(batch_orders(10, 2, 4, seed=3))
+    assert [len(batch) for batch in batches] == [4, 4, 2] * 2
+    first, second = (list(itertools.chain(*half)) for half in (batches[:3], batches[3:]))
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+
+
+@pytest.mark.parametrize("most", [8, 16])
+def test_texts_are_cut_at_the_task_s_length(published_teacher: Path, most: int) -> None:
+    rows = encode(published_teacher, Examples(("a " * 50,), (0,)), most).rows
+    assert len(rows[0]) == most

@@ -1,0 +1,125 @@
+"""Scores are found once for a model and a question, and again when either has changed."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from launch.held_out import HeldOutScores
+from launch.studies import scores
+from launch.studies.options import StudyRecipe
+from launch.studies.scores import read_training_flops, score_study
+from launch.studies.trials import trials_of
+from pretrain.flops import training_flops
+from pretrain.model import BertShape
+from pretrain.weights import WEIGHTS
+
+
+@pytest.fixture(scope="session")
+def tiny_shape(tiny_shape: BertShape) -> BertShape:
+    """Give the published teacher the positions that are scored."""
+    return dataclasses.replace(tiny_shape, positions=128)
+
+
+@pytest.fixture
+def study(
+    tmp_path: Path, published_teacher: Path, tiny_corpus: Path, tiny_tokenizer: Path
+) -> StudyRecipe:
+    """Return a study whose only student is trained already: it is a copy of its teacher."""
+    recipe = tmp_path / "student.yaml"
+    groups = [("run", "unused"), ("corpus", tiny_corpus), ("tokenizer", tiny_tokenizer)]
+    lines = [f"{group}: {{path: {path}}}" for group, path in groups]
+    lines.append("train: {steps: 2, batch_rows: 8, micro_rows: 2, row_tokens: 64}")
+    recipe.write_text("\n".join(lines), encoding="utf-8")
+    made = StudyRecipe.model_validate(
+        {
+            "path": tmp_path / "study",
+            "teacher": published_teacher,
+            "recipe": recipe,
+            "seeds": [0, 1],
+            "held_out_rows": 8,
+            "methods": [{"name": "copy", "what": "a copy"}],
+        }
+    )
+    for trial in trials_of(made):
+        shutil.copytree(published_teacher, trial.export)
+        trial.run.mkdir(parents=True)
+        (trial.run / "metrics.jsonl").write_text(metrics(), encoding="utf-8")
+    return made
+
+
+def metrics() -> str:
+    """Return two intervals of a run, the second of them logged again after a restart."""
+    slow = {"step": 1, "speed/tflops": 1e-6, "speed/tokens_per_s": 500, "progress/tokens": 1000}
+    fast = {"step": 2, "speed/tflops": 4e-6, "speed/tokens_per_s": 1000, "progress/tokens": 1500}
+    lines = [{"step": 0, "validation/loss_mlm": 9.0}, slow, fast, fast]
+    return "\n".join(json.dumps(line) for line in lines)
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
+    """Stand for the scoring of held-out words, and remember of which folders."""
+    folders: list[Path] = []
+
+    def score(path: Path, corpus: Path, rows: int) -> HeldOutScores:
+        folders.append(path)
+        return HeldOutScores(parameters=10, loss=1.0, accuracy=0.5)
+
+    monkeypatch.setattr(scores, "score_held_out", score)
+    return folders
+
+
+def test_a_copy_of_the_teacher_scores_as_the_teacher(study: StudyRecipe) -> None:
+    found = score_study(study, list(trials_of(study)), [])
+    teacher, untrained, copy = found["rows"]
+    assert [row["name"] for row in found["rows"]] == ["teacher", "untrained", "copy"]
+    assert copy["seeds"] == teacher["seeds"]
+    assert teacher["seeds"][0]["loss"] > 0
+    assert "loss" not in untrained["seeds"][0], "random weights know no words"
+    assert found["budget"]["train.steps"] == 2
+
+
+def test_scores_are_found_once(study: StudyRecipe, scored: list[Path]) -> None:
+    trials = list(trials_of(study))
+    first = score_study(study, trials, [])
+    count = len(scored)
+    assert score_study(study, trials, []) == first
+    assert len(scored) == count == 6  # three models, two seeds
+
+
+def test_a_model_that_has_changed_is_scored_again(study: StudyRecipe, scored: list[Path]) -> None:
+    trials = list(trials_of(study))
+    score_study(study, trials, [])
+    scored.clear()
+    weights = load_file(trials[1].export / WEIGHTS)
+    next(iter(weights.values())).add_(1.0)
+    save_file(weights, trials[1].export / WEIGHTS)
+    score_study(study, trials, [])
+    assert scored == [trials[1].export]
+
+
+def test_another_question_is_answered_anew(study: StudyRecipe, scored: list[Path]) -> None:
+    trials = list(trials_of(study))
+    score_study(study, trials, [])
+    scored.clear()
+    score_study(study.model_copy(update={"held_out_rows": 4}), trials, [])
+    assert len(scored) == 6
+
+
+def test_compute_is_that_of_each_interval_whatever_its_speed(study: StudyRecipe) -> None:
+    run = next(trials_of(study)).run
+    # 1e6 operations a second at 500 tokens a second are 2,000 a token; then they are 4,000.
+    assert read_training_flops(run) == pytest.approx(2000 * 1000 + 4000 * 500)
+
+
+def test_training_flops_are_those_of_the_formula(tiny_shape: BertShape, tmp_path: Path) -> None:
+    counts = {"tokens": 640, "squares": 9000, "masked": 96, "samples": 20}
+    flops = training_flops(tiny_shape, counts)
+    line = {"step": 5, "speed/tokens_per_s": 3.0, "progress/tokens": 640}
+    line["speed/tflops"] = flops / 640 * 3.0 / 1e12
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line), encoding="utf-8")
+    assert read_training_flops(tmp_path) == pytest.approx(flops)

@@ -1,0 +1,66 @@
+"""Tasks are read as they stand in their files, and refused with a sentence."""
+
+from pathlib import Path
+
+import pytest
+
+from data_prep.errors import UserError
+from launch.studies.options import TaskOptions
+from launch.studies.tasks import read_task
+
+
+def write(folder: Path, suffix: str = ".csv", **texts: str) -> TaskOptions:
+    """Write the three files of a task; those not given are a small good one."""
+    tab = "\t" if suffix == ".tsv" else ","
+    good = f"label{tab}text\nworld{tab}a treaty\nsport{tab}a match\n"
+    for part in ("train", "dev", "test"):
+        (folder / (part + suffix)).write_text(texts.get(part, good), encoding="utf-8")
+    files = {part: folder / (part + suffix) for part in ("train", "dev", "test")}
+    return TaskOptions(name="news", **files)
+
+
+def test_labels_are_numbered_in_order_and_shared_by_all_parts(tmp_path: Path) -> None:
+    task = read_task(write(tmp_path, dev="text,label\na race,sport\n"))
+    assert task.labels == ("sport", "world")
+    assert task.train.labels == (1, 0)
+    assert task.train.texts == ("a treaty", "a match")
+    assert task.dev == type(task.dev)(("a race",), (0,))
+
+
+def test_quotes_enclose_a_text_in_csv_and_belong_to_it_in_tsv(tmp_path: Path) -> None:
+    quoted = read_task(write(tmp_path, train='label,text\nsport,"one, two"\nworld,x\n'))
+    assert quoted.train.texts[0] == "one, two"
+    plain = read_task(write(tmp_path, ".tsv", train='label\ttext\nsport\t"one, two\nworld\tx\n'))
+    assert plain.train.texts[0] == '"one, two'
+
+
+def test_columns_may_have_other_names(tmp_path: Path) -> None:
+    other = "sentence\tstars\nfine\t1\npoor\t0\n"
+    options = write(tmp_path, ".tsv", train=other, dev=other, test=other)
+    renamed = options.model_copy(update={"text": "sentence", "label": "stars"})
+    assert read_task(renamed).train.texts == ("fine", "poor")
+
+
+@pytest.mark.parametrize(
+    ("part", "text", "sentence"),
+    [
+        ("dev", "label,text\nart,a play\n", "has the label 'art', which"),
+        ("test", "kind,text\nsport,a match\n", "has no column 'label' but kind, text"),
+        ("train", "label,text\n", "has no examples"),
+        ("train", "", "has no column 'text'"),
+        ("test", "label,text\nsport\n", "has an example without a text in line 2"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(
+    tmp_path: Path, part: str, text: str, sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence) as refused:
+        read_task(write(tmp_path, **{part: text}))
+    assert f"{part}.csv" in str(refused.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    options = write(tmp_path)
+    options.dev.unlink()
+    with pytest.raises(UserError, match=r"news has no file .*dev\.csv: correct its path"):
+        read_task(options)

@@ -1,0 +1,81 @@
+"""The story of a study: two methods are trained, published, scored, and put in a table."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pretrain.model import BertShape
+from tests.corpora import WORDS
+from tests.stories.conftest import ROOT, run_command, tiny_recipe
+
+pytestmark = pytest.mark.story
+
+
+@pytest.fixture(scope="session")
+def tiny_shape(tiny_shape: BertShape) -> BertShape:
+    """Give the published teacher the positions that are scored."""
+    return dataclasses.replace(tiny_shape, positions=128)
+
+
+def test_a_study_trains_scores_and_tells_and_does_nothing_twice(
+    tmp_path: Path, published_teacher: Path, tiny_corpus: Path, tiny_tokenizer: Path
+) -> None:
+    recipe = write_study(tmp_path, published_teacher, tiny_corpus, tiny_tokenizer)
+    report = tmp_path / "study.json"
+    command = [sys.executable, str(ROOT / "launch/study.py"), "--config", str(recipe)]
+
+    planned = run_command([*command, "--dry-run"]).stdout.splitlines()
+    assert len(planned) == 2
+    assert all("distill_student.py" in line for line in planned)
+    assert not (tmp_path / "study").exists(), "a dry run leaves nothing"
+
+    first = run_command([*command, "--json", str(report)]).stdout
+    found = json.loads(report.read_text(encoding="utf-8"))
+    assert [row["name"] for row in found["rows"]] == ["teacher", "untrained", "none", "soft"]
+    assert {"device", "versions", "commit", "budget"} <= found.keys()
+    none, soft = found["rows"][2:]
+    assert none["seeds"][0]["loss"] != soft["seeds"][0]["loss"]
+    assert soft["training_flops"] > none["training_flops"] > 0, "a teacher costs something"
+    assert all(0 <= row["seeds"][0]["tasks"]["word"]["test"] <= 1 for row in found["rows"])
+    assert "| soft | soft targets |" in first
+
+    again = run_command(command).stdout
+    assert "scoring" not in again
+    assert "distill_student.py" not in again
+    assert again.strip() == "\n".join(first.strip().splitlines()[-6:])
+
+
+def write_study(folder: Path, teacher: Path, corpus: Path, tokenizer: Path) -> Path:
+    """Write a study of two methods and one seed, its student's recipe, and its task."""
+    student = tiny_recipe(Path("replaced"), corpus, tokenizer)
+    student["teacher"] = {"path": "replaced"}
+    student["student"] = {"init": [1]}
+    (folder / "student.yaml").write_text(yaml.safe_dump(student), encoding="utf-8")
+    lines = ["label,text", *(f"{i % 2},{WORDS[i % 2]} {WORDS[i]}" for i in range(2, 40))]
+    (folder / "word.csv").write_text("\n".join(lines), encoding="utf-8")
+    parts = {part: str(folder / "word.csv") for part in ("train", "dev", "test")}
+    tree = {
+        "path": str(folder / "study"),
+        "teacher": str(teacher),
+        "recipe": str(folder / "student.yaml"),
+        # One rank without a launcher: the quickest start.
+        "launcher": [sys.executable],
+        "seeds": [0],
+        "held_out_rows": 8,
+        "methods": [
+            {"name": "none", "what": "none", "keys": {"objectives": [{"kind": "hard_mlm"}]}},
+            {
+                "name": "soft",
+                "what": "soft targets",
+                "keys": {"objectives": [{"kind": "soft_targets"}]},
+            },
+        ],
+        "tasks": [{"name": "word", **parts, "epochs": 1, "rates": [1e-3]}],
+    }
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    return path
