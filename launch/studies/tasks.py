@@ -1,7 +1,7 @@
 """Classification tasks: texts with a label each, from .csv and .tsv files."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,23 +31,48 @@ class Task:
 def read_task(options: TaskOptions) -> Task:
     """Read the three files of a task; its labels are those of the training examples.
 
+    A training example whose text is in `dev` or `test` too is left out, and their number printed:
+    with it the rate would be chosen, or the model judged, by what it has learned by heart.
+
     Raises:
         UserError: for a file or a column that is not there, a file without examples, or a label
             that the training examples do not have.
     """
-    tables = [_read_table(path, options) for path in (options.train, options.dev, options.test)]
-    labels = tuple(sorted({label for _, label in tables[0]}))
-    numbers = {label: number for number, label in enumerate(labels)}
-    parts = []
-    for path, table in zip((options.train, options.dev, options.test), tables, strict=True):
-        unknown = next((label for _, label in table if label not in numbers), None)
-        if unknown is not None:
-            raise UserError(
-                f"{path} has the label {unknown!r}, which {options.train} has not: correct one."
-            )
-        texts, own = zip(*table, strict=True)
-        parts.append(Examples(texts, tuple(numbers[label] for label in own)))
+    train, dev, test = (
+        _read_table(path, options) for path in (options.train, options.dev, options.test)
+    )
+    held_out = {text for text, _ in dev + test}
+    kept = [example for example in train if example[0] not in held_out]
+    if not kept:
+        raise UserError(
+            f"All examples of {options.train} are also in {options.dev} or {options.test}: give "
+            f"the task {options.name} other files."
+        )
+    if len(kept) < len(train):
+        print(
+            f"{options.name}: {len(train) - len(kept):,} of {len(train):,} training examples are "
+            "also in dev or test, and left out"
+        )
+    labels = tuple(sorted({label for _, label in kept}))
+    parts = (
+        _numbered(path, table, labels, options)
+        for path, table in ((options.train, kept), (options.dev, dev), (options.test, test))
+    )
     return Task(options, labels, *parts)
+
+
+def _numbered(
+    path: Path, table: Sequence[tuple[str, str]], labels: Sequence[str], options: TaskOptions
+) -> Examples:
+    numbers = {label: number for number, label in enumerate(labels)}
+    unknown = next((label for _, label in table if label not in numbers), None)
+    if unknown is not None:
+        raise UserError(
+            f"{path} has the label {unknown!r}, which no training example in {options.train} has: "
+            "correct one of them."
+        )
+    texts, own = zip(*table, strict=True)
+    return Examples(texts, tuple(numbers[label] for label in own))
 
 
 def _read_table(path: Path, options: TaskOptions) -> list[tuple[str, str]]:

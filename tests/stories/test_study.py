@@ -55,9 +55,10 @@ def write_study(folder: Path, teacher: Path, corpus: Path, tokenizer: Path) -> P
     student["teacher"] = {"path": "replaced"}
     student["student"] = {"init": [1]}
     (folder / "student.yaml").write_text(yaml.safe_dump(student), encoding="utf-8")
-    lines = ["label,text", *(f"{i % 2},{WORDS[i % 2]} {WORDS[i]}" for i in range(2, 40))]
-    (folder / "word.csv").write_text("\n".join(lines), encoding="utf-8")
-    parts = {part: str(folder / "word.csv") for part in ("train", "dev", "test")}
+    parts = {part: str(folder / f"{part}.csv") for part in ("train", "dev", "test")}
+    for first, path in enumerate(parts.values(), start=2):
+        lines = [f"{i % 2},{WORDS[i % 2]} {WORDS[i]}" for i in range(first, 60, 3)]
+        Path(path).write_text("\n".join(["label,text", *lines]), encoding="utf-8")
     tree = {
         "path": str(folder / "study"),
         "teacher": str(teacher),

@@ -12,8 +12,8 @@ from launch.studies.tasks import read_task
 def write(folder: Path, suffix: str = ".csv", **texts: str) -> TaskOptions:
     """Write the three files of a task; those not given are a small good one."""
     tab = "\t" if suffix == ".tsv" else ","
-    good = f"label{tab}text\nworld{tab}a treaty\nsport{tab}a match\n"
     for part in ("train", "dev", "test"):
+        good = f"label{tab}text\nworld{tab}a treaty in {part}\nsport{tab}a match in {part}\n"
         (folder / (part + suffix)).write_text(texts.get(part, good), encoding="utf-8")
     files = {part: folder / (part + suffix) for part in ("train", "dev", "test")}
     return TaskOptions(name="news", **files)
@@ -23,7 +23,7 @@ def test_labels_are_numbered_in_order_and_shared_by_all_parts(tmp_path: Path) ->
     task = read_task(write(tmp_path, dev="text,label\na race,sport\n"))
     assert task.labels == ("sport", "world")
     assert task.train.labels == (1, 0)
-    assert task.train.texts == ("a treaty", "a match")
+    assert task.train.texts == ("a treaty in train", "a match in train")
     assert task.dev == type(task.dev)(("a race",), (0,))
 
 
@@ -35,16 +35,33 @@ def test_quotes_enclose_a_text_in_csv_and_belong_to_it_in_tsv(tmp_path: Path) ->
 
 
 def test_columns_may_have_other_names(tmp_path: Path) -> None:
-    other = "sentence\tstars\nfine\t1\npoor\t0\n"
-    options = write(tmp_path, ".tsv", train=other, dev=other, test=other)
+    other = {part: f"sentence\tstars\nfine {part}\t1\npoor {part}\t0\n" for part in ("train", "dev")}
+    options = write(tmp_path, ".tsv", **other, test="sentence\tstars\nso-so\t0\n")
     renamed = options.model_copy(update={"text": "sentence", "label": "stars"})
-    assert read_task(renamed).train.texts == ("fine", "poor")
+    assert read_task(renamed).dev.texts == ("fine dev", "poor dev")
+
+
+def test_a_training_example_that_is_also_held_out_is_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = {
+        "train": "label,text\nsport,one\nsport,two\nworld,three\nsport,four\n",
+        "dev": "label,text\nsport,two\n",
+        "test": "label,text\nworld,four\n",
+    }
+    task = read_task(write(tmp_path, **texts))
+    assert task.train.texts == ("one", "three")
+    assert task.test.texts == ("four",)
+    assert "2 of 4 training examples are also in dev or test" in capsys.readouterr().out
+    read_task(write(tmp_path))
+    assert not capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("part", "text", "sentence"),
     [
-        ("dev", "label,text\nart,a play\n", "has the label 'art', which"),
+        ("dev", "label,text\nart,a play\n", "has the label 'art', which no training example"),
+        ("train", "label,text\nsport,a match in dev\n", "All examples of .* are also in"),
         ("test", "kind,text\nsport,a match\n", "has no column 'label' but kind, text"),
         ("train", "label,text\n", "has no examples"),
         ("train", "", "has no column 'text'"),
