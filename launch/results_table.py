@@ -31,6 +31,8 @@ _BENCHMARKS = {
     "kernels": "fused operations",
     "distill": "a distillation step",
 }
+# What is made for a GPU, and says nothing final where it was measured on a processor alone.
+_ON_GPU = ("train", "kernels", "distill")
 _HEAD = """\
 | what | measured | how many times as fast as | on |
 |---|---|---|---|"""
@@ -67,15 +69,17 @@ def render(folder: Path) -> str:
     """Return the table of all reports in a folder, by the beginning of their names."""
     lines = [_HEAD]
     for name, what in _BENCHMARKS.items():
-        reports = sorted(folder.glob(f"{name}_*.json")) + sorted(folder.glob(f"{name}.json"))
-        found = [line for path in reports for line in _lines(path, what)]
-        lines += found or [f"| {what}, `bench.py {name}` | not measured yet | | |"]
+        paths = sorted(folder.glob(f"{name}_*.json")) + sorted(folder.glob(f"{name}.json"))
+        reports = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+        lines += [line for report in reports for line in _lines(report, what)]
+        if not any(report.get("gpu") or name not in _ON_GPU for report in reports):
+            where = " on a GPU" if name in _ON_GPU else ""
+            lines.append(f"| {what}, `bench.py {name}` | not measured yet{where} | | |")
     return "\n".join(lines)
 
 
-def _lines(path: Path, what: str) -> Iterator[str]:
+def _lines(report: Mapping[str, Any], what: str) -> Iterator[str]:
     """Yield a line for each of our rows that was compared with something."""
-    report: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     for row in report["rows"]:
         if row["name"].startswith("ours/") and row["ratio"]:
             against = ", ".join(f"{value:.2f} `{name}`" for name, value in row["ratio"].items())

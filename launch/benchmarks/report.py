@@ -89,6 +89,7 @@ def write_findings(path: Path, findings: Mapping[str, Any]) -> None:
         UserError: when the file cannot be written.
     """
     report = {
+        "gpu": _gpu(),
         "device": _device(),
         "versions": {"python": platform.python_version(), **_versions()},
         "commit": _commit(),
@@ -121,15 +122,16 @@ def _device() -> str:
         lines = information.read_text(encoding="utf-8", errors="replace").splitlines()
         models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
         name = next(models, name)
-    return f"{_gpu()}{name}, {usable_cores()} core(s)"
+    devices = [_gpu(), name, f"{usable_cores()} core(s)"]
+    return ", ".join(device for device in devices if device)
 
 
-def _gpu() -> str:
+def _gpu() -> str | None:
     # Where nothing has loaded torch, nothing has used a GPU.
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
-        return ""
-    return f"{torch.cuda.get_device_name()}, "
+        return None
+    return str(torch.cuda.get_device_name())
 
 
 def _versions() -> dict[str, str]:

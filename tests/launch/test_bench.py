@@ -61,7 +61,7 @@ def test_the_report_has_the_fields_that_readers_of_it_rely_on(tmp_path: Path) ->
     path = tmp_path / "results" / "found.json"
     write_report(path, [row("ours/a", 3.0, 1.0, 2.0).against([row("peer/b", 1.0, 1.0, 1.0)])])
     report = json.loads(path.read_text(encoding="utf-8"))
-    assert set(report) == {"device", "versions", "commit", "rows"}
+    assert set(report) == {"gpu", "device", "versions", "commit", "rows"}
     assert report["versions"]["tokenizers"] and "core" in report["device"]
     assert report["rows"] == [
         {

@@ -67,8 +67,23 @@ def test_a_report_shows_our_rows_with_what_they_were_compared_with(tmp_path: Pat
         "| a training step: `packed/base_128` | 250,000 tokens/s, 3.00 GB | "
         f"2.50 `peer/hf_sdpa/base_128` | {device} |"
     )
-    assert [line for line in lines if line.startswith("| a training step")] == [shown]
-    assert sum("not measured yet" in line for line in lines) == 4
+    assert next(line for line in lines if line.startswith("| a training step")) == shown
+    assert sum("not measured yet" in line for line in lines) == 5
+
+
+def test_a_step_measured_on_a_processor_alone_is_still_to_be_measured_on_a_gpu(
+    tmp_path: Path,
+) -> None:
+    peer = Row(name="peer/hf", unit="tokens/s", values=(1.0,))
+    ours = Row(name="ours/packed", unit="tokens/s", values=(2.0,)).against([peer])
+    for name, device in (("train_card", "NVIDIA H100"), ("distill_laptop", None)):
+        report = {"gpu": device, "device": device or "a laptop", "rows": [ours.to_json()]}
+        (tmp_path / f"{name}.json").write_text(json.dumps(report), encoding="utf-8")
+    lines = render(tmp_path).splitlines()
+    assert [line for line in lines if "a training step" in line and "not measured" in line] == []
+    both = [line for line in lines if "a distillation step" in line]
+    assert "2.00 `peer/hf`" in both[0]
+    assert "not measured yet on a GPU" in both[1]
 
 
 def test_only_what_lies_between_the_markers_is_replaced() -> None:

@@ -35,7 +35,9 @@ def test_quotes_enclose_a_text_in_csv_and_belong_to_it_in_tsv(tmp_path: Path) ->
 
 
 def test_columns_may_have_other_names(tmp_path: Path) -> None:
-    other = {part: f"sentence\tstars\nfine {part}\t1\npoor {part}\t0\n" for part in ("train", "dev")}
+    other = {
+        part: f"sentence\tstars\nfine {part}\t1\npoor {part}\t0\n" for part in ("train", "dev")
+    }
     options = write(tmp_path, ".tsv", **other, test="sentence\tstars\nso-so\t0\n")
     renamed = options.model_copy(update={"text": "sentence", "label": "stars"})
     assert read_task(renamed).dev.texts == ("fine dev", "poor dev")
