@@ -250,8 +250,8 @@ class StudentRecipe(RunRecipe):
 # and where, not what is computed.
 _FREE_GROUPS = ("log", "checkpoint", "validation", "deepspeed", "loader", "kernels")
 _FREE_KEYS = ("run.path", "run.world_size", "corpus.path", "corpus.verify", "tokenizer.path",
-              "teacher.path", "teacher.paths", "train.micro_rows", "train.max_minutes",
-              "train.recompute", "model.shape")  # fmt: skip
+              "teacher.path", "teacher.paths", "teacher.sharded", "train.micro_rows",
+              "train.max_minutes", "train.recompute", "model.shape")  # fmt: skip
 
 
 def identity_of(recipe: RunRecipe) -> dict[str, Any]:

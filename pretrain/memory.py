@@ -159,7 +159,8 @@ def forecast(
         config: of DeepSpeed, complete.
         model: that is trained, with its execution set.
         ranks: R.
-        teacher_parameters: of a model that is asked beside it, in the same precision.
+        teacher_parameters: that a rank holds of models that are asked beside it, in the same
+            precision; see `Teacher.parameters`.
     """
     zero, act = Zero.of(config, ranks), Activations.of(recipe, model)
     parts = predict(model.count_parameters(), zero, act, _states_each(recipe, model))

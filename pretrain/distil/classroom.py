@@ -77,7 +77,10 @@ def _open_teacher(
         layers=None if words else max(plan.teacher.last for plan in plans),
         predicts=located.predicts,
         name=f"The teacher {located.weights.parent}",
+        sharded=recipe.teacher.sharded and cluster.world_size > 1,
     )
+    if teacher.sharded and cluster.is_main:
+        print(f"{teacher.name}: its layers are shared out among {cluster.world_size} ranks.")
     phase = phases_of(recipe.train)[0]
     rows = phase.micro_rows * (2 if recipe.mask.bidirectional else 1)
     # Of the shape that the first phase has, so that nothing is compiled for this alone.

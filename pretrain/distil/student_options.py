@@ -22,6 +22,11 @@ class TeacherOptions(Options):
         description="folder of its stored soft targets, made by launch/write_signal.py: it is "
         "asked for no words then; null asks it",
     )
+    sharded: bool = Field(
+        False,
+        description="for a teacher that is too large for a device: each rank keeps a part of its "
+        "layers and gathers one at a time; answers stay the same, and a single rank keeps all",
+    )
 
     @property
     def all_paths(self) -> list[Path]:

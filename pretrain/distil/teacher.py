@@ -8,6 +8,7 @@ import torch
 from data_prep.errors import UserError
 from data_prep.tokenizer import read_tokenizer
 from pretrain.batch import Batch
+from pretrain.distil.sharding import gather, most_held, share_out
 from pretrain.model import Bert, Outputs
 from pretrain.model.capture import NOTHING, Capture, States
 from pretrain.model.compilation import prepare_model
@@ -30,6 +31,8 @@ class Teacher:
         layers: that are kept, from the first; None keeps all, which predictions need.
         predicts: whether it has learned to predict words.
         name: of it in messages.
+        sharded: whether each rank keeps a part of its layers; all ranks must then make it, and ask
+            it equally often. See `sharding.py`.
     """
 
     def __init__(
@@ -42,14 +45,16 @@ class Teacher:
         layers: int | None = None,
         predicts: bool = True,
         name: str = "the teacher",
+        sharded: bool = False,
     ) -> None:
         self.shape, self.predicts, self.name = model.shape, predicts, name
+        self.sharded = sharded
         self.stopwatch = Stopwatch(device)
         if layers is not None:
             del model.bert.encoder.layer[layers:]
-        prepare_model(model, execution)
-        self._model = model.to(device=device, dtype=_DTYPES[precision]).eval().requires_grad_(False)
-        self._device = device
+        model.to(_DTYPES[precision]).eval().requires_grad_(False)
+        self._model = share_out(model, device) if sharded else model.to(device)
+        prepare_model(self._model, execution)
 
     def __call__(self, batch: Batch, capture: Capture = NOTHING) -> Outputs:
         """Return the teacher's outputs for a micro-batch, without dropout or gradients."""
@@ -65,8 +70,8 @@ class Teacher:
 
     @property
     def parameters(self) -> int:
-        """How many of its parameters are kept."""
-        return self._model.count_parameters()
+        """How many of its parameters lie on this rank's device, at the most."""
+        return most_held(self._model) if self.sharded else self._model.count_parameters()
 
     def check(self, batch: Batch, capture: Capture, words: bool) -> None:
         """Ask twice about one batch: answers must be the same numbers, and numbers.
@@ -76,7 +81,7 @@ class Teacher:
                 with dropout.
         """
         for name, parameter in self._model.named_parameters():
-            if not torch.isfinite(parameter).all():
+            if not torch.isfinite(gather(parameter)).all():
                 raise UserError(
                     f"{self.name} holds NaN or infinite numbers in {name}: take an earlier "
                     "checkpoint, or train it again with a lower optim.lr."

@@ -4,8 +4,10 @@ Each layer is compiled in place, so that parameters keep their names. All layers
 one program; rows of another length, or evaluation, make another one.
 """
 
+import torch
 from torch._dynamo import config as dynamo_config
 from torch._dynamo.utils import counters
+from torch.distributed.fsdp import FSDPModule
 
 from pretrain.model.bert import Bert
 from pretrain.model.execution import Execution
@@ -26,7 +28,13 @@ def compile_layers(model: Bert, backend: str = "inductor") -> None:
     """Compile every layer of a model in place; each is one graph, or it is an error."""
     dynamo_config.recompile_limit = max(dynamo_config.recompile_limit, _PROGRAMS)
     for layer in model.bert.encoder.layer:
-        layer.compile(fullgraph=True, dynamic=False, backend=backend)
+        if isinstance(layer, FSDPModule):
+            # What gathers its weights stands around it and is no part of any graph.
+            layer.forward = torch.compile(
+                layer.forward, fullgraph=True, dynamic=False, backend=backend
+            )
+        else:
+            layer.compile(fullgraph=True, dynamic=False, backend=backend)
 
 
 class Compilations:

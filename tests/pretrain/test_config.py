@@ -28,6 +28,7 @@ FREE = {
     "corpus.verify": "sizes",
     "tokenizer.path": "moved",
     "teacher.path": "moved",
+    "teacher.sharded": "true",
     "train.micro_rows": "2",
     "train.max_minutes": "10",
     "train.recompute": "3",

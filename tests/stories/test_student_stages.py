@@ -79,13 +79,17 @@ def test_a_run_goes_on_across_the_edge_of_its_stages_as_if_it_had_never_stopped(
     assert tags == [layers] * 3 + [{"loss/total", "loss/soft_targets", "loss/mlm"}] * 3
     shares = [line["speed/teacher_share"] for line in metrics_of(whole) if "loss/total" in line]
     assert all(0 < share < 1 for share in shares)
-    for reached in (2, 3):
+    # A teacher that is shared out among the ranks gives the same answers: with it, a run goes on
+    # with the rest of both of its stages.
+    for reached, sharded in ((2, True), (3, False)):
         parts = tmp_path / f"from_{reached}"
         shutil.copytree(whole, parts)
         for step in range(reached + 1, 7):
             shutil.rmtree(parts / "checkpoints" / f"step_{step:08d}")
         (parts / "status.json").unlink()
-        deepspeed(STUDENT, "--config", recipe, f"run.path={parts}")
+        keys = [f"run.path={parts}", f"teacher.sharded={str(sharded).lower()}"]
+        said = deepspeed(STUDENT, "--config", recipe, *keys).stdout
+        assert ("are shared out among 2 ranks" in said) == sharded
         assert status_of(parts)["state"] == "done"
         assert losses(parts) == losses(whole)
         assert weights(parts) == weights(whole)
@@ -105,7 +109,9 @@ def test_stages_learn_the_same_with_weights_partitioned_or_whole(
     for stage in (0, 1, 3):
         run = tmp_path / f"zero{stage}"
         config = f"deepspeed.config=ds_configs/zero{stage}_fp32.json"
-        deepspeed(STUDENT, "--config", recipe, config, f"run.path={run}")
+        # Both then gather weights, in turns and in the same group of ranks.
+        sharded = f"teacher.sharded={str(stage == 3).lower()}"
+        deepspeed(STUDENT, "--config", recipe, config, sharded, f"run.path={run}")
         found[stage] = losses(run)
     for stage in (0, 3):
         # The same sums in another order: equal up to the rounding of fp32, over six steps.

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from data_prep.errors import UserError
@@ -82,7 +83,8 @@ def write_signals(recipe: SignalRecipe, cluster: Cluster) -> None:
         )
     model, device = load_located(located).model, cluster.device
     execution = choose_execution(recipe.kernels, recipe.train, model.shape, device)
-    teacher = Teacher(model, device, recipe.train.precision, execution)
+    sharded = recipe.teacher.sharded and cluster.world_size > 1
+    teacher = Teacher(model, device, recipe.train.precision, execution, sharded=sharded)
 
     def teach(batch: Batch) -> torch.Tensor:
         return teacher(batch.to(device)).mlm_logits_MV
@@ -97,10 +99,22 @@ def write_signals(recipe: SignalRecipe, cluster: Cluster) -> None:
             rows,
         )
         cluster.on_main(writer.begin)
+        idle = _fewer_questions(writer, recipe.train.micro_rows, cluster) if sharded else 0
         writer.write(teach, recipe.train.micro_rows, cluster.rank, cluster.world_size)
+        # The layers of a sharded teacher are gathered from all ranks: those that have less to
+        # write must ask on, or the others would wait for them for ever.
+        for _ in range(idle):
+            teach(source.rows(np.arange(1), recipe.train.micro_rows))
         # The manifest must not be written while another rank's shards are still missing.
         cluster.barrier()
         cluster.on_main(writer.finish)
+
+
+def _fewer_questions(writer: SignalWriter, micro_rows: int, cluster: Cluster) -> int:
+    """Return how many questions this rank has less than the one with the most (all ranks)."""
+    own = writer.questions(micro_rows, cluster.rank, cluster.world_size)
+    asked = cluster.sum([own if r == cluster.rank else 0 for r in range(cluster.world_size)])
+    return max(asked) - own
 
 
 def _verify(folder: Path, key: dict[str, Any], rows: int, contents: bool) -> None:

@@ -138,6 +138,10 @@ class SignalWriter:
                 ShardFiles(self._folder, number).write(records, counts)
             log(f"teacher's signal: shard {number + 1} of {self.shards}, {len(records):,} tokens")
 
+    def questions(self, micro_rows: int, rank: int = 0, ranks: int = 1) -> int:
+        """Return how often `write` will ask the teacher."""
+        return sum(len(self._batches(n, micro_rows)) for n in self._missing(rank, ranks))
+
     def finish(self) -> dict[str, Any]:
         """Write the manifest, from now on the cache is complete (one rank, after all others).
 
@@ -161,6 +165,12 @@ class SignalWriter:
         mine = range(rank, self.shards, ranks)
         return [n for n in mine if ShardFiles(self._folder, n).facts() is None]
 
+    def _batches(self, number: int, micro_rows: int) -> list[Int64Array]:
+        """Return the rows of each batch of a shard."""
+        first = number * self._shard_rows
+        rows = np.arange(first, min(first + self._shard_rows, self._rows))
+        return [rows[start : start + micro_rows] for start in range(0, len(rows), micro_rows)]
+
     def _refuse_another(self) -> None:
         path = self._folder / _BEGUN
         if not path.is_file():
@@ -182,12 +192,8 @@ class SignalWriter:
 
     def _ask(self, number: int, teach: Teach, micro_rows: int) -> tuple[Records, Int64Array]:
         """Return the records of a shard and how many each of its lines has."""
-        first = number * self._shard_rows
-        end = min(first + self._shard_rows, self._rows)
-        parts = [
-            self._ask_rows(np.arange(start, min(start + micro_rows, end)), teach, micro_rows)
-            for start in range(first, end, micro_rows)
-        ]
+        batches = self._batches(number, micro_rows)
+        parts = [self._ask_rows(numbers, teach, micro_rows) for numbers in batches]
         records, counts = zip(*parts, strict=True)
         return np.concatenate(records), np.concatenate(counts)
 
