@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,7 +37,12 @@ from pretrain.model import Bert, Objective  # noqa: E402
 from pretrain.model.capture import NOTHING, Capture  # noqa: E402
 from pretrain.objectives.term import Term  # noqa: E402
 from pretrain.optim.choice import check_optimizer, make_optimizer  # noqa: E402
-from pretrain.optim.groups import muon_groups  # noqa: E402
+from pretrain.optim.groups import (  # noqa: E402
+    Groups,
+    decay_groups,
+    muon_groups,
+    split_by_stage,
+)
 from pretrain.optim.lamb import Lamb  # noqa: E402
 
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
@@ -117,10 +123,23 @@ class Engine:
     """A model being trained: forward, backward, step, and its checkpoints.
 
     All ranks call every method in the same order.
+
+    Args:
+        model: on its device.
+        recipe: of the run.
+        config: of DeepSpeed, complete; see `read_deepspeed_config`.
+        universal: whether a checkpoint of another number of ranks will be loaded.
+        trained: names of the parameters that each stage of the run trains; empty for one stage
+            that trains all.
     """
 
     def __init__(
-        self, model: Bert, recipe: RunRecipe, config: dict[str, Any], universal: bool = False
+        self,
+        model: Bert,
+        recipe: RunRecipe,
+        config: dict[str, Any],
+        universal: bool = False,
+        trained: Sequence[frozenset[str]] = (),
     ) -> None:
         config = copy.deepcopy(config)
         if universal:
@@ -133,7 +152,9 @@ class Engine:
             torch.set_float32_matmul_precision("high")
         if not self._skips_overflow:
             _step_without_waiting()
-        self._ours = _make_optimizer(model, recipe)
+        # Groups keep their order in DeepSpeed, and what it saves of them stays as it is.
+        groups, self._stages = split_by_stage(_groups(model, recipe), model, trained)
+        self._ours = _make_optimizer(groups, recipe)
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=model, optimizer=self._ours, config=config
         )
@@ -175,10 +196,15 @@ class Engine:
         """
         self._engine.backward(loss * self._world_size, scale_wrt_gas=False)
 
-    def step(self, learning_rate: float) -> None:
-        """Update the weights if this micro-batch was the last of its optimizer step."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate * (self._muon_share if group.get("use_muon") else 1.0)
+    def step(self, learning_rate: float, stage: int = 0) -> None:
+        """Update the weights if this micro-batch was the last of its optimizer step.
+
+        Parameters that the stage does not train have a rate of 0: neither decay nor the momentum
+        of an earlier stage moves them.
+        """
+        for group, stages in zip(self._optimizer.param_groups, self._stages, strict=True):
+            rate = learning_rate if stage in stages else 0.0
+            group["lr"] = rate * (self._muon_share if group.get("use_muon") else 1.0)
         last = self._engine.is_gradient_accumulation_boundary()
         if last and self._optimizer is self._ours:
             # Without ZeRO in fp32, DeepSpeed clips but does not tell the norm.
@@ -284,13 +310,17 @@ def convert_for_other_ranks(source: Path, target: Path) -> None:
     )
 
 
-def _make_optimizer(model: Bert, recipe: RunRecipe) -> torch.optim.Optimizer:
+def _groups(model: Bert, recipe: RunRecipe) -> Groups:
+    divide = muon_groups if recipe.optim.name == "muon" else decay_groups
+    return divide(model, recipe.optim)
+
+
+def _make_optimizer(groups: Groups, recipe: RunRecipe) -> torch.optim.Optimizer:
     if recipe.optim.name != "muon":
-        return make_optimizer(model, recipe.optim)
+        return make_optimizer(groups, recipe.optim)
     # Imported late, as DeepSpeed does: it prepares to compile.
     from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
 
-    groups = muon_groups(model, recipe.optim)
     return MuonWithAuxAdam(groups, torch.optim.AdamW, {"fused": True})
 
 

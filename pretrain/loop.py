@@ -120,7 +120,7 @@ def _train(
             terms = t.engine(batch.to(cluster.device), lesson.terms, keys, lesson.capture)
             loss = normalised_loss(terms, counts)
             t.engine.backward(loss)
-            t.engine.step(learning_rate)
+            t.engine.step(learning_rate, lesson.stage)
             window.add_terms(terms, counts)
             finite.add(loss)
         if (grad_norm := t.engine.grad_norm_to_watch) is not None:

@@ -102,6 +102,7 @@ def _train(
                 recipe,
                 config,
                 universal=bool(found and needs_conversion(found, cluster)),
+                trained=task.trained(model),
             )
             if found:
                 progress = load_checkpoint(engine, adapt_to_ranks(found, cluster))

@@ -4,12 +4,13 @@ A task turns the outputs of one micro-batch into terms (see `objectives/term.py`
 the model's forward pass, see `Bert.forward`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from pretrain.batch import Batch
 from pretrain.flops import Asked
-from pretrain.model import Objective, Outputs
+from pretrain.model import Bert, Objective, Outputs
 from pretrain.model.capture import NOTHING, Capture
 from pretrain.objectives.mlm_nsp import pretraining_terms
 from pretrain.objectives.term import Term
@@ -23,6 +24,7 @@ class Lesson:
     capture: Capture = NOTHING  # states that the terms read, of the model that learns
     asked: tuple[Asked, ...] = ()  # models that are asked beside it
     all_words: bool = False  # whether words are compared at all tokens
+    stage: int = 0  # of the task's stages, see `Task.trained`
 
 
 class Task(Protocol):
@@ -30,6 +32,10 @@ class Task(Protocol):
 
     def at(self, step: int) -> Lesson:
         """Return the lesson of a step, counted from 0: a pure function of it."""
+        ...
+
+    def trained(self, model: Bert) -> Sequence[frozenset[str]]:
+        """Return the names of the parameters that each stage trains; empty where all train all."""
         ...
 
     def teacher_ms(self) -> float:
@@ -47,6 +53,10 @@ class PretrainingTask:
     def terms(self, outputs: Outputs, batch: Batch) -> list[Term]:
         """Return the masked-word and next-sentence terms."""
         return pretraining_terms(outputs, batch)
+
+    def trained(self, model: Bert) -> Sequence[frozenset[str]]:
+        """Return nothing: every step trains all parameters."""
+        return ()
 
     def teacher_ms(self) -> float:
         """Return 0: nobody is asked."""

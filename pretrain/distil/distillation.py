@@ -12,12 +12,13 @@ from pretrain.batch import Batch
 from pretrain.distil.layer_terms import layer_sum
 from pretrain.distil.lesson_plan import LessonPlan
 from pretrain.distil.options import HardMlm, LayerObjective, NextSentence, SoftTargets
+from pretrain.distil.reach import names_reached
 from pretrain.distil.signal.targets import Kind
 from pretrain.distil.stages import stage_at
 from pretrain.distil.teacher import Teacher
 from pretrain.distil.word_terms import SoftLoss, soft_terms, soft_terms_of_all, stored_soft_terms
 from pretrain.flops import Asked
-from pretrain.model import Outputs
+from pretrain.model import Bert, Outputs
 from pretrain.model.capture import States
 from pretrain.objectives.mlm_nsp import (
     masked_word_terms,
@@ -60,13 +61,19 @@ class DistillationTask:
     def at(self, step: int) -> Lesson:
         """Return the lesson of a step."""
         stage = stage_at([plan.stage for plan in self._plans], step)
-        plan = next(plan for plan in self._plans if plan.stage is stage)
+        number = next(n for n, plan in enumerate(self._plans) if plan.stage is stage)
+        plan = self._plans[number]
         return Lesson(
             terms=partial(self._terms, plan, step),
             capture=plan.student,
             asked=self._asked(plan),
             all_words=any(isinstance(o, SoftTargets) and o.at == "all" for o in stage.objectives),
+            stage=number,
         )
+
+    def trained(self, model: Bert) -> Sequence[frozenset[str]]:
+        """Return the names of the parameters that each stage trains."""
+        return [names_reached(plan, model) for plan in self._plans]
 
     def teacher_ms(self) -> float:
         """Return the device's milliseconds with the teachers since the last call."""
@@ -153,7 +160,8 @@ def _numbered(terms: Sequence[Term]) -> list[Term]:
 def _with_gradient_of_all(terms: list[Term], outputs: Outputs) -> list[Term]:
     """Give what this stage leaves alone a gradient of zero, by adding nothing to the first term.
 
-    ZeRO-3 would take the gradient of an earlier stage for that of a parameter without one.
+    ZeRO-3 would take the gradient of an earlier stage for that of a parameter without one. The
+    optimizer leaves these parameters where they are, see `Engine.step`.
     """
     unused = [
         outputs.masked_MD[:1].sum(),

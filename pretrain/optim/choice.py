@@ -3,7 +3,7 @@
 import torch
 
 from data_prep.errors import UserError
-from pretrain.optim.groups import decay_groups
+from pretrain.optim.groups import Groups
 from pretrain.optim.lamb import Lamb
 from pretrain.optim.options import OptimOptions
 
@@ -43,11 +43,12 @@ def check_optimizer(name: str, stage: int, precision: str, offloaded: bool) -> N
         )
 
 
-def make_optimizer(model: torch.nn.Module, optim: OptimOptions) -> torch.optim.Optimizer:
-    """Return AdamW or LAMB for a model; Muon is DeepSpeed's own and made in `engine.py`."""
-    groups = decay_groups(model, optim)
+def make_optimizer(groups: Groups, optim: OptimOptions) -> torch.optim.Optimizer:
+    """Return AdamW or LAMB for the groups of a model (see `decay_groups`).
+
+    Muon is DeepSpeed's own and made in `engine.py`.
+    """
     if optim.name == "lamb":
-        decayed, plain = groups
-        return Lamb([decayed, {**plain, "trust_ratio": False}])
+        return Lamb(groups)
     # One kernel for all of a group instead of a dozen, on a CPU as well.
     return torch.optim.AdamW(groups, fused=True)

@@ -1,5 +1,6 @@
 """Parameter groups: which parameters decay, and which are matrices of the layers."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -32,7 +33,10 @@ def decay_groups(model: torch.nn.Module, optim: OptimOptions) -> Groups:
     """Return two groups: parameters that decay and, for LAMB, have a trust ratio; the others."""
     decayed = [p for p in model.parameters() if decays(p)]
     plain = [p for p in model.parameters() if not decays(p)]
-    return [_adam_group(decayed, optim, optim.weight_decay), _adam_group(plain, optim, 0.0)]
+    groups = [_adam_group(decayed, optim, optim.weight_decay), _adam_group(plain, optim, 0.0)]
+    if optim.name == "lamb":
+        return [{**group, "trust_ratio": n == 0} for n, group in enumerate(groups)]
+    return groups
 
 
 def muon_groups(model: torch.nn.Module, optim: OptimOptions) -> Groups:
@@ -57,6 +61,33 @@ def muon_groups(model: torch.nn.Module, optim: OptimOptions) -> Groups:
     plain = [p for p in rest if not decays(p)]
     adam = [_adam_group(decayed, optim, optim.weight_decay), _adam_group(plain, optim, 0.0)]
     return [muon, *({**group, "use_muon": False} for group in adam)]
+
+
+def split_by_stage(
+    groups: Groups, model: torch.nn.Module, trained: Sequence[frozenset[str]]
+) -> tuple[Groups, list[tuple[int, ...]]]:
+    """Divide groups until all parameters of each are trained in the same stages of a run.
+
+    Args:
+        groups: of the parameters of a model.
+        model: that names them.
+        trained: names of the parameters that each stage trains; empty for one stage that trains
+            all.
+
+    Returns:
+        the groups, and the stages of each.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    divided: Groups = []
+    stages_of_all: list[tuple[int, ...]] = []
+    for group in groups:
+        parts: dict[tuple[int, ...], list[Parameter]] = {}
+        for parameter in group["params"]:
+            stages = [n for n, reached in enumerate(trained) if names[id(parameter)] in reached]
+            parts.setdefault(tuple(stages) if trained else (0,), []).append(parameter)
+        divided += [{**group, "params": parameters} for parameters in parts.values()]
+        stages_of_all += parts
+    return divided, stages_of_all
 
 
 def _adam_group(parameters: list[Parameter], optim: OptimOptions, decay: float) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import torch
 from data_prep.errors import UserError
 from pretrain.model import Bert, BertShape
 from pretrain.optim.choice import check_optimizer, make_optimizer
+from pretrain.optim.groups import decay_groups
 from pretrain.optim.lamb import Lamb
 from pretrain.optim.options import OptimOptions
 
@@ -47,8 +48,12 @@ def test_muon_runs_only_where_the_gradient_is_clipped_first() -> None:
         check_optimizer("muon", 1, "bf16", offloaded=True)
 
 
+def made(model: Bert, optim: OptimOptions) -> torch.optim.Optimizer:
+    return make_optimizer(decay_groups(model, optim), optim)
+
+
 def test_lamb_has_trust_ratios_for_what_decays(tiny_shape: BertShape) -> None:
-    optimizer = make_optimizer(Bert(tiny_shape), OptimOptions(name="lamb", weight_decay=0.0))
+    optimizer = made(Bert(tiny_shape), OptimOptions(name="lamb", weight_decay=0.0))
     assert isinstance(optimizer, Lamb)
     decayed, plain = optimizer.param_groups
     assert decayed["trust_ratio"] and not plain["trust_ratio"]
@@ -57,7 +62,7 @@ def test_lamb_has_trust_ratios_for_what_decays(tiny_shape: BertShape) -> None:
 
 def test_adamw_is_torchs_own_with_the_numbers_of_the_recipe(tiny_shape: BertShape) -> None:
     optim = OptimOptions(weight_decay=0.1, beta1=0.8, beta2=0.98, epsilon=1e-8)
-    optimizer = make_optimizer(Bert(tiny_shape), optim)
+    optimizer = made(Bert(tiny_shape), optim)
     assert isinstance(optimizer, torch.optim.AdamW)
     for group, decay in zip(optimizer.param_groups, (0.1, 0.0), strict=True):
         assert (group["betas"], group["eps"]) == ((0.8, 0.98), 1e-8)

@@ -7,7 +7,14 @@ import torch
 from torch import nn
 
 from pretrain.model import Bert, BertShape
-from pretrain.optim.groups import Groups, decay_groups, decays, is_layer_matrix, muon_groups
+from pretrain.optim.groups import (
+    Groups,
+    decay_groups,
+    decays,
+    is_layer_matrix,
+    muon_groups,
+    split_by_stage,
+)
 from pretrain.optim.options import OptimOptions
 
 OPTIM = OptimOptions(weight_decay=0.1, beta1=0.8, beta2=0.98, epsilon=1e-8)
@@ -66,3 +73,29 @@ def test_a_layer_matrix_has_two_dimensions_and_lies_in_a_layer() -> None:
     assert is_layer_matrix("bert.encoder.layer.0.output.dense.weight", matrix)
     assert not is_layer_matrix("bert.encoder.layer.0.output.dense.bias", vector)
     assert not is_layer_matrix("cls.predictions.decoder.weight", matrix)
+
+
+def test_parameters_that_are_trained_in_the_same_stages_share_a_group(
+    tiny_shape: BertShape,
+) -> None:
+    model = Bert(tiny_shape)
+    names = {name for name, _ in model.named_parameters()}
+    body = {name for name in names if name.startswith("bert.e")}
+    pooler = {name for name in names if ".pooler." in name}
+    groups, stages = split_by_stage(
+        decay_groups(model, OPTIM), model, [frozenset(body), frozenset(names - pooler)]
+    )
+    assert sorted(stages) == sorted([(0, 1), (1,), ()] * 2)
+    expected = {(0, 1): body, (1,): names - pooler - body, (): pooler}
+    for found, group, when in zip(names_of(model, groups), groups, stages, strict=True):
+        assert found < expected[when] and len({decays(p) for p in group["params"]}) == 1
+        assert group["weight_decay"] == (0.1 if decays(group["params"][0]) else 0.0)
+    assert sum(len(group["params"]) for group in groups) == len(names)
+
+
+def test_one_stage_that_trains_all_has_the_groups_that_decay_makes(tiny_shape: BertShape) -> None:
+    model = Bert(tiny_shape)
+    groups = decay_groups(model, OPTIM)
+    for trained in ([], [frozenset(name for name, _ in model.named_parameters())]):
+        same, stages = split_by_stage(groups, model, trained)
+        assert names_of(model, same) == names_of(model, groups) and stages == [(0,), (0,)]
