@@ -8,6 +8,9 @@ Embeddings and heads stay whole on every rank. The decoder is the word embedding
 reads it outside of the teacher's forward pass, while all activations of the student are in memory:
 gathered for that moment it would take as much, at the very moment that decides the peak.
 
+The host is not spared: every rank reads the whole teacher into its memory, in fp32, as the student
+may start from any of its layers. It goes to the device layer by layer, and is let go there.
+
 Gathering is a collective, so all ranks must ask equally often. Steps see to that: every rank has as
 many micro-batches in them, and asks about each, whatever it holds.
 """
