@@ -46,12 +46,18 @@ class Embeddings(nn.Module):
                 embedded_ND = embedded_ND + self.token_type_embeddings(batch.token_types)
             embedded_ND = embedded_ND + self.position_embeddings(batch.positions)
             return keyed_dropout(embedded_ND, self.rate, key)
-        types_2D = self.token_type_embeddings.weight if self.tells_types else self.no_types_2D
+        words_VD = self.word_embeddings.weight
+        # DeepSpeed casts parameters and leaves buffers in fp32, to which a sum would be promoted.
+        types_2D = (
+            self.token_type_embeddings.weight
+            if self.tells_types
+            else self.no_types_2D.to(words_VD.dtype)
+        )
         return kernels.embedding_norm(
             batch.input_ids,
             batch.token_types,
             batch.positions,
-            self.word_embeddings.weight,
+            words_VD,
             types_2D,
             self.position_embeddings.weight,
             self.LayerNorm.weight,

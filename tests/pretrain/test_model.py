@@ -163,6 +163,16 @@ def test_without_next_sentences_there_is_neither_pooler_nor_head(
     assert Bert(shape)(packed).nsp_logits_S2 is None
 
 
+def test_without_segments_a_model_computes_as_its_parameters_are_cast(
+    tiny_shape: BertShape, packed: Batch
+) -> None:
+    plain = Bert(dataclasses.replace(tiny_shape, token_types=False))
+    initialise(plain, seed=0)
+    for parameter in plain.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)  # as DeepSpeed does: no buffer is cast
+    assert plain(packed).hidden_ND.dtype == torch.bfloat16
+
+
 def test_parameters_are_counted_once(tiny_shape: BertShape) -> None:
     v, d, f, t, layers = 201, 32, 64, 64, 2
     layer = 4 * (d * d + d) + (d * f + f) + (f * d + d) + 2 * 2 * d
