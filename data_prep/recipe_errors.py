@@ -52,7 +52,7 @@ def explain(
         return f"The key {key!r} is missing in {path}: give it there{override}."
     if problem["type"].startswith("union_tag"):
         return _explain_kind(kind, key, path, problem)
-    message = _PLAIN.get(problem["type"], problem["msg"])
+    message = str(_PLAIN.get(problem["type"], problem["msg"]))
     message = message.removeprefix("Value error, ").rstrip(".")
     value = "" if problem["type"] == "value_error" else f" (it is {problem['input']!r})"
     where = f"{key} in {path}" if key else str(path)
