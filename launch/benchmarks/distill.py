@@ -90,7 +90,7 @@ def compare(
         )
         parts += _parts(row.name, side, len(turns.seconds), arguments.steps)
         details: dict[str, Any] = {"compilations_after_warming_up": turns.compilations}
-        if is_ours:
+        if isinstance(side, Ours):
             flops = _flops(lecture, counts, side.learns_words)
             parts += train.utilisation(row.name, flops, turns.seconds, peak)
             details["top_operations"] = top_operations(lambda: side.step(0), lecture.device)  # noqa: B023  # called at once

@@ -96,7 +96,7 @@ def test_each_of_our_sides_has_a_line_with_every_peer(tmp_path: Path) -> None:
         for name, value in (("default", 200.0), ("relations", 400.0))
     ]
     write_report(tmp_path / "distill_card.json", [*peers, *ours])
-    lines = [line for line in render(tmp_path).splitlines() if "a distillation step" in line]
+    lines = [line for line in render(tmp_path).splitlines() if "a distillation step: `" in line]
     assert len(lines) == 2
     assert "`relations/tiny_to_1x64_128` | 400 tokens/s | 4.00 `peer/distilbert_all" in lines[1]
     assert "4.00 `peer/minilm_v2_materialised/tiny_to_1x64_128`" in lines[1]
