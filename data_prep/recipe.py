@@ -4,7 +4,6 @@ Both halves of the project read their options here, so a misspelt key gets the s
 everywhere: the nearest name that exists.
 """
 
-import difflib
 import importlib.resources
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -16,15 +15,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from data_prep.errors import UserError
+from data_prep.recipe_errors import explain
 
 _SCREEN_COLUMNS = 100
 _VALUE_COLUMNS = 40
 
 
 class Options(BaseModel):
-    """A frozen group of recipe keys; unknown keys are errors."""
+    """A frozen group of recipe keys; unknown keys are errors, and so are numbers without end."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 Recipe = TypeVar("Recipe", bound=Options)
@@ -43,7 +45,7 @@ def load_recipe(kind: type[Recipe], path: Path, overrides: Sequence[str] = ()) -
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        raise UserError(_explain(kind, path, error)) from error
+        raise UserError(explain(kind, list(dotted_keys(kind)), path, tree, error)) from error
 
 
 def find_shipped(path: Path, package: str, folder: str = "") -> Path:
@@ -132,21 +134,3 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         tree[leaf] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"The override {override!r} has a value that is not valid YAML.") from error
-
-
-def _explain(kind: type[BaseModel], path: Path, error: ValidationError) -> str:
-    # A misspelt key is an unknown one and often a missing one too; the first says more.
-    problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        known = list(dotted_keys(kind))
-        groups = {name.rpartition(".")[0] for name in known} - {""}
-        near = difflib.get_close_matches(key, [*known, *sorted(groups)], n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}."
-        return f"Unknown key {key!r} in {path}: {hint}"
-    if problem["type"] == "missing":
-        return f"The key {key!r} is missing in {path}: give it there or as {key}=VALUE."
-    message = problem["msg"].removeprefix("Value error, ").rstrip(".")
-    value = "" if problem["type"] == "value_error" else f" (it is {problem['input']!r})"
-    where = f"{key} in {path}" if key else str(path)
-    return f"{where}: {message}{value}."

@@ -51,6 +51,7 @@ def run(arguments: argparse.Namespace, scratch: Path) -> list[Row]:
     lecture = _lecture(arguments, device, scratch)
     makers: list[Callable[[], Any]] = [
         partial(Ours, "ours/default", lecture),
+        partial(Ours, "ours/relations", lecture),
         partial(Ours, "ours/distilbert", lecture),
         partial(AllTokens, "peer/distilbert_all_tokens", lecture),
         partial(Materialised, "peer/minilm_v2_materialised", lecture),
@@ -89,8 +90,8 @@ def compare(
         )
         parts += _parts(row.name, side, len(turns.seconds), arguments.steps)
         details: dict[str, Any] = {"compilations_after_warming_up": turns.compilations}
-        if is_ours:
-            flops = _flops(lecture, counts)
+        if isinstance(side, Ours):
+            flops = _flops(lecture, counts, side.learns_words)
             parts += train.utilisation(row.name, flops, turns.seconds, peak)
             details["top_operations"] = top_operations(lambda: side.step(0), lecture.device)  # noqa: B023  # called at once
         (ours if is_ours else peers).append(dataclasses.replace(row, details=details))
@@ -110,9 +111,10 @@ def _counts(batches: Sequence[Sequence[Any]], steps: int) -> dict[str, int]:
     return add_counts([b for number in range(steps) for b in batches[number % len(batches)]])
 
 
-def _flops(lecture: Lecture, counts: dict[str, int]) -> int:
+def _flops(lecture: Lecture, counts: dict[str, int], words: bool) -> int:
     """Return the operations that a round needs, those of the losses not counted."""
-    return StepFlops(trained=lecture.student).of_step(counts, [Asked(lecture.teacher, True)])
+    needed = counts if words else {**counts, "masked": 0}
+    return StepFlops(trained=lecture.student).of_step(needed, [Asked(lecture.teacher, words)])
 
 
 def _suffix(arguments: argparse.Namespace, lecture: Lecture) -> str:
@@ -183,6 +185,7 @@ def _print_terms(
     )
     print(
         f"ours/default: relations with {lecture.relation_heads} heads and soft targets; "
+        "ours/relations: relations alone, no words, as minilm_v2_materialised; "
         "ours/distilbert: soft targets, masked words, cosine"
     )
     print(

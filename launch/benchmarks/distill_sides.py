@@ -65,7 +65,8 @@ class Ours:
     """Packed rows, fused operations, words at masked places; one teacher, one student.
 
     Args:
-        name: of the side; its last part, `default` or `distilbert`, is what is learned.
+        name: of the side; its last part, `default`, `relations` or `distilbert`, is what is
+            learned. Relations alone need no vocabulary, neither of the student nor of the teacher.
         lecture: what all sides share.
     """
 
@@ -73,7 +74,7 @@ class Ours:
         self.name = name
         self.clocks = Clocks(lecture.device)
         self._lecture = lecture
-        self._default = name.endswith("/default")
+        self._learned = name.rpartition("/")[2]
         self._teacher = self._make(lecture.teacher, seed=1).eval().requires_grad_(False)
         self._student = self._make(lecture.student, seed=0)
         self._update = Update(self._student)
@@ -96,15 +97,25 @@ class Ours:
 
     def terms(self, outputs: Outputs, batch: Batch) -> list[Term]:
         """Return what the student is to learn of a micro-batch; the teacher is asked for it."""
+        capture = self._capture(self._lecture.teacher)
+        if self._learned == "relations":
+            with torch.no_grad(), self._asking.running():
+                states = self._teacher.states(batch, capture)
+            return [self._compare(outputs, states, batch)]
         with torch.no_grad(), self._asking.running():
-            taught: Outputs = self._teacher(batch, capture=self._capture(self._lecture.teacher))
-        loss = _DEFAULT if self._default else _DISTILBERT
+            taught: Outputs = self._teacher(batch, capture=capture)
+        loss = _DEFAULT if self._learned == "default" else _DISTILBERT
         compared = self._compare(outputs, taught.states, batch)
         return [*soft_terms(loss, outputs, [taught], batch), compared]
 
+    @property
+    def learns_words(self) -> bool:
+        """Whether both vocabularies are needed."""
+        return self._learned != "relations"
+
     def _compare(self, outputs: Outputs, taught: States, batch: Batch) -> Term:
         last, theirs = self._lecture.student.layers, self._lecture.teacher.layers
-        if not self._default:
+        if self._learned == "distilbert":
             project = outputs.projections.get(PROJECTION, nn.Identity())
             states = project(outputs.states.hidden[last]), taught.hidden[theirs]
             total = cosine_sum(*states, batch.sample_ids > 0)
@@ -117,12 +128,12 @@ class Ours:
 
     def _capture(self, shape: BertShape) -> Capture:
         last = frozenset([shape.layers])
-        return Capture(attention=last) if self._default else Capture(hidden=last)
+        return Capture(hidden=last) if self._learned == "distilbert" else Capture(attention=last)
 
     def _make(self, shape: BertShape, seed: int) -> Bert:
         lecture = self._lecture
         model = Bert(shape)
-        if shape is lecture.student and not self._default:
+        if shape is lecture.student and self._learned == "distilbert":
             model.projections.update(projection(lecture))
         initialise(model, seed)
         prepare_model(model, lecture.execution)

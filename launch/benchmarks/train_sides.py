@@ -34,7 +34,10 @@ class Setting:
 
 
 class Update:
-    """AdamW on fp32 weights, from which those of the model are rounded if they are narrower."""
+    """AdamW on fp32 weights, from which those of the model are rounded if they are narrower.
+
+    A weight that got no gradient in a step stays as it is.
+    """
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._weights: list[torch.Tensor] = list(model.parameters())
@@ -49,7 +52,8 @@ class Update:
         """Take a step by the gradients that have been added up, and forget them."""
         if self._rounds:
             for master, weight in zip(self._masters, self._weights, strict=True):
-                master.grad, weight.grad = weight.grad.float(), None  # type: ignore[union-attr]
+                master.grad = None if weight.grad is None else weight.grad.float()
+                weight.grad = None
         torch.nn.utils.clip_grad_norm_(self._masters, _CLIP_NORM)
         self._optimizer.step()
         self._optimizer.zero_grad()

@@ -10,7 +10,13 @@ from pretrain.distil.lesson_plan import LessonPlan, find_projections, plan_lesso
 from pretrain.distil.options import NextSentence
 from pretrain.distil.signal.run import open_signals
 from pretrain.distil.stages import Stage, stages_of
-from pretrain.distil.students import check_positions, choose_layers, make_student, student_shape
+from pretrain.distil.students import (
+    check_positions,
+    check_vocabulary,
+    choose_layers,
+    make_student,
+    student_shape,
+)
 from pretrain.distil.teacher import Teacher, locate_teachers
 from pretrain.inputs import Inputs
 from pretrain.model import Bert
@@ -37,6 +43,7 @@ def open_classroom(
     first = found[0].shape
     for located in found:
         check_positions(located.shape, recipe.train.longest_row)
+        check_vocabulary(located.shape, inputs.tokenizer)
     shape = student_shape(recipe.student, first, _asks_next_sentence(stages))
     layers = choose_layers(recipe.student, first)
     plans = plan_lessons(stages, shape, first, all(located.predicts for located in found))

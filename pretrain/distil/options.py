@@ -85,7 +85,9 @@ class SoftTargets(_Objective):
     @model_validator(mode="after")
     def _temperature_stays_above_0(self) -> "SoftTargets":
         if self.temperature_schedule is not None and not self.temperature_schedule.to:
-            raise ValueError("temperature_schedule must end above 0")
+            raise ValueError(
+                "temperature_schedule ends at 0, which divides no logits: let it end above 0"
+            )
         return self
 
 
@@ -153,6 +155,12 @@ class Relations(_LayerObjective):
         12, ge=1, description="relation heads; they divide both widths, whatever heads those have"
     )
 
+    @model_validator(mode="after")
+    def _each_once(self) -> "Relations":
+        if len(set(self.relations)) < len(self.relations):
+            raise ValueError(f"relations {self.relations} must name each of them once")
+        return self
+
 
 class FeatureMaps(_LayerObjective, _Projected):
     """Feature maps are equal after a norm, and so are their means and variances (2004.02984)."""
@@ -161,6 +169,14 @@ class FeatureMaps(_LayerObjective, _Projected):
     map_weight: float = Field(1.0, ge=0, description="of the normalised maps")
     mean_weight: float = Field(0.0, ge=0, description="of the squared gap of means")
     variance_weight: float = Field(0.0, ge=0, description="of the gap of variances")
+
+    @model_validator(mode="after")
+    def _something_is_compared(self) -> "FeatureMaps":
+        if not (self.map_weight or self.mean_weight or self.variance_weight):
+            raise ValueError(
+                "map_weight, mean_weight and variance_weight are all 0: give one of them a weight"
+            )
+        return self
 
 
 LayerObjective = (
@@ -204,6 +220,19 @@ class StageOptions(Options):
         for place, step in (("first", 0), ("last", self.steps - 1)):
             if not any(weight_at(objective, step, self.steps) for objective in self.objectives):
                 raise ValueError(
-                    f"all weights are 0 in the {place} step of a stage: nothing to learn"
+                    f"all weights are 0 in the {place} step of a stage, so there is nothing to "
+                    "learn: give an objective a weight then, or its schedule an end above 0"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _schedules_end_in_time(self) -> "StageOptions":
+        for objective in self.objectives:
+            courses = objective.schedule, getattr(objective, "temperature_schedule", None)
+            for course in courses:
+                if course is not None and (course.steps or 1) > self.steps:
+                    raise ValueError(
+                        f"a schedule of {objective.kind} takes {course.steps} steps, but its stage "
+                        f"has {self.steps}: shorten it, or leave its steps out"
+                    )
         return self

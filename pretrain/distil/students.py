@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from data_prep.errors import UserError
+from data_prep.tokenizer import LoadedTokenizer
 from pretrain.distil.student_options import StudentOptions
 from pretrain.model import Bert, BertShape, initialise
 
@@ -73,7 +74,7 @@ def choose_layers(options: StudentOptions, teacher: BertShape) -> list[int]:
         if not 0 <= layer < total:
             raise UserError(
                 f"student.init names teacher layer {layer}, but the teacher has layers 0 to "
-                f"{total - 1}."
+                f"{total - 1}: name these, counted from 0."
             )
     return list(init)
 
@@ -84,6 +85,16 @@ def check_positions(teacher: BertShape, row_tokens: int) -> None:
         raise UserError(
             f"train.row_tokens {row_tokens} exceeds the teacher's {teacher.positions} positions: "
             f"choose at most {teacher.positions}."
+        )
+
+
+def check_vocabulary(teacher: BertShape, tokenizer: LoadedTokenizer) -> None:
+    """Refuse a teacher that lacks words of the corpus; more, as of padding, do no harm."""
+    if tokenizer.vocab_size > teacher.vocab_size:
+        raise UserError(
+            f"The teacher knows {teacher.vocab_size} words, but the tokenizer "
+            f"{tokenizer.fingerprint} has {tokenizer.vocab_size}: choose a teacher that was "
+            "trained with it."
         )
 
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 
 from pretrain.batch import Batch
 from pretrain.distil.signal.targets import Kind, Targets, soft_target_sum_from_signal
@@ -18,6 +17,7 @@ from pretrain.kernels.soft_cross_entropy import (
     Head,
     SoftCrossEntropy,
     divergences,
+    logits_of,
 )
 from pretrain.model import Outputs
 from pretrain.objectives.mlm_nsp import DIRECTIONS, cross_entropy
@@ -65,7 +65,7 @@ def soft_terms_of_all(
     loss: SoftLoss, outputs: Outputs, taught: Sequence[Outputs], batch: Batch
 ) -> list[Term]:
     """Return the soft targets at all real tokens; arguments as of `soft_terms`."""
-    heads = [_head(out, out.transform(out.hidden_ND)) for out in (outputs, *taught)]
+    heads = [head_of(out, out.transform(out.hidden_ND)) for out in (outputs, *taught)]
     # Nobody asks for the words of tokens that are shown: any label will do, at a weight of 0.
     labels_N = torch.where(batch.sample_ids > 0, 0, IGNORED)
     sums = _sums(loss, outputs, heads, labels_N)
@@ -86,7 +86,8 @@ def stored_soft_terms(loss: SoftLoss, outputs: Outputs, batch: Batch, kind: Kind
     assert batch.taught_ids is not None
     assert batch.taught_values is not None and batch.taught_rest is not None
     targets = Targets(batch.taught_ids, batch.taught_values, batch.taught_rest)
-    soft = soft_target_sum_from_signal(outputs.mlm_logits_MV, targets, kind, loss.temperature)
+    logits_MV = logits_of(head_of(outputs, outputs.masked_MD))
+    soft = soft_target_sum_from_signal(logits_MV, targets, kind, loss.temperature)
     return [Term("loss/soft_targets", soft, "masked", loss.weight)]
 
 
@@ -112,8 +113,8 @@ def _sums_of_several(
     loss: SoftLoss, student: Head, teachers: Sequence[Head], labels_M: torch.Tensor
 ) -> SoftCrossEntropy:
     """Return the same against the mean of the teachers' probabilities; no kernel has it fused."""
-    logits_MV = F.linear(*student).float()
-    taught_MV = mean_logits([F.linear(*teacher).float() / loss.temperature for teacher in teachers])
+    logits_MV = logits_of(student)
+    taught_MV = mean_logits([logits_of(teacher) / loss.temperature for teacher in teachers])
     divergence_M = divergences(logits_MV / loss.temperature, taught_MV, loss.divergence)
     soft = loss.temperature**2 * divergence_M.where(labels_M != IGNORED, 0.0).sum()
     hard, correct = cross_entropy(logits_MV, labels_M)
@@ -127,7 +128,8 @@ def mean_logits(logits: Sequence[torch.Tensor]) -> torch.Tensor:
     return stacked.logsumexp(dim=0) - math.log(len(logits))
 
 
-def _head(outputs: Outputs, hidden_MD: torch.Tensor) -> Head:
+def head_of(outputs: Outputs, hidden_MD: torch.Tensor) -> Head:
+    """Return what the logits of hidden states, made ready for the vocabulary, are made of."""
     return Head(hidden_MD, outputs.decoder_VD, outputs.decoder_bias_V)
 
 
@@ -138,7 +140,7 @@ def _by_direction(
     parts = [out.masked_MD.chunk(batch.directions) for out in (outputs, *taught)]
     labels = batch.mlm_labels.chunk(batch.directions)
     return [
-        ([_head(out, part[d]) for out, part in zip((outputs, *taught), parts, strict=True)], own)
+        ([head_of(out, part[d]) for out, part in zip((outputs, *taught), parts, strict=True)], own)
         for d, own in enumerate(labels)
     ]
 

@@ -34,6 +34,7 @@ CPU = torch.device("cpu")
 ROWS, ROW_TOKENS, HEADS = 2, 32, 8
 KINDS: dict[str, Any] = {
     "ours/default": Ours,
+    "ours/relations": Ours,
     "ours/distilbert": Ours,
     "peer/distilbert_all_tokens": AllTokens,
     "peer/minilm_v2_materialised": Materialised,
@@ -82,7 +83,7 @@ def test_a_step_changes_the_student_and_never_the_teacher(
     # Relations alone teach nothing above the last layer's attention; embeddings always learn.
     assert not same[1][0]
     if name.startswith("ours/") and precision == "fp32":
-        assert not any(same[1])
+        assert any(same[1]) == (name == "ours/relations")
 
 
 @pytest.mark.parametrize(
@@ -111,6 +112,42 @@ def test_our_sides_learn_what_the_shipped_recipes_ask_for(
     assert shown == pytest.approx({term.tag: term.total.item() for term in expected}, rel=1e-5)
     losses = {term.tag.removeprefix("loss/") for term in found if term.weight}
     assert len(losses) == len(objectives) and all(shown[f"loss/{name}"] > 0 for name in losses)
+
+
+def test_our_relations_alone_are_those_of_the_default_and_ask_for_no_words(
+    lecture: Lecture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides = [Ours(f"ours/{name}", lecture) for name in ("default", "relations")]
+    batch = lecture.data.packed[0][0]
+
+    def terms_of(side: Ours) -> dict[str, Any]:
+        side._asking, _ = side.clocks.begin(0)
+        capture = side._capture(lecture.student)
+        return {term.tag: term for term in side._student(batch, side.terms, None, capture)}
+
+    default = terms_of(sides[0])
+    # No vocabulary may be computed: neither the teacher's nor the student's.
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", None)
+    monkeypatch.setattr(sides[1]._teacher, "forward", None)
+    alone = terms_of(sides[1])
+    assert set(default) - set(alone) == {"loss/soft_targets"}
+    assert set(alone) == {"loss/relations"}
+    assert alone["loss/relations"].weight == default["loss/relations"].weight
+    assert alone["loss/relations"].total.item() == default["loss/relations"].total.item()
+    alone["loss/relations"].total.backward()
+    untaught = {n for n, p in sides[1]._student.named_parameters() if p.grad is None}
+    last = f"bert.encoder.layer.{lecture.student.layers - 1}"
+    assert f"{last}.output.dense.weight" in untaught and "cls.predictions.bias" in untaught
+    assert not any(name.startswith(f"{last}.attention.self") for name in untaught)
+
+
+def test_relations_alone_are_fewer_operations(lecture: Lecture) -> None:
+    counts = {"tokens": 100, "squares": 500, "masked": 15, "samples": 4}
+    teacher, student = lecture.teacher, lecture.student
+    head = 2 * 15 * (teacher.width**2 + teacher.width * teacher.vocab_size)
+    head += 3 * 2 * 15 * (student.width**2 + student.width * student.vocab_size)
+    whole, alone = (distill._flops(lecture, counts, words) for words in (True, False))
+    assert whole - alone == head
 
 
 def _objectives(recipe: str) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from launch.bench import _parser
 from launch.benchmarks import kernels, timing, train, train_data
 from launch.benchmarks.kernel_cases import CASES, Size, exact_kernels
 from launch.benchmarks.timing import Turns, median_ms, take_turns, top_operations
-from launch.benchmarks.train_sides import HuggingFace, Ours, Setting
+from launch.benchmarks.train_sides import HuggingFace, Ours, Setting, Update
 from pretrain.batch import Batch
 from pretrain.batches import BatchSource
 from pretrain.config import MaskOptions
@@ -141,6 +141,19 @@ class Counter:
 
     def step(self, number: int) -> None:
         self._seen.append(f"{self.name}{number}")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_update_leaves_what_got_no_gradient_as_it_is(dtype: torch.dtype) -> None:
+    model = torch.nn.ModuleList([torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)]).to(dtype)
+    update = Update(model)
+    first, second = ([p.detach().clone() for p in part.parameters()] for part in model)
+    for _ in range(2):
+        model[0](torch.ones(3, 4, dtype=dtype)).square().sum().backward()
+        update()
+        assert all(p.grad is None for p in model.parameters())
+    assert not any(map(torch.equal, model[0].parameters(), first))
+    assert all(map(torch.equal, model[1].parameters(), second))
 
 
 def test_sides_take_turns_after_all_have_warmed_up() -> None:

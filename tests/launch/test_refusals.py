@@ -226,6 +226,20 @@ def test_loss_weights_that_are_all_zero(refuse: Refuse, student_recipe: Path) ->
         ),
         (["stages=[{steps: 3, objectives: [{kind: hard_mlm}]}]"], "have 3 steps together"),
         (["teacher.sharded=true"], "Unknown key 'teacher.sharded'"),
+        (["objectives=[{kind: atention_scores}]"], "did you mean 'attention_scores'?"),
+        (["objectives=[{kind: soft_targets, temprature: 2}]"], "did you mean 'temperature'?"),
+        (["objectives=[{kind: soft_targets, temperature: .inf}]"], "finite number (it is inf)"),
+        (["objectives=[{kind: soft_targets, temperature: 0}]"], "0.temperature in"),
+        (
+            ["stages=[{steps: 4, objectives: [{kind: hidden_mse, teacher_layer: 7}]}]"],
+            "names teacher_layer 7, but the teacher has layers 0 to 2",
+        ),
+        (
+            ["objectives=[{kind: hard_mlm, schedule: {to: 0}}]"],
+            "all weights are 0 in the last step of a stage, so there is nothing to learn: give",
+        ),
+        (["student.init=[-1, 0]"], "names teacher layer -1, but the teacher has layers 0 to 1"),
+        (["teacher.signal=nowhere"], "go on writing it, with launch/write_signal.py"),
         (
             ["teacher.path=null", "teacher.paths=[a, b]", "objectives=[{kind: relations}]"],
             "have no layers in common for relations: use soft_targets",
@@ -236,6 +250,21 @@ def test_objectives_and_students_that_do_not_fit_the_teacher(
     refuse: Refuse, student_recipe: Path, overrides: list[str], message: str
 ) -> None:
     assert message in refuse(distill_student, student_recipe, *overrides)
+
+
+def test_a_teacher_that_lacks_words_of_the_corpus(
+    refuse: Refuse, student_recipe: Path, published_teacher: Path
+) -> None:
+    weights = load_file(published_teacher / WEIGHTS)
+    for name, tensor in weights.items():
+        if tensor.shape[0] == 201:
+            weights[name] = tensor[:150].clone()
+    save_file(weights, published_teacher / WEIGHTS)
+    path = published_teacher / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | {"vocab_size": 150}
+    path.write_text(json.dumps(config), encoding="utf-8")
+    sentence = refuse(distill_student, student_recipe)
+    assert "knows 150 words, but the tokenizer" in sentence and "has 201" in sentence
 
 
 def test_soft_targets_of_a_teacher_without_a_masked_word_head(

@@ -86,6 +86,22 @@ def test_a_step_measured_on_a_processor_alone_is_still_to_be_measured_on_a_gpu(
     assert "not measured yet on a GPU" in both[1]
 
 
+def test_each_of_our_sides_has_a_line_with_every_peer(tmp_path: Path) -> None:
+    peers = [
+        Row(name=f"peer/{name}/tiny_to_1x64_128", unit="tokens/s", values=(100.0,))
+        for name in ("distilbert_all_tokens", "minilm_v2_materialised")
+    ]
+    ours = [
+        Row(name=f"ours/{name}/tiny_to_1x64_128", unit="tokens/s", values=(value,)).against(peers)
+        for name, value in (("default", 200.0), ("relations", 400.0))
+    ]
+    write_report(tmp_path / "distill_card.json", [*peers, *ours])
+    lines = [line for line in render(tmp_path).splitlines() if "a distillation step: `" in line]
+    assert len(lines) == 2
+    assert "`relations/tiny_to_1x64_128` | 400 tokens/s | 4.00 `peer/distilbert_all" in lines[1]
+    assert "4.00 `peer/minilm_v2_materialised/tiny_to_1x64_128`" in lines[1]
+
+
 def test_only_what_lies_between_the_markers_is_replaced() -> None:
     text = f"before\n{BEGIN}\nold\n{END}\nafter\n"
     assert replace_table(text, "new") == f"before\n{BEGIN}\nnew\n{END}\nafter\n"

@@ -54,7 +54,8 @@ class SignalReader:
         Raises:
             UserError: when it is not complete, made for anything else, too short or damaged.
         """
-        what, remedy = "teacher's signal", "write it, or go on writing it"
+        what = "teacher's signal"
+        remedy = "write it, or go on writing it, with launch/write_signal.py"
         manifest = read_manifest(folder, what, remedy)
         theirs = {name: value for name, value in manifest.items() if name not in _OWN_FACTS}
         if difference := first_difference(theirs, key):

@@ -21,9 +21,11 @@ from pretrain.distil.options import SoftTargets
 from pretrain.distil.signal.key import SignalOptions, signal_key
 from pretrain.distil.signal.reader import SignalReader
 from pretrain.distil.signal.writer import SignalWriter
-from pretrain.distil.students import check_positions
+from pretrain.distil.students import check_positions, check_vocabulary
 from pretrain.distil.teacher import Teacher, locate_teachers
+from pretrain.distil.word_terms import head_of
 from pretrain.inputs import Inputs, open_inputs
+from pretrain.kernels.soft_cross_entropy import logits_of
 from pretrain.model.execution import choose_execution
 from pretrain.phases import phases_of
 from pretrain.run_directory import RunDirectory
@@ -76,6 +78,7 @@ def write_signals(recipe: SignalRecipe, cluster: Cluster) -> None:
     paths, tokenizer = [recipe.teacher.path], inputs.tokenizer.fingerprint
     (located,) = cluster.on_main(lambda: locate_teachers(paths, tokenizer))
     check_positions(located.shape, recipe.train.longest_row)
+    check_vocabulary(located.shape, inputs.tokenizer)
     if not located.predicts:
         raise UserError(
             f"The teacher {recipe.teacher.path} has no masked-word head, so it has no soft "
@@ -87,7 +90,8 @@ def write_signals(recipe: SignalRecipe, cluster: Cluster) -> None:
     teacher = Teacher(model, device, recipe.train.precision, execution, sharded=sharded)
 
     def teach(batch: Batch) -> torch.Tensor:
-        return teacher(batch.to(device)).mlm_logits_MV
+        outputs = teacher(batch.to(device))
+        return logits_of(head_of(outputs, outputs.masked_MD))
 
     for length, rows in rows_needed(recipe).items():
         source = inputs.sources[length]

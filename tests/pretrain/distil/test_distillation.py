@@ -1,5 +1,6 @@
 """A student's task: which terms it has, when, and that every parameter learns from them."""
 
+import copy
 import dataclasses
 from typing import Any, Literal
 
@@ -8,6 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from pretrain.batch import Batch
+from pretrain.distil.signal.targets import top_targets
+from pretrain.distil.word_terms import SoftLoss, stored_soft_terms
 from pretrain.finite import FiniteCheck
 from pretrain.kernels.linear_cross_entropy import IGNORED
 from pretrain.model import Bert, BertShape, initialise
@@ -178,6 +181,41 @@ def test_several_teachers_are_averaged_in_probability(teacher: Bert, packed: Bat
     p = (theirs[0] + theirs[1]) / 2
     torch.testing.assert_close(terms[0].total, 4 * F.kl_div(q, p, reduction="sum"))
     learn(pupil, terms, packed)
+
+
+@pytest.mark.parametrize("asked_of", ["one", "several", "disk"])
+def test_soft_targets_in_bf16_come_from_logits_that_are_not_rounded(
+    teacher: Bert, packed: Batch, asked_of: str
+) -> None:
+    """A pupil whose logits differ by some 2^-8; those of size 1 are off by as much in bf16."""
+    pupil, task = enrol(
+        [teacher, copy.deepcopy(teacher)] if asked_of == "several" else teacher,
+        stage([{"kind": "soft_targets"}]),
+        precision="bf16",
+        layers=4,
+    )
+    pupil = pupil.to(torch.bfloat16)
+    pupil.cls.predictions.transform.LayerNorm.bias.data += 2.0**-8
+    asked = packed.mlm_labels != IGNORED
+    with torch.no_grad():
+        own, theirs = pupil(packed), teacher(packed)
+        z_S, z_T = (
+            out.masked_MD.double() @ out.decoder_VD.double().T + out.decoder_bias_V
+            for out in (own, theirs)
+        )
+        if asked_of == "disk":
+            kept = top_targets(z_T.float(), z_T.shape[1], torch.float32)
+            ids, values, rest = (x * asked.view(-1, *[1] * (x.dim() - 1)) for x in kept)
+            batch = dataclasses.replace(
+                packed, taught_ids=ids, taught_values=values, taught_rest=rest
+            )
+            (term,) = stored_soft_terms(SoftLoss(1.0, "forward", 1.0), own, batch, "top_k")
+        else:
+            (term,) = terms_of(pupil, task, packed)
+    p, q = (z[asked].log_softmax(-1) for z in (z_T, z_S))
+    wanted = F.kl_div(q, p, reduction="sum", log_target=True).item()
+    # fp32 holds 2^-24 of the sums near 1 whose differences these are, one for each token.
+    assert term.total.item() == pytest.approx(wanted, rel=1e-2)
 
 
 def test_tags_of_a_kind_that_comes_twice_are_numbered(teacher: Bert, packed: Batch) -> None:

@@ -1,5 +1,6 @@
 """Two heads, soft and hard losses: reference and Triton kernel, each against autograd in fp64."""
 
+import math
 from typing import Any, NamedTuple, get_args
 
 import pytest
@@ -86,13 +87,20 @@ def exact(case: Case, temperature: float, divergence: str, soft: float, hard: fl
     return Exact(total.item(), softly.item(), hardly.item(), correct, gradients)
 
 
-def relative_errors(case: Case, wanted: Exact, upstream: float = 1.0) -> list[float]:
-    """Return the error of each gradient of the student, by norm, after checking its type."""
+class Errors(NamedTuple):
+    """How far a gradient is from the one in fp64, by norm and in relation to it."""
+
+    found: float
+    rounded: float  # the one in fp64, rounded once to the type that was returned
+
+
+def relative_errors(case: Case, wanted: Exact, upstream: float = 1.0) -> list[Errors]:
+    """Return the errors of each gradient of the student, after checking its type."""
     errors = []
     for x, gradient in zip(case.student, wanted.gradients, strict=True):
         assert x.grad is not None and x.grad.dtype == x.dtype
-        apart = (x.grad.double() / upstream - gradient).norm()
-        errors.append(float(apart / gradient.norm().clamp(min=1e-2)))
+        apart = (y.double() - gradient for y in (x.grad.double() / upstream, gradient.to(x.dtype)))
+        errors.append(Errors(*(float(y.norm() / gradient.norm().clamp(min=1e-2)) for y in apart)))
     assert all(x.grad is None for x in case.teacher)
     return errors
 
@@ -106,7 +114,11 @@ def assert_equals_exact(
     upstream: float = 1.0,
     **options: Any,
 ) -> None:
-    """Compare an fp32 case with fp64: a rounding is 6e-8, and a few hundred numbers are added."""
+    """Compare an fp32 case with fp64.
+
+    A rounding is 6e-8, and a few hundred numbers are added; but for hidden states as many as there
+    are words, in an order that is the library's. Their roundings go as far as a random walk does.
+    """
     soft, hard = weights
     sums = function(
         *case,
@@ -122,7 +134,9 @@ def assert_equals_exact(
     assert [x.requires_grad for x in sums] == [True, False, False, False]
     for got, value in zip(sums, wanted[:4], strict=True):
         assert got.item() == pytest.approx(value, rel=2e-6, abs=2e-5)
-    assert max(relative_errors(case, wanted, upstream)) < 1e-6
+    hidden, weight, bias = (error.found for error in relative_errors(case, wanted, upstream))
+    words = len(case.student.bias_V)
+    assert max(weight, bias) < 1e-6 and hidden < max(1e-6, words**0.5 * 2.0**-24)
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
@@ -155,43 +169,64 @@ def test_gradients_follow_what_the_total_is_multiplied_by(upstream: float) -> No
     assert_equals_exact(draw(5, 7, 4, 40), fused, upstream=upstream)
 
 
+BOTH = pytest.mark.parametrize("function", [reference, fused])
+# What errs beside the one rounding of what is returned: the reference adds up in fp32; the kernel
+# has a factor in fp16, from which the interpreter cuts digits off.
+INNER = {reference: 1e-6, fused: 2.0**-11}
+
+
+def assert_rounded_once(function: Any, case: Case, wanted: Exact) -> None:
+    """Compare gradients with those in fp64, correctly rounded.
+
+    A number of bf16 is off by 2^-8 at most; of numbers that are spread evenly over a power of two
+    that is 0.39 2^-8 = 1.5e-3 by norm, and no gradient in bf16 can be closer than it happens to be.
+    Errors that have nothing to do with each other add up by their squares.
+    """
+    for error in relative_errors(case, wanted):
+        assert error.found <= math.hypot(error.rounded, INNER[function])
+
+
+@BOTH
+@pytest.mark.parametrize("decoder", ["as the states", torch.float32])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("divergence", DIVERGENCES)
-def test_small_types_add_less_than_a_thousandth_to_gradients(
-    dtype: torch.dtype, divergence: str
+def test_small_types_err_by_the_rounding_of_their_gradients_alone(
+    dtype: torch.dtype, decoder: Any, divergence: str, function: Any
 ) -> None:
-    """The decoder is fp32, so that its gradient shows the operation's error and no last rounding.
-
-    That of the hidden states has one: at most half a step, 2^-8 or less of each number (the
-    interpreter may cut digits off: a whole step), which fp64 is given here as well.
-    """
-    case = draw(70, 24, 16, 300, dtype, torch.float32)
-    fused(*case, temperature=2.0, divergence=divergence, soft_weight=5.0, hard_weight=2.0,
-          budget_bytes=1).total.backward()  # fmt: skip
-    wanted = exact(case, 2.0, divergence, 5.0, 2.0)
-    hidden, weight, bias = relative_errors(case, wanted)
-    assert weight < 1e-3 and bias < 1e-3
-    rounded = wanted.gradients[0].to(dtype).double()
-    last_rounding = float((rounded - wanted.gradients[0]).norm() / rounded.norm())
-    assert hidden < 1e-3 + 2 * last_rounding
+    """A decoder in fp32 shows the error of the operation, without a last rounding."""
+    case = draw(70, 24, 16, 300, dtype, dtype if decoder == "as the states" else decoder)
+    weights = {"soft_weight": 5.0, "hard_weight": 2.0}
+    options = {"budget_bytes": 1} if function is fused else {}
+    sums = function(*case, temperature=2.0, divergence=divergence, **weights, **options)
+    sums.total.backward()
+    assert_rounded_once(function, case, exact(case, 2.0, divergence, 5.0, 2.0))
 
 
+@BOTH
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("divergence", DIVERGENCES)
-def test_nearly_equal_heads_keep_the_digits_of_what_sets_them_apart(divergence: str) -> None:
+def test_nearly_equal_heads_keep_the_digits_of_what_sets_them_apart(
+    divergence: str, dtype: torch.dtype, function: Any
+) -> None:
     """The case that logits in bf16 spoil: there the gradient is what rounding leaves of it."""
-    case = draw(9, 24, 24, 300, torch.bfloat16, torch.float32)
+    case = draw(9, 24, 24, 300, dtype)
     with torch.no_grad():
         for own, taught in zip(case.student, case.teacher, strict=True):
             own.copy_(taught)
         case.student.bias_V[::7] += 2.0**-6
-    fused(*case, temperature=1.0, divergence=divergence, hard_weight=0.0).total.backward()
+    sums = function(*case, temperature=1.0, divergence=divergence, hard_weight=0.0)
+    sums.total.backward()
     wanted = exact(case, 1.0, divergence, 1.0, 0.0)
     assert 0 < wanted.soft < 1e-3
-    assert max(relative_errors(case, wanted)[1:]) < 1e-3
+    # The value itself is a small difference of sums near 1: 2^-22 is a few roundings of these.
+    assert sums.soft.item() == pytest.approx(wanted.soft, abs=2.0**-22)
+    # Shares lose what fp32 does not hold of them: 2^-24 over differences of some 2^-6.
+    for error in relative_errors(case, wanted):
+        assert error.found <= math.hypot(error.rounded, 1e-3)
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
-@pytest.mark.parametrize("function", [reference, fused])
+@BOTH
 def test_a_student_that_agrees_with_its_teacher_has_nothing_to_learn(
     function: Any, divergence: str
 ) -> None:
@@ -208,7 +243,7 @@ def test_a_student_that_agrees_with_its_teacher_has_nothing_to_learn(
     assert largest == 0.0 if function is fused else largest < 1e-4
 
 
-@pytest.mark.parametrize("function", [reference, fused])
+@BOTH
 def test_nothing_asked_gives_sums_and_gradients_of_0(function: Any) -> None:
     empty, ignored = draw(0, 7, 5, 40), draw(4, 7, 5, 40)
     ignored.labels_M.fill_(IGNORED)

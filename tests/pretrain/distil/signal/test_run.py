@@ -68,9 +68,12 @@ def learned(tree: dict[str, Any], alone: Cluster) -> tuple[Inputs, list[dict[str
     return inputs, found
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_run_learns_from_disk_what_it_learns_from_its_teacher(
-    tree: dict[str, Any], stored: dict[str, Any], alone: Cluster
+    tree: dict[str, Any], stored: dict[str, Any], alone: Cluster, precision: str
 ) -> None:
+    for each in (tree, stored):
+        each["train"] = {**each["train"], "precision": precision}
     write_signals(SignalRecipe.model_validate(stored | {"signal": EXACT}), alone)
     _, online = learned(tree, alone)
     _, offline = learned(stored, alone)
