@@ -8,6 +8,7 @@ from pydantic import Field
 from data_prep.errors import UserError
 from data_prep.options import CorpusRecipe
 from data_prep.recipe import Options, dotted_keys, find_shipped, load_recipe
+from launch.studies.options import StudyRecipe
 from pretrain.config import StudentRecipe, TeacherRecipe
 
 RECIPES = Path(__file__).parents[2] / "launch" / "recipes"
@@ -15,6 +16,7 @@ KINDS: dict[str, type[Options]] = {
     "corpus": CorpusRecipe,
     "teacher": TeacherRecipe,
     "student": StudentRecipe,
+    "study": StudyRecipe,
 }
 
 
