@@ -98,9 +98,7 @@ def largest_gap(one: torch.Tensor, other: torch.Tensor) -> float:
     return float(((one - other).abs() / other).max())
 
 
-def test_packed_rows_train_as_one_sample_a_row_does(
-    tiny_model: Bert, batches: list[Batch]
-) -> None:
+def test_packed_rows_train_as_one_sample_a_row_does(tiny_model: Bert, batches: list[Batch]) -> None:
     packed, padded = packed_curve(tiny_model, batches), padded_curve(tiny_model, batches)
     assert padded[:4].mean() - padded[-4:].mean() > 1, "something was learned"
     # fp32 rounds at 6e-8. Sums in another order differ by a few of these, and 40 steps of AdamW,
