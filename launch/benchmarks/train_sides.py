@@ -48,14 +48,21 @@ class Update:
     def __call__(self) -> None:
         """Take a step by the gradients that have been added up, and forget them."""
         if self._rounds:
-            for master, weight in zip(self._masters, self._weights, strict=True):
-                master.grad, weight.grad = weight.grad.float(), None  # type: ignore[union-attr]
+            self._widen_gradients()
         torch.nn.utils.clip_grad_norm_(self._masters, _CLIP_NORM)
         self._optimizer.step()
         self._optimizer.zero_grad()
         if self._rounds:
             with torch.no_grad():
                 torch._foreach_copy_(self._weights, self._masters)
+
+    def _widen_gradients(self) -> None:
+        # All in one kernel: one each, hundreds of them, would take as long as a layer does.
+        wide = [torch.empty_like(master) for master in self._masters]
+        narrow = [weight.grad for weight in self._weights if weight.grad is not None]
+        torch._foreach_copy_(wide, narrow)
+        for master, weight, gradient in zip(self._masters, self._weights, wide, strict=True):
+            master.grad, weight.grad = gradient, None
 
 
 class Ours:
