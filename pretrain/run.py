@@ -71,10 +71,11 @@ def _train(
     facts: dict[str, Any],
 ) -> None:
     # Imported here because DeepSpeed takes ten seconds: bad input is answered before that.
+    from pretrain.distil.memory import compared_parts
     from pretrain.engine import Engine, read_deepspeed_config
     from pretrain.flops import StepFlops
     from pretrain.loop import Training, train
-    from pretrain.memory import Expectation, forecast
+    from pretrain.memory import Activations, Expectation, forecast
     from pretrain.metrics import RunLog
     from pretrain.model.compilation import Compilations, prepare_model
 
@@ -91,6 +92,9 @@ def _train(
     found = _choose_checkpoint(recipe, run, cluster, facts)
     teachers = facts.get("teacher_parameters_kept", 0)
     parts = forecast(recipe, config, model, cluster.world_size, teachers)
+    # The first stage and the last: those in between compare what one of these does.
+    lessons = [task.at(step) for step in (0, recipe.train.steps - 1)]
+    parts += compared_parts(lessons, Activations.of(recipe, model))
     memory = Expectation(parts, cluster.device)
     if cluster.is_main:
         print(memory.table())

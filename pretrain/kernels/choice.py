@@ -41,7 +41,7 @@ def choose_kernels(block: Block, head: Head, device: torch.device) -> Kernels:
     Raises:
         UserError: Triton is asked for by name where it cannot run.
     """
-    lacking = device.type == "cuda" and "auto" in (block, head) and not _has_triton()
+    lacking = device.type == "cuda" and "auto" in (block, head) and not has_triton()
     block, head = resolve_block(block, device), resolve_head(head, device)
     name = f"block {block}, head {head}" + (", as triton is not installed" if lacking else "")
     gelu, residual, embedding = _block_functions(block, device)
@@ -57,7 +57,7 @@ def resolve_block(block: Block, device: torch.device) -> Block:
         _refuse_without_triton("kernels.block", device)
     if block != "auto":
         return block
-    return "compiled" if device.type == "cuda" and _has_triton() else "reference"
+    return "compiled" if device.type == "cuda" and has_triton() else "reference"
 
 
 def resolve_head(head: Head, device: torch.device) -> Head:
@@ -66,14 +66,14 @@ def resolve_head(head: Head, device: torch.device) -> Head:
         _refuse_without_triton("kernels.head", device)
     if head != "auto":
         return head
-    return "triton" if device.type == "cuda" and _has_triton() else "reference"
+    return "triton" if device.type == "cuda" and has_triton() else "reference"
 
 
 # The Triton modules are imported where they are chosen: without a GPU, triton may be missing.
 def _block_functions(
     block: Block, device: torch.device
 ) -> tuple[_Operation, _Operation, _Operation]:
-    if block == "compiled" and device.type == "cuda" and _has_triton():
+    if block == "compiled" and device.type == "cuda" and has_triton():
         # Only layers are compiled; what stands before them is fused by its kernel.
         from pretrain.kernels.triton import embedding_norm as embedding
 
@@ -99,7 +99,7 @@ def _head_functions(
 
 
 def _refuse_without_triton(key: str, device: torch.device) -> None:
-    if not _has_triton():
+    if not has_triton():
         raise UserError(
             f"{key} is triton, but the package triton is not installed: "
             f"install it, or set {key}=auto"
@@ -111,5 +111,6 @@ def _refuse_without_triton(key: str, device: torch.device) -> None:
         )
 
 
-def _has_triton() -> bool:
+def has_triton() -> bool:
+    """Tell whether there is a compiler of kernels for a GPU; `torch.compile` uses it too."""
     return importlib.util.find_spec("triton") is not None

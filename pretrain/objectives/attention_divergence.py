@@ -23,7 +23,9 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
+from torch._dynamo import config as dynamo_config
 
+from pretrain.kernels.choice import has_triton
 from pretrain.objectives.head_rows import (
     exact_products,
     head_width,
@@ -35,9 +37,11 @@ from pretrain.objectives.known_gradients import with_gradients
 
 BUDGET_BYTES = 256 * 2**20
 _QUERIES = 128  # of a tile: products of that height keep a GPU busy
-_TENSORS = 8  # of the size of a tile that are in memory at once, when nothing is fused
+# Of the size of a tile, in memory at once: fused, the scores of both models and the gradient.
+_TENSORS, _FUSED_TENSORS = 8, 3
+_PROGRAMS = 64  # of tiles: two heights of each length of rows, for each pair of heads compared
 
-# Queries and keys of both models, ids of keys, ids of queries; to a sum and its gradient.
+# Queries and keys of both models, ids of keys, ids of queries; to sums and their gradient.
 Compare = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -82,14 +86,24 @@ def divergence_sum(
     return with_gradients(total, inputs, gradients) if is_learned else total
 
 
-def tile_size(rows: int, heads: int, row_tokens: int, budget_bytes: int) -> tuple[int, int]:
+def tile_size(
+    rows: int, heads: int, row_tokens: int, budget_bytes: int, tensors: int = _TENSORS
+) -> tuple[int, int]:
     """Return how many rows and queries a tile has at most: as many as the budget has room for.
 
-    One query of one row is the least, whatever the budget.
+    `tensors` of its size are in memory at once. One query of one row is the least, whatever the
+    budget.
     """
-    query_bytes = heads * row_tokens * 4 * _TENSORS
+    query_bytes = heads * row_tokens * 4 * tensors
     queries = max(1, min(row_tokens, _QUERIES, budget_bytes // query_bytes))
     return max(1, min(rows, budget_bytes // (queries * query_bytes))), queries
+
+
+def choose_compare(device: torch.device) -> tuple[Compare, int]:
+    """Return what compares a tile on a device, and how many tensors of its size that takes."""
+    if device.type == "cuda" and has_triton():
+        return _compiled(), _FUSED_TENSORS
+    return _compare, _TENSORS
 
 
 def _over_tiles(
@@ -102,22 +116,33 @@ def _over_tiles(
 ) -> torch.Tensor:
     """Return the sum, and add to the gradients: none, or of the query, or of query and key."""
     total = torch.zeros((), device=ids_BT.device)
-    compare = _compiled() if ids_BT.is_cuda else _compare
+    compare, tensors = choose_compare(ids_BT.device)
     filled = [view_of_heads(x, heads, ids_BT.shape[1]) for x in gradients]
-    most_rows, most_queries = tile_size(len(ids_BT), heads, ids_BT.shape[1], budget_bytes)
+    most_rows, most_queries = tile_size(len(ids_BT), heads, ids_BT.shape[1], budget_bytes, tensors)
     for rows in spans(len(ids_BT), most_rows):
-        query, key = (heads_of_rows(x, heads, ids_BT, rows) for x in student)
-        taught_query, taught_key = (heads_of_rows(x, heads, ids_BT, rows) for x in teacher)
+        query, key = _heads_of(student, heads, ids_BT, rows)
+        taught_query, taught_key = _heads_of(teacher, heads, ids_BT, rows)
         for queries in spans(ids_BT.shape[1], most_queries):
             pairs = ((query[:, :, queries], key), (taught_query[:, :, queries], taught_key))
-            divergence, slope = compare(*pairs, ids_BT[rows], ids_BT[rows, queries])
-            total += divergence
+            divergence_RAQ, slope = compare(*pairs, ids_BT[rows], ids_BT[rows, queries])
+            total += divergence_RAQ.sum()
             if gradients:
-                filled[0][rows, :, queries] += slope @ key
-                filled[-1][rows] += slope.mT @ query[:, :, queries]
+                # Not `+=`: to an indexed tensor, it copies the result onto itself.
+                filled[0][rows, :, queries].add_(slope @ key)
+                filled[-1][rows].add_(slope.mT @ query[:, :, queries])
     for gradient in gradients:
         gradient *= (gradient.shape[1] // heads) ** -0.5 / heads
     return total / heads
+
+
+def _heads_of(
+    model: Attending, heads: int, ids_BT: torch.Tensor, rows: slice
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return queries and keys of some rows; where both are one tensor, they are made once."""
+    query = heads_of_rows(model.query_ND, heads, ids_BT, rows)
+    if model.key_ND is model.query_ND:
+        return query, query
+    return query, heads_of_rows(model.key_ND, heads, ids_BT, rows)
 
 
 def _compare(
@@ -126,10 +151,11 @@ def _compare(
     key_ids_RT: torch.Tensor,
     query_ids_RQ: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the divergence of a tile, summed, and its gradient by the student's scores.
+    """Return the divergences of a tile [R, A, Q], and their gradient by the student's scores.
 
     Both of [R, A, Q, d] queries and [R, A, T, d] keys. Padding is 0 in them: in both models it
-    looks evenly at the padding of its row, with a divergence of 0.
+    looks evenly at the padding of its row, with a divergence of 0. They are summed up elsewhere, by
+    a kernel that spreads it over the GPU; the compiler would give it to one multiprocessor.
     """
     is_apart = query_ids_RQ[:, None, :, None] != key_ids_RT[:, None, None, :]
     log_student, log_teacher = (_log_attention(*pair, is_apart) for pair in (student, teacher))
@@ -138,7 +164,7 @@ def _compare(
     p_teacher = log_teacher.exp()
     # Where the student is far above the teacher, expm1 overflows and nothing cancels.
     slope = torch.where(gap > -1, p_teacher * torch.expm1(-gap), log_student.exp() - p_teacher)
-    return (slope + p_teacher * gap).sum(), slope
+    return (slope + p_teacher * gap).sum(-1), slope
 
 
 def _log_attention(query: torch.Tensor, key: torch.Tensor, is_apart: torch.Tensor) -> torch.Tensor:
@@ -150,4 +176,5 @@ def _log_attention(query: torch.Tensor, key: torch.Tensor, is_apart: torch.Tenso
 @cache
 def _compiled() -> Compare:
     """Return `_compare` in one kernel for each shape, made when the first tile comes."""
-    return torch.compile(_compare, dynamic=False)
+    dynamo_config.recompile_limit = max(dynamo_config.recompile_limit, _PROGRAMS)
+    return torch.compile(_compare, dynamic=False, fullgraph=True)

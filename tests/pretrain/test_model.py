@@ -227,6 +227,13 @@ def test_every_dropout_has_a_key_of_its_own() -> None:
     assert torch.equal(drawn[0], dropout_keys(0, 0, 0, 3, 4, torch.device("cpu")))
 
 
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_the_keys_of_every_pass_lie_where_a_compiled_layer_takes_them_uncopied(layers: int) -> None:
+    for keys in dropout_keys(0, 0, 0, 4, layers, torch.device("cpu")):
+        of_layers = [keys[:-1].view(-1, 2, 2)[number] for number in range(layers)]
+        assert all(key.data_ptr() % 16 == 0 and key.is_contiguous() for key in (keys, *of_layers))
+
+
 def test_a_shape_survives_its_config_json(tiny_shape: BertShape) -> None:
     for next_sentence in (True, False):
         shape = dataclasses.replace(tiny_shape, dropout=0.25, next_sentence=next_sentence)

@@ -17,13 +17,13 @@ FUSED = "pretrain.kernels.triton"
 @pytest.fixture
 def gpu_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretend that triton is installed and does not interpret."""
-    monkeypatch.setattr(choice, "_has_triton", lambda: True)
+    monkeypatch.setattr(choice, "has_triton", lambda: True)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
 
 
 @pytest.fixture
 def without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "_has_triton", lambda: False)
+    monkeypatch.setattr(choice, "has_triton", lambda: False)
 
 
 @pytest.fixture

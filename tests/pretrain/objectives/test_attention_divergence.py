@@ -1,10 +1,20 @@
 """Tiles of attention: how large they are, and that extremes and a compiler change nothing."""
 
+from collections import Counter
+from typing import Any
+
 import pytest
 import torch
+from torch._dynamo import config as dynamo_config
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pretrain.objectives import attention_divergence
-from pretrain.objectives.attention_divergence import Attending, divergence_sum, tile_size
+from pretrain.objectives.attention_divergence import (
+    Attending,
+    choose_compare,
+    divergence_sum,
+    tile_size,
+)
 from tests.pretrain.objectives.plain import DEVICE, LONG, draw, ids_of, make_case
 
 
@@ -18,6 +28,47 @@ def test_tiles_fit_in_the_budget_and_hold_at_least_a_query() -> None:
             # Whole rows of queries come first: a tile of many rows is as high as it can be.
             assert tile_rows == 1 or queries == min(row_tokens, 128)
     assert tile_size(0, 12, 128, 2**28)[0] == 1
+
+
+def test_the_fewer_tensors_a_tile_takes_the_larger_it_is() -> None:
+    for tensors in (3, 8):
+        rows, queries = tile_size(512, 48, 128, 2**28, tensors)
+        needed = queries * 48 * 128 * 4 * tensors
+        assert queries == 128 and rows * needed <= 2**28 < (rows + 1) * needed
+
+
+class Calls(TorchDispatchMode):
+    """Counts operations by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counts[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("kind", "made"), [("relations", 2), ("attention", 4)])
+def test_a_tile_makes_each_tensor_once_and_copies_no_result(kind: Any, made: int) -> None:
+    case = make_case(kind, LONG, dtype=torch.bfloat16).on_cpu()
+    with Calls() as calls:
+        case.ours()
+    # Each query or key is widened once. A GPU would spend as long on starting more as on the work.
+    assert calls.counts["_to_copy"] == made
+    assert calls.counts["copy_"] == 0
+
+
+def test_tiles_are_fused_where_a_gpu_has_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = attention_divergence._compare
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(attention_divergence, "has_triton", lambda: False)
+    assert choose_compare(gpu) == choose_compare(cpu) == (plain, 8)
+    monkeypatch.setattr(attention_divergence, "has_triton", lambda: True)
+    assert choose_compare(cpu) == (plain, 8)
+    fused, tensors = choose_compare(gpu)
+    assert fused is not plain and tensors == 3
+    assert dynamo_config.recompile_limit >= 64, "past it, a tile would be computed unfused"
 
 
 @pytest.mark.parametrize("factor", [30.0, 300.0])

@@ -1,0 +1,119 @@
+"""Started by test_gpu_dry_run.py: a step of training on tensors without memory, as if on a GPU.
+
+LD_PRELOAD=libgpu_stand_in.so python gpu_dry_run.py
+
+No number is computed. Shapes, types and devices are checked by torch's own rules, and whatever
+would wait for the device is an error, since there is no number to wait for.
+"""
+
+import os
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from triton.runtime.jit import JITFunction
+
+from pretrain.batch import changed
+from pretrain.kernels.choice import choose_kernels
+from pretrain.kernels.soft_cross_entropy import Head
+from pretrain.kernels.triton.soft_cross_entropy import soft_cross_entropy
+from pretrain.model import Bert, BertShape
+from pretrain.model.compilation import compile_layers
+from pretrain.model.dropout_keys import dropout_keys
+from pretrain.model.execution import Execution
+from pretrain.objectives import attention_divergence
+from pretrain.objectives.attention_scores import score_mse_sum
+from pretrain.objectives.hidden_states import cosine_sum
+from pretrain.objectives.mlm_nsp import pretraining_terms
+from pretrain.objectives.relations import relation_kl_sum
+from pretrain.objectives.term import normalised_loss
+from pretrain.probe import probe_batch
+
+GPU = torch.device("cuda", 0)
+SHAPE = BertShape(
+    vocab_size=1003,
+    layers=2,
+    width=64,
+    heads=2,
+    feed_forward=128,
+    positions=64,
+    dropout=0.1,
+    pad_id=0,
+    next_sentence=True,
+)
+launched: set[str] = set()
+
+
+def launch_nothing(self: Any, *arguments: Any, grid: Any, warmup: bool, **words: Any) -> None:
+    """Stand in for `JITFunction.run`."""
+    tensors = [x for x in (*arguments, *words.values()) if isinstance(x, torch.Tensor)]
+    assert all(tensor.device == GPU for tensor in tensors), self.fn.__name__
+    assert all(size > 0 for size in grid), grid
+    launched.add(f"{self.fn.__module__.rpartition('.')[2]}.{self.fn.__name__}")
+
+
+def train(block: Any, dtype: torch.dtype) -> None:
+    """Go forward and backward, and forward once more as validation does."""
+    torch.set_default_dtype(dtype)
+    with GPU:
+        model = Bert(SHAPE)
+    torch.set_default_dtype(torch.float32)
+    model.execution = Execution(kernels=choose_kernels(block, "triton", GPU), attention="varlen")
+    if block == "compiled":
+        compile_layers(model, backend="aot_eager")
+    batch = changed(probe_batch(SHAPE, 4, 32, 20), lambda tensor: tensor.to(GPU))
+    for own_keys in keys_of(3):
+        terms: Any = model(batch, pretraining_terms, own_keys)
+        normalised_loss(terms, batch.counts).backward()
+    for name, parameter in model.named_parameters():
+        gradient = parameter.grad
+        assert gradient is not None and (gradient.device, gradient.dtype) == (GPU, dtype), name
+    with torch.no_grad():
+        model.eval()(batch, pretraining_terms)
+
+
+def keys_of(micro_batches: int) -> torch.Tensor:
+    """Return keys of passes on the GPU; pinned memory has no stand-in."""
+    return dropout_keys(0, 0, 0, micro_batches, SHAPE.layers, torch.device("cpu")).to(GPU)
+
+
+def distil(dtype: torch.dtype) -> None:
+    """Go forward and backward through objectives, the student narrower than its teacher."""
+
+    def drawn(*size: int) -> torch.Tensor:
+        return torch.zeros(size, dtype=dtype, device=GPU)
+
+    places, words = 4 * 32, 1003
+    own = [drawn(places, 64).requires_grad_() for _ in range(2)]
+    theirs = [drawn(places, 128) for _ in range(2)]
+    ids = torch.ones(places, dtype=torch.int32, device=GPU)
+    student = Head(drawn(20, 64).requires_grad_(), drawn(words, 64).requires_grad_(), drawn(words))
+    teacher = Head(drawn(20, 128), drawn(words, 128), drawn(words))
+    labels = torch.zeros(20, dtype=torch.int64, device=GPU)
+    losses = [
+        soft_cross_entropy(student, teacher, labels, temperature=2.0).total,
+        relation_kl_sum(own[0], theirs[0], 4, ids, 32),
+        score_mse_sum(own[0], own[1], theirs[0], theirs[1], 4, ids, 32),
+        cosine_sum(own[0], own[1].detach(), ids > 0),
+    ]
+    torch.stack(losses).sum().backward()
+    for leaf in (*own, student.hidden_MD, student.weight_VD):
+        assert leaf.grad is not None and leaf.grad.dtype == dtype
+
+
+def main() -> None:
+    JITFunction.run = launch_nothing  # type: ignore[method-assign]
+    attention_divergence._compiled = lambda: torch.compile(  # type: ignore[assignment]
+        attention_divergence._compare, backend="aot_eager", dynamic=False, fullgraph=True
+    )
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for dtype in (torch.bfloat16, torch.float16):
+            for block in ("compiled", "triton", "reference"):
+                train(block, dtype)
+            distil(dtype)
+    print(*sorted(launched), flush=True)
+    os._exit(0)  # the threads of the backward pass wait for a GPU's end
+
+
+if __name__ == "__main__":
+    main()
