@@ -22,7 +22,6 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "launch" / "results"
 BEGIN, END = "<!-- results: launch/results_table.py writes this -->", "<!-- /results -->"
 STUDY_BEGIN, STUDY_END = "<!-- study: launch/results_table.py writes this -->", "<!-- /study -->"
-_STUDY = "study_simplewiki.json"
 # What each benchmark measures, in the order of the table.
 _BENCHMARKS = {
     "prep": "preparing a corpus",
@@ -57,12 +56,10 @@ def replace_table(text: str, table: str, begin: str = BEGIN, end: str = END) -> 
 
 
 def render_studied(folder: Path) -> str:
-    """Return the table of the study of students, and the machine that it was made on."""
-    path = folder / _STUDY
-    if not path.is_file():
-        return "`launch/study.py`: not measured yet"
-    report = json.loads(path.read_text(encoding="utf-8"))
-    return f"{render_study(report)}\n\nOn {report['device']}."
+    """Return the tables of all studies of students, with the machine of each."""
+    reports = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("study_*.json"))]
+    tables = [f"{render_study(report)} On {report['device']}." for report in reports]
+    return "\n\n".join(tables) or "`launch/study.py`: not measured yet"
 
 
 def render(folder: Path) -> str:

@@ -2,42 +2,47 @@
 
     python launch/study.py --config launch/recipes/study_simplewiki.yaml --json study.json
 
-All methods share a teacher, a corpus and a budget. Each trained student is published, scored on
-held-out words, and fine-tuned on the tasks by plain transformers. What is done is kept: a study
-that was stopped goes on. `--dry-run` prints the commands of the trainings, for a cluster's queue.
+All methods share a teacher, a corpus, a budget and an optimizer. Each trained student is published,
+scored on held-out words, and fine-tuned on the tasks by plain transformers. What is done is kept: a
+study that was stopped goes on, and studies of different `seeds` can share a folder. `--dry-run`
+prints the commands of the trainings, for a cluster's queue.
 """
 
 import argparse
 from pathlib import Path
 
 try:
-    from launch.cli import recipe_parser, run_command
+    from launch.cli import recipe_parser, run_rank
 except ImportError as error:
     raise SystemExit(f"{error}: install Stillhouse with `pip install -e .` first.") from error
 
 from data_prep.recipe import describe_keys, load_recipe
 from launch.studies.options import StudyRecipe
 from launch.studies.tasks import read_task
-from launch.studies.trials import check_budgets, command_of, shown, train_trial, trials_of
+from launch.studies.trials import command_of, shown, train_trial, trials_of
 
 
 def main() -> None:
     """Train, score, and print the table."""
     arguments = _parser().parse_intermixed_args()
     study = load_recipe(StudyRecipe, arguments.config, arguments.overrides)
-    tasks = [read_task(task) for task in study.tasks]
-    check_budgets(study)
+    # Imported here so that --help and misspelt keys are answered at once.
+    from launch.benchmarks.report import write_findings
+    from launch.studies.fairness import check_inputs, check_methods
+    from launch.studies.scores import score_study
+    from launch.studies.summary import render_study
+    from pretrain.cluster import refuse_ranks
+
+    refuse_ranks("launch/study.py starts the ranks of its trainings itself")
+    check_methods(study)
     trials = list(trials_of(study))
     if arguments.dry_run:
         print("\n".join(shown(command_of(study, trial)) for trial in trials))
         return
+    check_inputs(study)
+    tasks = [read_task(task) for task in study.tasks]
     for trial in trials:
         train_trial(study, trial)
-    # Imported here so that mistakes are answered at once.
-    from launch.benchmarks.report import write_findings
-    from launch.studies.scores import score_study
-    from launch.studies.summary import render_study
-
     findings = score_study(study, trials, tasks)
     print(render_study(findings))
     if arguments.json:
@@ -55,4 +60,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_rank(main)

@@ -161,6 +161,17 @@ def restart_count() -> int:
     return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
 
+def refuse_ranks(why: str) -> None:
+    """Refuse a command that must not be started as several ranks.
+
+    Raises:
+        UserError: when a launcher, or `srun` with several tasks, has started this process.
+    """
+    ranks = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if ranks != "1":
+        raise UserError(f"{why}, but it runs as {ranks} ranks: start it once, with python alone.")
+
+
 def _translate_slurm() -> None:
     """Give `srun` tasks the variables that torch expects; the launcher's own come first."""
     if "RANK" in os.environ or "SLURM_PROCID" not in os.environ:

@@ -11,6 +11,7 @@ import torch
 
 from launch.studies.options import TaskOptions
 from launch.studies.tasks import Examples, Task
+from pretrain.cluster import Cluster
 
 _WARMUP_SHARE = 0.1
 _WEIGHT_DECAY = 0.01
@@ -25,33 +26,31 @@ class Encoded(NamedTuple):
     labels: Sequence[int]
 
 
-def best_accuracy(
-    folder: Path, task: Task, seed: int, device: torch.device, *, random: bool = False
-) -> dict[str, float]:
+def best_accuracy(folder: Path, task: Task, seed: int, *, random: bool = False) -> dict[str, Any]:
     """Fine-tune a published model at each rate of a task; the best on dev is reported.
 
     Args:
         folder: of the published model.
         task: with its examples.
         seed: keys the new head, the order of examples and dropout.
-        device: that computes.
         random: start from random weights of that shape: what the task alone teaches.
 
     Returns:
-        the best one's `rate`, and its accuracies on `dev` and `test`.
+        the best one's `rate`, its accuracies on `dev` and `test`, and those of all under `tried`.
     """
+    device = Cluster.join().device
     train, dev, test = (
         encode(folder, examples, task.options.max_tokens)
         for examples in (task.train, task.dev, task.test)
     )
-    found = []
+    tried = []
     for rate in task.options.rates:
         torch.manual_seed(seed)
         model = load_classifier(folder, len(task.labels), random=random).to(device)
         fine_tune(model, train, task.options, seed, rate, device)
         scores = {"dev": accuracy(model, dev, device), "test": accuracy(model, test, device)}
-        found.append({"rate": rate, **scores})
-    return max(found, key=lambda scores: scores["dev"])
+        tried.append({"rate": rate, **scores})
+    return {**max(tried, key=lambda scores: scores["dev"]), "tried": tried}
 
 
 def encode(folder: Path, examples: Examples, max_tokens: int) -> Encoded:

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 from data_prep.recipe import Options
 
 _NAME = r"^[a-z0-9][a-z0-9_-]*$"
+# Rows that every study has.
+_RESERVED = ("teacher", "untrained")
 
 
 class MethodOptions(Options):
@@ -31,7 +33,7 @@ class TaskOptions(Options):
     label: str = Field("label", description="column of the label: a word or a number")
     epochs: int = Field(3, ge=1, description="times that fine-tuning sees the examples")
     batch_rows: int = Field(32, ge=1, description="examples of one step")
-    rates: list[float] = Field(
+    rates: list[Annotated[float, Field(gt=0)]] = Field(
         [5e-5, 1e-4, 3e-4],
         min_length=1,
         description="learning rates to try; each model reports its best on dev",
@@ -40,7 +42,7 @@ class TaskOptions(Options):
 
 
 class StudyRecipe(Options):
-    """`launch/study.py`: methods side by side, at the same budget."""
+    """`launch/study.py`: methods side by side, with the same data, budget and optimizer."""
 
     path: Path = Field(description="folder of the study: its runs, exports, scores and report")
     teacher: Path = Field(description="the teacher of all methods: a run, an export, or a BERT")
@@ -67,4 +69,7 @@ class StudyRecipe(Options):
             twice = [name for name in names if names.count(name) > 1]
             if twice:
                 raise ValueError(f"the {kind} {twice[0]} is there twice: name it once")
+        taken = [method.name for method in self.methods if method.name in _RESERVED]
+        if taken:
+            raise ValueError(f"every study has a row {taken[0]} of its own: rename that method")
         return self

@@ -1,23 +1,26 @@
 """What a study finds out about its models, kept until a model or a question changes."""
 
 import json
-from collections.abc import Iterator, Sequence
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from data_prep.manifest import file_sha256, write_json
+from data_prep.shards import Corpus
 from launch.held_out import score_held_out
 from launch.studies.classification import best_accuracy
 from launch.studies.options import StudyRecipe
 from launch.studies.tasks import Task
-from launch.studies.trials import Trial, budget_of, recipe_of
+from launch.studies.trials import Trial, recipe_of
+from pretrain.metrics import read_metrics
 from pretrain.publish import publish
-from pretrain.run_directory import RunDirectory
-from pretrain.weights import WEIGHTS
+from pretrain.weights import WEIGHTS, locate
 
 _TERA = 1e12
+# What methods share, for whoever reads the report.
+_BUDGET = ("steps", "batch_rows", "row_tokens")
 
 
 class Subject(NamedTuple):
@@ -41,28 +44,14 @@ def score_study(
         masked words and, by name, the `tasks` as `best_accuracy` has them.
     """
     recipe = recipe_of(study, trials[0])
-    rows = []
-    for subject in _subjects(study, trials):
-        seeds = []
-        for seed, export in subject.exports.items():
-            asked = _Question(study, recipe.corpus.path, tasks, seed, subject.random)
-            seeds.append({"seed": seed, **_kept_scores(f"{subject.name}-{seed}", export, asked)})
-        rows.append(
-            {
-                "name": subject.name,
-                "what": subject.what,
-                "parameters": seeds[0]["parameters"],
-                "training_flops": sum(map(read_training_flops, subject.runs))
-                / max(len(subject.runs), 1),
-                "seeds": seeds,
-            }
-        )
-    return {"budget": budget_of(recipe), "rows": rows}
+    corpus = Corpus.open(recipe.corpus.path, "validation")
+    rows = [_row(study, subject, corpus, tasks) for subject in _subjects(study, trials)]
+    return {"budget": {key: getattr(recipe.train, key) for key in _BUDGET}, "rows": rows}
 
 
 def _subjects(study: StudyRecipe, trials: Sequence[Trial]) -> Iterator[Subject]:
-    teacher = _published_teacher(study)
-    yield Subject("teacher", "of all students", dict.fromkeys(study.seeds, teacher))
+    teacher = dict.fromkeys(study.seeds, _published_teacher(study))
+    yield Subject("teacher", "of all students", teacher)
     shape = dict.fromkeys(study.seeds, trials[0].export)
     yield Subject("untrained", "random weights, fine-tuned alone", shape, random=True)
     for method in study.methods:
@@ -73,69 +62,82 @@ def _subjects(study: StudyRecipe, trials: Sequence[Trial]) -> Iterator[Subject]:
 
 def _published_teacher(study: StudyRecipe) -> Path:
     """Return the teacher as a plain folder: a run is published, others are one already."""
-    if not RunDirectory(study.teacher).status():
+    if not (study.teacher / "checkpoints").is_dir():
         return study.teacher
     export = study.path / "exports" / "teacher"
     publish(study.teacher, export, license_name="other", language="en")
     return export
 
 
-class _Question(NamedTuple):
-    """What decides the scores of a model, beside its weights."""
-
-    study: StudyRecipe
-    corpus: Path
-    tasks: Sequence[Task]
-    seed: int
-    random: bool
-
-    def key(self, export: Path) -> dict[str, Any]:
-        return {
-            "weights": file_sha256(export / WEIGHTS),
-            "seed": self.seed,
-            "random": self.random,
-            "held_out_rows": self.study.held_out_rows,
-            "tasks": [task.options.model_dump(mode="json") for task in self.tasks],
-        }
-
-    def answer(self, export: Path) -> dict[str, Any]:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        held_out = score_held_out(export, self.corpus, self.study.held_out_rows)._asdict()
-        if self.random:
-            held_out = {"parameters": held_out["parameters"]}
-        tasks = {
-            task.options.name: best_accuracy(export, task, self.seed, device, random=self.random)
-            for task in self.tasks
-        }
-        return {**held_out, "tasks": tasks}
+def _row(
+    study: StudyRecipe, subject: Subject, corpus: Corpus, tasks: Sequence[Task]
+) -> dict[str, Any]:
+    seeds = [
+        {"seed": seed, **_scores(study, subject, seed, corpus, tasks)} for seed in subject.exports
+    ]
+    flops = [read_training_flops(run) for run in subject.runs]
+    return {
+        "name": subject.name,
+        "what": subject.what,
+        "parameters": seeds[0].pop("parameters"),
+        "training_flops": statistics.mean(flops) if flops else 0.0,
+        "seeds": seeds,
+    }
 
 
-def _kept_scores(name: str, export: Path, question: _Question) -> dict[str, Any]:
-    """Return the scores in a model's file if they answer the same question, else find them."""
-    path = question.study.path / "scores" / f"{name}.json"
-    key = question.key(export)
+def _scores(
+    study: StudyRecipe, subject: Subject, seed: int, corpus: Corpus, tasks: Sequence[Task]
+) -> dict[str, Any]:
+    """Return a model's scores; each is found once, and kept in a file of its own."""
+    export = subject.exports[seed]
+    folder = study.path / "scores" / f"{subject.name}-{seed}"
+    model = {"weights": file_sha256(export / WEIGHTS), "random": subject.random}
+    held_out = _kept(
+        folder / "held_out.json",
+        {**model, "corpus": corpus.fingerprint, "rows": study.held_out_rows},
+        lambda: score_held_out(export, corpus.path, study.held_out_rows)._asdict(),
+    )
+    found = {}
+    for task in tasks:
+        found[task.options.name] = _kept(
+            folder / f"{task.options.name}.json",
+            {**model, "seed": seed, "task": task.fingerprint},
+            partial(best_accuracy, export, task, seed, random=subject.random),
+        )
+    # Random weights know no words: of that shape's model only its size is told.
+    words = {"parameters": held_out["parameters"]} if subject.random else held_out
+    return {**words, "tasks": found}
+
+
+def _kept(
+    path: Path, question: dict[str, Any], answer: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the answer in a file if it is one to the same question, else find and write it."""
     if path.is_file():
         kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["question"] == key:
+        if kept["question"] == question:
             return dict(kept["answer"])
-    print(f"scoring {name}", flush=True)
-    answer = question.answer(export)
+    print(f"scoring {path.parent.name}: {path.stem}", flush=True)
+    found = answer()
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"question": key, "answer": answer})
-    return answer
+    write_json(path, {"question": question, "answer": found})
+    return found
 
 
 def read_training_flops(run: Path) -> float:
     """Return the operations of a run: of each log interval, those of a token times its tokens.
 
-    Those of a token are the logged rate over the logged speed, both of the same interval, so that
-    it does not matter how busy the machine was. A step that was logged again counts once.
+    Those of a token are the logged rate of all ranks over the logged speed, both of the same
+    interval, so that it does not matter how busy the machine was. A step that was logged again
+    after a restart counts once.
     """
-    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    logged = {line["step"]: line for line in map(json.loads, lines) if "speed/tflops" in line}
+    logged = {
+        line["step"]: line for line in read_metrics(run / "metrics.jsonl") if "speed/tflops" in line
+    }
+    ranks = locate(run).facts["world_size"]
     total, before = 0.0, 0
     for _, line in sorted(logged.items()):
-        of_a_token = line["speed/tflops"] * _TERA / line["speed/tokens_per_s"]
+        of_a_token = ranks * line["speed/tflops"] * _TERA / line["speed/tokens_per_s"]
         total += of_a_token * (line["progress/tokens"] - before)
         before = line["progress/tokens"]
     return total

@@ -1,4 +1,4 @@
-"""The table of a study: a row a model, with means over seeds and their standard deviations."""
+"""The table of a study: a row a model, means over seeds and their sample standard deviations."""
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,9 +13,10 @@ def render_study(findings: Mapping[str, Any]) -> str:
     tasks = list(rows[0]["seeds"][0]["tasks"])
     heads = ["model", "how it was trained", "parameters", "compute", "MLM loss", "MLM accuracy"]
     # The first trained student is the unit of training compute.
-    unit = next(row["training_flops"] for row in rows if row["training_flops"])
+    unit = next((row["training_flops"] for row in rows if row["training_flops"]), 1.0)
     lines = [_line([*heads, *tasks]), _line(["---"] * (len(heads) + len(tasks)))]
-    return "\n".join(lines + [_line(_cells(row, tasks, unit)) for row in rows])
+    lines += [_line(_cells(row, tasks, unit)) for row in rows]
+    return "\n".join([*lines, "", f"Means of {len(rows[0]['seeds'])} seeds ± their deviation."])
 
 
 def _line(cells: Iterator[str] | Sequence[str]) -> str:
@@ -40,8 +41,8 @@ def _spread(row: Row, key: str, form: str) -> str:
 
 
 def _mean_and_deviation(values: Sequence[float], form: str) -> str:
-    """Return a mean and, where values differ, their sample standard deviation."""
+    """Return a mean and, of several values, their sample standard deviation."""
     mean = form.format(statistics.mean(values))
-    if len(set(values)) == 1:
+    if len(values) == 1:
         return mean
     return f"{mean} ± {form.format(statistics.stdev(values))}"

@@ -1,9 +1,13 @@
 """Classification tasks: texts with a label each, from .csv and .tsv files."""
 
 import csv
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from data_prep.errors import UserError
 from launch.studies.options import TaskOptions
@@ -26,6 +30,13 @@ class Task:
     train: Examples
     dev: Examples
     test: Examples
+
+    @property
+    def fingerprint(self) -> str:
+        """What decides a model's scores: the examples, and how it is fine-tuned on them."""
+        options = self.options.model_dump(mode="json", exclude={"train", "dev", "test"})
+        parts = [[part.texts, part.labels] for part in (self.train, self.dev, self.test)]
+        return hashlib.sha256(json.dumps([options, self.labels, parts]).encode()).hexdigest()
 
 
 def read_task(options: TaskOptions) -> Task:
@@ -51,9 +62,14 @@ def read_task(options: TaskOptions) -> Task:
     if len(kept) < len(train):
         print(
             f"{options.name}: {len(train) - len(kept):,} of {len(train):,} training examples are "
-            "also in dev or test, and left out"
+            "also in dev or test, and left out",
+            file=sys.stderr,
         )
     labels = tuple(sorted({label for _, label in kept}))
+    if len(labels) < 2:
+        raise UserError(
+            f"{options.train} has one label, {labels[0]!r}: the task {options.name} needs two."
+        )
     parts = (
         _numbered(path, table, labels, options)
         for path, table in ((options.train, kept), (options.dev, dev), (options.test, test))
@@ -78,7 +94,17 @@ def _numbered(
 def _read_table(path: Path, options: TaskOptions) -> list[tuple[str, str]]:
     if not path.is_file():
         raise UserError(f"The task {options.name} has no file {path}: correct its path.")
-    with path.open(encoding="utf-8", newline="") as file:
+    try:
+        table = list(_examples(path, options))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as UTF-8 and a table ({error}): mend it.") from None
+    if not table:
+        raise UserError(f"{path} has no examples: give the task {options.name} another file.")
+    return table
+
+
+def _examples(path: Path, options: TaskOptions) -> Iterator[tuple[str, str]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         # In .tsv files quotes are characters of the text, as in GLUE; in .csv they enclose it.
         if path.suffix == ".tsv":
             reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
@@ -90,17 +116,14 @@ def _read_table(path: Path, options: TaskOptions) -> list[tuple[str, str]]:
                     f"{path} has no column {column!r} but {', '.join(reader.fieldnames or ())}: "
                     f"correct text or label of the task {options.name}."
                 )
-        table = [_example(path, reader.line_num, row, options) for row in reader]
-    if not table:
-        raise UserError(f"{path} has no examples: give the task {options.name} another file.")
-    return table
+        for row in reader:
+            yield _example(f"Line {reader.line_num} of {path}", row, options)
 
 
-def _example(
-    path: Path, line: int, row: Mapping[str, str | None], options: TaskOptions
-) -> tuple[str, str]:
-    text, label = row[options.text], row[options.label]
+def _example(where: str, row: Mapping[str | None, Any], options: TaskOptions) -> tuple[str, str]:
+    if None in row:  # what was left over
+        raise UserError(f"{where} has more cells than there are columns: quote its text.")
+    text, label = ((row[column] or "").strip() for column in (options.text, options.label))
     if not text or not label:
-        what = "text" if not text else "label"
-        raise UserError(f"{path} has an example without a {what} in line {line}: complete it.")
+        raise UserError(f"{where} has no {'label' if text else 'text'}: complete it.")
     return text, label

@@ -20,8 +20,6 @@ from launch.studies.options import MethodOptions, StudyRecipe
 from pretrain.config import StudentRecipe
 
 _SCRIPT = Path(__file__).parents[1] / "distill_student.py"
-# How much is seen, and how: rows may be of one length, but no method may see more of them.
-_BUDGET = ("steps", "batch_rows", "row_tokens", "phases", "ramp", "budget_minutes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +33,12 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """Name of its files."""
+        """Name of its folders."""
         return f"{self.method.name}-{self.seed}"
 
 
 def trials_of(study: StudyRecipe) -> Iterator[Trial]:
-    """Yield all trials; each seed goes through all methods, so a part of a study compares too."""
+    """Yield all trials, seed by seed."""
     for seed in study.seeds:
         for method in study.methods:
             name = f"{method.name}-{seed}"
@@ -73,33 +71,6 @@ def overrides_of(study: StudyRecipe, trial: Trial) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in keys.items()]
 
 
-def check_budgets(study: StudyRecipe) -> None:
-    """Read the recipes of all methods, and refuse a comparison that would not be fair.
-
-    Raises:
-        UserError: when a recipe does not hold, or sees other data or more of it than the first.
-    """
-    first, *others = (
-        (trial.method.name, budget_of(recipe_of(study, trial)))
-        for trial in trials_of(study)
-        if trial.seed == study.seeds[0]
-    )
-    for name, budget in others:
-        for key, value in budget.items():
-            if value != first[1][key]:
-                raise UserError(
-                    f"The method {name} has {key} {value}, but {first[0]} has {first[1][key]}: "
-                    "give all methods of a study the same budget."
-                )
-
-
-def budget_of(recipe: StudentRecipe) -> dict[str, Any]:
-    """Return the keys of a recipe that say which data is seen, and how much of it."""
-    values = recipe.train.model_dump(mode="json")
-    train = {f"train.{key}": values[key] for key in _BUDGET}
-    return {"corpus.path": str(recipe.corpus.path), **train}
-
-
 def command_of(study: StudyRecipe, trial: Trial) -> list[str]:
     """Return the command that trains a trial."""
     recipe = find_shipped(study.recipe, "launch", "recipes")
@@ -115,16 +86,17 @@ def train_trial(study: StudyRecipe, trial: Trial) -> None:
     """Train and publish a trial, unless that is done.
 
     Raises:
-        UserError: when the run ends before its last step; it has said why.
+        UserError: when its folder holds a run of another recipe, the launcher cannot be started,
+            or the run ends before its last step; it has said why.
     """
     from pretrain.publish import publish
     from pretrain.run_directory import RunDirectory
 
     run = RunDirectory(trial.run)
+    # A run that is done would otherwise stand in the table for what the recipe says now.
+    run.check_identity(recipe_of(study, trial))
     if not run.is_done:
-        command = _with_free_port(command_of(study, trial))
-        print(f"$ {shown(command)}", flush=True)
-        code = subprocess.run(command).returncode
+        code = _run(_with_free_port(command_of(study, trial)))
         # The launcher exits 0 when it was stopped from outside, so only the run knows its end.
         if code or not run.is_done:
             raise UserError(
@@ -134,6 +106,16 @@ def train_trial(study: StudyRecipe, trial: Trial) -> None:
     publish(trial.run, trial.export, license_name="other", language="en")
 
 
+def _run(command: list[str]) -> int:
+    print(f"$ {shown(command)}", flush=True)
+    try:
+        return subprocess.run(command).returncode
+    except OSError as error:
+        raise UserError(
+            f"The launcher {command[0]} cannot be started ({error}): correct launcher."
+        ) from None
+
+
 def _with_free_port(command: list[str]) -> list[str]:
     """Give DeepSpeed's launcher a free port: runs with the same one cannot be side by side."""
     if Path(command[0]).name != "deepspeed" or "--master_port" in command:
@@ -141,6 +123,7 @@ def _with_free_port(command: list[str]) -> list[str]:
     with socket.socket() as listener:
         listener.bind(("", 0))
         port = str(listener.getsockname()[1])
+    # The launcher of this environment, which need not be active.
     beside = Path(sys.executable).parent / command[0]
     launcher = str(beside) if beside.is_file() else command[0]
     return [launcher, "--master_port", port, *command[1:]]

@@ -46,6 +46,8 @@ def test_a_study_shows_its_table_and_its_machine(tmp_path: Path) -> None:
     shown = render_studied(tmp_path)
     assert "| soft | s | 10 | 1.00 | 4.500 | 20.0% | 75.0% |" in shown
     assert shown.endswith(f"On {device}.")
+    write_findings(tmp_path / "study_base.json", findings)
+    assert render_studied(tmp_path).count("| soft |") == 2
 
 
 def test_what_has_no_report_is_not_measured_yet(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.errors import UserError
-from pretrain.cluster import Cluster, bind_cores, gpu_of, restart_count
+from pretrain.cluster import Cluster, bind_cores, gpu_of, refuse_ranks, restart_count
 
 LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -124,3 +124,16 @@ def test_the_restart_count_is_slurms(monkeypatch: pytest.MonkeyPatch) -> None:
     assert restart_count() == 0
     monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
     assert restart_count() == 3
+
+
+def test_a_command_that_starts_ranks_is_not_started_as_several(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+    refuse_ranks("it starts its own")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
+    with pytest.raises(UserError, match="it starts its own, but it runs as 8 ranks"):
+        refuse_ranks("it starts its own")
+    monkeypatch.setenv("WORLD_SIZE", "1")  # a launcher's word comes first
+    refuse_ranks("it starts its own")

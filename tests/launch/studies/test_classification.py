@@ -42,10 +42,12 @@ def test_a_model_learns_the_task_and_reports_the_rate_that_is_best_on_dev(
     published_teacher: Path,
 ) -> None:
     task = make_task([1e-9, 3e-3])
-    found = best_accuracy(published_teacher, task, 0, CPU)
+    found = best_accuracy(published_teacher, task, 0)
     assert found["rate"] == 3e-3
     assert found["dev"] >= 0.9
     assert found["test"] >= 0.9
+    assert [scores["rate"] for scores in found["tried"]] == [1e-9, 3e-3]
+    assert found["tried"][0]["dev"] < found["dev"]
 
 
 def test_the_same_seed_gives_the_same_scores(published_teacher: Path) -> None:

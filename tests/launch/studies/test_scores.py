@@ -3,12 +3,13 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
+from data_prep.manifest import write_manifest
 from launch.held_out import HeldOutScores
 from launch.studies import scores
 from launch.studies.options import StudyRecipe
@@ -27,7 +28,11 @@ def tiny_shape(tiny_shape: BertShape) -> BertShape:
 
 @pytest.fixture
 def study(
-    tmp_path: Path, published_teacher: Path, tiny_corpus: Path, tiny_tokenizer: Path
+    tmp_path: Path,
+    published_teacher: Path,
+    tiny_shape: BertShape,
+    tiny_corpus: Path,
+    tiny_tokenizer: Path,
 ) -> StudyRecipe:
     """Return a study whose only student is trained already: it is a copy of its teacher."""
     recipe = tmp_path / "student.yaml"
@@ -49,7 +54,17 @@ def study(
         shutil.copytree(published_teacher, trial.export)
         trial.run.mkdir(parents=True)
         (trial.run / "metrics.jsonl").write_text(metrics(), encoding="utf-8")
+        write_facts(trial.run, tiny_shape, ranks=1)
     return made
+
+
+def write_facts(run: Path, shape: BertShape, ranks: int) -> None:
+    """Leave a checkpoint of so many ranks in a run folder."""
+    checkpoint = run / "checkpoints" / "step_00000002"
+    checkpoint.mkdir(parents=True)
+    save_file({"weight": torch.zeros(1)}, checkpoint / WEIGHTS)
+    facts = {"world_size": ranks, "shape": shape.to_dict(), "step": 2}
+    write_manifest(checkpoint, facts, [WEIGHTS])
 
 
 def metrics() -> str:
@@ -61,7 +76,7 @@ def metrics() -> str:
 
 
 @pytest.fixture
-def scored(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
+def scored(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Stand for the scoring of held-out words, and remember of which folders."""
     folders: list[Path] = []
 
@@ -80,7 +95,7 @@ def test_a_copy_of_the_teacher_scores_as_the_teacher(study: StudyRecipe) -> None
     assert copy["seeds"] == teacher["seeds"]
     assert teacher["seeds"][0]["loss"] > 0
     assert "loss" not in untrained["seeds"][0], "random weights know no words"
-    assert found["budget"]["train.steps"] == 2
+    assert found["budget"]["steps"] == 2
 
 
 def test_scores_are_found_once(study: StudyRecipe, scored: list[Path]) -> None:
@@ -89,6 +104,10 @@ def test_scores_are_found_once(study: StudyRecipe, scored: list[Path]) -> None:
     count = len(scored)
     assert score_study(study, trials, []) == first
     assert len(scored) == count == 6  # three models, two seeds
+    kept = sorted(path.name for path in (study.path / "scores").iterdir())
+    assert kept == [
+        f"{name}-{seed}" for name in ("copy", "teacher", "untrained") for seed in (0, 1)
+    ]
 
 
 def test_a_model_that_has_changed_is_scored_again(study: StudyRecipe, scored: list[Path]) -> None:
@@ -116,10 +135,15 @@ def test_compute_is_that_of_each_interval_whatever_its_speed(study: StudyRecipe)
     assert read_training_flops(run) == pytest.approx(2000 * 1000 + 4000 * 500)
 
 
-def test_training_flops_are_those_of_the_formula(tiny_shape: BertShape, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_training_flops_are_those_of_the_formula_over_all_ranks(
+    tiny_shape: BertShape, tmp_path: Path, ranks: int
+) -> None:
     counts = {"tokens": 640, "squares": 9000, "masked": 96, "samples": 20}
     flops = training_flops(tiny_shape, counts)
     line = {"step": 5, "speed/tokens_per_s": 3.0, "progress/tokens": 640}
-    line["speed/tflops"] = flops / 640 * 3.0 / 1e12
+    # A run logs the rate of one device, and the speed of all.
+    line["speed/tflops"] = flops / 640 * 3.0 / 1e12 / ranks
     (tmp_path / "metrics.jsonl").write_text(json.dumps(line), encoding="utf-8")
+    write_facts(tmp_path, tiny_shape, ranks)
     assert read_training_flops(tmp_path) == pytest.approx(flops)

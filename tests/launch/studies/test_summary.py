@@ -35,14 +35,17 @@ def cells(line: str) -> list[str]:
 
 
 def test_a_row_shows_means_and_sample_deviations() -> None:
-    head, _, teacher, untrained, none, default = map(cells, render_study(FINDINGS).splitlines())
+    table, _, note = render_study(FINDINGS).rpartition("\n\n")
+    head, _, teacher, untrained, none, default = map(cells, table.splitlines())
+    assert note == "Means of 2 seeds ± their deviation."
     assert head[-1] == "news"
     # Two values a, b have the mean (a + b) / 2 and the sample deviation |a - b| / sqrt(2).
-    assert teacher[-3:] == ["4.500", "4.5%", "85.0% ± 7.1%"]
-    assert untrained == ["untrained", "what untrained is", "1,234,567", "", "", "", "50.0%"]
+    assert teacher[-3:] == ["4.500 ± 0.000", "4.5% ± 0.0%", "85.0% ± 7.1%"]
+    assert untrained == ["untrained", "what untrained is", "1,234,567", "", "", "", "50.0% ± 0.0%"]
     assert none[3:5] == ["1.00", "5.500 ± 0.707"]
     assert default[3:5] == ["1.50", "4.100 ± 0.141"]
 
 
 def test_all_lines_have_as_many_cells() -> None:
-    assert len({len(cells(line)) for line in render_study(FINDINGS).splitlines()}) == 1
+    lines = render_study(FINDINGS).split("\n\n")[0].splitlines()
+    assert len({len(cells(line)) for line in lines}) == 1

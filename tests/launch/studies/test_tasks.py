@@ -54,9 +54,9 @@ def test_a_training_example_that_is_also_held_out_is_left_out_and_counted(
     task = read_task(write(tmp_path, **texts))
     assert task.train.texts == ("one", "three")
     assert task.test.texts == ("four",)
-    assert "2 of 4 training examples are also in dev or test" in capsys.readouterr().out
+    assert "2 of 4 training examples are also in dev or test" in capsys.readouterr().err
     read_task(write(tmp_path))
-    assert not capsys.readouterr().out
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,10 @@ def test_a_training_example_that_is_also_held_out_is_left_out_and_counted(
         ("test", "kind,text\nsport,a match\n", "has no column 'label' but kind, text"),
         ("train", "label,text\n", "has no examples"),
         ("train", "", "has no column 'text'"),
-        ("test", "label,text\nsport\n", "has an example without a text in line 2"),
+        ("test", "label,text\nsport\n", "Line 2 of .* has no text"),
+        ("test", "label,text\nsport,  \n", "Line 2 of .* has no text"),
+        ("test", "label,text\nsport,one, two\n", "Line 2 of .* has more cells than"),
+        ("train", "label,text\nsport,one\nsport,two\n", "has one label, 'sport'"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(
@@ -76,6 +79,28 @@ def test_a_file_that_does_not_fit_is_refused(
     with pytest.raises(UserError, match=sentence) as refused:
         read_task(write(tmp_path, **{part: text}))
     assert f"{part}.csv" in str(refused.value)
+
+
+def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    options = write(tmp_path)
+    options.test.write_bytes("label,text\nsport,caf\xe9\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"test\.csv cannot be read as UTF-8"):
+        read_task(options)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
+    options = write(tmp_path)
+    options.dev.write_text("\ufefflabel,text\nsport,a race\n", encoding="utf-8")
+    assert read_task(options).dev.texts == ("a race",)
+
+
+def test_the_fingerprint_follows_examples_and_options_but_not_paths(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    one, same = read_task(write(tmp_path)), read_task(write(tmp_path / "other"))
+    assert one.fingerprint == same.fingerprint
+    dev = read_task(write(tmp_path, dev="label,text\nsport,a race\n"))
+    rates = read_task(write(tmp_path).model_copy(update={"rates": [1.0]}))
+    assert len({one.fingerprint, dev.fingerprint, rates.fingerprint}) == 3
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
