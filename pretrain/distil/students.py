@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
 
 from data_prep.errors import UserError
 from data_prep.tokenizer import LoadedTokenizer
+from pretrain.distil.projection import Projection
 from pretrain.distil.student_options import StudentOptions
 from pretrain.model import Bert, BertShape, initialise
 
@@ -119,7 +119,7 @@ def make_student(
     """
     student = Bert(shape)
     for name, width in (projections or {}).items():
-        student.projections[name] = nn.Linear(shape.width, width)
+        student.projections[name] = Projection(shape.width, width)
     initialise(student, seed)
     if layers:
         _check_narrower(teacher.shape, shape)
