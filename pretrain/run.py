@@ -92,8 +92,7 @@ def _train(
     found = _choose_checkpoint(recipe, run, cluster, facts)
     teachers = facts.get("teacher_parameters_kept", 0)
     parts = forecast(recipe, config, model, cluster.world_size, teachers)
-    # The first stage and the last: those in between compare what one of these does.
-    lessons = [task.at(step) for step in (0, recipe.train.steps - 1)]
+    lessons = [task.at(step) for step in task.first_steps()]
     parts += compared_parts(lessons, Activations.of(recipe, model))
     memory = Expectation(parts, cluster.device)
     if cluster.is_main:

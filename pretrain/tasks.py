@@ -34,6 +34,10 @@ class Task(Protocol):
         """Return the lesson of a step, counted from 0: a pure function of it."""
         ...
 
+    def first_steps(self) -> Sequence[int]:
+        """Return the first step of each stage."""
+        ...
+
     def trained(self, model: Bert) -> Sequence[frozenset[str]]:
         """Return the names of the parameters that each stage trains; empty where all train all."""
         ...
@@ -53,6 +57,10 @@ class PretrainingTask:
     def terms(self, outputs: Outputs, batch: Batch) -> list[Term]:
         """Return the masked-word and next-sentence terms."""
         return pretraining_terms(outputs, batch)
+
+    def first_steps(self) -> Sequence[int]:
+        """Return the first step: there is one stage."""
+        return (0,)
 
     def trained(self, model: Bert) -> Sequence[frozenset[str]]:
         """Return nothing: every step trains all parameters."""

@@ -71,6 +71,10 @@ class DistillationTask:
             stage=number,
         )
 
+    def first_steps(self) -> Sequence[int]:
+        """Return the first step of each stage."""
+        return [plan.stage.first_step for plan in self._plans]
+
     def trained(self, model: Bert) -> Sequence[frozenset[str]]:
         """Return the names of the parameters that each stage trains."""
         return [names_reached(plan, model) for plan in self._plans]

@@ -30,5 +30,7 @@ def compared_parts(lessons: Sequence[Lesson], act: Activations) -> list[Part]:
 def saved_by_comparison(lesson: Lesson, act: Activations) -> int:
     """Return the bytes that the objectives of a lesson keep, beside what the layers do."""
     wanted = lesson.capture
-    tensors = _OF_ATTENTION * len(wanted.attention) + _OF_HIDDEN * len(wanted.hidden)
-    return tensors * _FP32 * act.tokens * act.shape.width
+    attention = _OF_ATTENTION * len(wanted.attention) * act.shape.width
+    # Those of a narrower student are projected first.
+    widths = [act.shape.width, *(asked.shape.width for asked in lesson.asked)]
+    return (attention + _OF_HIDDEN * len(wanted.hidden) * max(widths)) * _FP32 * act.tokens

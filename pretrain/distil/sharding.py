@@ -15,12 +15,15 @@ Gathering is a collective, so all ranks must ask equally often. Steps see to tha
 many micro-batches in them, and asks about each, whatever it holds.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
+from data_prep.errors import UserError
 from pretrain.model import Bert
 
 # The weights of a layer as they arrive, one behind the other, and what they are copied out to.
@@ -35,7 +38,15 @@ def share_out(model: Bert, device: torch.device) -> Bert:
     Args:
         model: on the CPU, with the weights that it will keep, in their precision.
         device: of this rank.
+
+    Raises:
+        UserError: where torch is too old.
     """
+    if not hasattr(FSDPModule, "reset_iter_state"):
+        raise UserError(
+            f"teacher.sharded needs torch 2.13 or newer, but this is {torch.__version__}: upgrade "
+            "it, or leave teacher.sharded out."
+        )
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     layers = model.bert.encoder
     for module in (*model.bert.children(), model.cls):
@@ -46,6 +57,15 @@ def share_out(model: Bert, device: torch.device) -> Bert:
     # All of them belong together: the next one is gathered while one is computed.
     fully_shard(layers, mesh=mesh, reshard_after_forward=True)
     return model
+
+
+def forget_order(model: Bert) -> None:
+    """Let go of what FSDP has noted in a forward pass for a backward pass, which never comes.
+
+    Its notes would grow by every answer of a run.
+    """
+    layers: Any = model.bert.encoder
+    layers.reset_iter_state()
 
 
 def gather(parameter: torch.Tensor) -> torch.Tensor:

@@ -25,7 +25,7 @@ class TeacherOptions(Options):
     sharded: bool = Field(
         False,
         description="for a teacher that is too large for a device: each rank keeps a part of its "
-        "layers and gathers one at a time; answers stay the same, and a single rank keeps all",
+        "layers and gathers one at a time (embeddings and heads stay whole); answers stay the same",
     )
 
     @property

@@ -4,11 +4,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch import nn
 
 from data_prep.errors import UserError
 from data_prep.tokenizer import LoadedTokenizer
-from pretrain.distil.projection import Projection
 from pretrain.distil.student_options import StudentOptions
+from pretrain.kernels.wide_linear import wide_linear
 from pretrain.model import Bert, BertShape, initialise
 
 _LAYERS = "bert.encoder.layer."
@@ -96,6 +97,14 @@ def check_vocabulary(teacher: BertShape, tokenizer: LoadedTokenizer) -> None:
             f"{tokenizer.fingerprint} has {tokenizer.vocab_size}: choose a teacher that was "
             "trained with it."
         )
+
+
+class Projection(nn.Linear):
+    """A map of a student's states to its teacher's width, in fp32 whatever comes in."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Return the projected states."""
+        return wide_linear(input, self.weight, self.bias)
 
 
 def make_student(

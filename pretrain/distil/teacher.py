@@ -8,7 +8,7 @@ import torch
 from data_prep.errors import UserError
 from data_prep.tokenizer import read_tokenizer
 from pretrain.batch import Batch
-from pretrain.distil.sharding import gather, most_held, share_out
+from pretrain.distil.sharding import forget_order, gather, most_held, share_out
 from pretrain.model import Bert, Outputs
 from pretrain.model.capture import NOTHING, Capture, States
 from pretrain.model.compilation import prepare_model
@@ -61,12 +61,17 @@ class Teacher:
         # Not `inference_mode`: a student's backward pass must be able to keep what is compared.
         with torch.no_grad(), self.stopwatch.running():
             outputs: Outputs = self._model(batch, capture=capture)
+        if self.sharded:
+            forget_order(self._model)
         return outputs
 
     def states(self, batch: Batch, capture: Capture) -> States:
         """Return states alone; no layer above the highest one asked for is computed."""
         with torch.no_grad(), self.stopwatch.running():
-            return self._model.states(batch, capture)
+            states = self._model.states(batch, capture)
+        if self.sharded:
+            forget_order(self._model)
+        return states
 
     @property
     def parameters(self) -> int:

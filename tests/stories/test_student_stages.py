@@ -18,6 +18,7 @@ from tests.stories.conftest import ROOT, Command, metrics_of, run_command, statu
 
 pytestmark = pytest.mark.story
 STUDENT = "launch/distill_student.py"
+HEAD = "cls.predictions.bias"
 # A narrower student, so that the first stage has projections, which the second leaves alone.
 STUDENT_KEYS = {"layers": 2, "width": 16, "heads": 4, "feed_forward": 32, "format": "distilbert"}
 STAGES: list[dict[str, Any]] = [
@@ -78,6 +79,14 @@ def moved(run: Path, first: int, last: int) -> set[str]:
     return {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])}
 
 
+def first_step_of_the_head(run: Path) -> float:
+    """Return how far the bias of the words moved in the first step of the second stage."""
+    before, after = (
+        load_file(run / "checkpoints" / f"step_{step:08d}" / WEIGHTS) for step in (3, 4)
+    )
+    return float((after[HEAD] - before[HEAD]).abs().max())
+
+
 def test_a_run_goes_on_across_the_edge_of_its_stages_as_if_it_had_never_stopped(
     deepspeed: Command, recipe: Path, tmp_path: Path
 ) -> None:
@@ -126,6 +135,9 @@ def test_stages_learn_the_same_with_weights_partitioned_or_whole(
         # the second one projections, which have momentum from before, and decay.
         assert moved(run, 1, 3) == {"bert", "projections"}
         assert moved(run, 3, 6) == {"bert", "cls"}
+        # Adam's first step is as long as its rate; with the idle steps counted it would be 0.6 of
+        # it here, and several times as long after thousands.
+        assert first_step_of_the_head(run) == pytest.approx(losses(run)[3]["optim/lr"], rel=0.01)
     for stage in (0, 3):
         # The same sums in another order: equal up to the rounding of fp32, over six steps.
         for figures, expected in zip(found[stage], found[1], strict=True):

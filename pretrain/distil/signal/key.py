@@ -17,7 +17,7 @@ from data_prep.shards import Corpus
 from pretrain.batches import BatchSource
 from pretrain.config import MaskOptions
 
-FORMAT = "stillhouse-signal-1"
+FORMAT = "stillhouse-signal-2"
 
 
 class SignalOptions(Options):

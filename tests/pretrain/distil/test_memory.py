@@ -10,7 +10,7 @@ from pretrain.distil.memory import compared_parts, saved_by_comparison
 from pretrain.memory import Activations, Part
 from pretrain.model import Bert
 from pretrain.tasks import PretrainingTask
-from tests.classrooms import enrol, stage, terms_of
+from tests.classrooms import enrol, narrower, stage, terms_of
 
 HARD = {"kind": "hard_mlm"}
 
@@ -25,9 +25,11 @@ def activations(student: Bert, batch: Batch) -> Activations:
     )
 
 
-def saved_bytes(teacher: Bert, objectives: list[dict[str, Any]], batch: Batch) -> int:
+def saved_bytes(
+    teacher: Bert, objectives: list[dict[str, Any]], batch: Batch, **options: Any
+) -> int:
     """Return what autograd holds between forward and backward pass."""
-    student, task = enrol(teacher, stage(objectives))
+    student, task = enrol(teacher, stage(objectives), **options)
     sizes: dict[int, int] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
@@ -61,6 +63,21 @@ def test_what_comparing_keeps_is_that_of_the_formula(
     found -= saved_bytes(tiny_model, [HARD], packed)
     # Numbers of each place, such as norms, are left out of the formula: a few percent here.
     assert least <= found / expected < least + 0.1
+
+
+@pytest.mark.parametrize("kind", ["hidden_cosine", "feature_maps", "hidden_mse"])
+def test_the_states_of_a_narrower_student_count_in_the_width_of_its_teacher(
+    kind: str, tiny_model: Bert, packed: Batch
+) -> None:
+    half = narrower(tiny_model.shape)
+    objectives = [HARD, {"kind": kind}]
+    student, task = enrol(tiny_model, stage(objectives), init="random", layers=2, **half)
+    expected = saved_by_comparison(task.at(0), activations(student, packed))
+    assert expected == 2 * 4 * packed.input_ids.numel() * tiny_model.shape.width
+    found = saved_bytes(tiny_model, objectives, packed, init="random", layers=2, **half)
+    found -= saved_bytes(tiny_model, [HARD], packed, init="random", layers=2, **half)
+    # The states themselves, or the distance alone, at the narrower width that goes in as well.
+    assert 0.4 <= found / expected < 1.6
 
 
 def test_the_lesson_that_keeps_most_counts(tiny_model: Bert, packed: Batch) -> None:

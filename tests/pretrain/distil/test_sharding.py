@@ -54,6 +54,20 @@ def model(seed: int = 5, **changes: Any) -> Bert:
     return made
 
 
+def notes_after_questions(asked: Teacher) -> list[int]:
+    """Return how much FSDP has noted of forward passes, after each of three rounds."""
+    encoder: Any = asked._model.bert.encoder
+    batch, found = probe_batch(SHAPE, 2, 16), []
+    for _ in range(3):
+        asked(batch)
+        asked.states(batch, FEW)
+        state = encoder._get_fsdp_state()
+        groups = [g for layer in state._state_ctx.all_states for g in layer._fsdp_param_groups]
+        order = len(state._comm_ctx.post_forward_order)
+        found.append(order + sum(len(group._post_forward_indices) for group in groups))
+    return found
+
+
 def teacher(sharded: bool, made: Bert, precision: str = "fp32", **options: Any) -> Teacher:
     return Teacher(made, CPU, precision, sharded=sharded, **options)
 
@@ -137,6 +151,7 @@ def answer_on_two_ranks(rank: int, folder: str) -> None:
     facts: dict[str, Any] = {
         "bytes": [held_bytes(teacher(sharded, model())) for sharded in (True, False)],
         "most": most_and_forecast(),
+        "notes": notes_after_questions(teacher(True, model())),
         "check": [checked(model()), checked(with_a_nan(model()))],
     }
     facts |= {case.__name__: (case(True, batch), case(False, batch)) for case in CASES}
@@ -203,6 +218,11 @@ def test_a_teacher_that_is_shared_out_gives_the_same_answers_bit_for_bit(
             assert one.dtype == other.dtype and torch.equal(one, other), rank
     # Ranks were asked about rows of their own, one of them about no word at all.
     assert found[0][case.__name__][0][-1].shape != found[1][case.__name__][0][-1].shape
+
+
+def test_what_is_noted_for_a_backward_pass_does_not_grow_with_the_answers(found: Found) -> None:
+    for facts in found:
+        assert facts["notes"] == [0, 0, 0]
 
 
 def test_each_rank_keeps_half_of_the_layers(found: Found) -> None:

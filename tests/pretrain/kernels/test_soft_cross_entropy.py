@@ -172,7 +172,8 @@ def test_gradients_follow_what_the_total_is_multiplied_by(upstream: float) -> No
 BOTH = pytest.mark.parametrize("function", [reference, fused])
 # What errs beside the one rounding of what is returned: the reference adds up in fp32; the kernel
 # has a factor in fp16, from which the interpreter cuts digits off.
-INNER = {reference: 1e-6, fused: 2.0**-11}
+# On a GPU the reference rounds the gradient of the logits before its products.
+INNER = {reference: 1e-6 if DEVICE.type == "cpu" else 2.0**-9, fused: 2.0**-11}
 
 
 def assert_rounded_once(function: Any, case: Case, wanted: Exact) -> None:

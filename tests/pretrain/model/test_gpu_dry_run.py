@@ -11,6 +11,7 @@ import torch
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[3]
 TORCH = Path(torch.__file__).parent
+LIMIT_S = 600
 KERNELS = {
     "bias_gelu._forward",
     "bias_gelu._backward",
@@ -30,7 +31,9 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
     libraries = [f"-L{TORCH / 'lib'}", "-lc10", "-ltorch_cpu", f"-Wl,-rpath,{TORCH / 'lib'}"]
     command = ["g++", "-std=c++20", "-O0", "-shared", "-fPIC", f"-I{TORCH / 'include'}"]
     subprocess.run(
-        [*command, str(HERE / "gpu_stand_in.cpp"), "-o", str(made), *libraries], check=True
+        [*command, str(HERE / "gpu_stand_in.cpp"), "-o", str(made), *libraries],
+        check=True,
+        timeout=LIMIT_S,
     )
     return made
 
@@ -45,6 +48,7 @@ def test_a_step_fits_together_and_never_waits_for_the_gpu(stand_in: Path) -> Non
         env={**variables, "PYTHONPATH": str(ROOT), "LD_PRELOAD": str(stand_in)},
         capture_output=True,
         text=True,
+        timeout=LIMIT_S,
     )
     assert ended.returncode == 0, ended.stderr[-2000:]
     assert set(ended.stdout.split()) == KERNELS

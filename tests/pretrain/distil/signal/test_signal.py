@@ -299,5 +299,5 @@ def test_the_manifest_is_plain_and_names_every_file(write_signal: WriteSignal) -
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     binaries = {path.name for path in folder.glob("*.bin")}
     assert set(manifest["files"]) == binaries and len(binaries) == 6
-    assert manifest["format"] == "stillhouse-signal-1" and manifest["teacher"] == "a" * 64
+    assert manifest["format"] == "stillhouse-signal-2" and manifest["teacher"] == "a" * 64
     assert not list(folder.glob("*.tmp"))

@@ -1,11 +1,11 @@
-"""A projection in 16 bits is exact where student and teacher nearly agree."""
+"""A linear layer of 16-bit numbers is exact where its output nearly agrees with another."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pretrain.distil.projection import Projection
+from pretrain.distil.students import Projection
 from pretrain.objectives.hidden_states import cosine_sum, mse_sum
 from tests.pretrain.objectives.plain import DEVICE
 

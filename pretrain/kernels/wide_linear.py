@@ -1,29 +1,29 @@
-"""A student's states in its teacher's width, never rounded to 16 bits.
+"""A linear layer of 16-bit numbers whose output is not rounded to 16 bits.
 
-Where both nearly agree, the gradient is the small difference of two large numbers: with projected
-states in bf16, off by up to 0.4 %, it is wrong by 2 % where states differ by a tenth.
-Shapes: N places, D the student's width, E the teacher's.
+Where two results nearly agree, the gradient of their distance is the small difference of two large
+numbers: with results in bf16, off by up to 0.4 %, it is wrong by 2 % where they differ by a tenth.
+Shapes: N places, D width, E width of the output.
 """
 
 from typing import Any
 
 import torch
-from torch import nn
+import torch.nn.functional as F
 
 
-class Projection(nn.Linear):
-    """A linear map [N, D] -> [N, E], whose output is in fp32 whatever its input and weights are."""
+def wide_linear(
+    states_ND: torch.Tensor, weight_ED: torch.Tensor, bias_E: torch.Tensor
+) -> torch.Tensor:
+    """Return `states @ weight.T + bias`, [N, E], in fp32 (fp64 where that comes in).
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Return the projected states."""
-        if input.dtype in (torch.float32, torch.float64):
-            return super().forward(input)
-        return _WideLinear.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
+    Of 16-bit numbers, the gradient that comes in is rounded before its products, as in any layer.
+    """
+    if states_ND.dtype in (torch.float32, torch.float64):
+        return F.linear(states_ND, weight_ED, bias_E)
+    return _WideLinear.apply(states_ND, weight_ED, bias_E)  # type: ignore[no-untyped-call]
 
 
 class _WideLinear(torch.autograd.Function):
-    """Products of 16-bit numbers, summed and left in fp32; only gradients are rounded."""
-
     @staticmethod
     def forward(
         ctx: Any, states_ND: torch.Tensor, weight_ED: torch.Tensor, bias_E: torch.Tensor
