@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -194,11 +194,22 @@ class Engine:
         Their gradients were 0, and their moments are; but Adam would take these for estimates over
         all those steps and correct nothing, and its first steps would be 3 to 7 times too long.
         """
+        for stages, weights in self._masters():
+            state = self._ours.state.get(weights, {})
+            if "step" in state and stages and stage < min(stages):
+                state["step"] *= 0
+
+    def _masters(self) -> Iterator[tuple[tuple[int, ...], torch.Tensor]]:
+        """Yield what the optimizer moves, with the stages that train it."""
+        if self.zero_stage == 3:
+            # Its groups hold their weights during a step alone.
+            places = self._optimizer.sub_group_to_group_id
+            for number, weights in enumerate(self._optimizer.fp32_partitioned_groups_flat):
+                yield self._stages[places[number]], weights
+            return
         for group, stages in zip(self._ours.param_groups, self._stages, strict=True):
-            if stages and stage < min(stages):
-                for parameter in group["params"]:
-                    if "step" in (state := self._ours.state.get(parameter, {})):
-                        state["step"] *= 0
+            for weights in group["params"]:
+                yield stages, weights
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradient of this rank's share of the global loss.

@@ -79,6 +79,15 @@ def moved(run: Path, first: int, last: int) -> set[str]:
     return {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])}
 
 
+def stopped_at(step: int, whole: Path, copy: Path) -> Path:
+    """Copy a run as it was after a step."""
+    shutil.copytree(whole, copy)
+    for later in range(step + 1, 7):
+        shutil.rmtree(copy / "checkpoints" / f"step_{later:08d}")
+    (copy / "status.json").unlink()
+    return copy
+
+
 def first_step_of_the_head(run: Path) -> float:
     """Return how far the bias of the words moved in the first step of the second stage."""
     before, after = (
@@ -100,17 +109,19 @@ def test_a_run_goes_on_across_the_edge_of_its_stages_as_if_it_had_never_stopped(
     # A teacher that is shared out among the ranks gives the same answers: with it, a run goes on
     # with the rest of both of its stages.
     for reached, sharded in ((2, True), (3, False)):
-        parts = tmp_path / f"from_{reached}"
-        shutil.copytree(whole, parts)
-        for step in range(reached + 1, 7):
-            shutil.rmtree(parts / "checkpoints" / f"step_{step:08d}")
-        (parts / "status.json").unlink()
+        parts = stopped_at(reached, whole, tmp_path / f"from_{reached}")
         keys = [f"run.path={parts}", f"teacher.sharded={str(sharded).lower()}"]
         said = deepspeed(STUDENT, "--config", recipe, *keys).stdout
         assert ("are shared out among 2 ranks" in said) == sharded
         assert status_of(parts)["state"] == "done"
         assert losses(parts) == losses(whole)
         assert weights(parts) == weights(whole)
+    # What the stages train is cut into groups of its own, which fewer ranks find again: as few sums
+    # in another order as that has.
+    alone = stopped_at(2, whole, tmp_path / "alone")
+    deepspeed(STUDENT, "--config", recipe, f"run.path={alone}", ranks=1)
+    for figures, expected in zip(losses(alone), losses(whole), strict=True):
+        assert figures == pytest.approx(expected, rel=2e-5, abs=1e-6)
 
     names = load_file(whole / "checkpoints" / "step_00000006" / WEIGHTS).keys()
     assert sum(name.startswith("projections.") for name in names) == 4
