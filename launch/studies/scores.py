@@ -75,11 +75,12 @@ def _row(
     seeds = [
         {"seed": seed, **_scores(study, subject, seed, corpus, tasks)} for seed in subject.exports
     ]
+    sizes = [scores.pop("parameters") for scores in seeds]
     flops = [read_training_flops(run) for run in subject.runs]
     return {
         "name": subject.name,
         "what": subject.what,
-        "parameters": seeds[0].pop("parameters"),
+        "parameters": sizes[0],
         "training_flops": statistics.mean(flops) if flops else 0.0,
         "seeds": seeds,
     }
@@ -91,7 +92,9 @@ def _scores(
     """Return a model's scores; each is found once, and kept in a file of its own."""
     export = subject.exports[seed]
     folder = study.path / "scores" / f"{subject.name}-{seed}"
-    model = {"weights": file_sha256(export / WEIGHTS), "random": subject.random}
+    # Of random weights, the shape alone decides.
+    decides = "config.json" if subject.random else WEIGHTS
+    model = {"model": file_sha256(export / decides), "random": subject.random}
     held_out = _kept(
         folder / "held_out.json",
         {**model, "corpus": corpus.fingerprint, "rows": study.held_out_rows},

@@ -119,6 +119,10 @@ def test_a_model_that_has_changed_is_scored_again(study: StudyRecipe, scored: li
     save_file(weights, trials[1].export / WEIGHTS)
     score_study(study, trials, [])
     assert scored == [trials[1].export]
+    save_file(weights, trials[0].export / WEIGHTS)  # random weights have its shape alone
+    scored.clear()
+    score_study(study, trials, [])
+    assert scored == [trials[0].export]
 
 
 def test_another_question_is_answered_anew(study: StudyRecipe, scored: list[Path]) -> None:
