@@ -225,7 +225,7 @@ def test_loss_weights_that_are_all_zero(refuse: Refuse, student_recipe: Path) ->
             "student has 2 heads and the teacher 4",
         ),
         (["stages=[{steps: 3, objectives: [{kind: hard_mlm}]}]"], "have 3 steps together"),
-        (["teacher.sharded=true"], "Unknown key 'teacher.sharded'"),
+        (["teacher.precision=bf16"], "Unknown key 'teacher.precision'"),
         (["objectives=[{kind: atention_scores}]"], "did you mean 'attention_scores'?"),
         (["objectives=[{kind: soft_targets, temprature: 2}]"], "did you mean 'temperature'?"),
         (["objectives=[{kind: soft_targets, temperature: .inf}]"], "finite number (it is inf)"),
