@@ -71,8 +71,9 @@ def _train(
     facts: dict[str, Any],
 ) -> None:
     # Imported here because DeepSpeed takes ten seconds: bad input is answered before that.
+    from pretrain.deepspeed_config import read_deepspeed_config
     from pretrain.distil.memory import compared_parts
-    from pretrain.engine import Engine, read_deepspeed_config
+    from pretrain.engine import Engine
     from pretrain.flops import StepFlops
     from pretrain.loop import Training, train
     from pretrain.memory import Activations, Expectation, forecast

@@ -132,7 +132,8 @@ class UnderDeepSpeed:
 
     def __init__(self, name: str, setting: Setting, recipe: Any) -> None:
         from pretrain.cluster import Cluster
-        from pretrain.engine import Engine, read_deepspeed_config
+        from pretrain.deepspeed_config import read_deepspeed_config
+        from pretrain.engine import Engine
 
         self.name = name
         self._setting = setting

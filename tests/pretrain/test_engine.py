@@ -10,7 +10,8 @@ from deepspeed.utils.config import get_timers_config
 
 from data_prep.errors import UserError
 from pretrain.config import TeacherRecipe
-from pretrain.engine import _clip_without_waiting, _step_without_waiting, read_deepspeed_config
+from pretrain.deepspeed_config import read_deepspeed_config
+from pretrain.engine import _clip_without_waiting, _step_without_waiting
 
 
 def recipe(config: str, **groups: dict[str, Any]) -> TeacherRecipe:

@@ -17,7 +17,8 @@ from launch.cli import run_rank
 from launch.train_teacher import teacher_shape
 from pretrain.cluster import Cluster
 from pretrain.config import TeacherRecipe
-from pretrain.engine import Engine, read_deepspeed_config
+from pretrain.deepspeed_config import read_deepspeed_config
+from pretrain.engine import Engine
 from pretrain.inputs import open_inputs
 from pretrain.model import Bert, initialise
 from pretrain.model.compilation import prepare_model

@@ -24,7 +24,8 @@ from data_prep.recipe import load_recipe
 from launch.cli import run_rank
 from pretrain.cluster import Cluster
 from pretrain.config import TeacherRecipe
-from pretrain.engine import Engine, convert_for_other_ranks, read_deepspeed_config
+from pretrain.deepspeed_config import read_deepspeed_config
+from pretrain.engine import Engine, convert_for_other_ranks
 
 MICRO_BATCHES = 4  # of a step, over all ranks
 STEPS = 3
