@@ -8,5 +8,5 @@ fp16 bucket by bucket during the last backward pass, in bf16 after it, with the 
 and ZeRO-3 reduce every micro-batch, which saves memory and costs traffic: take ZeRO-1 for batches
 of many micro-batches. `overlap_comm` makes ZeRO-2 wait for the device after every backward pass, so
 it is off where there is one rank. In bf16 no step is skipped for an overflow, see
-`pretrain/engine.py`.
+`pretrain/train/deepspeed_engine.py`.
 """

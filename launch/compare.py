@@ -62,7 +62,7 @@ def fill_mask(path: Path, sentence: str, count: int = 5) -> list[str]:
     import torch
     from transformers import AutoTokenizer
 
-    from pretrain.plain import load_plain
+    from pretrain.export.hf_loading import load_plain
 
     tokenizer = AutoTokenizer.from_pretrained(path)
     model = load_plain(path, "AutoModelForMaskedLM")
@@ -76,7 +76,7 @@ def time_models(paths: list[Path]) -> list[float]:
     """Return each model's median milliseconds a batch, taken in turns on this machine."""
     import torch
 
-    from pretrain.plain import load_plain
+    from pretrain.export.hf_loading import load_plain
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     models = [load_plain(path, "AutoModel").to(device) for path in paths]

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_prep.corpus_statistics import CorpusStatistics, Lengths, Packing
 from data_prep.errors import UserError
+from data_prep.samples.statistics import CorpusStatistics, Lengths, Packing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,14 +7,14 @@ It makes the folder `run.path`, like launch/train_teacher.py, and continues it t
 """
 
 try:
-    from data_prep.recipe import describe_keys, load_recipe
+    from data_prep.config.loader import describe_keys, load_recipe
 except ImportError as error:
     raise SystemExit(f"{error}: install Stillhouse with `pip install -e .` first.") from error
 
 from launch.cli import recipe_parser, run_rank
-from pretrain.config import StudentRecipe
-from pretrain.distil.classroom import open_classroom
-from pretrain.run import execute
+from pretrain.distil.config import StudentRecipe
+from pretrain.distil.setup import open_classroom
+from pretrain.train.run import execute
 
 
 def main() -> None:

@@ -4,8 +4,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from data_prep.corpus.shards import Corpus
 from data_prep.errors import UserError
-from data_prep.shards import Corpus
 
 # One length for all: every model answers the same questions.
 SCORED_TOKENS = 128
@@ -26,12 +26,12 @@ def score_held_out(path: Path, corpus_path: Path, rows: int) -> HeldOutScores:
     Raises:
         UserError: for a model of another tokenizer, or of rows that are too short.
     """
-    from data_prep.tokenizer import read_tokenizer
-    from pretrain.batches import BatchSource
-    from pretrain.cluster import Cluster
-    from pretrain.config import MaskOptions
-    from pretrain.validation import VALIDATION_SEED, ValidationSet
-    from pretrain.weights import load_trained
+    from data_prep.tokenizers.folder import read_tokenizer
+    from pretrain.config.run import MaskOptions
+    from pretrain.data.batch_source import BatchSource
+    from pretrain.distributed import Cluster
+    from pretrain.model.loading import load_trained
+    from pretrain.train.evaluation import VALIDATION_SEED, ValidationSet
 
     trained = load_trained(path)
     corpus = Corpus.open(corpus_path, "validation")

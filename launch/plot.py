@@ -184,7 +184,7 @@ def _colored(runs: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 def _read_run(path: Path) -> Records:
     # Imported here, so that --help does not wait for TensorBoard.
-    from pretrain.metrics import METRICS, read_metrics
+    from pretrain.monitoring.logger import METRICS, read_metrics
 
     if not (path / METRICS).is_file():
         raise UserError(f"{path} has no {METRICS}: name the folder of a run, such as runs/teacher.")

@@ -12,13 +12,13 @@ import sys
 from pathlib import Path
 
 try:
-    from data_prep.build import build_corpus, merge_corpus, run_array_task
-    from data_prep.inspection import readable_documents, verify_corpus
-    from data_prep.options import CorpusRecipe
-    from data_prep.recipe import describe_keys, load_recipe
-    from data_prep.shards import Corpus
-    from data_prep.sources import list_sources
-    from data_prep.vocabulary import ensure_tokenizer
+    from data_prep.config.loader import describe_keys, load_recipe
+    from data_prep.config.schema import CorpusRecipe
+    from data_prep.corpus.inspection import readable_documents, verify_corpus
+    from data_prep.corpus.shards import Corpus
+    from data_prep.pipeline.build import build_corpus, merge_corpus, run_array_task
+    from data_prep.readers.listing import list_sources
+    from data_prep.tokenizers.build import ensure_tokenizer
     from launch.cli import recipe_parser, run_command
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in ("data_prep", "launch"):
@@ -120,7 +120,7 @@ def _print_samples(recipe: CorpusRecipe, count: int, row_tokens: int | None) -> 
 
 
 def _print_statistics(recipe: CorpusRecipe, out: Path | None, row_tokens: int | None) -> None:
-    from data_prep.corpus_statistics import gather_statistics
+    from data_prep.samples.statistics import gather_statistics
     from launch.corpus_plots import describe, draw
 
     path = recipe.corpus.path

@@ -23,7 +23,7 @@ def main() -> None:
     if arguments.dry_run and not arguments.push:
         raise UserError("--dry-run shows what --push would do: give --push ORG/NAME as well.")
     # Imported here so that --help and mistakes are answered at once.
-    from pretrain.publish import publish
+    from pretrain.export.huggingface import publish
 
     made = publish(arguments.run, arguments.export, arguments.license, arguments.language)
     print(f"{arguments.export} is {'published' if made else 'up to date'}:")

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from tokenizers import decoders
 
-from data_prep.inspection import beginning_of, open_with_tokenizer
-from data_prep.tokenizer import LoadedTokenizer
-from pretrain.batch import Batch
-from pretrain.batches import BatchSource
-from pretrain.config import MaskOptions
+from data_prep.corpus.inspection import beginning_of, open_with_tokenizer
+from data_prep.tokenizers.folder import LoadedTokenizer
+from pretrain.config.run import MaskOptions
+from pretrain.data.batch import Batch
+from pretrain.data.batch_source import BatchSource
 
 _ROWS_AT_A_TIME = 8
 _WIDTH = 100

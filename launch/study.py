@@ -16,7 +16,7 @@ try:
 except ImportError as error:
     raise SystemExit(f"{error}: install Stillhouse with `pip install -e .` first.") from error
 
-from data_prep.recipe import describe_keys, load_recipe
+from data_prep.config.loader import describe_keys, load_recipe
 from launch.studies.options import StudyRecipe
 from launch.studies.tasks import read_task
 from launch.studies.trials import command_of, shown, train_trial, trials_of
@@ -31,7 +31,7 @@ def main() -> None:
     from launch.studies.fairness import check_inputs, check_methods
     from launch.studies.scores import score_study
     from launch.studies.summary import render_study
-    from pretrain.cluster import refuse_ranks
+    from pretrain.distributed import refuse_ranks
 
     refuse_ranks("launch/study.py starts the ranks of its trainings itself")
     check_methods(study)

@@ -9,17 +9,17 @@ checkpoints/. The same command again continues an interrupted run, bit for bit.
 from typing import Any
 
 try:
-    from data_prep.recipe import describe_keys, load_recipe
+    from data_prep.config.loader import describe_keys, load_recipe
 except ImportError as error:
     raise SystemExit(f"{error}: install Stillhouse with `pip install -e .` first.") from error
 
 from launch.cli import recipe_parser, run_rank
-from pretrain.cluster import Cluster
-from pretrain.config import TeacherRecipe
-from pretrain.inputs import Inputs
+from pretrain.config.run import TeacherRecipe
+from pretrain.data.setup import Inputs
+from pretrain.distributed import Cluster
 from pretrain.model import Bert, BertShape, initialise
-from pretrain.run import execute
-from pretrain.tasks import PretrainingTask, Task
+from pretrain.train.run import execute
+from pretrain.train.task import PretrainingTask, Task
 
 
 def main() -> None:

@@ -9,13 +9,13 @@ same command is typed again. The student then takes the same keys: launch/distil
 """
 
 try:
-    from data_prep.recipe import describe_keys, load_recipe
+    from data_prep.config.loader import describe_keys, load_recipe
 except ImportError as error:
     raise SystemExit(f"{error}: install Stillhouse with `pip install -e .` first.") from error
 
 from launch.cli import recipe_parser, run_rank
-from pretrain.cluster import Cluster
-from pretrain.distil.signal.run import SignalRecipe, write_signals
+from pretrain.distil.teacher_cache.run import SignalRecipe, write_signals
+from pretrain.distributed import Cluster
 
 
 def main() -> None:

@@ -16,10 +16,10 @@ if not torch.cuda.is_available():
 
 from safetensors.torch import save_file
 
-from data_prep.tokenizer import load_tokenizer
+from data_prep.tokenizers.folder import load_tokenizer
 from pretrain.model import Bert, BertShape, initialise
-from pretrain.weights import WEIGHTS
-from tests.corpora import prose_shards, write_corpus, write_tokenizer
+from pretrain.model.loading import WEIGHTS
+from tests.synthetic_corpora import prose_shards, write_corpus, write_tokenizer
 
 
 @pytest.fixture(scope="session")

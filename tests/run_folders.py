@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import save_file
 
 from data_prep.manifest import write_manifest
-from data_prep.tokenizer import load_tokenizer
-from pretrain.config import StudentRecipe, TeacherRecipe, identity_of
+from data_prep.tokenizers.folder import load_tokenizer
+from pretrain.config.run import TeacherRecipe, identity_of
+from pretrain.distil.config import StudentRecipe
 from pretrain.model import Bert, BertShape, initialise
-from pretrain.weights import WEIGHTS
+from pretrain.model.loading import WEIGHTS
 
 
 def make_run(folder: Path, tokenizer_path: Path, kind: str, shape: BertShape) -> Bert:

@@ -53,8 +53,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "launch/quickstart.sh",
         "launch/constraints.txt",
         "ds_configs/*.json",
-        "data_prep/sample/**/*",
-        "pretrain/card.md",
+        "data_prep/sample_corpus/**/*",
+        "pretrain/export/card.md",
         "pretrain/**/*.py",
     ],
 )
@@ -84,7 +84,7 @@ def test_a_shipped_file_is_found_from_another_folder(
     path: str, package: str, folder: str, installed: Path, tmp_path: Path
 ) -> None:
     program = (
-        "import sys; from pathlib import Path; from data_prep.recipe import find_shipped\n"
+        "import sys; from pathlib import Path; from data_prep.config.loader import find_shipped\n"
         "print(find_shipped(Path(sys.argv[1]), *sys.argv[2:]))"
     )
     found = subprocess.run(

@@ -11,7 +11,7 @@ from typing import Literal
 
 from data_prep.errors import UserError
 from data_prep.readers.compression import Readable, open_bytes
-from data_prep.sources import Source
+from data_prep.readers.sources import Source
 
 BLOCK_BYTES = 1 << 20
 # What a long line is extended by, so that it is not copied once for every block of it.

@@ -31,7 +31,7 @@ def find_files(root: Path, pattern: str) -> Iterator[tuple[Path, str]]:
             several splits.
     """
     if root == _SAMPLE and not root.exists():
-        root = Path(str(importlib.resources.files("data_prep"))) / "sample" / "novels"
+        root = Path(str(importlib.resources.files("data_prep"))) / "sample_corpus" / "novels"
     if not root.exists() and glob.has_magic(str(root)):
         top = _fixed_part(root)
         # A match may lie in a folder that matches too.

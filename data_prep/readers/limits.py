@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
+from data_prep.config.schema import InputOptions
 from data_prep.errors import UserError
-from data_prep.options import InputOptions
 
 # Where a long document may be cut, when it has no end of a paragraph near the limit.
 _SPACES = ("\n", " ", "\t", "\u3000")

@@ -4,9 +4,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from data_prep.options import InputOptions
+from data_prep.config.schema import InputOptions
 from data_prep.readers.byte_window import ByteWindow, Delimiter, decode
-from data_prep.sources import Slice
+from data_prep.readers.sources import Slice
 
 # White space of Unicode as UTF-8, because a line of ideographic spaces is blank too.
 _WIDE = rb"\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2(?:\x80[\x80-\x8a\xa8\xa9\xaf]|\x81\x9f)|\xe3\x80\x80"

@@ -5,10 +5,10 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
+from data_prep.config.schema import InputOptions
 from data_prep.errors import UserError
-from data_prep.options import InputOptions
 from data_prep.readers.byte_window import ByteWindow, Delimiter, decode, line_number
-from data_prep.sources import Slice, Source
+from data_prep.readers.sources import Slice, Source
 
 Text = str | Iterator[str]
 

@@ -21,10 +21,10 @@ from launch.benchmarks.distill_sides import Lecture, Ours
 from launch.benchmarks.report import Row
 from launch.benchmarks.timing import Turns, take_turns, top_operations
 from launch.benchmarks.train_sides import add_counts
-from pretrain.flops import Asked, StepFlops
 from pretrain.model import BertShape
 from pretrain.model.compilation import Compilations
-from pretrain.peaks import device_peak
+from pretrain.monitoring.flops import Asked, StepFlops
+from pretrain.monitoring.gpu_peaks import device_peak
 
 _RELATION_HEADS = 48  # as in launch/recipes/student_default.yaml
 AnySide = Ours | AllTokens | Materialised

@@ -11,17 +11,17 @@ from torch import nn
 
 from launch.benchmarks.train_data import Data
 from launch.benchmarks.train_sides import DTYPES, Precision, Update, add_counts
-from pretrain.batch import Batch
-from pretrain.distil.word_terms import SoftLoss, soft_terms
+from pretrain.data.batch import Batch
+from pretrain.distil.logit_losses import SoftLoss, soft_terms
+from pretrain.losses.hidden import cosine_sum
+from pretrain.losses.relations import relation_kl_sum
+from pretrain.losses.term import Term, normalised_loss
 from pretrain.model import Bert, BertShape, Outputs, initialise
-from pretrain.model.capture import Capture, States
+from pretrain.model.backend import Execution
+from pretrain.model.captured_states import Capture, States
 from pretrain.model.compilation import prepare_model
-from pretrain.model.dropout_keys import dropout_keys
-from pretrain.model.execution import Execution
-from pretrain.objectives.hidden_states import cosine_sum
-from pretrain.objectives.relations import relation_kl_sum
-from pretrain.objectives.term import Term, normalised_loss
-from pretrain.stopwatch import Stopwatch
+from pretrain.model.dropout_rng import dropout_keys
+from pretrain.monitoring.device_timer import Stopwatch
 
 # As in launch/recipes/student_default.yaml and student_6x768.yaml.
 _DEFAULT = SoftLoss(temperature=1.0, divergence="forward", weight=0.1)

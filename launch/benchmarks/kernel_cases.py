@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from pretrain.kernels.choice import Kernels, choose_kernels
+from pretrain.kernels.dispatch import Kernels, choose_kernels
 from pretrain.kernels.linear_cross_entropy import CrossEntropy
 from pretrain.kernels.soft_cross_entropy import Head
 

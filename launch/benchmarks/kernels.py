@@ -15,7 +15,7 @@ from data_prep.progress import log
 from launch.benchmarks.kernel_cases import CASES, Case, Size, exact_kernels
 from launch.benchmarks.report import Row
 from launch.benchmarks.timing import copy_bandwidth, matmul_flops, median_ms, peak_bytes
-from pretrain.kernels.choice import Kernels, choose_kernels
+from pretrain.kernels.dispatch import Kernels, choose_kernels
 
 _SIZES = {
     "base_16k": Size(tokens=16384, width=768, feed_forward=3072),

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.build import build_corpus
+from data_prep.config.schema import CorpusRecipe
 from data_prep.errors import UserError
-from data_prep.options import CorpusRecipe
+from data_prep.pipeline.build import build_corpus
 from launch.benchmarks import loader_sides
 from launch.benchmarks.loader_sides import (
     COLLATOR,

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.keyed import hash64, integers_below, key_of
-from data_prep.shards import Corpus
-from data_prep.tokenizer import LoadedTokenizer, load_tokenizer
+from data_prep.corpus.shards import Corpus
+from data_prep.counter_rng import hash64, integers_below, key_of
+from data_prep.tokenizers.folder import LoadedTokenizer, load_tokenizer
 from launch.benchmarks.processes import write_result
-from pretrain.config import MaskOptions
+from pretrain.config.run import MaskOptions
 
 if TYPE_CHECKING:
-    from pretrain.batch import Batch
-    from pretrain.batches import BatchSource
+    from pretrain.data.batch import Batch
+    from pretrain.data.batch_source import BatchSource
 
 Job = Mapping[str, Any]
 Ids = npt.NDArray[np.int64]
@@ -83,7 +83,7 @@ def _batches_of(name: str, job: Job) -> Iterator[int]:
 
 
 def _source(name: str, job: Job, corpus: Corpus, tokenizer: LoadedTokenizer) -> "BatchSource":
-    from pretrain.batches import BatchSource
+    from pretrain.data.batch_source import BatchSource
 
     return BatchSource(
         corpus,

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_prep.config.loader import load_recipe
+from data_prep.config.schema import CorpusRecipe
 from data_prep.errors import UserError
-from data_prep.options import CorpusRecipe
 from data_prep.progress import log
-from data_prep.recipe import load_recipe
-from data_prep.sources import list_sources
-from data_prep.vocabulary import ensure_tokenizer
+from data_prep.readers.listing import list_sources
+from data_prep.tokenizers.build import ensure_tokenizer
 from launch.benchmarks import prep_sides
 from launch.benchmarks.prep_sides import BARE, MAP, MAP_FAST, OURS, STAGE_NAMES, STAGES
 from launch.benchmarks.processes import MEMORY_KIND, Measured, Side, run_rounds, run_side

@@ -70,8 +70,8 @@ def _prepare_data(job: Job, work: Path) -> None:
 
 def _stages(job: Job, work: Path) -> None:
     """Take the stages in turn, batch by batch, in one process, and time each of them."""
-    from data_prep.options import CorpusRecipe
-    from data_prep.recipe import load_recipe
+    from data_prep.config.loader import load_recipe
+    from data_prep.config.schema import CorpusRecipe
     from launch.benchmarks.stages import Stages
 
     recipe = load_recipe(CorpusRecipe, Path(job["recipe"]))

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from data_prep.cleaning import Cleaner
-from data_prep.encoder import EncodedTexts, TextEncoder
-from data_prep.options import CorpusRecipe, InputOptions
-from data_prep.readers.documents import read_documents
-from data_prep.sentences import split_sentences
-from data_prep.shards import ShardWriter, token_type_for
-from data_prep.sources import cut_into_tasks, list_sources
-from data_prep.tokenizer import load_tokenizer
+from data_prep.config.schema import CorpusRecipe, InputOptions
+from data_prep.corpus.shards import ShardWriter, token_type_for
+from data_prep.filters.cleaning import Cleaner
+from data_prep.readers.dispatch import read_documents
+from data_prep.readers.listing import cut_into_tasks, list_sources
+from data_prep.tokenize.encoder import EncodedTexts, TextEncoder
+from data_prep.tokenize.sentence_rules import split_sentences
+from data_prep.tokenizers.folder import load_tokenizer
 
 # As many characters as a task tokenizes at once.
 _BATCH_CHARS = 1 << 20

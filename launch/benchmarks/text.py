@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from data_prep.counter_rng import integers_below, key_of, uniform
 from data_prep.errors import UserError
-from data_prep.keyed import integers_below, key_of, uniform
 from launch.benchmarks.stages import read_texts
 
 PART_BYTES = 8_000_000

@@ -25,13 +25,13 @@ from launch.benchmarks.train_sides import (
     UnderDeepSpeed,
     add_counts,
 )
-from pretrain.flops import training_flops
-from pretrain.kernels.choice import choose_kernels, resolve_block
+from pretrain.kernels.dispatch import choose_kernels, resolve_block
 from pretrain.model import BertShape
 from pretrain.model.attention import choose_attention
+from pretrain.model.backend import Execution
 from pretrain.model.compilation import Compilations
-from pretrain.model.execution import Execution
-from pretrain.peaks import device_peak
+from pretrain.monitoring.flops import training_flops
+from pretrain.monitoring.gpu_peaks import device_peak
 
 SHAPES = {"tiny": (2, 128, 2), "base": (12, 768, 12), "large": (24, 1024, 16)}
 WARM_UP = 3
@@ -212,7 +212,7 @@ def _makers(
 
 def _recipe(arguments: argparse.Namespace) -> Any:
     """Return the recipe of a run like this; its paths are not read."""
-    from pretrain.config import TeacherRecipe
+    from pretrain.config.run import TeacherRecipe
 
     rows = arguments.micro_tokens // arguments.row_tokens
     return TeacherRecipe.model_validate(

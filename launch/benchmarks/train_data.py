@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from data_prep.keyed import hash64, integers_below, key_of
+from data_prep.counter_rng import hash64, integers_below, key_of
 from data_prep.progress import log
-from pretrain.batch import Batch, changed
+from pretrain.data.batch import Batch, changed
 from pretrain.kernels.linear_cross_entropy import IGNORED
 
 Counts = dict[str, int]
@@ -151,11 +151,11 @@ def _pad(samples: Sequence[Sample], row_tokens: int) -> PaddedBatch:
 
 def _read_sample(scratch: Path, row_tokens: int) -> Any:
     """Prepare the shipped sample; this needs all that preparation needs."""
-    from data_prep.shards import Corpus
-    from data_prep.tokenizer import load_tokenizer
+    from data_prep.corpus.shards import Corpus
+    from data_prep.tokenizers.folder import load_tokenizer
     from launch.benchmarks.loader import prepare_sample
-    from pretrain.batches import BatchSource
-    from pretrain.config import MaskOptions
+    from pretrain.config.run import MaskOptions
+    from pretrain.data.batch_source import BatchSource
 
     corpus, tokenizer = prepare_sample(scratch)
     return BatchSource(

@@ -10,12 +10,12 @@ from typing import Any, Literal
 import torch
 
 from launch.benchmarks.train_data import Data
+from pretrain.losses.mlm_nsp import pretraining_terms
+from pretrain.losses.term import normalised_loss
 from pretrain.model import Bert, BertShape, initialise
+from pretrain.model.backend import Execution
 from pretrain.model.compilation import prepare_model
-from pretrain.model.dropout_keys import dropout_keys
-from pretrain.model.execution import Execution
-from pretrain.objectives.mlm_nsp import pretraining_terms
-from pretrain.objectives.term import normalised_loss
+from pretrain.model.dropout_rng import dropout_keys
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -128,12 +128,12 @@ class HuggingFace:
 
 
 class UnderDeepSpeed:
-    """Ours as a run trains it: the engine of `pretrain/engine.py`, one rank, ZeRO-1."""
+    """Ours as a run trains it: the engine of `train/deepspeed_engine.py`, one rank, ZeRO-1."""
 
     def __init__(self, name: str, setting: Setting, recipe: Any) -> None:
-        from pretrain.cluster import Cluster
-        from pretrain.deepspeed_config import read_deepspeed_config
-        from pretrain.engine import Engine
+        from pretrain.distributed import Cluster
+        from pretrain.train.deepspeed_config import read_deepspeed_config
+        from pretrain.train.deepspeed_engine import Engine
 
         self.name = name
         self._setting = setting

@@ -11,7 +11,7 @@ import torch
 
 from launch.studies.options import TaskOptions
 from launch.studies.tasks import Examples, Task
-from pretrain.cluster import Cluster
+from pretrain.distributed import Cluster
 
 _WARMUP_SHARE = 0.1
 _WEIGHT_DECAY = 0.01

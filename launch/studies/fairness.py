@@ -7,13 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from data_prep.corpus.shards import Corpus
 from data_prep.errors import UserError
 from data_prep.manifest import write_json
-from data_prep.shards import Corpus
 from launch.held_out import SCORED_TOKENS
 from launch.studies.options import StudyRecipe
 from launch.studies.trials import recipe_of, trials_of
-from pretrain.config import StudentRecipe, identity_of
+from pretrain.config.run import identity_of
+from pretrain.distil.config import StudentRecipe
 from pretrain.distil.teacher import locate_teachers
 
 # What makes a method: what is learned, and from which start.

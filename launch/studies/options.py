@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from data_prep.recipe import Options
+from data_prep.config.loader import Options
 
 _NAME = r"^[a-z0-9][a-z0-9_-]*$"
 # Rows that every study has.

@@ -7,16 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data_prep.corpus.shards import Corpus
 from data_prep.manifest import file_sha256, write_json
-from data_prep.shards import Corpus
 from launch.held_out import score_held_out
 from launch.studies.classification import best_accuracy
 from launch.studies.options import StudyRecipe
 from launch.studies.tasks import Task
 from launch.studies.trials import Trial, recipe_of
-from pretrain.metrics import read_metrics
-from pretrain.publish import publish
-from pretrain.weights import WEIGHTS, locate
+from pretrain.export.huggingface import publish
+from pretrain.model.loading import WEIGHTS, locate
+from pretrain.monitoring.logger import read_metrics
 
 _TERA = 1e12
 # What methods share, for whoever reads the report.

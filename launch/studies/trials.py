@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_prep.config.loader import find_shipped, load_recipe
 from data_prep.errors import UserError
-from data_prep.recipe import find_shipped, load_recipe
 from launch.studies.options import MethodOptions, StudyRecipe
-from pretrain.config import StudentRecipe
+from pretrain.distil.config import StudentRecipe
 
 _SCRIPT = Path(__file__).parents[1] / "distill_student.py"
 
@@ -89,8 +89,8 @@ def train_trial(study: StudyRecipe, trial: Trial) -> None:
         UserError: when its folder holds a run of another recipe, the launcher cannot be started,
             or the run ends before its last step; it has said why.
     """
-    from pretrain.publish import publish
-    from pretrain.run_directory import RunDirectory
+    from pretrain.export.huggingface import publish
+    from pretrain.train.run_directory import RunDirectory
 
     run = RunDirectory(trial.run)
     # A run that is done would otherwise stand in the table for what the recipe says now.

@@ -7,8 +7,8 @@ Shapes: N places, D width.
 
 from collections.abc import Sequence
 
-from pretrain.memory import Activations, Part
-from pretrain.tasks import Lesson
+from pretrain.monitoring.memory_estimate import Activations, Part
+from pretrain.train.task import Lesson
 
 _FP32 = 4
 # Of queries, keys and values, where an objective compares all three: their gradients, found along

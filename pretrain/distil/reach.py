@@ -6,8 +6,7 @@ and the momentum of an earlier stage an optimizer would move them all the same.
 
 from collections.abc import Iterator
 
-from pretrain.distil.lesson_plan import LessonPlan, projection_name
-from pretrain.distil.options import (
+from pretrain.distil.loss_config import (
     AttentionObjective,
     HardMlm,
     NextSentence,
@@ -17,6 +16,7 @@ from pretrain.distil.options import (
     SoftTargets,
     ValueRelations,
 )
+from pretrain.distil.stage_plan import LessonPlan, projection_name
 from pretrain.model import Bert
 
 _ENCODER = "bert.embeddings.", "bert.encoder."

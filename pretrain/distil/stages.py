@@ -7,7 +7,7 @@ a run that is continued needs no record of either.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pretrain.distil.options import (
+from pretrain.distil.loss_config import (
     Objective,
     SoftTargets,
     StageOptions,

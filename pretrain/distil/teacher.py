@@ -6,16 +6,16 @@ from pathlib import Path
 import torch
 
 from data_prep.errors import UserError
-from data_prep.tokenizer import read_tokenizer
-from pretrain.batch import Batch
-from pretrain.distil.sharding import forget_order, gather, most_held, share_out
+from data_prep.tokenizers.folder import read_tokenizer
+from pretrain.data.batch import Batch
+from pretrain.distil.teacher_fsdp import forget_order, gather, most_held, share_out
 from pretrain.model import Bert, Outputs
-from pretrain.model.capture import NOTHING, Capture, States
+from pretrain.model.backend import Execution
+from pretrain.model.captured_states import NOTHING, Capture, States
 from pretrain.model.compilation import prepare_model
-from pretrain.model.execution import Execution
-from pretrain.run_directory import RunDirectory
-from pretrain.stopwatch import Stopwatch
-from pretrain.weights import LocatedModel, locate
+from pretrain.model.loading import LocatedModel, locate
+from pretrain.monitoring.device_timer import Stopwatch
+from pretrain.train.run_directory import RunDirectory
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

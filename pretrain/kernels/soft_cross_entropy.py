@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from pretrain.kernels.linear_cross_entropy import IGNORED
-from pretrain.kernels.wide_linear import wide_linear
+from pretrain.kernels.linear_fp32_out import wide_linear
 
 Divergence = Literal["forward", "reverse", "symmetric"]
 

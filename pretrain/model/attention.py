@@ -15,7 +15,7 @@ from torch.nn.attention import activate_flash_attention_impl
 from torch.nn.attention.varlen import varlen_attn
 
 from data_prep.errors import UserError
-from pretrain.model.capture import Projected
+from pretrain.model.captured_states import Projected
 
 Attention = Literal["varlen", "sdpa"]
 _OLDEST_GPU = (8, 0)  # NVIDIA's Ampere, as FlashAttention asks for

@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pretrain.batch import Batch
-from pretrain.kernels.choice import Kernels
+from pretrain.data.batch import Batch
+from pretrain.kernels.dispatch import Kernels
 from pretrain.kernels.linear_cross_entropy import CrossEntropy
-from pretrain.model.capture import NOTHING, Capture, States, no_states
+from pretrain.losses.term import Term
+from pretrain.model.backend import Execution
+from pretrain.model.captured_states import NOTHING, Capture, States, no_states
+from pretrain.model.config import BertShape
 from pretrain.model.encoder import Encoder
-from pretrain.model.execution import Execution
-from pretrain.model.shape import BertShape
-from pretrain.objectives.term import Term
 
 Transformation = Callable[[torch.Tensor], torch.Tensor]
 

@@ -9,8 +9,8 @@ from torch._dynamo import config as dynamo_config
 from torch._dynamo.utils import counters
 from torch.distributed.fsdp import FSDPModule
 
+from pretrain.model.backend import Execution
 from pretrain.model.bert import Bert
-from pretrain.model.execution import Execution
 
 # Torch gives up after 8 programs of one function. A run needs one for training and one for
 # evaluation, times the shapes of its phases; the teacher of a distillation has its own.

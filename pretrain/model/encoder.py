@@ -9,15 +9,15 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from pretrain.batch import Batch
-from pretrain.kernels.choice import Kernels
+from pretrain.data.batch import Batch
+from pretrain.kernels.dispatch import Kernels
 from pretrain.kernels.dropout import keyed_dropout
 from pretrain.model.attention import Packing, make_packing
-from pretrain.model.capture import Capture, States
-from pretrain.model.execution import Execution
+from pretrain.model.backend import Execution
+from pretrain.model.captured_states import Capture, States
+from pretrain.model.config import BertShape
 from pretrain.model.post_norm import PostNormLayer
 from pretrain.model.pre_norm import PreNormLayer
-from pretrain.model.shape import BertShape
 
 
 class Embeddings(nn.Module):

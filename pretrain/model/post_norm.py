@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pretrain.kernels.choice import Kernels
+from pretrain.kernels.dispatch import Kernels
 from pretrain.model.attention import Packing, SelfAttention
-from pretrain.model.capture import Projected
-from pretrain.model.shape import BertShape
+from pretrain.model.captured_states import Projected
+from pretrain.model.config import BertShape
 
 
 class Residual(nn.Module):

@@ -10,12 +10,12 @@ Shapes: N places, D width, F width inside the feed-forward block.
 import torch
 from torch import nn
 
-from pretrain.kernels.choice import Kernels
+from pretrain.kernels.dispatch import Kernels
 from pretrain.kernels.dropout import keyed_dropout
 from pretrain.model.attention import Packing, SelfAttention
-from pretrain.model.capture import Projected
+from pretrain.model.captured_states import Projected
+from pretrain.model.config import BertShape
 from pretrain.model.post_norm import FeedForwardIn
-from pretrain.model.shape import BertShape
 
 
 class PlainResidual(nn.Module):

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from data_prep.keyed import integers_below, key_of
-from data_prep.options import CorpusRecipe
-from data_prep.sources import Slice, Source
+from data_prep.config.schema import CorpusRecipe
+from data_prep.counter_rng import integers_below, key_of
+from data_prep.readers.sources import Slice, Source
 
 WORDS = (
     "the river house king under walked bright morning seldom window quiet garden answered letter "

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from data_prep.corpus.shards import Corpus
 from data_prep.errors import UserError
-from data_prep.shards import Corpus
 from launch.bench import _parser
 from launch.benchmarks import loader, prep, prep_sides
 from launch.benchmarks.processes import Measured, Side, run_rounds, run_side

@@ -23,11 +23,11 @@ from launch.benchmarks.distill_peers import (
 )
 from launch.benchmarks.distill_sides import Clocks, Lecture, Ours
 from launch.benchmarks.timing import Turns
+from pretrain.losses.relations import relation_kl_sum
 from pretrain.model import BertShape
-from pretrain.model.execution import Execution
-from pretrain.objectives.relations import relation_kl_sum
-from tests.classrooms import enrol, stage
+from pretrain.model.backend import Execution
 from tests.launch.test_bench_train import run_bench
+from tests.student_tasks import enrol, stage
 
 RECIPES = Path(__file__).parents[2] / "launch" / "recipes"
 CPU = torch.device("cpu")

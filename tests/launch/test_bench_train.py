@@ -12,21 +12,21 @@ from typing import Any
 import pytest
 import torch
 
+from data_prep.corpus.shards import Corpus
 from data_prep.errors import UserError
-from data_prep.shards import Corpus
-from data_prep.tokenizer import load_tokenizer
+from data_prep.tokenizers.folder import load_tokenizer
 from launch.bench import _parser
 from launch.benchmarks import kernels, timing, train, train_data
 from launch.benchmarks.kernel_cases import CASES, Size, exact_kernels
 from launch.benchmarks.timing import Turns, median_ms, take_turns, top_operations
 from launch.benchmarks.train_sides import HuggingFace, Ours, Setting, Update
-from pretrain.batch import Batch
-from pretrain.batches import BatchSource
-from pretrain.config import MaskOptions
-from pretrain.kernels.choice import choose_kernels
+from pretrain.config.run import MaskOptions
+from pretrain.data.batch import Batch
+from pretrain.data.batch_source import BatchSource
+from pretrain.kernels.dispatch import choose_kernels
 from pretrain.kernels.linear_cross_entropy import IGNORED
 from pretrain.model import BertShape
-from pretrain.model.execution import Execution
+from pretrain.model.backend import Execution
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")

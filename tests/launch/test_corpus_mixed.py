@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.build import build_corpus
-from data_prep.options import CorpusRecipe
-from data_prep.recipe import load_recipe
-from data_prep.shards import Corpus
-from data_prep.wordpiece import SPECIAL_TOKENS
-from tests.corpora import WORDS
+from data_prep.config.loader import load_recipe
+from data_prep.config.schema import CorpusRecipe
+from data_prep.corpus.shards import Corpus
+from data_prep.pipeline.build import build_corpus
+from data_prep.tokenizers.wordpiece import SPECIAL_TOKENS
+from tests.synthetic_corpora import WORDS
 
 RECIPE = Path("launch/recipes/corpus_mixed.yaml")
 ARTICLES = 8

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.corpus_statistics import CorpusStatistics, Lengths, Packing
 from data_prep.errors import UserError
+from data_prep.samples.statistics import CorpusStatistics, Lengths, Packing
 from launch.corpus_plots import describe, draw
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_prep.shards import Corpus
-from data_prep.tokenizer import LoadedTokenizer, load_tokenizer
+from data_prep.corpus.shards import Corpus
+from data_prep.tokenizers.folder import LoadedTokenizer, load_tokenizer
 from launch.benchmarks import loader_sides as sides
 
 STEPS, ROWS, ROW_TOKENS = 2, 8, 64

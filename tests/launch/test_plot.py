@@ -10,7 +10,7 @@ import pytest
 from data_prep.errors import UserError
 from launch import plot
 from launch.cli import run_command
-from pretrain.metrics import METRICS, metrics_line, read_metrics
+from pretrain.monitoring.logger import METRICS, metrics_line, read_metrics
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.corpus.shards import Corpus
 from data_prep.errors import UserError
-from data_prep.shards import Corpus
-from data_prep.tokenizer import load_tokenizer
+from data_prep.tokenizers.folder import load_tokenizer
 from launch.samples import readable_samples
-from tests.corpora import WORDS
+from tests.synthetic_corpora import WORDS
 
 _MASKED = re.compile(r"\{(\S+) → (\S+)\}")
 
@@ -78,8 +78,8 @@ def test_lines_fit_a_terminal(shown: list[str]) -> None:
 
 
 def test_another_tokenizer_is_refused(tiny_corpus: Path, tmp_path: Path) -> None:
-    from data_prep.tokenizer import save_tokenizer
-    from data_prep.wordpiece import SPECIAL_TOKENS, bert_tokenizer
+    from data_prep.tokenizers.folder import save_tokenizer
+    from data_prep.tokenizers.wordpiece import SPECIAL_TOKENS, bert_tokenizer
 
     vocabulary = {token: index for index, token in enumerate([*SPECIAL_TOKENS, "other"])}
     save_tokenizer(bert_tokenizer(vocabulary, lowercase=True), tmp_path, "wordpiece")

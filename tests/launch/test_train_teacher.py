@@ -6,10 +6,10 @@ from typing import Any, cast
 
 import pytest
 
-from data_prep.tokenizer import load_tokenizer
+from data_prep.tokenizers.folder import load_tokenizer
 from launch.train_teacher import teacher_shape
-from pretrain.config import TeacherRecipe
-from pretrain.inputs import Inputs
+from pretrain.config.run import TeacherRecipe
+from pretrain.data.setup import Inputs
 
 
 @pytest.mark.parametrize(

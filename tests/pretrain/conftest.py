@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.shards import Corpus
-from data_prep.tokenizer import load_tokenizer
-from pretrain.batch import Batch
-from pretrain.batches import BatchSource
-from pretrain.cluster import Cluster
-from pretrain.config import MaskOptions
+from data_prep.corpus.shards import Corpus
+from data_prep.tokenizers.folder import load_tokenizer
+from pretrain.config.run import MaskOptions
+from pretrain.data.batch import Batch
+from pretrain.data.batch_source import BatchSource
+from pretrain.distributed import Cluster
 from pretrain.model import Bert, BertShape, initialise
-from tests.packed_rows import rows_with_two
+from tests.unpacked_rows import rows_with_two
 
 OpenSource = Callable[..., BatchSource]
 

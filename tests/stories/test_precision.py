@@ -5,8 +5,8 @@ from statistics import mean
 
 import pytest
 
-from data_prep.build import build_corpus
-from data_prep.options import CorpusRecipe
+from data_prep.config.schema import CorpusRecipe
+from data_prep.pipeline.build import build_corpus
 from tests.stories.conftest import ROOT, Command, curve
 
 pytestmark = pytest.mark.story
@@ -22,7 +22,10 @@ TOLERANCE = 0.005
 def novel(tmp_path: Path) -> list[str]:
     """Return the words that name a corpus of real text, in which there is something to learn."""
     tree = {
-        "input": {"path": ROOT / "data_prep/sample/novels/carroll_alice", "documents": "file"},
+        "input": {
+            "path": ROOT / "data_prep/sample_corpus/novels/carroll_alice",
+            "documents": "file",
+        },
         "tokenizer": {"path": tmp_path / "tokenizer", "vocab_size": 500, "alphabet": 100},
         "corpus": {"path": tmp_path / "corpus", "validation_share": 0.2},
         "workers": 1,

@@ -98,7 +98,7 @@ def test_the_file_tree_of_the_readme_names_every_module() -> None:
 def write_text(folder: Path) -> None:
     """Write 23 chapters of the sample as documents with blank lines between them."""
     folder.mkdir(parents=True)
-    chapters = sorted((ROOT / "data_prep/sample/novels").glob("stretton*/*.txt"))
+    chapters = sorted((ROOT / "data_prep/sample_corpus/novels").glob("stretton*/*.txt"))
     documents = [
         "\n".join(line for line in path.read_text(encoding="utf-8").splitlines() if line)
         for path in chapters

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from data_prep.manifest import file_sha256
 from pretrain.model import Bert, BertShape, initialise
-from pretrain.weights import WEIGHTS
+from pretrain.model.loading import WEIGHTS
 from tests.stories.conftest import ROOT, Command, metrics_of, run_command, status_of
 
 pytestmark = pytest.mark.story

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from pretrain.model import BertShape
-from tests.corpora import WORDS
 from tests.stories.conftest import ROOT, run_command, tiny_recipe
+from tests.synthetic_corpora import WORDS
 
 pytestmark = pytest.mark.story
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from data_prep.recipe import load_recipe
-from data_prep.shards import Corpus
-from data_prep.tokenizer import load_tokenizer
+from data_prep.config.loader import load_recipe
+from data_prep.corpus.shards import Corpus
+from data_prep.tokenizers.folder import load_tokenizer
 from launch.train_teacher import teacher_shape
-from pretrain.batches import BatchSource
-from pretrain.config import TeacherRecipe
+from pretrain.config.run import TeacherRecipe
+from pretrain.data.batch_source import BatchSource
 from pretrain.model import Bert, initialise
 from tests.stories.conftest import ROOT, Command
 from tests.stories.train_every_stage import REFUSED, VARIANTS

@@ -11,21 +11,21 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from data_prep.config.loader import load_recipe
 from data_prep.errors import UserError
-from data_prep.recipe import load_recipe
 from launch.cli import run_rank
 from launch.train_teacher import teacher_shape
-from pretrain.cluster import Cluster
-from pretrain.config import TeacherRecipe
-from pretrain.deepspeed_config import read_deepspeed_config
-from pretrain.engine import Engine
-from pretrain.inputs import open_inputs
+from pretrain.config.run import TeacherRecipe
+from pretrain.data.setup import open_inputs
+from pretrain.distributed import Cluster
+from pretrain.losses.term import normalised_loss
 from pretrain.model import Bert, initialise
+from pretrain.model.backend import choose_execution
 from pretrain.model.compilation import prepare_model
-from pretrain.model.execution import choose_execution
-from pretrain.objectives.term import normalised_loss
-from pretrain.run_directory import RunDirectory
-from pretrain.tasks import PretrainingTask
+from pretrain.train.deepspeed_config import read_deepspeed_config
+from pretrain.train.deepspeed_engine import Engine
+from pretrain.train.run_directory import RunDirectory
+from pretrain.train.task import PretrainingTask
 
 # Every file in fp32 and bf16, the same global batch cut into other micro-batches, activations made
 # again, and ZeRO-3 that keeps nothing whole: it would spare weights as small as all of these. There

@@ -20,12 +20,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from data_prep.recipe import load_recipe
+from data_prep.config.loader import load_recipe
 from launch.cli import run_rank
-from pretrain.cluster import Cluster
-from pretrain.config import TeacherRecipe
-from pretrain.deepspeed_config import read_deepspeed_config
-from pretrain.engine import Engine, convert_for_other_ranks
+from pretrain.config.run import TeacherRecipe
+from pretrain.distributed import Cluster
+from pretrain.train.deepspeed_config import read_deepspeed_config
+from pretrain.train.deepspeed_engine import Engine, convert_for_other_ranks
 
 MICRO_BATCHES = 4  # of a step, over all ranks
 STEPS = 3

@@ -12,19 +12,19 @@ from typing import Any
 
 import torch
 
-from data_prep.recipe import load_recipe
+from data_prep.config.loader import load_recipe
 from launch.cli import run_rank
 from launch.train_teacher import teacher_shape
-from pretrain.cluster import Cluster
-from pretrain.config import TeacherRecipe
-from pretrain.deepspeed_config import read_deepspeed_config
-from pretrain.engine import Engine
-from pretrain.inputs import open_inputs
-from pretrain.memory import forecast
+from pretrain.config.run import TeacherRecipe
+from pretrain.data.setup import open_inputs
+from pretrain.distributed import Cluster
+from pretrain.losses.mlm_nsp import pretraining_terms
+from pretrain.losses.term import normalised_loss
 from pretrain.model import Bert, initialise
-from pretrain.objectives.mlm_nsp import pretraining_terms
-from pretrain.objectives.term import normalised_loss
-from pretrain.run_directory import RunDirectory
+from pretrain.monitoring.memory_estimate import forecast
+from pretrain.train.deepspeed_config import read_deepspeed_config
+from pretrain.train.deepspeed_engine import Engine
+from pretrain.train.run_directory import RunDirectory
 
 VARIANTS = "zero0_fp32 zero0_bf16 zero1_fp32 zero1_bf16 zero2_bf16 zero3_bf16".split()
 COUNTS = {"masked": 1, "samples": 1, "tokens": 1}

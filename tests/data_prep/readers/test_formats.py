@@ -16,11 +16,12 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from data_prep.config.schema import InputOptions
 from data_prep.errors import UserError
-from data_prep.options import InputOptions
 from data_prep.readers import byte_window
-from data_prep.readers.documents import read_documents
-from data_prep.sources import Slice, Source, list_sources
+from data_prep.readers.dispatch import read_documents
+from data_prep.readers.listing import list_sources
+from data_prep.readers.sources import Slice, Source
 
 COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.compress,

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from data_prep.config.schema import InputOptions
 from data_prep.errors import UserError
-from data_prep.options import InputOptions
-from data_prep.readers.documents import read_documents
-from data_prep.sources import Slice, Source
+from data_prep.readers.dispatch import read_documents
+from data_prep.readers.sources import Slice, Source
 
 ROOT = Path(__file__).parents[3]
 
@@ -71,9 +71,9 @@ MEASURED = """
 import resource, sys
 from collections import Counter
 from pathlib import Path
-from data_prep.readers.documents import read_documents
-from data_prep.options import InputOptions
-from data_prep.sources import Slice, Source
+from data_prep.readers.dispatch import read_documents
+from data_prep.config.schema import InputOptions
+from data_prep.readers.sources import Slice, Source
 def peak_mb():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 path = Path(sys.argv[1])

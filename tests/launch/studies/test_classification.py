@@ -18,7 +18,7 @@ from launch.studies.classification import (
 )
 from launch.studies.options import TaskOptions
 from launch.studies.tasks import Examples, Task
-from tests.corpora import WORDS
+from tests.synthetic_corpora import WORDS
 
 CPU = torch.device("cpu")
 

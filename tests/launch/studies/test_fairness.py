@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from data_prep.config.loader import load_recipe
 from data_prep.errors import UserError
-from data_prep.recipe import load_recipe
 from launch.studies.fairness import check_inputs, check_methods
 from launch.studies.options import StudyRecipe
 from pretrain.model import BertShape

@@ -15,9 +15,9 @@ from launch.studies import scores
 from launch.studies.options import StudyRecipe
 from launch.studies.scores import read_training_flops, score_study
 from launch.studies.trials import trials_of
-from pretrain.flops import training_flops
 from pretrain.model import BertShape
-from pretrain.weights import WEIGHTS
+from pretrain.model.loading import WEIGHTS
+from pretrain.monitoring.flops import training_flops
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from launch.studies.trials import (
     train_trial,
     trials_of,
 )
-from pretrain.config import identity_of
+from pretrain.config.run import identity_of
 
 METHODS: list[dict[str, Any]] = [
     {"name": "none", "what": "no teacher", "keys": {"objectives": [{"kind": "hard_mlm"}]}},

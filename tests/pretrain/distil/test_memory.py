@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 import torch
 
-from pretrain.batch import Batch
+from pretrain.data.batch import Batch
 from pretrain.distil.memory import compared_parts, saved_by_comparison
-from pretrain.memory import Activations, Part
 from pretrain.model import Bert
-from pretrain.tasks import PretrainingTask
-from tests.classrooms import enrol, narrower, stage, terms_of
+from pretrain.monitoring.memory_estimate import Activations, Part
+from pretrain.train.task import PretrainingTask
+from tests.student_tasks import enrol, narrower, stage, terms_of
 
 HARD = {"kind": "hard_mlm"}
 

@@ -6,10 +6,10 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from pretrain.batch import Batch
+from pretrain.data.batch import Batch
+from pretrain.losses.term import normalised_loss
 from pretrain.model import Bert, BertShape, initialise
-from pretrain.objectives.term import normalised_loss
-from tests.classrooms import Objectives, enrol, stage, terms_of
+from tests.student_tasks import Objectives, enrol, stage, terms_of
 
 NARROW = {"width": 16, "heads": 4, "feed_forward": 24}
 OBJECTIVES: Objectives = [

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pretrain.distil.options import Course, SoftTargets, value_at
+from pretrain.distil.loss_config import Course, SoftTargets, value_at
 from pretrain.distil.stages import stage_at, stages_of
-from tests.classrooms import stage
+from tests.student_tasks import stage
 
 
 def test_steps_lie_in_their_stages() -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_prep.recipe import load_recipe
-from pretrain.batch import Batch
-from pretrain.config import StudentRecipe
-from pretrain.distil.distillation import DistillationTask
-from pretrain.distil.options import LayerObjective, StageOptions
+from data_prep.config.loader import load_recipe
+from pretrain.data.batch import Batch
+from pretrain.distil.config import StudentRecipe
+from pretrain.distil.loss_config import LayerObjective, StageOptions
+from pretrain.distil.task import DistillationTask
+from pretrain.losses.term import normalised_loss
 from pretrain.model import Bert, BertShape, initialise
-from pretrain.objectives.term import normalised_loss
-from tests.classrooms import enrol, terms_of
+from tests.student_tasks import enrol, terms_of
 
 RECIPES = sorted((Path(__file__).parents[3] / "launch" / "recipes").glob("*student*.yaml"))
 SMALLER = 8  # widths are divided by it; heads and layers stay

@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, BertForPreTraining, BertModel
 
 from data_prep.errors import UserError
-from data_prep.tokenizer import load_tokenizer
-from pretrain.batch import Batch
+from data_prep.tokenizers.folder import load_tokenizer
+from pretrain.data.batch import Batch
+from pretrain.data.dummy_batch import probe_batch
 from pretrain.distil.teacher import Teacher, locate_teachers
 from pretrain.model import Bert, BertShape, initialise
-from pretrain.model.capture import Capture
-from pretrain.probe import probe_batch
-from pretrain.weights import WEIGHTS, load_located, load_trained, locate
+from pretrain.model.captured_states import Capture
+from pretrain.model.loading import WEIGHTS, load_located, load_trained, locate
 
 CPU = torch.device("cpu")
 Save = Callable[[type[torch.nn.Module]], Path]

@@ -8,7 +8,7 @@ import torch
 
 from pretrain.kernels.bias_gelu import bias_gelu as reference
 from pretrain.kernels.triton.bias_gelu import bias_gelu as fused
-from tests.pretrain.kernels.doubles import (
+from tests.pretrain.kernels.fp64_reference import (
     ONE_ROUNDING,
     TOKENS,
     WIDTHS,

@@ -15,7 +15,7 @@ import torch
 from torch._inductor.utils import run_and_get_code
 
 from pretrain.kernels.dropout import keep_mask, keyed_dropout, threshold
-from tests.pretrain.kernels.doubles import a_key, kept
+from tests.pretrain.kernels.fp64_reference import a_key, kept
 
 ELEMENTS = 2**18
 DEVIATIONS = 5.0

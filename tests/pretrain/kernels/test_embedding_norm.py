@@ -9,7 +9,7 @@ import torch
 
 from pretrain.kernels.embedding_norm import embedding_norm as reference
 from pretrain.kernels.triton.embedding_norm import embedding_norm as fused
-from tests.pretrain.kernels.doubles import (
+from tests.pretrain.kernels.fp64_reference import (
     EPSILON,
     ONE_ROUNDING,
     TOKENS,

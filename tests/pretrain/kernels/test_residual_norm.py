@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pretrain.kernels.residual_norm import residual_norm as reference
 from pretrain.kernels.triton.residual_norm import residual_norm as fused
-from tests.pretrain.kernels.doubles import (
+from tests.pretrain.kernels.fp64_reference import (
     EPSILON,
     ONE_ROUNDING,
     TOKENS,

@@ -13,21 +13,21 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from triton.runtime.jit import JITFunction
 
-from pretrain.batch import changed
-from pretrain.kernels.choice import choose_kernels
+from pretrain.data.batch import changed
+from pretrain.data.dummy_batch import probe_batch
+from pretrain.kernels.dispatch import choose_kernels
 from pretrain.kernels.soft_cross_entropy import Head
 from pretrain.kernels.triton.soft_cross_entropy import soft_cross_entropy
+from pretrain.losses import attention_kl as attention_divergence
+from pretrain.losses.attention_score_mse import score_mse_sum
+from pretrain.losses.hidden import cosine_sum
+from pretrain.losses.mlm_nsp import pretraining_terms
+from pretrain.losses.relations import relation_kl_sum
+from pretrain.losses.term import normalised_loss
 from pretrain.model import Bert, BertShape
+from pretrain.model.backend import Execution
 from pretrain.model.compilation import compile_layers
-from pretrain.model.dropout_keys import dropout_keys
-from pretrain.model.execution import Execution
-from pretrain.objectives import attention_divergence
-from pretrain.objectives.attention_scores import score_mse_sum
-from pretrain.objectives.hidden_states import cosine_sum
-from pretrain.objectives.mlm_nsp import pretraining_terms
-from pretrain.objectives.relations import relation_kl_sum
-from pretrain.objectives.term import normalised_loss
-from pretrain.probe import probe_batch
+from pretrain.model.dropout_rng import dropout_keys
 
 GPU = torch.device("cuda", 0)
 SHAPE = BertShape(

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from data_prep.errors import UserError
-from pretrain.batch import Batch
+from pretrain.data.batch import Batch
+from pretrain.losses.mlm_nsp import pretraining_terms
 from pretrain.model import Bert, attention
 from pretrain.model.attention import (
     activate_flash,
@@ -17,8 +18,7 @@ from pretrain.model.attention import (
     make_packing,
     packed_attention,
 )
-from pretrain.model.execution import Execution
-from pretrain.objectives.mlm_nsp import pretraining_terms
+from pretrain.model.backend import Execution
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 N, H, D = 32, 2, 8

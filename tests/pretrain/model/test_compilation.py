@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain.batch import Batch
-from pretrain.batches import BatchSource
+from pretrain.data.batch import Batch
+from pretrain.data.batch_source import BatchSource
+from pretrain.losses.mlm_nsp import pretraining_terms
 from pretrain.model import Bert, BertShape, attention, initialise
+from pretrain.model.backend import Execution
 from pretrain.model.compilation import Compilations, compile_layers
-from pretrain.model.dropout_keys import dropout_keys
-from pretrain.model.execution import Execution
-from pretrain.objectives.mlm_nsp import pretraining_terms
+from pretrain.model.dropout_rng import dropout_keys
 
 OpenSource = Callable[..., BatchSource]
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain.batches import BatchSource
-from pretrain.kernels.choice import choose_kernels
+from pretrain.data.batch_source import BatchSource
+from pretrain.kernels.dispatch import choose_kernels
+from pretrain.losses.mlm_nsp import pretraining_terms
 from pretrain.model import Bert, BertShape, initialise
-from pretrain.model.dropout_keys import dropout_keys
-from pretrain.model.execution import Execution
-from pretrain.objectives.mlm_nsp import pretraining_terms
+from pretrain.model.backend import Execution
+from pretrain.model.dropout_rng import dropout_keys
 
 OpenSource = Callable[..., BatchSource]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

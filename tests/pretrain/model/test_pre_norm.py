@@ -8,14 +8,14 @@ import pytest
 import torch
 from transformers import MegatronBertConfig, MegatronBertForPreTraining
 
-from pretrain.batch import Batch
+from pretrain.data.batch import Batch
+from pretrain.export.huggingface import publish
+from pretrain.losses.mlm_nsp import pretraining_terms
 from pretrain.model import Bert, BertShape, initialise
-from pretrain.objectives.mlm_nsp import pretraining_terms
-from pretrain.publish import publish
-from pretrain.weights import load_trained
-from tests.classrooms import DISTILBERT, enrol, stage, terms_of
-from tests.packed_rows import T, unpack
+from pretrain.model.loading import load_trained
 from tests.run_folders import make_run
+from tests.student_tasks import DISTILBERT, enrol, stage, terms_of
+from tests.unpacked_rows import T, unpack
 
 TIED = {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from pretrain.cluster import Cluster
+from pretrain.distributed import Cluster
 from pretrain.optim.lamb import Lamb
 from tests.pretrain.optim.lamb_reference import Reference
 

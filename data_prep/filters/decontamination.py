@@ -1,0 +1,190 @@
+"""Contamination: documents that contain a piece of the text a model will be evaluated on.
+
+A piece is n consecutive tokens. The evaluation text is kept as sorted 64-bit hashes of its
+n-grams, and a bitmap in front of them answers for nearly every token of a clean corpus.
+"""
+
+import csv
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import numpy.typing as npt
+
+from data_prep.corpus.shards import Int64Array
+from data_prep.counter_rng import UInt64Array
+from data_prep.dedup.rolling_hash import hash_ngrams
+from data_prep.errors import UserError
+from data_prep.manifest import file_sha256, fingerprint
+from data_prep.tokenize.id_table import IdArray
+
+Encode = Callable[[Sequence[str]], list[IdArray]]
+
+# Texts are tokenized in batches of about this many characters.
+_BATCH_CHARS = 1 << 20
+# Tokens looked at together: their hashes stay in the processor's cache.
+_BLOCK = 1 << 15
+# At least so many bits of the bitmap for each n-gram: 3 to 6 % of other n-grams pass it.
+_BITS_A_NGRAM = 16
+
+
+class EvaluationText:
+    """The n-grams of evaluation files; about 12 bytes each, and it can be pickled.
+
+    Args:
+        paths: the files. Of `.json` and `.jsonl` every string is a text, wherever it stands; of
+            `.csv` every field; of all others every part of a line between tabs.
+        ngram: how many consecutive tokens two texts must share.
+        encode: from texts to their token ids, made exactly as the corpus makes them: cleaned,
+            cut into sentences, the ids of these joined. It is not kept.
+
+    Attributes:
+        num_ngrams: how many different n-grams there are.
+        too_short: texts of fewer than n tokens, which cannot be looked for. Those of fewer than
+            n characters are taken for labels and numbers and not counted.
+        fingerprint: identifies the contents of the files, in whatever order, and n.
+
+    Raises:
+        UserError: for a file that is missing or cannot be read, and when there is no n-gram.
+    """
+
+    def __init__(self, paths: Sequence[Path], ngram: int, encode: Encode) -> None:
+        self.ngram = ngram
+        self.too_short = 0
+        self._hashes = self._collect(paths, encode)
+        self.num_ngrams = len(self._hashes)
+        if not self.num_ngrams:
+            raise UserError(
+                f"The files of clean.evaluation ({', '.join(map(str, paths))}) hold no text of "
+                f"{ngram} tokens: correct them, or lower clean.evaluation_ngram."
+            )
+        self.fingerprint = fingerprint([sorted(map(file_sha256, paths)), ngram])
+        bits = max(10, (self.num_ngrams * _BITS_A_NGRAM - 1).bit_length())
+        self._shift = np.uint64(64 - bits)
+        self._bitmap = _bitmap(self._hashes >> self._shift, bits)
+
+    def overlapping(self, ids: IdArray, bounds: Int64Array) -> npt.NDArray[np.bool_]:
+        """Tell of each document whether it contains an n-gram of the evaluation text.
+
+        Args:
+            ids: token ids, of all documents one after another.
+            bounds: shape (documents + 1,), never falling; document j is
+                `ids[bounds[j] : bounds[j + 1]]`. An n-gram across a bound does not count.
+
+        Returns:
+            Shape (documents,).
+        """
+        found = np.zeros(len(bounds) - 1, np.bool_)
+        starts = np.concatenate(
+            [
+                begin + self._matches(ids[begin : begin + _BLOCK + self.ngram - 1])
+                for begin in range(0, max(1, len(ids)), _BLOCK)
+            ]
+        )
+        # Of several documents that begin at one place, the last is the one with tokens.
+        owners = np.searchsorted(bounds, starts, side="right") - 1
+        inside = (owners >= 0) & (owners < len(found))
+        starts, owners = starts[inside], owners[inside]
+        found[owners[starts + self.ngram <= bounds[owners + 1]]] = True
+        return found
+
+    def _matches(self, ids: IdArray) -> Int64Array:
+        """Return where the n-grams of the evaluation text begin."""
+        hashes = hash_ngrams(ids, self.ngram)
+        places = hashes >> self._shift
+        bits = self._bitmap[places >> np.uint64(3)] >> (places & np.uint64(7)).astype(np.uint8)
+        likely = np.flatnonzero(bits & np.uint8(1))
+        hashes = hashes[likely]
+        nearest = np.searchsorted(self._hashes, hashes)
+        nearest[nearest == self.num_ngrams] = 0
+        starts: Int64Array = likely[self._hashes[nearest] == hashes]
+        return starts
+
+    def _collect(self, paths: Sequence[Path], encode: Encode) -> UInt64Array:
+        """Return the different hashes, sorted."""
+        batches = [np.empty(0, np.uint64)]
+        for batch in _batches(itertools.chain.from_iterable(map(_texts, paths))):
+            encoded = encode(batch)
+            self.too_short += sum(
+                len(ids) < self.ngram <= len(text) for text, ids in zip(batch, encoded, strict=True)
+            )
+            hashes = [hash_ngrams(ids, self.ngram) for ids in encoded]
+            batches.append(np.unique(np.concatenate(hashes)))
+        return np.unique(np.concatenate(batches))
+
+
+def _bitmap(places: UInt64Array, bits: int) -> npt.NDArray[np.uint8]:
+    """Return a bitmap of 2^bits bits in which those at `places` are set; bit i is in byte i / 8."""
+    bitmap = np.zeros(1 << (bits - 3), np.uint8)
+    masks = np.uint8(1) << (places & np.uint64(7)).astype(np.uint8)
+    np.bitwise_or.at(bitmap, places >> np.uint64(3), masks)
+    return bitmap
+
+
+def _texts(path: Path) -> Iterator[str]:
+    """Yield the texts of one evaluation file, blank ones left out."""
+    readers = {".json": _json_texts, ".jsonl": _json_line_texts, ".csv": _csv_texts}
+    try:
+        # The newline is the csv module's wish; to the others it makes no difference.
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            texts = readers.get(path.suffix, _line_texts)(file)
+            yield from (text for text in texts if text.strip())
+    except OSError as error:
+        raise UserError(
+            f"The file {path} of clean.evaluation cannot be read ({error.strerror}): correct the "
+            "path."
+        ) from error
+    except (ValueError, RecursionError, csv.Error) as error:
+        raise UserError(
+            f"The file {path} of clean.evaluation cannot be understood ({error}): give UTF-8 text, "
+            "JSON, JSON lines, TSV or CSV."
+        ) from error
+
+
+def _line_texts(file: TextIO) -> Iterator[str]:
+    return (field for line in file for field in line.split("\t"))
+
+
+def _csv_texts(file: TextIO) -> Iterator[str]:
+    return (field for row in csv.reader(file) for field in row)
+
+
+def _json_texts(file: TextIO) -> Iterator[str]:
+    """Yield the strings of a JSON file; many data sets call JSON lines `.json`."""
+    try:
+        yield from _strings(json.load(file))
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":
+            raise
+        file.seek(0)
+        yield from _json_line_texts(file)
+
+
+def _json_line_texts(file: TextIO) -> Iterator[str]:
+    for line in file:
+        if line.strip():
+            yield from _strings(json.loads(line))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _strings(inner)
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    chars = 0
+    for text in texts:
+        batch.append(text)
+        chars += len(text)
+        if chars >= _BATCH_CHARS:
+            yield batch
+            batch, chars = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,273 @@
+"""The pipeline: input files to a complete corpus, in one command or in the tasks of an array.
+
+The tasks are fixed by the input, and processes only share them out: the corpus is the same, byte
+for byte, for any number of workers or array tasks. What tasks leave lies beside the corpus until
+all of it is merged, so a folder called `corpus.path` is always whole, and a command that was killed
+goes on where it was.
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from data_prep.config.schema import CorpusRecipe
+from data_prep.corpus.shards import FORMAT, SPLITS, read_corpus_manifest, token_type_for
+from data_prep.dedup.exact import mark_duplicates
+from data_prep.dedup.minhash import NearDuplicates
+from data_prep.disk import clear_disk_errors
+from data_prep.errors import UserError
+from data_prep.locks import hold_lock
+from data_prep.manifest import MANIFEST, file_sha256, write_json
+from data_prep.pipeline.build_state import WorkFolder
+from data_prep.pipeline.merge import MergedPart, merge_part, totals
+from data_prep.pipeline.task import Task, TaskResult, looks_for_copies
+from data_prep.pipeline.worker_pool import map_in_workers, run_tasks
+from data_prep.progress import Progress, log
+from data_prep.readers.listing import cut_into_tasks, list_sources
+from data_prep.readers.sources import Source
+from data_prep.tokenizers.build import ensure_tokenizer
+from data_prep.tokenizers.folder import LoadedTokenizer
+
+# Next-sentence pairs take their wrong second half from another document of the same split.
+_MIN_DOCUMENTS = 2
+_REMEDIES = {
+    "train": "give more text, or see what input.documents takes for a document",
+    "validation": "raise corpus.validation_share, or give more text",
+}
+# Of what is counted, this was mended or divided and is in the corpus; the rest is not.
+_CHANGED = ("divided", "mended")
+
+
+def build_corpus(recipe: CorpusRecipe) -> dict[str, Any]:
+    """Make the tokenizer if it is missing, then the corpus, and return the corpus manifest.
+
+    A complete corpus of the same text, options and tokenizer is left as it is; an unfinished one is
+    gone on with.
+
+    Raises:
+        UserError: when the input, the tokenizer or an existing corpus does not fit the recipe, when
+            the disk is full, and when another process is making the same corpus.
+    """
+    sources, facts = _open_input(recipe)
+    if manifest := _existing_corpus(recipe.corpus.path, facts, sources):
+        return manifest
+    with _locked(recipe, shared=False), clear_disk_errors(recipe.corpus.path):
+        work = _open_work(recipe, facts, sources)
+        _run(recipe, work, work.tasks)
+        return _merge(recipe, work, facts)
+
+
+def run_array_task(recipe: CorpusRecipe, index: int, count: int) -> None:
+    """Run every `count`-th task, from number `index` on; `merge_corpus` finishes the corpus.
+
+    Raises:
+        UserError: as `build_corpus`, and when `index` is not below `count`.
+    """
+    if not 0 <= index < count:
+        raise UserError(f"There is no array task {index} of {count}: count from 0 to {count - 1}.")
+    sources, facts = _open_input(recipe)
+    if _existing_corpus(recipe.corpus.path, facts, sources):
+        return
+    with _locked(recipe, shared=True), clear_disk_errors(recipe.corpus.path):
+        work = _open_work(recipe, facts, sources)
+        _run(recipe, work, work.tasks[index::count])
+
+
+def merge_corpus(recipe: CorpusRecipe) -> dict[str, Any]:
+    """Check what all tasks have left, and make the corpus of it.
+
+    Raises:
+        UserError: when a task is missing, or still at work.
+    """
+    sources, facts = _open_input(recipe)
+    if manifest := _existing_corpus(recipe.corpus.path, facts, sources):
+        return manifest
+    with _locked(recipe, shared=False), clear_disk_errors(recipe.corpus.path):
+        return _merge(recipe, _open_work(recipe, facts, sources), facts)
+
+
+def _open_input(recipe: CorpusRecipe) -> tuple[list[Source], dict[str, Any]]:
+    sources = list_sources(recipe.corpora)
+    with clear_disk_errors(recipe.tokenizer.path):
+        tokenizer = ensure_tokenizer(recipe, sources)
+    return sources, _facts(recipe, sources, tokenizer)
+
+
+def _facts(
+    recipe: CorpusRecipe, sources: Sequence[Source], tokenizer: LoadedTokenizer
+) -> dict[str, Any]:
+    """Return the part of the manifest that is known before any text is read."""
+    options = recipe.facts()
+    options["clean"]["evaluation"] = [_evaluation_hash(path) for path in recipe.clean.evaluation]
+    if threshold := recipe.clean.near_duplicates:
+        options["clean"]["near_duplicates_method"] = NearDuplicates(threshold).method
+    return {
+        "format": FORMAT,
+        "token_type": token_type_for(tokenizer.vocab_size).name,
+        "tokenizer": tokenizer.fingerprint,
+        "vocab_size": tokenizer.vocab_size,
+        "sources": [{"path": source.name, "bytes": source.size} for source in sources],
+        "options": options,
+    }
+
+
+def _evaluation_hash(path: Path) -> str:
+    if not path.is_file():
+        raise UserError(f"There is no evaluation file {path}: correct clean.evaluation.")
+    return file_sha256(path)[:16]
+
+
+def _existing_corpus(
+    path: Path, facts: dict[str, Any], sources: Sequence[Source]
+) -> dict[str, Any] | None:
+    """Return the manifest of a corpus that is already there, if it is the one asked for."""
+    if not (path.exists() and any(path.iterdir())):
+        return None
+    manifest = read_corpus_manifest(path, hashes=False)
+    if difference := _difference(facts, manifest):
+        raise UserError(
+            f"The corpus {path} exists and was made with another {difference}: remove it, or "
+            "choose another corpus.path."
+        )
+    # The manifest keeps sizes, not hashes of the input, because reading it all again is what an
+    # up-to-date corpus saves.
+    made = (path / MANIFEST).stat().st_mtime
+    if changed := [source for source in sources if source.modified_s() > made]:
+        raise UserError(
+            f"The corpus {path} is older than its input {changed[0].path}: remove it, or choose "
+            "another corpus.path."
+        )
+    log(f"{path} is up to date.")
+    return manifest
+
+
+def _difference(wanted: Any, found: Any, key: str = "") -> str | None:
+    """Name the first thing in which two trees differ, over the keys of the wanted one."""
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        for name in wanted:
+            inner = f"{key}.{name}" if key else name
+            if difference := _difference(wanted[name], found.get(name), inner):
+                return difference
+        return None
+    if wanted == found:
+        return None
+    if isinstance(wanted, list):
+        return f"list of {key}"
+    return f"{key.removeprefix('options.')} ({found!r}, and now it is {wanted!r})"
+
+
+def _locked(recipe: CorpusRecipe, shared: bool) -> Any:
+    path = recipe.corpus.path
+    return hold_lock(path.with_name(f".{path.name}.lock"), f"making {path}", shared=shared)
+
+
+def _open_work(
+    recipe: CorpusRecipe, facts: dict[str, Any], sources: Sequence[Source]
+) -> WorkFolder:
+    tasks = [Task(index=i, slices=slices) for i, slices in enumerate(cut_into_tasks(sources))]
+    shared = {name: fact for name, fact in facts.items() if name != "sources"}
+    work = WorkFolder(recipe.corpus.path, shared, tasks)
+    work.path.mkdir(parents=True, exist_ok=True)
+    return work
+
+
+def _run(recipe: CorpusRecipe, work: WorkFolder, tasks: Sequence[Task]) -> None:
+    """Run those tasks that are not done."""
+    missing = [task for task in tasks if work.result(task) is None]
+    workers = max(1, min(recipe.workers, len(missing)))
+    log(f"tasks: {len(tasks):,}, done before: {len(tasks) - len(missing):,}, workers: {workers}")
+    if not missing:
+        return
+    with Progress(sum(task.size for task in missing)) as progress:
+        for result in run_tasks(recipe, work, missing, workers):
+            shards = [shard for part in result.parts for shard in part.shards.values()]
+            progress.add(
+                result.task.size,
+                sum(shard.documents for shard in shards),
+                sum(shard.tokens for shard in shards),
+                sum(count for what, count in result.counts.items() if what not in _CHANGED),
+            )
+        log(progress.summary())
+
+
+def _merge(recipe: CorpusRecipe, work: WorkFolder, facts: dict[str, Any]) -> dict[str, Any]:
+    results = _finished_results(recipe, work)
+    parts = [part for result in results for part in result.parts]
+    with_copies = looks_for_copies(recipe)
+    if with_copies:
+        log(f"looking for copies in {len(parts):,} parts")
+        mark_duplicates(work.path, [part.name for part in parts], recipe.clean)
+    folder = work.path / "corpus"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    token_type = token_type_for(facts["vocab_size"])
+    merge = partial(
+        merge_part, work.path, corpus=folder, token_type=token_type, without_copies=with_copies
+    )
+    merged = list(map_in_workers(merge, parts, recipe.workers))
+    manifest = _write_manifest(folder, facts, results, merged)
+    folder.replace(recipe.corpus.path)
+    shutil.rmtree(work.path)
+    _log_result(recipe.corpus.path, manifest)
+    return manifest
+
+
+def _finished_results(recipe: CorpusRecipe, work: WorkFolder) -> list[TaskResult]:
+    found = [(task, work.result(task)) for task in work.tasks]
+    if missing := [task.index for task, result in found if result is None]:
+        raise UserError(
+            f"{len(missing)} of the {len(work.tasks)} tasks of {recipe.corpus.path} are missing "
+            f"(the first is {missing[0]}): run those array tasks again, then --merge."
+        )
+    results = [result for _, result in found if result is not None]
+    for name, options in recipe.corpora.items():
+        own = [result for result in results if result.task.slices[0].source.corpus == name]
+        broken = sum(result.counts["broken"] for result in own)
+        if broken > options.max_bad_records:
+            raise UserError(
+                f"The corpus {name!r} has {broken} broken records and max_bad_records is "
+                f"{options.max_bad_records}: mend them, or raise it."
+            )
+    return results
+
+
+def _write_manifest(
+    folder: Path,
+    facts: dict[str, Any],
+    results: Sequence[TaskResult],
+    merged: Sequence[MergedPart],
+) -> dict[str, Any]:
+    splits = {split: totals(split, merged) for split in SPLITS}
+    counts: Counter[str] = Counter()
+    for counted in (*(result.counts for result in results), *(part.dropped for part in merged)):
+        counts.update(counted)
+    dropped = {what: n for what, n in sorted(counts.items()) if n and what not in _CHANGED}
+    for name, remedy in _REMEDIES.items():
+        if (found := splits[name]["documents"]) < _MIN_DOCUMENTS:
+            raise UserError(
+                f"The {name} split has {found} documents and next-sentence pairs need at least "
+                f"{_MIN_DOCUMENTS} (dropped: {dropped}): {remedy}."
+            )
+    manifest = {
+        **facts,
+        "splits": splits,
+        "dropped": dropped,
+        "changed": {what: counts[what] for what in _CHANGED if counts[what]},
+        "files": dict(sorted(item for part in merged for item in part.files.items())),
+    }
+    write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def _log_result(path: Path, manifest: dict[str, Any]) -> None:
+    for name, split in manifest["splits"].items():
+        log(
+            f"{name}: {split['documents']:,} documents, {split['sentences']:,} sentences, "
+            f"{split['tokens']:,} tokens"
+        )
+    dropped = ", ".join(f"{count:,} {why}" for why, count in manifest["dropped"].items())
+    log(f"dropped: {dropped or 'nothing'}")
+    log(f"wrote {path}")

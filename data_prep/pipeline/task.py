@@ -1,0 +1,221 @@
+"""One task: a few slices of input become the shards of their documents.
+
+A task depends on its slices, the options and the tokenizer, and on nothing that ran before it in
+the same process; so it may run anywhere, in any order.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from data_prep.config.schema import CorpusRecipe
+from data_prep.corpus.shards import Int64Array, token_type_for
+from data_prep.counter_rng import UInt64Array, key_of, uniform
+from data_prep.dedup.exact import keys_of
+from data_prep.dedup.key_index import Layout
+from data_prep.dedup.minhash import NearDuplicates
+from data_prep.filters.cleaning import Cleaner
+from data_prep.filters.decontamination import EvaluationText
+from data_prep.filters.plugins import load_plugin
+from data_prep.pipeline.task_output import Part, PartWriter
+from data_prep.readers.dispatch import read_documents
+from data_prep.readers.sources import Slice
+from data_prep.tokenize.encoder import EncodedTexts, TextEncoder
+from data_prep.tokenize.id_table import IdArray
+from data_prep.tokenizers.folder import load_tokenizer
+
+# Documents are encoded in batches of about this many characters.
+_BATCH_CHARS = 1 << 20
+# A new part begins after so many tokens, so that whoever reads one needs bounded memory.
+MAX_PART_TOKENS = 1 << 24
+# A paragraph is the least that is encoded at once; a longer one is parted at a space.
+_MAX_PARAGRAPH_CHARS = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What to do: `index` numbers the parts, `slices` of one corpus are read in order."""
+
+    index: int
+    slices: Sequence[Slice]
+
+    @property
+    def size(self) -> int:
+        """Input bytes."""
+        return sum(piece.stop - piece.start for piece in self.slices)
+
+
+@dataclass(kw_only=True)
+class TaskResult:
+    """What came of a task, and what was mended or left out on the way."""
+
+    task: Task
+    parts: list[Part] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+class TaskRunner:
+    """Runs tasks in one process; chunks learned in one task serve the next."""
+
+    def __init__(self, recipe: CorpusRecipe, directory: Path) -> None:
+        self._recipe = recipe
+        self._directory = directory
+        tokenizer = load_tokenizer(recipe.tokenizer.path)
+        self._tokenizer = tokenizer.backend
+        self._token_type = token_type_for(tokenizer.vocab_size)
+        self._cleaner = Cleaner(recipe.clean)
+        self._encoders: dict[tuple[str, str | None], TextEncoder] = {}
+        self._evaluation = self._read_evaluation()
+        threshold = recipe.clean.near_duplicates
+        self._near = NearDuplicates(threshold) if threshold else None
+
+    def run(self, task: Task) -> TaskResult:
+        """Write the parts of a task.
+
+        Raises:
+            UserError: when the input cannot be read as the recipe says.
+        """
+        result = TaskResult(task=task)
+        batches = _batches(self._documents(task, result.counts))
+        batch = next(batches, None)
+        while batch is not None:
+            writer = self._open_part(task, len(result.parts))
+            try:
+                while batch is not None and writer.num_tokens < MAX_PART_TOKENS:
+                    self._write(batch, task, writer, result.counts)
+                    batch = next(batches, None)
+                result.parts.append(writer.close())
+            finally:
+                writer.release()
+        return result
+
+    def _open_part(self, task: Task, number: int) -> PartWriter:
+        name = f"{task.index:05d}_{number:03d}"
+        corpus = task.slices[0].source.corpus
+        with_ledger = looks_for_copies(self._recipe)
+        return PartWriter(self._directory, name, self._token_type, corpus, with_ledger)
+
+    def _documents(self, task: Task, counts: Counter[str]) -> Iterator[str]:
+        """Yield the cleaned texts of a task, those to leave out counted and left out."""
+        for piece in task.slices:
+            options = self._recipe.corpora[piece.source.corpus]
+            for document in read_documents(piece, options, counts):
+                text = self._cleaner.clean(document.text, counts)
+                if reason := self._cleaner.reason_to_drop(text):
+                    counts[reason] += 1
+                else:
+                    yield _with_short_paragraphs(text)
+
+    def _write(
+        self, texts: Sequence[str], task: Task, writer: PartWriter, counts: Counter[str]
+    ) -> None:
+        encoded = self._encoder(task.slices[0].source.corpus).encode(texts)
+        kept = self._kept(encoded, counts)
+        documents = encoded.keep(np.repeat(kept, np.diff(encoded.documents)))
+        if not documents.num_documents:
+            return
+        chosen = [text for text, keep in zip(texts, kept, strict=True) if keep]
+        keys = keys_of(chosen)
+        writer.add(
+            documents,
+            _layout(encoded, texts, kept, self._splits(keys)),
+            document_keys=keys,
+            near_keys=[self._near.keys(text) for text in chosen] if self._near else [],
+            paragraph_keys=self._paragraph_keys(chosen),
+        )
+
+    def _paragraph_keys(self, texts: Sequence[str]) -> UInt64Array:
+        if self._recipe.clean.duplicates not in ("paragraphs", "both"):
+            return np.zeros(0, np.uint64)
+        return keys_of([paragraph for text in texts for paragraph in text.split("\n")])
+
+    def _kept(self, encoded: EncodedTexts, counts: Counter[str]) -> npt.NDArray[np.bool_]:
+        """Tell which documents have tokens, and none in common with the evaluation files."""
+        bounds = encoded.sentences[encoded.documents]
+        kept: npt.NDArray[np.bool_] = np.diff(bounds) > 0
+        counts["without_tokens"] += int((~kept).sum())
+        if self._evaluation is not None:
+            overlapping = self._evaluation.overlapping(encoded.tokens, bounds)
+            counts["evaluation"] += int(overlapping.sum())
+            kept &= ~overlapping
+        return kept
+
+    def _splits(self, keys: UInt64Array) -> Int64Array:
+        """Decide by the text itself: copies of a document are all on the same side."""
+        shares = uniform(key_of("split", self._recipe.seed), keys)
+        return (shares < self._recipe.corpus.validation_share).astype(np.int64)
+
+    def _encoder(self, corpus: str) -> TextEncoder:
+        """Return the encoder of a corpus; corpora with the same rules share what it has learned."""
+        options = self._recipe.corpora[corpus]
+        rules = (options.language, options.sentences)
+        if rules not in self._encoders:
+            name = options.sentences
+            splitter = load_plugin(name, "input.sentences") if name else None
+            self._encoders[rules] = TextEncoder(
+                self._tokenizer, self._token_type, options.language, splitter
+            )
+        return self._encoders[rules]
+
+    def _read_evaluation(self) -> EvaluationText | None:
+        clean = self._recipe.clean
+        if not clean.evaluation:
+            return None
+        encoder = self._encoder(next(iter(self._recipe.corpora)))
+
+        def encode(texts: Sequence[str]) -> list[IdArray]:
+            encoded = encoder.encode([self._cleaner.clean(text) for text in texts])
+            bounds = encoded.sentences[encoded.documents]
+            return [encoded.tokens[start:stop] for start, stop in pairwise(bounds)]
+
+        return EvaluationText(clean.evaluation, clean.evaluation_ngram, encode)
+
+
+def looks_for_copies(recipe: CorpusRecipe) -> bool:
+    """Tell whether the parts of a corpus have a ledger."""
+    return recipe.clean.duplicates != "keep" or recipe.clean.near_duplicates > 0
+
+
+def _layout(
+    encoded: EncodedTexts,
+    texts: Sequence[str],
+    kept: npt.NDArray[np.bool_],
+    splits: Int64Array,
+) -> Layout:
+    """Return where those of the texts that are kept, and their paragraphs, lie."""
+    paragraphs = np.array([text.count("\n") + 1 for text in texts])
+    sentences = np.diff(encoded.paragraphs)[np.repeat(kept, paragraphs)]
+    return Layout(splits=splits, paragraphs=paragraphs[kept], sentences=sentences)
+
+
+def _batches(documents: Iterator[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    chars = 0
+    for text in documents:
+        batch.append(text)
+        chars += len(text)
+        if chars >= _BATCH_CHARS:
+            yield batch
+            batch, chars = [], 0
+    if batch:
+        yield batch
+
+
+def _with_short_paragraphs(text: str) -> str:
+    """Part paragraphs that are longer than what is encoded at once, at a space if there is one."""
+    if len(text) <= _MAX_PARAGRAPH_CHARS:
+        return text
+    pieces: list[str] = []
+    for paragraph in text.split("\n"):
+        while len(paragraph) > _MAX_PARAGRAPH_CHARS:
+            space = paragraph.rfind(" ", 1, _MAX_PARAGRAPH_CHARS)
+            cut = space if space > 0 else _MAX_PARAGRAPH_CHARS
+            pieces.append(paragraph[:cut])
+            paragraph = paragraph[cut:].lstrip(" ")
+        pieces.append(paragraph)
+    return "\n".join(pieces)

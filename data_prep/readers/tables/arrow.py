@@ -1,0 +1,79 @@
+"""Arrow files, streams and random-access ones, as `datasets` writes them.
+
+The file is mapped into memory and its record batches are views of the map, so whatever is not
+asked for, other columns and other slices, is never touched.
+"""
+
+import mmap
+from collections import Counter
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from data_prep.config.schema import InputOptions
+from data_prep.errors import UserError
+from data_prep.readers.sources import Slice
+from data_prep.readers.tables.columns import Text, check_field, read_column
+
+# A random-access file is this mark, a stream, an index of its batches, and the mark again
+# (Arrow Columnar Format, "IPC File Format"). Read as a stream, each batch tells where it begins.
+_FILE_MARK = b"ARROW1"
+_FILE_HEAD_BYTES = 8
+
+
+def read_arrow(
+    piece: Slice, options: InputOptions, counts: Counter[str]
+) -> Iterator[tuple[int, Text]]:
+    """Yield the row number and the text of the rows in the record batches that a slice owns.
+
+    A record batch belongs to the slice in which its message begins.
+
+    Raises:
+        UserError: for a damaged file, a missing field, and too many rows without text.
+    """
+    path = piece.source.path
+    try:
+        yield from _read_batches(piece, options, counts)
+    except (pa.ArrowException, OSError) as error:
+        if getattr(error, "errno", None):
+            raise
+        problem = " ".join(str(error).split()).rstrip(".")
+        raise UserError(
+            f"{path} is not a whole Arrow file ({problem}): copy it again or remove it."
+        ) from error
+
+
+def _read_batches(
+    piece: Slice, options: InputOptions, counts: Counter[str]
+) -> Iterator[tuple[int, Text]]:
+    name = str(piece.source.path)
+    data, head_bytes = _map(piece)
+    schema = pa.ipc.open_stream(data).schema
+    check_field(schema, name, options)
+    only_text = pa.ipc.IpcReadOptions(included_fields=[schema.names.index(options.text_field)])
+    stream = pa.BufferReader(data)
+    batches = pa.ipc.open_stream(stream, options=only_text)
+    row = 0
+    while piece.holds(begin := head_bytes + stream.tell()):
+        try:
+            batch = batches.read_next_batch()
+        except StopIteration:
+            return
+        if begin >= piece.start:
+            yield from read_column(batch.column(0), row, name, options, counts)
+        row += batch.num_rows
+
+
+def _map(piece: Slice) -> tuple[pa.Buffer, int]:
+    """Map the stream in a file into memory, and say how many bytes of the file precede it."""
+    with piece.source.path.open("rb") as file:
+        view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    # Or the system reads megabytes ahead of every message that is passed over.
+    view.madvise(mmap.MADV_RANDOM)
+    begin = piece.start // mmap.PAGESIZE * mmap.PAGESIZE
+    view.madvise(mmap.MADV_SEQUENTIAL, begin, min(piece.stop, len(view)) - begin)
+    is_file = view[: len(_FILE_MARK)] == _FILE_MARK
+    if is_file and view[-len(_FILE_MARK) :] != _FILE_MARK:
+        raise pa.ArrowInvalid("its end is missing")
+    head_bytes = _FILE_HEAD_BYTES if is_file else 0
+    return pa.py_buffer(view).slice(head_bytes), head_bytes

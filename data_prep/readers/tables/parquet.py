@@ -1,0 +1,77 @@
+"""Parquet files: row groups belong to slices, and only the text column is read."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_prep.config.schema import InputOptions
+from data_prep.errors import UserError
+from data_prep.readers.sources import Slice
+from data_prep.readers.tables.columns import Text, check_field, read_column
+
+# Rows are decoded in batches of about this many bytes of text.
+_BATCH_BYTES = 2 << 20
+_MAX_BATCH_ROWS = 4096
+_READ_BYTES = 1 << 20
+
+
+def read_parquet(
+    piece: Slice, options: InputOptions, counts: Counter[str]
+) -> Iterator[tuple[int, Text]]:
+    """Yield the row number and the text of the rows in the row groups that a slice owns.
+
+    A row group belongs to the slice in which its first byte lies.
+
+    Raises:
+        UserError: for a damaged file, a missing field, and too many rows without text.
+    """
+    path = piece.source.path
+    try:
+        # Pages are read one after another: by default a whole column of a row group is in memory.
+        with pq.ParquetFile(path, buffer_size=_READ_BYTES, pre_buffer=False) as file:
+            check_field(file.schema_arrow, str(path), options)
+            yield from _read_groups(file, piece, options, counts)
+    except (pa.ArrowException, OSError) as error:
+        if getattr(error, "errno", None):
+            raise
+        problem = " ".join(str(error).split()).rstrip(".")
+        raise UserError(
+            f"{path} is not a whole Parquet file ({problem}): copy it again or remove it."
+        ) from error
+
+
+def _read_groups(
+    file: pq.ParquetFile, piece: Slice, options: InputOptions, counts: Counter[str]
+) -> Iterator[tuple[int, Text]]:
+    row = 0
+    field = options.text_field
+    for group in range(file.metadata.num_row_groups):
+        facts = file.metadata.row_group(group)
+        begin = _first_byte(facts)
+        if begin >= piece.start and piece.holds(begin):
+            at = row
+            for batch in file.iter_batches(
+                _batch_rows(facts, field), row_groups=[group], columns=[field], use_threads=False
+            ):
+                yield from read_column(batch.column(0), at, str(piece.source.path), options, counts)
+                at += batch.num_rows
+        row += facts.num_rows
+
+
+def _first_byte(group: Any) -> int:
+    first = group.column(0)
+    pages: tuple[int | None, ...] = (first.dictionary_page_offset, first.data_page_offset)
+    return min(page for page in pages if page)
+
+
+def _batch_rows(group: Any, field: str) -> int:
+    """Return how many rows hold about `_BATCH_BYTES` of text, by the average of their group."""
+    chunks = (group.column(index) for index in range(group.num_columns))
+    size: int = sum(
+        chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == field
+    )
+    average = size // max(int(group.num_rows), 1)
+    return max(1, min(_BATCH_BYTES // max(average, 1), _MAX_BATCH_ROWS))

@@ -1,0 +1,196 @@
+"""The tokenizer of a recipe: the one that is there, or a new one, made once."""
+
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from data_prep.config.schema import CorpusRecipe, TokenizerOptions
+from data_prep.errors import UserError
+from data_prep.manifest import file_sha256, read_manifest
+from data_prep.progress import log
+from data_prep.readers.dispatch import read_documents
+from data_prep.readers.listing import cut_into_tasks
+from data_prep.readers.sources import Slice, Source
+from data_prep.tokenizers.folder import (
+    BERT_NAMES,
+    LoadedTokenizer,
+    load_tokenizer,
+    read_backend,
+    role_names,
+    save_tokenizer,
+)
+from data_prep.tokenizers.sentencepiece import to_fast_tokenizer, train_sentencepiece
+from data_prep.tokenizers.wordpiece import read_vocabulary, train_wordpiece
+from data_prep.turn import turn_to_make
+
+# How much text a byte of a compressed file gives: Wikipedia and novels, usual settings.
+_EXPANSION = {".gz": 2.7, ".zst": 2.9, ".xz": 3.4, ".bz2": 3.6, ".parquet": 2.0}
+
+
+def ensure_tokenizer(recipe: CorpusRecipe, sources: Sequence[Source]) -> LoadedTokenizer:
+    """Load the recipe's tokenizer, after making it if its folder does not exist.
+
+    Of several processes that find it missing, on whichever nodes, one makes it and the others
+    wait.
+
+    Raises:
+        UserError: when the folder holds another tokenizer than the recipe describes.
+    """
+    options = recipe.tokenizer
+    if options.path.exists():
+        return _existing_tokenizer(options)
+    with turn_to_make(options.path) as alone:
+        if options.path.exists():
+            return _existing_tokenizer(options)
+        _make_in_place(recipe, sources, alone)
+    tokenizer = _existing_tokenizer(options)
+    log(f"wrote {options.path}: {tokenizer.vocab_size:,} ids")
+    return tokenizer
+
+
+def sample_texts(recipe: CorpusRecipe, sources: Sequence[Source]) -> Iterator[str]:
+    """Yield paragraphs for training: from each slice its share of `train_bytes`, from its start.
+
+    A file's share is its part of all the text, which for a compressed file is estimated from its
+    size: so corpora, plain and compressed, are covered alike. What a slice has less than its share
+    goes to no other. What its last paragraph is more is taken from the slices after it, so that
+    many small files do not yield a paragraph each.
+
+    The choice depends on the input alone, and memory holds one document at a time.
+    """
+    pieces = [piece for pieces in cut_into_tasks(sources) for piece in pieces]
+    share = recipe.tokenizer.train_bytes / max(1.0, sum(map(_text_bytes, pieces)))
+    owed = 0.0
+    for piece in pieces:
+        owed = min(owed, 0.0) + share * _text_bytes(piece)
+        if owed <= 0.0:
+            continue
+        for paragraph in _paragraphs(recipe, piece):
+            owed -= len(paragraph.encode())
+            yield paragraph
+            if owed <= 0.0:
+                break
+
+
+def _text_bytes(piece: Slice) -> float:
+    suffix = Path(piece.source.name).suffix
+    return (piece.stop - piece.start) * _EXPANSION.get(suffix, 1.0)
+
+
+def _paragraphs(recipe: CorpusRecipe, piece: Slice) -> Iterator[str]:
+    for document in read_documents(piece, recipe.corpora[piece.source.corpus], Counter()):
+        yield from document.text.split("\n")
+
+
+def _existing_tokenizer(options: TokenizerOptions) -> LoadedTokenizer:
+    tokenizer = load_tokenizer(options.path)
+    made_with = read_manifest(options.path, "tokenizer", "make it again").get("options", {})
+    for key, wanted in _facts(options).items():
+        if made_with.get(key) != wanted:
+            raise UserError(
+                f"The tokenizer {options.path} exists and was made with {key} "
+                f"{made_with[key]!r}, but tokenizer.{key} is {wanted!r}: remove the folder, or "
+                "choose another tokenizer.path."
+            )
+    return tokenizer
+
+
+def _make_in_place(recipe: CorpusRecipe, sources: Sequence[Source], alone: bool) -> None:
+    """Make the tokenizer beside its place and rename it, so that its folder is always whole."""
+    path = recipe.tokenizer.path
+    owner = "" if alone else f".{os.uname().nodename}.{os.getpid()}"
+    working = path.with_name(f"{path.name}.partial{owner}")
+    shutil.rmtree(working, ignore_errors=True)
+    try:
+        _make_tokenizer(recipe, sources, working)
+        _move(working, path)
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+
+
+def _move(working: Path, path: Path) -> None:
+    try:
+        working.replace(path)
+    except OSError:
+        # Where there are no locks another process may have been first; its folder is as good.
+        if not path.exists():
+            raise
+
+
+def _make_tokenizer(recipe: CorpusRecipe, sources: Sequence[Source], directory: Path) -> None:
+    options = recipe.tokenizer
+    names: Mapping[str, str] = BERT_NAMES
+    if options.vocabulary is None:
+        tokenizer = _train(recipe, sources)
+    elif options.kind == "existing":
+        tokenizer = read_backend(options.vocabulary / "tokenizer.json")
+        names = role_names(options.vocabulary)
+    elif options.kind == "wordpiece":
+        tokenizer = read_vocabulary(options.vocabulary, options.lowercase)
+    else:
+        raise UserError(
+            f"tokenizer.vocabulary {options.vocabulary} does not go with tokenizer.kind "
+            f"{options.kind}, which is trained: leave it out, or set the kind to wordpiece (for a "
+            "vocab.txt) or existing (for a tokenizer folder)."
+        )
+    save_tokenizer(
+        tokenizer,
+        directory,
+        options.kind,
+        names=names,
+        facts={"options": _facts(options)},
+    )
+
+
+def _train(recipe: CorpusRecipe, sources: Sequence[Source]) -> Tokenizer:
+    options = recipe.tokenizer
+    started = time.monotonic()
+    log(
+        f"training a tokenizer ({options.kind}, {options.vocab_size:,} ids) on up to "
+        f"{options.train_bytes / 1e6:,.1f} MB of text"
+    )
+
+    def texts() -> Iterable[str]:
+        return sample_texts(recipe, sources)
+
+    sizes: dict[str, Any] = options.model_dump(include={"vocab_size", "lowercase", "alphabet"})
+    if options.kind in ("unigram", "bpe"):
+        tokenizer = to_fast_tokenizer(train_sentencepiece(texts, kind=options.kind, **sizes))
+    else:
+        tokenizer = train_wordpiece(texts, **sizes)
+    log(f"trained the tokenizer in {time.monotonic() - started:,.1f} s")
+    if (found := tokenizer.get_vocab_size()) < options.vocab_size:
+        log(f"the text gave only {found:,} ids: no more pieces occur twice")
+    return tokenizer
+
+
+def _facts(options: TokenizerOptions) -> dict[str, Any]:
+    """Return the options that decide the ids; where a folder lies does not.
+
+    A vocabulary that was taken over brings its own size, an existing tokenizer its own case.
+    """
+    left_out = {"path", "vocabulary"}
+    if options.vocabulary:
+        left_out |= {"vocab_size", "alphabet", "train_bytes"}
+    if options.kind == "existing":
+        left_out |= {"lowercase"}
+    facts = options.model_dump(mode="json", exclude=left_out)
+    if options.vocabulary:
+        facts["vocabulary"] = file_sha256(_vocabulary_file(options))[:16]
+    return facts
+
+
+def _vocabulary_file(options: TokenizerOptions) -> Path:
+    """Return the file whose content decides the ids of a vocabulary that is taken over."""
+    assert options.vocabulary is not None
+    existing = options.kind == "existing"
+    path = options.vocabulary / "tokenizer.json" if existing else options.vocabulary
+    if not path.is_file():
+        raise UserError(f"There is no vocabulary {path}: correct tokenizer.vocabulary.")
+    return path

@@ -1,0 +1,268 @@
+"""SentencePiece vocabularies, unigram and BPE: trained, and turned into fast tokenizers.
+
+SentencePiece trains; from then on `tokenizers` alone does the work, and a folder holds no
+SentencePiece model: tokenizer.json has all of it (scores or merges, the table of the normaliser).
+
+Ids equal SentencePiece's own, except where the two libraries differ:
+
+- Rare sequences of combining marks: ours are in canonical order and composed (NFC) first, and
+  those after a character that the normaliser replaces, such as a no-break space, are lost.
+- SentencePiece adds the scores of a sentence in 32 bits, `tokenizers` those of a word in 64: of
+  two unigram paths that are as good as equal (1 + 11, 11 + 1), each may take another.
+- "İ" becomes "i" and a dot, not itself, where case is folded.
+- A text that spells "[MASK]" is the special token to whoever calls the tokenizer as it is, and
+  characters with `encode_special_tokens`; to SentencePiece it is always characters.
+
+Spaces are SentencePiece's: those at both ends are dropped, several are one, and U+2581 in a text
+is a space.
+"""
+
+import io
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+from sentencepiece import (
+    SentencePieceNormalizer,
+    SentencePieceTrainer,
+    sentencepiece_model_pb2,
+)
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+from data_prep.errors import UserError
+from data_prep.progress import log
+from data_prep.tokenizers.alphabet import count_characters, most_frequent
+from data_prep.tokenizers.folder import SPECIAL_TOKENS, add_bert_roles
+
+# After a space, these can join it to one grapheme, and the next mark decides what becomes of them.
+CROSSES_SPACE = re.compile(" [\u0345\u0e33\u0eb3\u0f77\u0f79\u200c\uff9e\uff9f]")
+
+_SPACE = "\u2581"
+# By `lowercase`: NFKC, and all that separates words made a space, as in machine translation.
+_RULES = {False: "nmt_nfkc", True: "nmt_nfkc_cf"}
+# SentencePiece drops lines that hold its mark of an unknown character, and NUL ends its strings.
+_RESERVED = "\u2585\0"
+# SentencePiece drops lines above a length in bytes; no character takes more than four.
+_LINE_CHARS = 2_000
+# Each thread sums floats of its own, so their number decides the last bits of the scores.
+_THREADS = 8
+_SILENT = 2
+_TOO_MANY = re.compile(r"set it to a value <= (\d+)")
+
+
+def train_sentencepiece(
+    texts: Callable[[], Iterable[str]],
+    *,
+    kind: Literal["unigram", "bpe"],
+    vocab_size: int,
+    lowercase: bool,
+    alphabet: int,
+) -> bytes:
+    """Train a SentencePiece model; the same texts give the same bytes, in any process.
+
+    SentencePiece's `character_coverage` is a share, and none below 0.98. Here the characters are
+    counted after normalisation and the rarer ones taken out of the text, so `alphabet` means what
+    it does for WordPiece. A cased model also keeps the letters of the special tokens.
+
+    Args:
+        texts: returns the training texts anew each time; it is called twice. SentencePiece holds
+            all of one call in memory: 100 MB of text take about 2 GB (unigram) while it trains.
+        kind: SentencePiece's algorithm.
+        vocab_size: ids to reach, exactly.
+        lowercase: whether case is folded (`nmt_nfkc_cf` instead of `nmt_nfkc`); accents stay.
+        alphabet: how many characters to keep; rarer ones become [UNK].
+
+    Returns:
+        the serialised model; its ids 0-4 are [PAD] [UNK] [CLS] [SEP] [MASK].
+
+    Raises:
+        UserError: when the text is empty, and when the vocabulary cannot hold the alphabet or
+            the text does not have that many pieces.
+    """
+    normalize = _training_normalizer(lowercase)
+    counts = count_characters(map(normalize, texts()))
+    for character in (" ", *_RESERVED):
+        counts.pop(character, None)
+    kept = most_frequent(counts, alphabet)
+    log(
+        f"{sum(counts.values()):,} characters of {len(counts):,} kinds, of which "
+        f"{len(kept):,} stay; SentencePiece is learning {vocab_size:,} pieces"
+    )
+    named = [] if lowercase else sorted(set("".join(SPECIAL_TOKENS)))
+    _check_room(vocab_size, len({*kept, *named}))
+    lines = _lines(map(normalize, texts()), {*_RESERVED, *counts}.difference(kept, named))
+    return _train(
+        lines,
+        vocab_size,
+        model_type=kind,
+        vocab_size=vocab_size,
+        normalization_rule_name=_RULES[lowercase],
+        required_chars="".join(named),
+    )
+
+
+def to_fast_tokenizer(model: bytes) -> Tokenizer:
+    """Return the `tokenizers` pipeline of a model that `train_sentencepiece` made."""
+    # The classes of a protocol buffer are made at run time, where mypy does not see them.
+    proto: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
+    proto.ParseFromString(model)
+    unigram = proto.trainer_spec.model_type == proto.trainer_spec.UNIGRAM
+    tokenizer = Tokenizer(_unigram(proto) if unigram else _bpe(proto))
+    tokenizer.normalizer = _normalizer(proto.normalizer_spec)
+    tokenizer.pre_tokenizer = _words()
+    tokenizer.decoder = decoders.Metaspace(_SPACE, prepend_scheme="always", split=True)
+    add_bert_roles(tokenizer)
+    return tokenizer
+
+
+def works_by_word(tokenizer: Tokenizer) -> bool:
+    """Tell whether a tokenizer has the pipeline of `to_fast_tokenizer`.
+
+    The ids of a text in which `CROSSES_SPACE` finds nothing are then the ids of its chunks between
+    spaces, one chunk after another, whatever characters they have, and be they empty. No other
+    pipeline is known to promise that.
+    """
+    content = json.loads(tokenizer.to_str())
+    steps = (content["normalizer"] or {}).get("normalizers", [])
+    return (
+        steps[-2:] == [json.loads(step.__getstate__()) for step in _single_spaces()]
+        and all(step["type"] in ("NFC", "Lowercase", "Precompiled") for step in steps[:-2])
+        and content["pre_tokenizer"] == json.loads(_words().__getstate__())
+        # An added word may hold a space; special ones are switched off for text.
+        and all(token["special"] for token in content["added_tokens"])
+    )
+
+
+def _training_normalizer(lowercase: bool) -> Callable[[str], str]:
+    """Return a function that does to a text what the finished tokenizer will do."""
+    table = SentencePieceNormalizer(
+        rule_name=_RULES[lowercase], add_dummy_prefix=False, escape_whitespaces=False
+    )
+
+    def normalize(text: str) -> str:
+        text = unicodedata.normalize("NFC", text)
+        return str(table.Normalize(text.lower() if lowercase else text))
+
+    return normalize
+
+
+def _check_room(vocab_size: int, characters: int) -> None:
+    # The mark of a space is a character too.
+    if (fixed := len(SPECIAL_TOKENS) + 1 + characters) >= vocab_size:
+        raise UserError(
+            f"tokenizer.vocab_size {vocab_size} is too small for {characters} characters, "
+            f"which alone take {fixed} ids: raise it, or lower tokenizer.alphabet."
+        )
+
+
+def _lines(texts: Iterable[str], unwanted: set[str]) -> Iterator[str]:
+    """Yield lines that SentencePiece takes, a space in the place of each unwanted character."""
+    pattern = re.compile("[" + "".join(map(re.escape, sorted(unwanted))) + "]")
+    for text in texts:
+        yield from filter(None, _cut(pattern.sub(" ", text)))
+
+
+def _cut(text: str) -> Iterator[str]:
+    """Cut a text into lines of at most `_LINE_CHARS`, at a space if there is one."""
+    start = 0
+    while start < len(text):
+        end = start + _LINE_CHARS
+        if end < len(text) and (space := text.rfind(" ", start + 1, end)) > 0:
+            end = space
+        yield text[start:end].strip(" ")
+        start = end
+
+
+def _train(lines: Iterable[str], size: int, **options: Any) -> bytes:
+    failures: list[BaseException] = []
+    model = io.BytesIO()
+    pad, unk, cls, sep, mask = SPECIAL_TOKENS
+    try:
+        SentencePieceTrainer.train(
+            sentence_iterator=_watched(lines, failures),
+            model_writer=model,
+            pad_id=0, unk_id=1, bos_id=2, eos_id=3,
+            pad_piece=pad, unk_piece=unk, bos_piece=cls, eos_piece=sep,
+            control_symbols=[mask],
+            character_coverage=1.0,
+            max_sentence_length=4 * _LINE_CHARS,
+            input_sentence_size=0,
+            shuffle_input_sentence=False,
+            num_threads=_THREADS,
+            minloglevel=_SILENT,
+            **options,
+        )  # fmt: skip
+    except RuntimeError as error:
+        if failures:
+            raise failures[0] from None
+        if found := _TOO_MANY.search(str(error)):
+            raise UserError(
+                f"tokenizer.vocab_size {size} is too high for this text, which gives at most "
+                f"{found[1]} ids: lower it, or give more text."
+            ) from error
+        raise UserError(
+            f"SentencePiece could not train {size} ids on this text ({error}): change "
+            "tokenizer.vocab_size or the input."
+        ) from error
+    return model.getvalue()
+
+
+def _watched(lines: Iterable[str], failures: list[BaseException]) -> Iterator[str]:
+    """Pass lines on and keep what goes wrong, of which SentencePiece reports only the text."""
+    try:
+        yield from lines
+    except BaseException as error:
+        failures.append(error)
+        raise
+
+
+def _normalizer(spec: Any) -> normalizers.Sequence:
+    """Return SentencePiece's normaliser, with what its table needs in `tokenizers` before it.
+
+    The table is looked up by grapheme there, and the marks of a replaced letter are lost: so
+    letters are composed first, and capitals made small, and few are left to be replaced.
+    """
+    lower = [normalizers.Lowercase()] if spec.name == _RULES[True] else []
+    table = normalizers.Precompiled(spec.precompiled_charsmap)
+    return normalizers.Sequence([normalizers.NFC(), *lower, table, *_single_spaces()])
+
+
+def _single_spaces() -> list[normalizers.Normalizer]:
+    # Not Strip, which takes for a space whatever Unicode calls one.
+    ends, doubles = Regex(r"\A +| +\z"), Regex(" {2,}")
+    return [normalizers.Replace(ends, ""), normalizers.Replace(doubles, " ")]
+
+
+def _words() -> pre_tokenizers.Metaspace:
+    return pre_tokenizers.Metaspace(_SPACE, prepend_scheme="always", split=True)
+
+
+def _unigram(proto: Any) -> models.Unigram:
+    ordinary = [piece.score for piece in proto.pieces if piece.type == piece.NORMAL]
+    # The model itself must not find "[MASK]" in a text: its six letters are worth more than this.
+    never = max(map(len, SPECIAL_TOKENS)) * min(ordinary) - 1.0
+    scores = [
+        (piece.piece, piece.score if piece.type == piece.NORMAL else never)
+        for piece in proto.pieces
+    ]
+    return models.Unigram(scores, unk_id=proto.trainer_spec.unk_id, byte_fallback=False)
+
+
+def _bpe(proto: Any) -> models.BPE:
+    """Return the BPE of a model, whose merges have to be found: any pair that makes a piece.
+
+    SentencePiece merges the pair that makes the best piece, however the pair is cut.
+    """
+    ids = {piece.piece: index for index, piece in enumerate(proto.pieces)}
+    ordinary = [piece for piece in proto.pieces if piece.type == piece.NORMAL]
+    known = {piece.piece for piece in ordinary}
+    merges = [
+        (text[:cut], text[cut:])
+        for text in (piece.piece for piece in sorted(ordinary, key=lambda piece: -piece.score))
+        for cut in range(1, len(text))
+        if text[:cut] in known and text[cut:] in known
+    ]
+    unk = proto.trainer_spec.unk_piece
+    return models.BPE(ids, merges, unk_token=unk, fuse_unk=True, byte_fallback=False)

@@ -1,0 +1,117 @@
+"""How long, how much at a time and how precisely a run trains: the keys of its group `train`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from data_prep.config.loader import Options
+
+
+class PhaseOptions(Options):
+    """A stretch of a run; what it leaves out is as in `train`."""
+
+    steps: int = Field(ge=1, description="optimizer steps of this phase")
+    row_tokens: int | None = Field(None, ge=16, description="length of a packed row, tokens")
+    batch_rows: int | None = Field(None, ge=1, description="rows of one step, over all ranks")
+    micro_rows: int | None = Field(None, ge=1, description="rows one rank computes at a time")
+    lr: float | None = Field(
+        None, gt=0, description="peak of a curve of its own, from here on; null goes on with one"
+    )
+    warmup_steps: int = Field(0, ge=0, description="of that curve's rise; only with `lr`")
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> "PhaseOptions":
+        if self.warmup_steps and self.lr is None:
+            raise ValueError(f"warmup_steps {self.warmup_steps} need a curve of their own: give lr")
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} must be below steps {self.steps}")
+        return self
+
+
+class RampOptions(Options):
+    """A batch that grows during the first steps of a run, in equal stages."""
+
+    from_rows: int = Field(ge=1, description="rows of the first steps; later ones are multiples")
+    steps: int = Field(ge=1, description="steps until the full batch; part of train.steps")
+    stages: int = Field(ge=1, description="sizes before the full one, each for as many steps")
+
+
+class TrainOptions(Options):
+    steps: int = Field(ge=1, description="optimizer steps of the whole run")
+    seed: int = Field(0, ge=0, description="keys order, pairs, masks, initial weights and dropout")
+    batch_rows: int = Field(ge=1, description="rows of one optimizer step, over all ranks")
+    row_tokens: int = Field(128, ge=16, description="length of a packed row, tokens")
+    micro_rows: int = Field(ge=1, description="rows one rank computes at a time")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="of the forward and backward pass; master weights are always fp32"
+    )
+    recompute: bool | Annotated[int, Field(ge=0)] = Field(
+        False,
+        description="make activations again in the backward pass instead of keeping them: of all "
+        "layers, or of so many",
+    )
+    tf32: bool = Field(
+        False, description="fp32 on a GPU: matrix products with 10 bits of mantissa, much faster"
+    )
+    max_minutes: float | None = Field(
+        None, gt=0, description="stop with a checkpoint after this long; null never stops early"
+    )
+    budget_minutes: float | None = Field(
+        None,
+        gt=0,
+        description="the run is done after training this long, over all restarts, or at its last "
+        "step; null counts steps alone",
+    )
+    # `Annotated` keeps a list of groups from being taken for a group of keys.
+    phases: list[Annotated[PhaseOptions, "one phase"]] = Field(
+        [],
+        description="parts of the run in order, each with its steps and the keys it changes: "
+        "row_tokens, batch_rows, micro_rows, lr, warmup_steps; empty is a run of one shape",
+    )
+    ramp: Annotated[RampOptions, "one value"] | None = Field(
+        None, description="how the batch grows at first: {from_rows, steps, stages}; null is full"
+    )
+
+    @property
+    def all_phases(self) -> list[PhaseOptions]:
+        """The phases, or the whole run as the only one."""
+        return self.phases or [PhaseOptions(steps=self.steps)]
+
+    @property
+    def longest_row(self) -> int:
+        """Tokens of the longest rows of the run."""
+        return max(phase.row_tokens or self.row_tokens for phase in self.all_phases)
+
+    @model_validator(mode="after")
+    def _phases_fill_the_run(self) -> "TrainOptions":
+        total = sum(phase.steps for phase in self.all_phases)
+        if total != self.steps:
+            raise ValueError(
+                f"the phases have {total} steps together, but train.steps is {self.steps}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ramp_fits(self) -> "TrainOptions":
+        if self.ramp is None:
+            return self
+        first, ramp = self.all_phases[0], self.ramp
+        rows = first.batch_rows or self.batch_rows
+        most = rows // ramp.from_rows - 1
+        if rows % ramp.from_rows or ramp.stages > most:
+            raise ValueError(
+                f"a ramp from {ramp.from_rows} rows in {ramp.stages} stages does not lead to "
+                f"{rows}: from_rows must divide it, and leave room for as many multiples"
+            )
+        if not ramp.stages <= ramp.steps < first.steps:
+            raise ValueError(
+                f"a ramp of {ramp.steps} steps must have at least one for each of its "
+                f"{ramp.stages} stages, and end within the first {first.steps} steps"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tf32_is_fp32(self) -> "TrainOptions":
+        if self.tf32 and self.precision != "fp32":
+            raise ValueError(f"tf32 is a way to compute in fp32, not in {self.precision}")
+        return self

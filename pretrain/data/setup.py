@@ -1,0 +1,97 @@
+"""What a run reads, verified before any compute is spent."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from data_prep.corpus.shards import Corpus, read_corpus_manifest
+from data_prep.errors import UserError
+from data_prep.tokenizers.folder import LoadedTokenizer, load_tokenizer
+from pretrain.config.phases import Phase, phases_of
+from pretrain.config.run import RunRecipe
+from pretrain.data.batch_source import BatchSource
+from pretrain.data.loader import Loader, StepShares
+from pretrain.distributed import Cluster
+from pretrain.train.evaluation import VALIDATION_SEED, ValidationSet
+from pretrain.train.run_directory import RunDirectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Tokenizer and corpus of a run, and the batches it will see."""
+
+    tokenizer: LoadedTokenizer
+    corpus: Corpus
+    sources: dict[int, BatchSource]  # of the rows that are trained on, by their length
+    loader: Loader
+    validation: ValidationSet
+
+
+def open_inputs(recipe: RunRecipe, run: RunDirectory, cluster: Cluster) -> Inputs:
+    """Open and verify what a run reads (all ranks).
+
+    Raises:
+        UserError: for a corpus that has changed, another tokenizer than the corpus was made
+            with, a batch that does not divide, or a corpus smaller than one batch.
+    """
+    phases = phases_of(recipe.train)
+    for phase in phases:
+        phase.micro_batches(cluster.world_size)
+    contents = recipe.corpus.verify == "contents"
+    cluster.on_main(lambda: read_corpus_manifest(recipe.corpus.path, hashes=contents))
+    tokenizer = load_tokenizer(recipe.tokenizer.path)
+    corpus = Corpus.open(recipe.corpus.path, "train")
+    _check_tokenizer(tokenizer, corpus, recipe)
+    held_out = Corpus.open(recipe.corpus.path, "validation")
+
+    def build_on_main(build: Callable[[], object]) -> None:
+        cluster.on_main(lambda: bool(build()))
+
+    def open_source(split: Corpus, seed: int, row_tokens: int) -> BatchSource:
+        return BatchSource(
+            split,
+            tokenizer,
+            recipe.mask,
+            seed=seed,
+            row_tokens=row_tokens,
+            cache=run.plans,
+            samples=recipe.samples,
+            build_first=build_on_main,
+        )
+
+    sources = {
+        length: open_source(corpus, recipe.train.seed, length)
+        for length in dict.fromkeys(phase.row_tokens for phase in phases)
+    }
+    for phase in phases:
+        _check_size(sources[phase.row_tokens], phase, recipe)
+    # One set of questions for the whole run, as long as the finished model is meant to read. What
+    # they find in a phase of shorter rows is therefore not yet trained for their last positions.
+    last = phases[-1]
+    fixed = open_source(held_out, VALIDATION_SEED, last.row_tokens)
+    shares = StepShares(sources, phases, recipe.mask, cluster.rank, cluster.world_size)
+    return Inputs(
+        tokenizer=tokenizer,
+        corpus=corpus,
+        sources=sources,
+        loader=Loader(shares, recipe.loader, cluster.device),
+        validation=ValidationSet(fixed, recipe.validation.rows, last.micro_rows, cluster),
+    )
+
+
+def _check_tokenizer(tokenizer: LoadedTokenizer, corpus: Corpus, recipe: RunRecipe) -> None:
+    if tokenizer.fingerprint != corpus.tokenizer_fingerprint:
+        raise UserError(
+            f"The tokenizer {recipe.tokenizer.path} ({tokenizer.fingerprint}) is not the one that "
+            f"made the corpus {recipe.corpus.path} ({corpus.tokenizer_fingerprint}): correct "
+            "tokenizer.path, or prepare the corpus again with this tokenizer."
+        )
+
+
+def _check_size(source: BatchSource, phase: Phase, recipe: RunRecipe) -> None:
+    rows = source.plan(0).num_rows
+    if rows < phase.batch_rows:
+        raise UserError(
+            f"The corpus {recipe.corpus.path} makes {rows} rows of {phase.row_tokens} "
+            f"tokens, fewer than one batch of train.batch_rows {phase.batch_rows}: lower "
+            "it, or prepare more text."
+        )

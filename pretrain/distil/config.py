@@ -1,0 +1,142 @@
+"""The recipe of a student: its teacher, its shape and first weights, its losses and stages."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from data_prep.config.loader import Options
+from pretrain.config.run import RunRecipe
+from pretrain.distil.loss_config import (
+    DISTILBERT,
+    LayerObjective,
+    NextSentence,
+    Objective,
+    StageOptions,
+)
+
+
+class TeacherOptions(Options):
+    """One teacher, or several whose predictions are averaged."""
+
+    path: Path | None = Field(
+        None, description="the teacher: a run folder, an export, or any BERT of transformers"
+    )
+    paths: list[Path] = Field(
+        [], description="several teachers instead; their probabilities are averaged"
+    )
+    signal: Path | None = Field(
+        None,
+        description="folder of its stored soft targets, made by launch/write_signal.py: it is "
+        "asked for no words then; null asks it",
+    )
+    sharded: bool = Field(
+        False,
+        description="for a teacher that is too large for a device: each rank keeps a part of its "
+        "layers and gathers one at a time (embeddings and heads stay whole); answers stay the same",
+    )
+
+    @property
+    def all_paths(self) -> list[Path]:
+        """Where the teachers are."""
+        return self.paths or ([] if self.path is None else [self.path])
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> "TeacherOptions":
+        if (self.path is None) == (not self.paths):
+            raise ValueError("give path for one teacher, or paths for several")
+        if self.signal is not None and self.paths:
+            raise ValueError("signal holds the answers of one teacher: give path, not paths")
+        return self
+
+
+class StudentOptions(Options):
+    """The student's shape, where it differs from its teacher's, and its first weights."""
+
+    layers: int | None = Field(
+        None, ge=1, description="null is as many as `init` names, else half of the teacher's"
+    )
+    width: int | None = Field(None, ge=8, description="hidden size; null is the teacher's")
+    heads: int | None = Field(None, ge=1, description="attention heads; null is the teacher's")
+    feed_forward: int | None = Field(
+        None, ge=8, description="width inside the feed-forward block; null is the teacher's"
+    )
+    init: Literal["uniform", "lower", "upper", "random"] | list[int] = Field(
+        "uniform",
+        description="teacher layers to start from: evenly spread, the first, the last, or a list "
+        "counted from 0; or random weights",
+    )
+    format: Literal["bert", "distilbert"] = Field(
+        "bert", description="published as; distilbert has no segments and no pooler"
+    )
+
+    @model_validator(mode="after")
+    def _list_fits_layers(self) -> "StudentOptions":
+        if isinstance(self.init, list):
+            if not self.init:
+                raise ValueError("init names no layers: name at least one")
+            if self.layers not in (None, len(self.init)):
+                raise ValueError(f"init names {len(self.init)} layers, but layers is {self.layers}")
+        return self
+
+
+class StudentRecipe(RunRecipe):
+    """`launch/distill_student.py`: a smaller BERT that follows a teacher, or several."""
+
+    teacher: TeacherOptions
+    student: StudentOptions = StudentOptions()
+    objectives: list[Objective] = Field(
+        DISTILBERT,
+        min_length=1,
+        description="what is learned, as a list of {kind, weight, ...}; see "
+        "pretrain/distil/loss_config.py; null is DistilBERT's three, or those of stages",
+    )
+    # `Annotated` keeps a list of groups from being taken for a group of keys.
+    stages: list[Annotated[StageOptions, "one stage"]] = Field(
+        [], description="parts of the run in order, each with its steps and its objectives"
+    )
+
+    @property
+    def all_stages(self) -> list[StageOptions]:
+        """The stages, or the whole run as the only one."""
+        return self.stages or [StageOptions(steps=self.train.steps, objectives=self.objectives)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_objectives_are_not_given(cls, tree: Any) -> Any:
+        """Let an override take back the objectives of a recipe, as where it gives stages."""
+        if isinstance(tree, dict) and tree.get("objectives", ()) is None:
+            return {key: value for key, value in tree.items() if key != "objectives"}
+        return tree
+
+    @model_validator(mode="after")
+    def _stages_fill_the_run(self) -> "StudentRecipe":
+        if self.stages and "objectives" in self.model_fields_set:
+            raise ValueError("each stage names its objectives: leave out those of the run")
+        total = sum(stage.steps for stage in self.all_stages)
+        if total != self.train.steps:
+            raise ValueError(
+                f"the stages have {total} steps together, but train.steps is {self.train.steps}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _several_teachers_give_soft_targets(self) -> "StudentRecipe":
+        if not self.teacher.paths:
+            return self
+        for objective in (o for stage in self.all_stages for o in stage.objectives):
+            if isinstance(objective, LayerObjective):
+                raise ValueError(
+                    f"teacher.paths averages the predictions of several teachers, which have no "
+                    f"layers in common for {objective.kind}: use soft_targets, or one teacher.path"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_are_there(self) -> "StudentRecipe":
+        asked = any(isinstance(o, NextSentence) for s in self.all_stages for o in s.objectives)
+        if asked and self.samples.pairs == "none":
+            raise ValueError("next_sentence is asked of pairs, but samples.pairs is none")
+        if asked and self.student.format == "distilbert":
+            raise ValueError("student.format distilbert has no head for next_sentence: use bert")
+        return self

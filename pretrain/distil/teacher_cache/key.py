@@ -1,0 +1,100 @@
+"""What a teacher's signal on disk was made for: everything that decides what is asked, and of whom.
+
+The soft targets of a masked token depend on the corpus, on the plan that laid its row, on the masks
+and on the teacher. A cache that differs in any of these would teach nonsense without an error, so
+it is refused by name. Ranks, micro-batches and steps do not matter: rows are numbered.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from data_prep.config.loader import Options
+from data_prep.corpus.shards import Corpus
+from data_prep.errors import UserError
+from data_prep.manifest import file_sha256
+from pretrain.config.run import MaskOptions
+from pretrain.data.batch_source import BatchSource
+
+FORMAT = "stillhouse-signal-2"
+
+
+class SignalOptions(Options):
+    """How a distribution over the vocabulary is shortened."""
+
+    kind: Literal["top_k", "sampled"] = Field(
+        "sampled",
+        description="`sampled` draws words by their probability, which is unbiased "
+        "(arXiv 2503.16870); `top_k` keeps the likeliest ones and the mass of all others",
+    )
+    count: int = Field(16, ge=1, description="words kept or drawn for each masked token")
+    power: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="sampled: words are drawn by probability^this; below 1 rare ones more often",
+    )
+    number: Literal["float16", "float32"] = Field(
+        "float16", description="type of the stored probabilities"
+    )
+
+
+def signal_key(
+    source: BatchSource, corpus: Corpus, teacher_sha256: str, temperature: float
+) -> dict[str, Any]:
+    """Return the facts that a cache and its readers must agree on, as JSON.
+
+    Args:
+        source: rows and masks; its corpus is the next argument.
+        corpus: one split.
+        teacher_sha256: of the teacher's weights.
+        temperature: that divided its logits.
+
+    Raises:
+        UserError: for a masking rate that changes from step to step.
+    """
+    spec = source.spec
+    if spec.mask.rate_end is not None:
+        raise UserError(
+            f"mask.rate_end {spec.mask.rate_end} changes the masks from step to step, so the "
+            "teacher's signal cannot be stored by row: remove it, or ask the teacher online."
+        )
+    return {
+        "format": FORMAT,
+        "corpus": corpus.fingerprint,
+        "split": corpus.split,
+        "weights": {shard.counts.corpus: shard.weight for shard in corpus.shards},
+        "vocab_size": corpus.vocab_size,
+        "seed": spec.seed,
+        "row_tokens": spec.row_tokens,
+        "samples": spec.samples.model_dump(mode="json"),
+        "mask": _mask_facts(spec.mask),
+        "teacher": teacher_sha256,
+        "temperature": temperature,
+    }
+
+
+def first_difference(found: Any, wanted: Any, name: str = "") -> str | None:
+    """Return the first fact that differs, with both values, or None.
+
+    Args:
+        found: of the cache.
+        wanted: of its reader.
+        name: of the facts, in front of their keys.
+    """
+    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
+        for key in [*wanted, *(key for key in found if key not in wanted)]:
+            inner = f"{name}.{key}" if name else str(key)
+            if difference := first_difference(found.get(key), wanted.get(key), inner):
+                return difference
+        return None
+    return None if found == wanted else f"{name} is {found!r} there and {wanted!r} here"
+
+
+def _mask_facts(mask: MaskOptions) -> dict[str, Any]:
+    """Return the options, with the contents of the file that one of them names."""
+    facts = mask.model_dump(mode="json")
+    if mask.allowed_tokens is not None:
+        facts["allowed_tokens"] = file_sha256(mask.allowed_tokens)
+    return facts

@@ -1,0 +1,149 @@
+"""Publishing: a run becomes a plain Hugging Face folder that needs nothing of this project.
+
+The weights already carry the names of transformers, so the export is a copy with tied weights
+stored once. It is refused unless plain transformers computes the same logits from the folder.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from data_prep.disk import clear_disk_errors
+from data_prep.errors import UserError
+from data_prep.manifest import describe_files, find_damage, write_json
+from data_prep.tokenizers.folder import load_tokenizer
+from pretrain.data.batch import Batch
+from pretrain.export.model_card import card_name, write_card
+from pretrain.model import hf_conversion as distilbert
+from pretrain.model import Bert, Outputs
+from pretrain.export.hf_loading import load_plain
+from pretrain.data.dummy_batch import probe_batch
+from pretrain.model.loading import WEIGHTS, TrainedModel, load_trained
+
+FACTS = "stillhouse.json"
+# fp32 sums in another order differ by about 1e-6 at logits of about 10; a wrong weight by 1.
+_TOLERANCE = 1e-4
+_ALLOWED = {".safetensors", ".json", ".txt", ".md"}
+
+
+def publish(run_path: Path, export: Path, license_name: str, language: str) -> bool:
+    """Export the newest checkpoint of a run; replace an older export of ours.
+
+    Returns:
+        False when the folder was already up to date.
+
+    Raises:
+        UserError: when the run has no checkpoint, the folder holds something else, or plain
+            transformers does not compute the same logits.
+    """
+    trained = load_trained(run_path)
+    facts = {key: value for key, value in trained.facts.items() if key != "files"}
+    if "identity" not in facts:
+        raise UserError(f"{run_path} is not a run folder of ours: only a run can be published.")
+    facts |= {"license": license_name, "language": language}
+    if _is_current(export, facts):
+        return False
+    building = export.with_name(export.name + ".partial")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    try:
+        with clear_disk_errors(export):
+            _write(building, trained, facts, run_path)
+            card = write_card(facts, card_name(export))
+            (building / "README.md").write_text(card, encoding="utf-8")
+            check_export(building, trained.model)
+            names = [path.name for path in building.iterdir()]
+            write_json(building / FACTS, {**facts, "files": describe_files(building, names)})
+            _replace(building, export)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return True
+
+
+def check_export(folder: Path, model: Bert) -> None:
+    """Refuse a folder that holds a pickle, or from which transformers computes other logits."""
+    for path in folder.iterdir():
+        if path.suffix not in _ALLOWED:
+            raise UserError(f"The export would hold {path.name}, which is not safe to publish.")
+    batch = probe_batch(model.shape, rows=2, row_tokens=16)
+    model.eval()
+    with torch.no_grad():
+        ours: Outputs = model(batch)
+    for name, difference in _compare(folder, ours, batch, model.shape.token_types).items():
+        if not difference < _TOLERANCE:
+            raise UserError(
+                f"Plain transformers computes other {name} logits from the export (by up to "
+                f"{difference:.2g}), so it was not published: report this with config.yaml."
+            )
+
+
+def _write(building: Path, trained: TrainedModel, facts: dict[str, Any], run_path: Path) -> None:
+    shape = trained.model.shape
+    weights = {
+        name if shape.token_types else distilbert.name_of(name): tensor.contiguous()
+        for name, tensor in trained.model.state_dict().items()
+    }
+    save_file(weights, building / WEIGHTS, metadata={"format": "pt"})
+    write_json(building / "config.json", shape.to_transformers())
+    tokenizer = load_tokenizer(run_path / "tokenizer")
+    if tokenizer.fingerprint != facts["tokenizer"]:
+        raise UserError(
+            f"The tokenizer in {run_path} is {tokenizer.fingerprint}, but the model was trained "
+            f"with {facts['tokenizer']}: restore the run folder."
+        )
+    for path in tokenizer.path.iterdir():
+        if path.name != "manifest.json":
+            shutil.copyfile(path, building / path.name)
+
+
+def _compare(folder: Path, ours: Outputs, batch: Batch, has_types: bool) -> dict[str, float]:
+    """Return the largest difference of each kind of logits from plain transformers'."""
+    inputs = {
+        "input_ids": batch.input_ids.view(-1, batch.row_tokens),
+    }
+    if has_types:
+        inputs["token_type_ids"] = batch.token_types.view(-1, batch.row_tokens)
+    with torch.no_grad():
+        plain = load_plain(folder, "AutoModelForMaskedLM")(**inputs).logits
+        differences = {"masked-word": _largest(plain.flatten(0, 1), ours.mlm_logits_MV)}
+        if ours.nsp_logits_S2 is not None:
+            both = load_plain(folder, "AutoModelForPreTraining")(**inputs)
+            words = _largest(both.prediction_logits.flatten(0, 1), ours.mlm_logits_MV)
+            differences["masked-word"] = max(differences["masked-word"], words)
+            next_sentence = _largest(both.seq_relationship_logits, ours.nsp_logits_S2)
+            differences["next-sentence"] = next_sentence
+    return differences
+
+
+def _largest(theirs: torch.Tensor, ours: torch.Tensor) -> float:
+    return float((theirs - ours).abs().max())
+
+
+def _is_current(export: Path, facts: dict[str, Any]) -> bool:
+    path = export / FACTS
+    if not path.is_file():
+        return False
+    found = json.loads(path.read_text(encoding="utf-8"))
+    # Compared as JSON has it: in a file, tuples are lists.
+    same = found == {**json.loads(json.dumps(facts)), "files": found["files"]}
+    return same and find_damage(export, found, hashes=True) is None
+
+
+def _replace(building: Path, export: Path) -> None:
+    if export.exists():
+        if not (export / FACTS).is_file():
+            raise UserError(
+                f"{export} exists and is not an export of ours: remove it, or choose another."
+            )
+        # Moved aside first: a kill in between must not cost the export that was there.
+        replaced = export.with_name(export.name + ".replaced.partial")
+        shutil.rmtree(replaced, ignore_errors=True)
+        export.rename(replaced)
+        building.rename(export)
+        shutil.rmtree(replaced)
+    else:
+        building.rename(export)

@@ -1,0 +1,120 @@
+"""The model card, filled in from the facts of the run; nothing in it is typed by hand."""
+
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import yaml
+
+_SCORES = {
+    "validation/loss_mlm": ("masked-word loss", "{:.4f}"),
+    "validation/accuracy_mlm": ("masked-word accuracy", "{:.2%}"),
+    "validation/loss_nsp": ("{pair} loss", "{:.4f}"),
+    "validation/accuracy_nsp": ("{pair} accuracy", "{:.2%}"),
+}
+_LEARNED = {
+    "next_sentence": "masked words and next sentences",
+    "sentence_order": "masked words and the order of sentences",
+    "none": "masked words",
+}
+
+
+def write_card(facts: dict[str, Any], name: str) -> str:
+    """Return the text of a model card.
+
+    Args:
+        facts: the manifest of the checkpoint that is published, its licence as the model hub
+            writes it (`apache-2.0`) and its language as an ISO 639-1 code (`en`).
+        name: what the model is called.
+    """
+    template = Template((files("pretrain") / "export" / "card.md").read_text(encoding="utf-8"))
+    teacher_scores = facts.get("teacher_validation", {})
+    return template.substitute(
+        name=name,
+        location=name,
+        license=facts["license"],
+        language=facts["language"],
+        summary=_summary(facts),
+        shape_rows=_rows(_shape(facts)),
+        teacher_heading=" | its teacher" if teacher_scores else "",
+        teacher_rule="---|" if teacher_scores else "",
+        score_rows=_score_rows(facts.get("validation", {}), teacher_scores, _pairs(facts)),
+        training_rows=_rows(_training(facts)),
+        recipe=yaml.safe_dump(facts["identity"], sort_keys=True).rstrip(),
+    )
+
+
+def _summary(facts: dict[str, Any]) -> str:
+    shape = f"{facts['shape']['layers']} layers of width {facts['shape']['width']}"
+    if facts["kind"] == "teacher":
+        return f"A BERT with {shape}, pre-trained on {_LEARNED[_pairs(facts)]}."
+    kept = ", ".join(str(layer) for layer in facts["teacher_layers"])
+    origin = f"started from layers {kept} of its teacher" if kept else "started at random"
+    taught = "distilled from a teacher" if _is_taught(facts) else "trained without a teacher"
+    return f"A BERT with {shape}, {origin} and {taught} on a general corpus."
+
+
+def _is_taught(facts: dict[str, Any]) -> bool:
+    """Tell whether an objective with a weight asked a teacher; before the list there was `loss`."""
+    identity = facts["identity"]
+    if "objectives" not in identity:
+        return bool(identity["loss.soft"] or identity["loss.cosine"])
+    lists = [stage["objectives"] for stage in identity["stages"]] or [identity["objectives"]]
+    alone = ("hard_mlm", "next_sentence")
+    return any(o["kind"] not in alone and o["weight"] for listed in lists for o in listed)
+
+
+def _pairs(facts: dict[str, Any]) -> str:
+    """Return the kind of samples; runs from before there was a choice had next sentences."""
+    return str(facts["identity"].get("samples.pairs", "next_sentence"))
+
+
+def _shape(facts: dict[str, Any]) -> dict[str, Any]:
+    shape = facts["shape"]
+    return {
+        "parameters": f"{facts['parameters']:,}",
+        "layers": shape["layers"],
+        "width": shape["width"],
+        "attention heads": shape["heads"],
+        "feed-forward width": shape["feed_forward"],
+        "longest input": f"{shape['positions']} tokens "
+        f"(trained on rows of {facts['identity']['train.row_tokens']})",
+        "vocabulary": f"{shape['vocab_size']:,}",
+    }
+
+
+def _training(facts: dict[str, Any]) -> dict[str, Any]:
+    rows = {
+        "corpus": f"{facts['corpus_documents']:,} documents, {facts['corpus_tokens']:,} tokens "
+        f"(fingerprint `{facts['corpus']}`)",
+        "tokenizer": f"fingerprint `{facts['tokenizer']}`",
+        "steps": f"{facts['step']:,}",
+        "real tokens seen": f"{facts['tokens_seen']:,}",
+        "samples seen": f"{facts['samples_seen']:,}",
+        "precision": facts["identity"]["train.precision"],
+        "hardware": f"{facts['world_size']} × {facts['device']}",
+        "software": ", ".join(f"{name} {number}" for name, number in facts["versions"].items()),
+    }
+    if facts["kind"] == "student":
+        rows["teacher"] = f"{facts['teacher_parameters']:,} parameters"
+    return rows
+
+
+def _rows(table: dict[str, Any]) -> str:
+    return "\n".join(f"| {name} | {value} |" for name, value in table.items())
+
+
+def _score_rows(scores: dict[str, float], teacher: dict[str, float], pairs: str) -> str:
+    lines = []
+    for key, (template, form) in _SCORES.items():
+        name = template.format(pair=pairs.replace("_", "-"))
+        if key in scores:
+            theirs = f" | {form.format(teacher[key])}" if key in teacher else ""
+            lines.append(f"| {name} | {form.format(scores[key])}{theirs} |")
+    return "\n".join(lines) or "| not measured | |"
+
+
+def card_name(export: Path) -> str:
+    """Return what a model is called by default: the name of its folder."""
+    return export.resolve().name

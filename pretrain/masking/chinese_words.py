@@ -1,0 +1,85 @@
+"""Words of Chinese, which no tokenizer marks: jieba looks for them in runs of characters.
+
+This is slow (jieba reads about a hundred thousand characters a second) and meant for loader
+workers. It draws nothing: the same characters always give the same words.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_prep.corpus.shards import Int64Array
+from data_prep.errors import UserError
+
+# Ideographs as BERT's pre-tokenizer knows them (its `_is_chinese_char`), then kana, which has no
+# spaces between words either.
+_BLOCKS = (
+    (0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F),
+    (0x2B740, 0x2B81F), (0x2B820, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F),
+    (0x3040, 0x30FF),
+)  # fmt: skip
+
+
+def is_chinese(character: str) -> bool:
+    """Tell whether a character is written without spaces around words."""
+    code = ord(character)
+    return code >= _BLOCKS[-1][0] and any(first <= code <= last for first, last in _BLOCKS)
+
+
+@dataclass(frozen=True)
+class ChineseWords:
+    """Joins the characters of a word.
+
+    A dataclass of plain values, so that it travels to a worker; jieba is loaded where it is used.
+    """
+
+    texts: dict[int, str]  # of the pieces that are Chinese throughout, by id
+    is_piece: npt.NDArray[np.bool_]  # whether an id is one of them
+
+    @classmethod
+    def of(cls, vocabulary: Mapping[str, int], size: int, mark: str) -> "ChineseWords":
+        """Find the Chinese pieces of a vocabulary; `mark` is its sign for words or their middle."""
+        texts = {index: piece.removeprefix(mark) for piece, index in vocabulary.items()}
+        texts = {i: text for i, text in texts.items() if text and all(map(is_chinese, text))}
+        is_piece = np.zeros(size, bool)
+        is_piece[list(texts)] = True
+        return cls(texts, is_piece)
+
+    def join(self, ids: Int64Array, begins: npt.NDArray[np.bool_]) -> None:
+        """Clear `begins` where a Chinese piece goes on with the word before it, in place.
+
+        Special tokens are not Chinese, so a run of Chinese pieces ends with its segment.
+        """
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], self.is_piece[ids], [False]])))
+        for start, stop in edges.reshape(-1, 2).tolist():
+            texts = [self.texts[index] for index in ids[start:stop].tolist()]
+            ends = np.cumsum([len(word) for word in cut("".join(texts))])
+            offsets = np.cumsum([0, *map(len, texts[:-1])])
+            begins[start:stop] = np.isin(offsets, ends)
+            begins[start] = True
+
+
+def cut(text: str) -> list[str]:
+    """Return the words of a run of Chinese characters."""
+    words: list[str] = load_jieba().lcut(text)
+    return words
+
+
+def load_jieba() -> Any:
+    """Return the jieba module, quietly.
+
+    Raises:
+        UserError: when it is not installed.
+    """
+    try:
+        import jieba
+    except ImportError as error:
+        raise UserError(
+            "mask.chinese_words needs jieba, which is not installed: "
+            "run `pip install jieba`, or set mask.chinese_words to false."
+        ) from error
+    jieba.setLogLevel("WARNING")
+    return jieba

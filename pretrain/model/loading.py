@@ -1,0 +1,161 @@
+"""Where weights come from: a run's newest checkpoint, or an exported folder. safetensors only."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+
+from data_prep.errors import UserError
+from data_prep.manifest import file_sha256
+from pretrain.model import Bert, BertShape
+from pretrain.model import hf_conversion as distilbert
+from pretrain.train.checkpoint import find_newest
+
+WEIGHTS = "model.safetensors"
+_NEXT_SENTENCE = "cls.seq_relationship.weight"
+# Other programs may store the tied decoder a second time; it is the embedding, not more.
+_TIED = {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
+_POOLER = {"bert.pooler.dense.weight", "bert.pooler.dense.bias"}
+_WORDS = "cls.predictions."
+_PICKLES = ("pytorch_model.bin", "model.pt", "tf_model.h5", "flax_model.msgpack")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocatedModel:
+    """Verified weights on disk: enough for every rank to load the same ones."""
+
+    weights: Path
+    sha256: str
+    shape: BertShape
+    facts: dict[str, Any]  # of the run: step, corpus, tokenizer, identity, validation scores
+    predicts: bool = True  # whether they hold a masked-word head
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """A model with its weights, and what is known of how they were made."""
+
+    model: Bert
+    facts: dict[str, Any]
+    source: Path
+
+
+def load_trained(path: Path) -> TrainedModel:
+    """Load a model from a run folder or an export folder.
+
+    Raises:
+        UserError: when the folder is neither, its weights do not fit its shape, or it has no
+            masked-word head.
+    """
+    located = locate(path)
+    if not located.predicts:
+        raise UserError(f"{path} has no masked-word head: name a model with one.")
+    return load_located(located)
+
+
+def locate(path: Path) -> LocatedModel:
+    """Find and verify the weights of a run folder or an export folder."""
+    if (path / "checkpoints").is_dir() and (found := find_newest(path / "checkpoints")):
+        return LocatedModel(
+            weights=found.path / WEIGHTS,
+            sha256=found.facts["files"][WEIGHTS]["sha256"],
+            shape=BertShape(**found.facts["shape"]),
+            facts=found.facts,
+        )
+    if (path / "config.json").is_file() and (path / WEIGHTS).is_file():
+        return _locate_export(path)
+    if pickled := [name for name in _PICKLES if (path / name).is_file()]:
+        raise UserError(
+            f"{path} has its weights in {pickled[0]} and none in {WEIGHTS}: only the latter is "
+            "read, because the former can run code; save the model as safetensors first."
+        )
+    raise UserError(
+        f"{path} is neither a run folder with a checkpoint nor an exported model "
+        f"(config.json and {WEIGHTS}): train the model first, or correct the path."
+    )
+
+
+def load_located(located: LocatedModel) -> TrainedModel:
+    """Load weights into a model, in fp32 on the CPU, after comparing them with its shape.
+
+    A masked-word head that is not there is left at zero.
+    """
+    weights, model = _read_weights(located.weights), Bert(located.shape)
+    expected = model.state_dict()
+    if not located.predicts:
+        absent = {name: torch.zeros_like(t) for name, t in expected.items() if _WORDS in name}
+        weights = absent | weights
+    _check_fit(located.weights, weights, expected)
+    model.load_state_dict({name: weights[name].float() for name in expected})
+    return TrainedModel(model=model, facts=located.facts, source=located.weights.parent)
+
+
+def our_name(name: str) -> str:
+    """Return what a parameter of transformers is called here.
+
+    A BERT without heads lacks the first part of our names; the first BERTs called the two vectors
+    of a LayerNorm gamma and beta.
+    """
+    if name.startswith(("distilbert.", "vocab_")):
+        return distilbert.our_name(name)
+    for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
+        if name.endswith(old):
+            name = name.removesuffix(old) + new
+    return f"bert.{name}" if name.startswith(("embeddings.", "encoder.", "pooler.")) else name
+
+
+def _locate_export(path: Path) -> LocatedModel:
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    shape = BertShape.from_transformers(config, source=str(path / "config.json"))
+    facts_file = path / "stillhouse.json"
+    names = {our_name(name) for name in _names(path / WEIGHTS)}
+    return LocatedModel(
+        weights=path / WEIGHTS,
+        sha256=file_sha256(path / WEIGHTS),
+        # A file may hold a next-sentence head that its config.json does not name.
+        shape=dataclasses.replace(shape, next_sentence=_NEXT_SENTENCE in names),
+        facts=json.loads(facts_file.read_text(encoding="utf-8")) if facts_file.is_file() else {},
+        predicts=any(name.startswith(_WORDS) for name in names),
+    )
+
+
+def _check_fit(
+    path: Path, found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]
+) -> None:
+    spare = _TIED if _NEXT_SENTENCE in expected else _TIED | _POOLER
+    # What maps a student's states to its teacher's width is no part of the model.
+    spare |= {name for name in found if name.startswith("projections.")}
+    # Buffers that older versions of transformers saved.
+    spare |= {name for name in found if name.endswith(".position_ids")}
+    missing, surplus = expected.keys() - found.keys(), found.keys() - expected.keys() - spare
+    if missing or surplus:
+        raise UserError(
+            f"The weights {path} do not fit their shape: {len(missing)} tensors are missing and "
+            f"{len(surplus)} are unknown, such as {min(missing or surplus)!r}."
+        )
+    for name, tensor in expected.items():
+        if found[name].shape != tensor.shape:
+            raise UserError(
+                f"The weights {path} do not fit their shape: {name} is {list(found[name].shape)}, "
+                f"but it should be {list(tensor.shape)}."
+            )
+
+
+def _names(path: Path) -> set[str]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return set(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"The weights {path} cannot be read: {error}.") from error
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return {our_name(name): tensor for name, tensor in load_file(path).items()}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"The weights {path} cannot be read: {error}.") from error

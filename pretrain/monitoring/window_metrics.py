@@ -1,0 +1,128 @@
+"""The window between two log lines: means of the terms, speed, waiting, padding, memory."""
+
+import resource
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pretrain.distributed import Cluster
+from pretrain.losses.term import Term, normalised_values
+
+
+@dataclass
+class _Stretch:
+    """Steps in a row whose terms have the same tags and weights."""
+
+    terms: tuple[tuple[str, float], ...]
+    sums: torch.Tensor
+    steps: int = 0
+
+
+class Window:
+    """Collects figures of the steps since the last log line.
+
+    The terms stay on the device until the line is due, so that no step waits for them.
+
+    Args:
+        cluster: the ranks of the run.
+        peak_flops: operations a second that one device could do at most, where that is known.
+    """
+
+    def __init__(self, cluster: Cluster, peak_flops: float | None = None) -> None:
+        self._cluster = cluster
+        self._peak_flops = peak_flops
+        self._stretches: list[_Stretch] = []
+        self._reset()
+
+    def add_terms(self, terms: Sequence[Term], counts: Mapping[str, int]) -> None:
+        """Add a micro-batch's share of the step's means."""
+        values = normalised_values(terms, counts)
+        key = tuple((term.tag, term.weight) for term in terms)
+        if self._stretches and self._stretches[-1].terms == key:
+            self._stretches[-1].sums += values
+        else:
+            # Another stage has other terms, and a weight may change with every step.
+            self._stretches.append(_Stretch(key, values))
+
+    def add_step(self, *, tokens: int, places: int, flops: int, data_wait_s: float) -> None:
+        """Count one optimizer step.
+
+        Args:
+            tokens: real tokens, over all ranks.
+            places: tokens that its rows have room for, over all ranks.
+            flops: operations that it needs, over all ranks; see `flops.py`.
+            data_wait_s: seconds that this rank waited for its rows.
+        """
+        self._stretches[-1].steps += 1
+        self._tokens += tokens
+        self._places += places
+        self._flops += flops
+        self._data_wait_s += data_wait_s
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps since the last line."""
+        return sum(stretch.steps for stretch in self._stretches)
+
+    def pause(self, seconds: float) -> None:
+        """Leave out time that was spent on validation or checkpoints."""
+        self._started += seconds
+
+    def close(self) -> dict[str, float]:
+        """Return the figures of the window, and start the next one (all ranks)."""
+        sums = self._cluster.sum_tensor(torch.cat([s.sums for s in self._stretches])).tolist()
+        total, values = _means(self._stretches, sums)
+        steps = self.steps
+        # Waiting for the device above makes this the time of the computation, not of its launch.
+        elapsed = time.perf_counter() - self._started
+        figures = {
+            "loss/total": total,
+            **values,
+            "speed/tokens_per_s": self._tokens / elapsed,
+            "speed/step_ms": 1000 * elapsed / steps,
+            "speed/data_wait_share": self._data_wait_s / elapsed,
+            "speed/padding_share": 1 - self._tokens / self._places,
+            **self._utilisation(elapsed),
+            "memory/peak_gib": peak_memory_gib(self._cluster.device),
+        }
+        self._reset()
+        return figures
+
+    def _utilisation(self, elapsed: float) -> dict[str, float]:
+        """Return the operations a second of one device, and their share of its peak (MFU)."""
+        per_device = self._flops / elapsed / self._cluster.world_size
+        figures = {"speed/tflops": per_device / 1e12}
+        if self._peak_flops is not None:
+            figures["speed/mfu"] = per_device / self._peak_flops
+        return figures
+
+    def _reset(self) -> None:
+        self._stretches = []
+        self._tokens = self._places = self._flops = 0
+        self._data_wait_s = 0.0
+        self._started = time.perf_counter()
+
+
+def _means(stretches: Sequence[_Stretch], sums: Sequence[float]) -> tuple[float, dict[str, float]]:
+    """Return the mean loss, and the mean of each term over the steps that had it."""
+    rest, loss = iter(sums), 0.0
+    totals: dict[str, float] = defaultdict(float)
+    steps: dict[str, int] = defaultdict(int)
+    for stretch in stretches:
+        for tag, weight in stretch.terms:
+            value = next(rest)
+            totals[tag] += value
+            steps[tag] += stretch.steps
+            loss += weight * value
+    whole = sum(stretch.steps for stretch in stretches)
+    return loss / whole, {tag: totals[tag] / steps[tag] for tag in totals}
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Return the most memory this rank has used: of the GPU, or of the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB

@@ -1,0 +1,248 @@
+"""Checkpoints: committed whole, or not there at all.
+
+A checkpoint is written under a temporary name, described by a manifest and only then renamed, so
+that a run killed at any moment leaves the previous one untouched:
+
+    checkpoints/step_00001000/    DeepSpeed's files, one or more a rank
+                                  model.safetensors     all weights in fp32, for anybody
+                                  manifest.json         written last: files, sizes, sha256, facts
+
+DeepSpeed's own files are pickles; they are only ever read when the manifest verifies.
+"""
+
+import contextlib
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import save_file
+
+from data_prep.disk import clear_disk_errors
+from data_prep.errors import UserError
+from data_prep.manifest import MANIFEST, find_damage, write_manifest
+from pretrain.distributed import Cluster
+
+if TYPE_CHECKING:  # DeepSpeed takes ten seconds to import; reading a checkpoint needs none of it
+    from pretrain.train.deepspeed_engine import Engine
+
+_WRITING = ".writing"
+_UNIVERSAL = ".universal"
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """How far a run has come; this and the weights are all that a resume needs."""
+
+    step: int = 0  # optimizer steps done
+    samples_seen: int = 0  # sentence pairs
+    tokens_seen: int = 0  # real tokens, padding not counted
+    trained_ms: int = 0  # time in training before the last step, by rank 0's clock
+
+
+@dataclass(frozen=True)
+class FoundCheckpoint:
+    """A committed checkpoint whose files are what its manifest says."""
+
+    path: Path
+    facts: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done when it was written."""
+        return int(self.facts["step"])
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks that wrote it."""
+        return int(self.facts["world_size"])
+
+
+def save_checkpoint(
+    folder: Path,
+    engine: "Engine",
+    progress: Progress,
+    facts: dict[str, Any],
+    cluster: Cluster,
+    keep: int,
+) -> Path:
+    """Write and commit a checkpoint, then remove all but the newest `keep` (all ranks).
+
+    Raises:
+        UserError: when the disk is full or a weight is not finite; the previous checkpoints
+            are untouched.
+    """
+    final = folder / f"step_{progress.step:08d}"
+    writing = folder / (final.name + _WRITING)
+    if cluster.is_main:
+        shutil.rmtree(writing, ignore_errors=True)
+    # Without this wait a fast rank's file could be removed with the leftovers of a killed save.
+    cluster.barrier()
+    with _removed_on_refusal(writing), clear_disk_errors(folder):
+        engine.save(folder, writing.name, asdict(progress))
+        weights = engine.full_weights()
+        if cluster.is_main:
+            _refuse_unusable(weights, progress.step)
+            save_file(weights, writing / "model.safetensors")
+        # The manifest must not be written while another rank's files are still growing.
+        cluster.barrier()
+        if cluster.is_main:
+            names = [str(p.relative_to(writing)) for p in writing.rglob("*") if p.is_file()]
+            all_facts = {**facts, **asdict(progress), "world_size": cluster.world_size}
+            write_manifest(writing, all_facts, names)
+            shutil.rmtree(final, ignore_errors=True)
+            writing.rename(final)
+            _remove_others(folder, progress.step, keep)
+    # No rank may go on, and perhaps end the job, before the checkpoint is committed.
+    cluster.barrier()
+    return final
+
+
+def load_checkpoint(engine: "Engine", found: FoundCheckpoint) -> Progress:
+    """Load weights, optimizer and progress into an engine (all ranks)."""
+    state = engine.load(found.path.parent, found.path.name)
+    return Progress(**{name: state[name] for name in asdict(Progress())})
+
+
+def find_newest(folder: Path) -> FoundCheckpoint | None:
+    """Return the newest checkpoint whose every byte verifies, or None when there is none at all.
+
+    A damaged one is passed over with a warning on stderr.
+
+    Raises:
+        UserError: when checkpoints exist and all are damaged; a run is never silently restarted.
+    """
+    committed = [path for path in sorted(folder.glob("step_*"), reverse=True) if _is_final(path)]
+    for path in committed:
+        damage, facts = _inspect(path)
+        if damage is None:
+            return FoundCheckpoint(path, facts)
+        print(f"warning: checkpoint {path} is damaged ({damage}); trying the one before it.",
+              file=sys.stderr)  # fmt: skip
+    if committed:
+        raise UserError(
+            f"All {len(committed)} checkpoints in {folder} are damaged: restore one from a backup, "
+            "or remove the run folder to start again."
+        )
+    return None
+
+
+def check_continues(found: FoundCheckpoint, facts: dict[str, Any], world_size: int) -> None:
+    """Refuse to continue a checkpoint with what would make it another run.
+
+    Args:
+        found: the checkpoint.
+        facts: what its manifest would say if it were written now.
+        world_size: number of ranks now.
+
+    Raises:
+        UserError: for another corpus or teacher, a ZeRO stage that cannot read its state, or
+            another number of ranks under ZeRO-3 or with Muon.
+    """
+    for key, name in (("corpus", "the corpus"), ("teacher_weights", "the teacher")):
+        if found.facts.get(key) != facts.get(key):
+            raise UserError(
+                f"The checkpoint {found.path} was trained with {name} {found.facts.get(key)}, but "
+                f"the recipe now leads to {facts.get(key)}: restore it, or choose another run.path."
+            )
+    was, now = found.facts["zero_stage"], facts["zero_stage"]
+    # Stages 1 and 2 keep the same state, but in bf16, where DeepSpeed gives stage 1 an optimizer of
+    # its own; the others cut it in ways that do not convert.
+    bf16 = found.facts.get("identity", {}).get("train.precision") == "bf16"
+    if was != now and ({was, now} != {1, 2} or bf16):
+        raise UserError(
+            f"The checkpoint {found.path} was written under ZeRO-{was}, which ZeRO-{now} cannot "
+            "load: restore deepspeed.config, or choose another run.path."
+        )
+    other_ranks = found.world_size != world_size
+    # Its converter knows the state of Adam alone (deepspeed/checkpoint/ds_to_universal.py).
+    if now > 0 and other_ranks and _optimizer_of(found) == "muon":
+        raise UserError(
+            f"The checkpoint {found.path} was written by {found.world_size} ranks, and DeepSpeed "
+            f"cannot cut the momentum of optim.name muon for {world_size}: start as many again."
+        )
+    # Measured: DeepSpeed 0.19.8 converts it, but the gradient norm is off by 2e-4 two steps later.
+    if now == 3 and other_ranks:
+        raise UserError(
+            f"The checkpoint {found.path} was written by {found.world_size} ranks under ZeRO-3, "
+            f"and {world_size} ranks cannot continue it exactly: start as many again, or "
+            "train under ZeRO-2, where the number may change."
+        )
+
+
+def _optimizer_of(found: FoundCheckpoint) -> str:
+    return str(found.facts.get("identity", {}).get("optim.name", "adamw"))
+
+
+def needs_conversion(found: FoundCheckpoint, cluster: Cluster) -> bool:
+    """Tell whether optimizer state is cut for another number of ranks; ZeRO-0 does not cut it."""
+    return found.world_size != cluster.world_size and found.facts["zero_stage"] > 0
+
+
+def adapt_to_ranks(found: FoundCheckpoint, cluster: Cluster) -> FoundCheckpoint:
+    """Return a checkpoint for this number of ranks, converting it if need be (all ranks)."""
+    if not needs_conversion(found, cluster):
+        return found
+    target = found.path.with_name(found.path.name + _UNIVERSAL)
+
+    def convert() -> None:
+        from pretrain.train.deepspeed_engine import convert_for_other_ranks
+
+        print(f"Converting {found.path} from {found.world_size} to {cluster.world_size} ranks.")
+        shutil.rmtree(target, ignore_errors=True)
+        convert_for_other_ranks(found.path, target)
+
+    cluster.on_main(convert)
+    return FoundCheckpoint(target, found.facts)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed saves and past conversions left behind (rank 0)."""
+    for ending in (_WRITING, _UNIVERSAL):
+        for path in folder.glob(f"step_*{ending}"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_final(path: Path) -> bool:
+    return path.is_dir() and path.name.removeprefix("step_").isdigit()
+
+
+def _inspect(path: Path) -> tuple[str | None, dict[str, Any]]:
+    """Return (damage or None, facts) of one checkpoint."""
+    try:
+        facts = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        return find_damage(path, facts, hashes=True), facts
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"its manifest cannot be read: {error!r}", {}
+
+
+def _remove_others(folder: Path, step: int, keep: int) -> None:
+    """Remove all but the newest `keep` up to `step`; later ones were damaged and passed over."""
+    committed = [path for path in sorted(folder.glob("step_*")) if _is_final(path)]
+    valid = [path for path in committed if int(path.name.removeprefix("step_")) <= step]
+    for path in set(committed) - set(valid[-keep:]):
+        # Without its manifest it is no checkpoint any more, however far the removal gets.
+        (path / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _removed_on_refusal(writing: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        shutil.rmtree(writing, ignore_errors=True)
+        raise
+
+
+def _refuse_unusable(weights: dict[str, torch.Tensor], step: int) -> None:
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise UserError(
+                f"After step {step} the weights {name} are not finite, so they were not saved: "
+                "choose another run.path and a lower optim.lr."
+            )

@@ -1,0 +1,228 @@
+"""The training loop. It reads from top to bottom in the order things happen.
+
+Teacher and student share it; what differs is the task, which turns a batch into loss terms.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from data_prep.errors import UserError
+from pretrain.config.run import RunRecipe
+from pretrain.data.batch import Batch
+from pretrain.data.loader import Loader
+from pretrain.distributed import Cluster
+from pretrain.losses.term import normalised_loss
+from pretrain.model.compilation import Compilations
+from pretrain.model.dropout_rng import dropout_keys
+from pretrain.monitoring.flops import StepFlops
+from pretrain.monitoring.gpu_peaks import device_peak
+from pretrain.monitoring.logger import RunLog
+from pretrain.monitoring.memory_estimate import Expectation
+from pretrain.monitoring.window_metrics import Window
+from pretrain.optim.lr_schedule import Schedule
+from pretrain.train.checkpoint import Progress, save_checkpoint
+from pretrain.train.evaluation import ValidationSet
+from pretrain.train.nonfinite import FiniteCheck
+from pretrain.train.preemption import StopWatch, reason_of
+from pretrain.train.run_directory import RunDirectory
+from pretrain.train.task import Task
+from pretrain.train.time_budget import Budget
+
+if TYPE_CHECKING:  # DeepSpeed takes ten seconds to import, and the loop itself needs none of it
+    from pretrain.train.deepspeed_engine import Engine
+
+COUNTS = ("masked", "samples", "tokens", "squares")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Everything a run needs, made ready by `run.py`."""
+
+    recipe: RunRecipe
+    run: RunDirectory
+    cluster: Cluster
+    engine: "Engine"
+    task: Task
+    layers: int  # of the model
+    compilations: Compilations | None  # None where nothing is compiled
+    flops: StepFlops
+    memory: Expectation
+    loader: Loader
+    validation: ValidationSet
+    stop_watch: StopWatch
+    facts: dict[str, Any]  # for the manifest of every checkpoint
+    log: RunLog | None  # rank 0 only
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreed:
+    """What all ranks know alike of a step before they compute it."""
+
+    counts: dict[str, int]  # over all ranks
+    used_ms: int  # of the run's budget
+    bad_ranks: int  # on which an earlier step's loss was not finite
+    stop_reason: str | None  # why to stop after this step
+
+
+def train(t: Training, progress: Progress, scores: dict[str, float]) -> str | None:
+    """Train from `progress` to the last step (all ranks).
+
+    Args:
+        t: what to train with.
+        progress: how far the run has come; it is counted on in place.
+        scores: of the last validation, for the manifests until the next one.
+
+    Returns:
+        why the run stopped early, or None when it reached its last step or the end of its
+        budget. In both cases the last thing it did was to commit a checkpoint.
+    """
+    window = Window(t.cluster, device_peak(t.cluster.device, t.recipe.train.precision))
+    if progress.step == 0:
+        scores = _validate(t, progress, window)
+    with closing(t.loader.steps_from(progress.step)) as steps:
+        return _train(t, progress, window, scores, steps)
+
+
+def _train(
+    t: Training,
+    progress: Progress,
+    window: Window,
+    scores: dict[str, float],
+    steps: Iterator[list[Batch]],
+) -> str | None:
+    recipe, cluster, options = t.recipe, t.cluster, t.recipe.train
+    finite = FiniteCheck()
+    schedule = Schedule(recipe.optim, options)
+    budget = Budget(options.budget_minutes, progress.trained_ms, cluster.is_main)
+    done = progress.step == options.steps or budget.share(progress.trained_ms) >= 1
+    while not done:
+        # The rows of this step that are ours, as micro-batches.
+        waiting = time.perf_counter()
+        micro_batches = next(steps)
+        waited_s = time.perf_counter() - waiting
+
+        # One collective a step: what losses are divided by, the time used, and whether to stop.
+        agreed = _agree(micro_batches, finite, budget, t.stop_watch, cluster)
+        counts, stop_reason = agreed.counts, agreed.stop_reason
+        _stop_unless_finite(t, progress, agreed.bad_ranks)
+
+        # Gradients add up over the micro-batches; the last one updates the weights.
+        learning_rate = schedule.rate(progress.step, budget.share(agreed.used_ms))
+        t.engine.expect(len(micro_batches))
+        lesson = t.task.at(progress.step)
+        all_keys = dropout_keys(
+            options.seed, progress.step, cluster.rank, len(micro_batches), t.layers, cluster.device
+        )
+        for batch, keys in zip(micro_batches, all_keys, strict=True):
+            terms = t.engine(batch.to(cluster.device), lesson.terms, keys, lesson.capture)
+            loss = normalised_loss(terms, counts)
+            t.engine.backward(loss)
+            t.engine.step(learning_rate, lesson.stage)
+            window.add_terms(terms, counts)
+            finite.add(loss)
+        if (grad_norm := t.engine.grad_norm_to_watch) is not None:
+            finite.add(grad_norm)
+        finite.close_step()
+
+        progress.step += 1
+        progress.samples_seen += counts["samples"]
+        progress.tokens_seen += counts["tokens"]
+        progress.trained_ms = agreed.used_ms
+        window.add_step(
+            tokens=counts["tokens"],
+            places=t.loader.places(progress.step - 1),
+            flops=t.flops.of_step(counts, lesson.asked, lesson.all_words),
+            data_wait_s=waited_s,
+        )
+
+        done = progress.step == options.steps or budget.share(agreed.used_ms) >= 1
+        last = done or stop_reason is not None
+        logs = progress.step % recipe.log.every_steps == 0 or last
+        saves = progress.step % recipe.checkpoint.every_steps == 0 or last
+        if logs:
+            _log(t, progress, window, learning_rate)
+        if logs or saves:
+            # The line above has waited for the device, and a checkpoint must be worth keeping.
+            _stop_unless_finite(t, progress, *cluster.sum([finite.settle()]))
+        if progress.step % recipe.validation.every_steps == 0 or done:
+            scores = _validate(t, progress, window)
+        if saves:
+            _save(t, progress, window, scores)
+        if stop_reason is not None and not done:
+            return stop_reason
+    return None
+
+
+def _agree(
+    micro_batches: list[Batch],
+    finite: FiniteCheck,
+    budget: Budget,
+    stop_watch: StopWatch,
+    cluster: Cluster,
+) -> Agreed:
+    """Add up what the ranks know, for all of them."""
+    own = [batch.counts for batch in micro_batches]
+    counts = [sum(c[name] for c in own) for name in COUNTS]
+    sums = cluster.sum([*counts, budget.reading(), finite.flag(), *stop_watch.flags()])
+    used_ms, bad_ranks, *stops = sums[len(COUNTS) :]
+    return Agreed(
+        counts=dict(zip(COUNTS, sums, strict=False)),
+        used_ms=used_ms,
+        bad_ranks=bad_ranks,
+        stop_reason=reason_of(stops),
+    )
+
+
+def _stop_unless_finite(t: Training, progress: Progress, bad_ranks: int) -> None:
+    if bad_ranks:
+        raise UserError(
+            f"The loss is not finite at step {progress.step} or just before, on {bad_ranks} of "
+            f"{t.cluster.world_size} rank(s): lower optim.lr (it is {t.recipe.optim.lr}) or "
+            "lengthen optim.warmup_steps, in another run.path."
+        )
+
+
+def _log(t: Training, progress: Progress, window: Window, learning_rate: float) -> None:
+    steps = window.steps
+    figures = window.close() | t.memory.figures()
+    if teacher_ms := t.task.teacher_ms() / steps:
+        figures["speed/teacher_ms"] = teacher_ms
+        figures["speed/teacher_share"] = teacher_ms / figures["speed/step_ms"]
+    figures |= {
+        "optim/lr": learning_rate,
+        "optim/grad_norm": t.engine.grad_norm,
+        "optim/loss_scale": t.engine.loss_scale,
+        "optim/skipped_steps": t.engine.skipped_steps,
+        "progress/tokens": progress.tokens_seen,
+    }
+    if t.compilations is not None:
+        # One of the first lines counts them; a later one with any tells of lost time.
+        figures["speed/recompilations"] = t.compilations.since_last()
+    if t.log is not None:
+        t.log.write(progress.step, progress.samples_seen, figures)
+        t.memory.compare_once()
+
+
+def _validate(t: Training, progress: Progress, window: Window) -> dict[str, float]:
+    started = time.perf_counter()
+    scores = t.validation.evaluate(t.engine)
+    if t.log is not None:
+        t.log.write(progress.step, progress.samples_seen, scores)
+    window.pause(time.perf_counter() - started)
+    return {**scores, "validation/step": progress.step}
+
+
+def _save(t: Training, progress: Progress, window: Window, scores: dict[str, float]) -> None:
+    started = time.perf_counter()
+    facts = {**t.facts, "validation": scores}
+    path = save_checkpoint(
+        t.run.checkpoints, t.engine, progress, facts, t.cluster, t.recipe.checkpoint.keep
+    )
+    seconds = time.perf_counter() - started
+    if t.log is not None:
+        t.log.write(progress.step, progress.samples_seen, {"checkpoint/save_s": seconds})
+        t.run.write_status("running", progress, "a checkpoint was saved", last_checkpoint=path.name)
+    window.pause(seconds)

@@ -1,0 +1,97 @@
+"""The folder of a run: its resolved recipe, its status, and the promise that it stays one run."""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from data_prep.errors import UserError
+from data_prep.manifest import write_json
+from pretrain.config.run import RunRecipe, identity_of
+from pretrain.distributed import restart_count
+from pretrain.train.checkpoint import Progress
+
+State = Literal["running", "preempted", "done", "failed"]
+
+
+class RunDirectory:
+    """`runs/NAME/`: config.yaml, status.json, metrics.jsonl, tensorboard/, checkpoints/, plans/."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.plans = path / "plans"
+        self._status = path / "status.json"
+
+    def check_identity(self, recipe: RunRecipe) -> None:
+        """Refuse to continue a folder that another recipe started.
+
+        Raises:
+            UserError: naming the first key that differs, and both values.
+        """
+        stored = self._read_config()
+        if not stored:
+            return
+        started = stored.get("identity", {})
+        wanted = identity_of(recipe)
+        for key in sorted(started.keys() | wanted.keys()):
+            if started.get(key) != wanted.get(key):
+                raise UserError(
+                    f"The run folder {self.path} was started with {key} {started.get(key)!r}, not "
+                    f"{wanted.get(key)!r}: choose another run.path, or restore the old value."
+                )
+
+    def begin(self, recipe: RunRecipe) -> None:
+        """Create the folder, keep the resolved recipe and a copy of the tokenizer (rank 0)."""
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        # Publishing needs the tokenizer, wherever the original may be by then.
+        shutil.copytree(recipe.tokenizer.path, self.path / "tokenizer", dirs_exist_ok=True)
+        tree = {**recipe.model_dump(mode="json"), "identity": identity_of(recipe)}
+        text = "# The resolved recipe of this run, and the keys that make up its identity.\n"
+        text += yaml.safe_dump(tree, sort_keys=False)
+        temporary = self.path / "config.yaml.tmp"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(self.path / "config.yaml")
+
+    def discard_unless_begun(self) -> None:
+        """Remove the plans that were made for a run which was then refused (rank 0)."""
+        if not self._read_config() and self.plans.is_dir():
+            shutil.rmtree(self.plans)
+            # The folder is ours only if nothing else is in it.
+            if not any(self.path.iterdir()):
+                self.path.rmdir()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run has reached its last step."""
+        return bool(self.status().get("state") == "done")
+
+    def status(self) -> dict[str, Any]:
+        """Return the last written status, empty before the first."""
+        if not self._status.is_file():
+            return {}
+        loaded = yaml.safe_load(self._status.read_text(encoding="utf-8"))
+        return dict(loaded)
+
+    def write_status(self, state: State, progress: Progress, reason: str, **facts: Any) -> None:
+        """Write `status.json` (rank 0): what a batch script decides on after the job ends."""
+        write_json(
+            self._status,
+            {
+                "state": state,
+                "step": progress.step,
+                "samples_seen": progress.samples_seen,
+                "reason": reason,
+                "time": time.time(),
+                "slurm_restart_count": restart_count(),
+                **facts,
+            },
+        )
+
+    def _read_config(self) -> dict[str, Any]:
+        path = self.path / "config.yaml"
+        if not path.is_file():
+            return {}
+        return dict(yaml.safe_load(path.read_text(encoding="utf-8")) or {})

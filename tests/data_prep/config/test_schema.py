@@ -1,0 +1,52 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from data_prep.config.loader import load_recipe
+from data_prep.config.schema import CorpusRecipe, InputOptions, TokenizerOptions
+from data_prep.errors import UserError
+
+RecipeFor = Callable[..., CorpusRecipe]
+RECIPES = Path(__file__).parents[3] / "launch" / "recipes"
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*corpus*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_corpus_recipe_is_valid_and_says_its_command(path: Path) -> None:
+    recipe = load_recipe(CorpusRecipe, path)
+    assert recipe.tokenizer.path.parent == recipe.corpus.path.parent
+    assert f"prepare_data.py --config launch/recipes/{path.name}" in path.read_text("utf-8")
+
+
+@pytest.mark.parametrize("keys", [{}, {"path": "a", "paths": ["b"]}])
+def test_the_input_has_one_source(keys: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=r"one of path, paths and dataset"):
+        InputOptions.model_validate(keys)
+
+
+def test_several_paths_are_read_in_the_order_given() -> None:
+    options = InputOptions.model_validate({"paths": ["b", "a"]})
+    assert options.roots == (Path("b"), Path("a"))
+
+
+def test_an_existing_tokenizer_must_be_named() -> None:
+    with pytest.raises(ValidationError, match=r"needs tokenizer\.vocabulary"):
+        TokenizerOptions(path=Path("t"), kind="existing")
+
+
+def test_a_value_out_of_range_is_refused_by_its_key(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("input: {path: x}\ntokenizer: {path: t}\ncorpus: {path: c}\n")
+    with pytest.raises(UserError, match=r"corpus\.validation_share .*it is 1\.5"):
+        load_recipe(CorpusRecipe, path, ["corpus.validation_share=1.5"])
+    with pytest.raises(UserError, match=r"did you mean 'tokenizer\.vocab_size'"):
+        load_recipe(CorpusRecipe, path, ["tokenizer.vocabsize=5"])
+
+
+def test_facts_leave_out_where_things_lie_and_who_worked(recipe_for: RecipeFor) -> None:
+    facts = recipe_for(Path("x")).facts()
+    elsewhere = recipe_for(Path("y"), corpus__path="z", tokenizer__path="t", workers=7)
+    assert facts == elsewhere.facts()
+    assert facts != recipe_for(Path("x"), seed=1).facts()
+    assert facts != recipe_for(Path("x"), input__errors="replace").facts()

@@ -1,0 +1,182 @@
+"""Contamination: every planted overlap is found, and nothing that a plain set would not find."""
+
+import json
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_prep.counter_rng import integers_below, key_of
+from data_prep.errors import UserError
+from data_prep.filters import decontamination as contamination_module
+from data_prep.filters.decontamination import EvaluationText
+from data_prep.tokenize.id_table import IdArray
+
+
+def encode(texts: Sequence[str]) -> list[IdArray]:
+    """Turn words that are numbers into those numbers, and other words into their lengths."""
+    return [
+        np.array(
+            [int(word) if word.isdigit() else 60_000 + len(word) for word in text.split()], "<u2"
+        )
+        for text in texts
+    ]
+
+
+def draw(name: str, count: int, limit: int) -> list[int]:
+    return integers_below(key_of("contamination", name), range(count), limit).tolist()
+
+
+def evaluation(tmp_path: Path, texts: Sequence[Sequence[int]], ngram: int) -> EvaluationText:
+    path = tmp_path / "evaluation.txt"
+    path.write_text("".join(" ".join(map(str, text)) + "\n" for text in texts))
+    return EvaluationText([path], ngram, encode)
+
+
+def flat(documents: Sequence[Sequence[int]]) -> tuple[IdArray, Any]:
+    ids = np.array([token for document in documents for token in document], "<u2")
+    return ids, np.cumsum([0, *map(len, documents)])
+
+
+def ngrams(tokens: Sequence[int], n: int) -> set[tuple[int, ...]]:
+    return {tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)}
+
+
+@pytest.mark.parametrize("n", [4, 5, 13])
+@pytest.mark.parametrize("block", [1, 7, 1 << 15])
+def test_documents_are_those_that_a_plain_set_of_tuples_finds(
+    n: int, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contamination_module, "_BLOCK", block)
+    # Few letters for short n-grams, so that about half of the documents overlap by chance.
+    letters = {4: 6, 5: 4, 13: 2}[n]
+    texts = [draw(f"text {i}", 30 + i, letters) for i in range(4)]
+    documents = [
+        draw(f"document {i}", length, letters) for i, length in enumerate([*range(60)] * 2)
+    ]
+    wanted = set().union(*(ngrams(text, n) for text in texts))
+    expected = [bool(ngrams(document, n) & wanted) for document in documents]
+    assert 10 < sum(expected) < 110
+    assert evaluation(tmp_path, texts, n).overlapping(*flat(documents)).tolist() == expected
+
+
+def test_a_planted_piece_is_found_at_either_end_and_nowhere_across_a_border(tmp_path: Path) -> None:
+    piece = list(range(1000, 1013))
+    noise = draw("noise", 50_000, 900)
+    mine = evaluation(tmp_path, [[*range(2000, 2020), *piece, *range(3000, 3005)]], 13)
+    documents = [
+        noise,
+        piece + noise[:40],
+        [],
+        noise[:40] + piece,
+        noise[:40] + piece[:6],  # the piece, cut by the border
+        piece[6:] + noise[:40],
+        piece[:12],
+        piece,
+        [],
+    ]
+    expected = [False, True, False, True, False, False, False, True, False]
+    assert mine.overlapping(*flat(documents)).tolist() == expected
+
+
+def test_no_documents_and_no_tokens_are_no_overlap(tmp_path: Path) -> None:
+    mine = evaluation(tmp_path, [range(10)], 4)
+    assert mine.overlapping(np.empty(0, "<u2"), np.array([0])).tolist() == []
+    assert mine.overlapping(np.empty(0, "<u2"), np.array([0, 0, 0])).tolist() == [False, False]
+
+
+def test_tokens_outside_all_documents_do_not_count(tmp_path: Path) -> None:
+    mine = evaluation(tmp_path, [range(10)], 4)
+    ids = np.array([*range(10), 50, 51, *range(10)], "<u2")
+    assert mine.overlapping(ids, np.array([8, 12, 14])).tolist() == [False, False]
+
+
+def test_thousands_of_ngrams_are_each_found_again(tmp_path: Path) -> None:
+    text = draw("long", 20_000, 50_000)
+    mine = evaluation(tmp_path, [text], 6)
+    assert mine.num_ngrams == len(ngrams(text, 6))
+    pieces = [text[start : start + 6] for start in range(len(text) - 5)]
+    assert mine.overlapping(*flat(pieces)).all()
+    changed = [[*piece[:3], piece[3] ^ 1, *piece[4:]] for piece in pieces]
+    assert not mine.overlapping(*flat(changed)).any()
+
+
+LONG = "1 2 3 4 5 6 7 8"
+OTHER = "11 12 13 14 15 16 17"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", f"{LONG}\n\n{OTHER}\n"),
+        ("a.txt", f"\ufeff{LONG}\r\n{OTHER}"),
+        ("a.tsv", f"sentence\tlabel\n{LONG}\t1\n{OTHER}\t0\n"),
+        ("a.csv", f'id,text\n1,"{LONG}\n"\n2,"{OTHER}"\n'),
+        ("a.json", json.dumps({"data": [{"q": [LONG], "n": 3}, {"a": {"t": OTHER, "b": None}}]})),
+        ("a.json", f'{{"text": "{LONG}"}}\n{{"text": "{OTHER}"}}\n'),
+        ("a.jsonl", f'{{"text": "{LONG}"}}\n\n["{OTHER}"]\n'),
+    ],
+)
+def test_every_kind_of_file_gives_its_texts_one_by_one(
+    name: str, content: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content, newline="")
+    mine = EvaluationText([tmp_path / name], 5, encode)
+    # 4 and 3 n-grams: none joins one text to the next, or a text to its label.
+    assert mine.num_ngrams == 7
+    assert mine.overlapping(*flat([[*range(1, 9)], [*range(11, 18)]])).all()
+
+
+def test_texts_too_short_to_look_for_are_counted_and_labels_are_not(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text(f"{LONG}\t1\tyes\none two three\t0\n1 2 3 4\tno\n")
+    assert EvaluationText([path], 5, encode).too_short == 2
+
+
+def test_the_fingerprint_follows_contents_and_n_and_not_names_or_order(tmp_path: Path) -> None:
+    for name, text in {"a": LONG, "b": OTHER, "c": LONG, "d": LONG + " 9"}.items():
+        (tmp_path / name).write_text(text)
+
+    def printed(names: str, n: int = 5) -> str:
+        return EvaluationText([tmp_path / name for name in names], n, encode).fingerprint
+
+    assert printed("ab") == printed("ba") == printed("bc")
+    assert len({printed("ab"), printed("a"), printed("db"), printed("ab", 6)}) == 4
+
+
+def test_it_travels_to_worker_processes(tmp_path: Path) -> None:
+    mine = evaluation(tmp_path, [range(10)], 4)
+    copy = pickle.loads(pickle.dumps(mine))
+    assert copy.overlapping(*flat([[2, 3, 4, 5], [2, 3, 5, 4]])).tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("missing.txt", None, "cannot be read"),
+        ("a.txt", b"caf\xe9 " * 10, "cannot be understood"),
+        ("a.json", b'{"text": "one two', "cannot be understood"),
+        ("a.jsonl", b'{"text": "one"}\n{"text"\n', "cannot be understood"),
+        ("a.json", b"[" * 100_000, "cannot be understood"),
+        ("a.csv", b'"' + b"x" * 200_000, "cannot be understood"),
+        ("a.txt", b"", "hold no text of 5 tokens"),
+        ("a.txt", b"1 2 3 4\n5 6 7 8\n", "hold no text of 5 tokens"),
+    ],
+)
+def test_files_that_cannot_serve_are_named_with_the_key(
+    name: str, content: bytes | None, complaint: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=complaint) as caught:
+        EvaluationText([path], 5, encode)
+    assert str(path) in str(caught.value) and "clean.evaluation" in str(caught.value)
+
+
+def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        EvaluationText([tmp_path], 5, encode)

@@ -1,0 +1,69 @@
+"""Plugins: whatever is wrong with a name in a recipe is said in one sentence with its key."""
+
+from pathlib import Path
+
+import pytest
+
+from data_prep.errors import UserError
+from data_prep.filters.plugins import load_plugin
+
+
+def test_a_function_of_a_module_is_found() -> None:
+    assert load_plugin("os.path:basename", "clean.keep")("a/b") == "b"
+
+
+def test_a_dotted_name_after_the_colon_is_followed() -> None:
+    assert load_plugin("pathlib:Path.as_posix", "clean.keep")(Path("a") / "b") == "a/b"
+
+
+def test_a_file_is_found_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "filters").mkdir()
+    (tmp_path / "filters" / "mine.py").write_text(
+        "from __future__ import annotations\n"
+        "import dataclasses\n"
+        "@dataclasses.dataclass\nclass Letter:\n    value: str = 'x'\n"
+        "def keep(text):\n    return Letter().value in text\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    keep = load_plugin("filters/mine.py:keep", "clean.keep")
+    assert keep("axe") and not keep("saw")
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("os.path.basename", "names no function"),
+        (":basename", "names no function"),
+        ("os.path:", "names no function"),
+        ("no_such_package.filters:keep", "there is no no_such_package.filters"),
+        ("os.no_such_module:keep", "there is no os.no_such_module"),
+        ("no/such/file.py:keep", "there is no no/such/file.py"),
+        ("os.path:no_such_function", "has no no_such_function"),
+        ("os:sep", "is a str and cannot be called"),
+    ],
+)
+def test_a_wrong_name_is_explained_with_the_key(name: str, complaint: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_plugin(name, "clean.keep")
+    message = str(caught.value)
+    assert message.startswith(f"clean.keep is {name!r}") and complaint in message
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("def keep(:", "SyntaxError"),
+    ],
+)
+def test_a_module_that_is_there_and_fails_is_not_called_missing(
+    tmp_path: Path, code: str, reason: str
+) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(code)
+    with pytest.raises(UserError, match="importing") as caught:
+        load_plugin(f"{path}:keep", "input.sentences")
+    assert reason in str(caught.value)

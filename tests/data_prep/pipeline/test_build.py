@@ -1,0 +1,233 @@
+import errno
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_prep.config.schema import CorpusRecipe
+from data_prep.corpus.shards import SPLITS, Corpus, Documents, ShardWriter
+from data_prep.errors import UserError
+from data_prep.pipeline.build import build_corpus
+from data_prep.readers import listing as sources_module
+from data_prep.tokenizers.folder import load_tokenizer
+
+Prose = Callable[[str, int], str]
+RecipeFor = Callable[..., CorpusRecipe]
+
+
+@pytest.fixture
+def text(tmp_path: Path, prose: Prose, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder of 3 files and 90 documents, which small slices cut into several tasks."""
+    monkeypatch.setattr(sources_module, "SLICE_BYTES", 6_000)
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for name in ("a.txt", "b.txt", "c.txt"):
+        (folder / name).write_text(prose(name, 30), "utf-8")
+    return folder
+
+
+def decoded(recipe: CorpusRecipe, split: str) -> list[str]:
+    backend = load_tokenizer(recipe.tokenizer.path).backend
+    corpus = Corpus.open(recipe.corpus.path, split)
+    return [
+        " ".join(backend.decode(sentence.tolist()) for sentence in corpus.document(index))
+        for index in range(corpus.num_documents)
+    ]
+
+
+def leftovers(recipe: CorpusRecipe) -> list[Path]:
+    return list(recipe.corpus.path.parent.glob(recipe.corpus.path.name + "*"))
+
+
+def test_every_document_is_in_one_split_and_reads_as_it_was(
+    recipe_for: RecipeFor, text: Path
+) -> None:
+    recipe = recipe_for(text)
+    manifest = build_corpus(recipe)
+    originals = [
+        block.replace("\n", " ").strip().lower()
+        for path in sorted(text.iterdir())
+        for block in path.read_text("utf-8").split("\n\n")
+    ]
+    train, validation = decoded(recipe, "train"), decoded(recipe, "validation")
+    assert sorted(train + validation) == sorted(originals) and train and validation
+    assert train == [document for document in originals if document in set(train)], "order is kept"
+    for split in SPLITS:
+        corpus = Corpus.open(recipe.corpus.path, split)
+        found = (corpus.num_documents, corpus.num_sentences, corpus.num_tokens)
+        facts = manifest["splits"][split]
+        assert found == (facts["documents"], facts["sentences"], facts["tokens"])
+        assert all(shard["documents"] > 0 for shard in facts["shards"])
+
+
+def test_the_manifest_says_what_went_in(recipe_for: RecipeFor, text: Path) -> None:
+    recipe = recipe_for(text)
+    returned = build_corpus(recipe)
+    manifest = json.loads((recipe.corpus.path / "manifest.json").read_text())
+    tokenizer = load_tokenizer(recipe.tokenizer.path)
+    assert returned == manifest
+    assert manifest["format"] == "stillhouse-corpus-2" and manifest["token_type"] == "uint16"
+    assert manifest["tokenizer"] == tokenizer.fingerprint
+    assert manifest["vocab_size"] == tokenizer.vocab_size
+    assert manifest["sources"] == [
+        {"path": f"text/{name}.txt", "bytes": (text / f"{name}.txt").stat().st_size}
+        for name in "abc"
+    ]
+    assert str(text.parent) not in json.dumps(manifest), "it names no place of this machine"
+    on_disk = {path.name for path in recipe.corpus.path.iterdir()}
+    assert on_disk == {"manifest.json", *manifest["files"]}
+
+
+def test_the_corpus_is_the_same_for_any_number_of_workers(
+    recipe_for: RecipeFor, text: Path, tmp_path: Path
+) -> None:
+    manifests = [
+        build_corpus(recipe_for(text, workers=workers, corpus__path=tmp_path / f"c{workers}"))
+        for workers in (1, 2, 3)
+    ]
+    assert len(manifests[0]["splits"]["train"]["shards"]) > 2, "there are several tasks"
+    assert manifests[0] == manifests[1] == manifests[2]
+
+
+def test_copies_of_a_document_are_on_the_same_side(
+    recipe_for: RecipeFor, text: Path, prose: Prose
+) -> None:
+    (text / "d.txt").write_text(prose("a.txt", 30), "utf-8")
+    recipe = recipe_for(text, corpus__validation_share=0.3, clean__duplicates="keep")
+    build_corpus(recipe)
+    train, validation = decoded(recipe, "train"), decoded(recipe, "validation")
+    assert not set(train) & set(validation)
+    assert len(train) + len(validation) == 120
+    assert 0.1 < len(validation) / 120 < 0.5
+
+
+def test_dropped_documents_are_counted(recipe_for: RecipeFor, text: Path) -> None:
+    records = ["", "  \n ", "tiny", "\u200b" * 30, "long enough to be kept, this one is."]
+    (text / "d.jsonl").write_text("".join(json.dumps({"text": r}) + "\n" for r in records))
+    manifest = build_corpus(recipe_for(text, clean__min_chars=10))
+    assert manifest["dropped"] == {"empty": 2, "too_short": 1, "without_tokens": 1}
+    assert manifest["changed"] == {"mended": 1}
+    assert sum(split["documents"] for split in manifest["splits"].values()) == 91
+
+
+def test_a_large_vocabulary_takes_uint32(recipe_for: RecipeFor, text: Path) -> None:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(66_000)), "the"]
+    (text.parent / "vocab.txt").write_text("\n".join(words) + "\n")
+    recipe = recipe_for(text, tokenizer__vocabulary=text.parent / "vocab.txt")
+    assert build_corpus(recipe)["token_type"] == "uint32"
+    tokens = np.concatenate([shard.tokens for shard in Corpus.open(recipe.corpus.path).shards])
+    assert tokens.dtype == np.uint32 and set(tokens.tolist()) == {1, 66_005}
+
+
+def test_a_corpus_that_is_up_to_date_is_left_alone(
+    recipe_for: RecipeFor, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = build_corpus(recipe_for(text))
+    before = (text.parent / "corpus" / "manifest.json").stat().st_mtime_ns
+    assert build_corpus(recipe_for(text, workers=2)) == first
+    assert (text.parent / "corpus" / "manifest.json").stat().st_mtime_ns == before
+    assert "is up to date" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"seed": 3}, r"seed \(0, and now it is 3\)"),
+        ({"clean__min_chars": 5}, r"clean\.min_chars \(0, and now it is 5\)"),
+        ({"input__pattern": "[ab]*"}, "input.pattern|list of sources"),
+    ],
+)
+def test_a_corpus_made_with_other_options_is_refused_with_the_difference(
+    recipe_for: RecipeFor, text: Path, changes: dict[str, Any], difference: str
+) -> None:
+    build_corpus(recipe_for(text))
+    with pytest.raises(UserError, match=rf"made with another ({difference}): remove it"):
+        build_corpus(recipe_for(text, **changes))
+
+
+def test_a_corpus_older_than_its_text_is_refused(recipe_for: RecipeFor, text: Path) -> None:
+    build_corpus(recipe_for(text))
+    late = (text.parent / "corpus" / "manifest.json").stat().st_mtime + 60
+    os.utime(text / "b.txt", (late, late))
+    with pytest.raises(UserError, match=r"older than its input .*b\.txt"):
+        build_corpus(recipe_for(text))
+    (text / "b.txt").write_text("Another text. " * 20)
+    with pytest.raises(UserError, match="another list of sources"):
+        build_corpus(recipe_for(text))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_broken_file_leaves_no_corpus_and_what_was_done_stays_done(
+    recipe_for: RecipeFor, text: Path, workers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build_corpus(recipe_for(text, corpus__path=text.parent / "first"))
+    (text / "z.txt").write_bytes(b"Fine so far.\n\n" * 500 + b"\xc3(")
+    recipe = recipe_for(text, workers=workers)
+    with pytest.raises(UserError, match=r"z\.txt is not UTF-8: .* byte offset 7000 "):
+        build_corpus(recipe)
+    assert not recipe.corpus.path.exists()
+    (text / "z.txt").write_bytes(b"Now it is text.\n\n" * 3 + b"All of it.\n")
+    manifest = build_corpus(recipe)
+    done = re.findall(r"done before: (\d+)", capsys.readouterr().err)
+    assert int(done[-1]) >= 3, done
+    assert leftovers(recipe) == [recipe.corpus.path]
+    assert manifest["dropped"] == {"duplicates": 2}
+    assert manifest["splits"]["train"]["documents"] > 80
+
+
+@pytest.mark.parametrize(
+    ("code", "message"), [(errno.ENOSPC, "disk that holds .* is full"), (errno.EACCES, "failed")]
+)
+def test_a_full_disk_leaves_no_corpus_and_the_same_command_goes_on(
+    recipe_for: RecipeFor, text: Path, monkeypatch: pytest.MonkeyPatch, code: int, message: str
+) -> None:
+    written = []
+
+    def write_until_full(writer: ShardWriter, documents: Documents) -> None:
+        written.append(documents.num_documents)
+        if len(written) == 5:
+            raise OSError(code, os.strerror(code))
+        real_add(writer, documents)
+
+    real_add = ShardWriter.add
+    monkeypatch.setattr(ShardWriter, "add", write_until_full)
+    recipe = recipe_for(text)
+    with pytest.raises(UserError, match=message):
+        build_corpus(recipe)
+    assert len(written) == 5 and not recipe.corpus.path.exists()
+    monkeypatch.setattr(ShardWriter, "add", real_add)
+    whole = build_corpus(recipe_for(text, corpus__path=text.parent / "whole"))
+    assert build_corpus(recipe) == whole and leftovers(recipe) == [recipe.corpus.path]
+
+
+def test_what_an_earlier_crash_left_is_not_part_of_the_corpus(
+    recipe_for: RecipeFor, text: Path
+) -> None:
+    recipe = recipe_for(text)
+    partial = Path(f"{recipe.corpus.path}.partial")
+    partial.mkdir()
+    (partial / "train_00099_000.tokens.bin").write_bytes(b"stale")
+    (partial / "corpus").mkdir()
+    (partial / "corpus" / "train_00099_000.tokens.bin").write_bytes(b"stale")
+    build_corpus(recipe)
+    assert not partial.exists()
+    assert not (recipe.corpus.path / "train_00099_000.tokens.bin").exists()
+
+
+@pytest.mark.parametrize(("share", "documents"), [(0.0, 1), (0.999999, 90)])
+def test_too_few_train_documents_are_refused_with_their_number(
+    recipe_for: RecipeFor, text: Path, prose: Prose, share: float, documents: int
+) -> None:
+    if documents == 1:
+        for path in text.iterdir():
+            path.unlink()
+        (text / "one.txt").write_text(prose("one", 1))
+    recipe = recipe_for(text, corpus__validation_share=share, tokenizer__vocab_size=100)
+    with pytest.raises(UserError, match=r"train split has [01] documents .* at least 2"):
+        build_corpus(recipe)
+    assert not recipe.corpus.path.exists()

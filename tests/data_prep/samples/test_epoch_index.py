@@ -1,0 +1,187 @@
+"""Plans: the same from anyone who builds them, found again, and never found half-built."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_prep.corpus.shards import Corpus
+from data_prep.errors import UserError
+from data_prep.samples import epoch_index as plan_module
+from data_prep.samples.epoch_index import MAX_ROW_TOKENS, Plan, PlanKey, open_plan
+from data_prep.samples.sentence_pairs import SampleArray, make_samples
+from tests.synthetic_corpora import draw_shards, numbered_corpus, write_corpus
+
+KEY = PlanKey(seed=3, epoch=0, row_tokens=64)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """Return three shards; the second has a single document."""
+    path = tmp_path_factory.mktemp("plan") / "corpus"
+    return numbered_corpus(path, draw_shards("plan", (20, 1, 15)))
+
+
+def key_for(**changes: Any) -> PlanKey:
+    return PlanKey(**{**vars(KEY), **changes})
+
+
+def contents(cache: Path) -> dict[str, bytes]:
+    files = (path for path in cache.rglob("*") if path.is_file())
+    return {str(path.relative_to(cache)): path.read_bytes() for path in files}
+
+
+def everything(plan: Plan) -> tuple[SampleArray, list[int], list[int]]:
+    samples, numbers, rows = plan.read(np.arange(plan.num_rows))
+    return samples, numbers.tolist(), rows.tolist()
+
+
+def test_two_builds_give_the_same_files_byte_for_byte(corpus: Corpus, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        open_plan(corpus, KEY, tmp_path / name)
+    assert len(contents(tmp_path / "a")) == 3
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_an_epoch_holds_every_sample_of_every_shard_once(corpus: Corpus, tmp_path: Path) -> None:
+    plan = open_plan(corpus, KEY, tmp_path)
+    samples, numbers, rows = everything(plan)
+    shards = corpus.shards
+    partners = [shards[0], shards[2], shards[2]]
+    made = [
+        make_samples(shard, partner, 64, seed=3, epoch=0).tolist()
+        for shard, partner in zip(shards, partners, strict=True)
+    ]
+    assert sorted(samples.tolist()) == sorted(sample for shard in made for sample in shard)
+    assert sorted(numbers) == list(range(plan.num_samples))
+    assert sorted(set(rows)) == list(range(plan.num_rows)) and rows == sorted(rows)
+    tokens = 3 + samples["a_length"].astype(int) + samples["b_length"]
+    assert np.bincount(rows, tokens).max() <= 64
+    assert plan.num_tokens == tokens.sum()
+    assert plan.padding_share == pytest.approx(1 - tokens.sum() / (64 * plan.num_rows))
+
+
+def test_any_rows_in_any_order_are_those_of_the_whole(corpus: Corpus, tmp_path: Path) -> None:
+    plan = open_plan(corpus, KEY, tmp_path)
+    _, numbers, rows = everything(plan)
+    asked = np.array([7, 0, 7, plan.num_rows - 1])
+    samples, found, places = plan.read(asked)
+    for index, position in enumerate(asked):
+        expected = [n for n, row in zip(numbers, rows, strict=True) if row == position]
+        assert found[places == index].tolist() == expected
+    by_number = dict(zip(numbers, everything(plan)[0].tolist(), strict=True))
+    assert samples.tolist() == [by_number[number] for number in found.tolist()]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epoch": 1},
+        {"seed": 4},
+        {"row_tokens": 65},
+        {"pairs": "sentence_order"},
+        {"pairs": "none"},
+        {"short_share": 0.1},
+    ],
+)
+def test_any_other_key_is_another_plan(
+    corpus: Corpus, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    first = everything(open_plan(corpus, KEY, tmp_path))[0]
+    second = everything(open_plan(corpus, key_for(**change), tmp_path))[0]
+    assert first.tobytes() != second.tobytes()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_another_epoch_visits_rows_in_another_order(corpus: Corpus, tmp_path: Path) -> None:
+    first, second = (
+        everything(open_plan(corpus, key_for(epoch=epoch), tmp_path))[1] for epoch in (0, 1)
+    )
+    size = min(len(first), len(second))
+    assert np.mean(np.array(first[:size]) == np.array(second[:size])) < 0.1
+
+
+def test_a_plan_is_found_again(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = everything(open_plan(corpus, KEY, tmp_path))
+
+    def build_again(*arguments: object) -> None:
+        raise AssertionError("the plan is in the cache")
+
+    monkeypatch.setattr(plan_module, "_write_tables", build_again)
+    assert everything(open_plan(corpus, KEY, tmp_path))[1:] == first[1:]
+
+
+def test_a_plan_of_another_corpus_or_split_is_not_taken_for_it(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    shards = draw_shards("another", (20,))
+    other = numbered_corpus(tmp_path / "other", shards)
+    documents = [[[[5] * length for length in document] for document in shards[0]]]
+    write_corpus(tmp_path / "both", {"train": documents, "validation": documents})
+    splits = [Corpus.open(tmp_path / "both", split) for split in ("train", "validation")]
+    for source in (corpus, other, *splits):
+        open_plan(source, KEY, tmp_path / "plans")
+    assert len(list((tmp_path / "plans").iterdir())) == 4
+
+
+@pytest.mark.parametrize("documents", [0, 1])
+def test_too_few_documents_are_refused(tmp_path: Path, documents: int) -> None:
+    write_corpus(tmp_path / "corpus", {"train": [[[[5, 6], [7]]]] * documents})
+    corpus = Corpus.open(tmp_path / "corpus")
+    with pytest.raises(UserError, match=rf"train split of .* has {documents} document\(s\), but"):
+        open_plan(corpus, KEY, tmp_path / "plans")
+
+
+@pytest.mark.parametrize("row_tokens", [0, 15, MAX_ROW_TOKENS + 1])
+def test_a_row_length_out_of_range_is_refused(corpus: Corpus, row_tokens: int) -> None:
+    with pytest.raises(UserError, match=rf"Rows of {row_tokens} tokens .* from 16 to 32768"):
+        open_plan(corpus, key_for(row_tokens=row_tokens), Path("nowhere"))
+
+
+def test_one_document_makes_samples_that_need_no_other(tmp_path: Path) -> None:
+    corpus = numbered_corpus(tmp_path / "corpus", [[[20] * 30]])
+    for pairs in ("sentence_order", "none"):
+        assert open_plan(corpus, key_for(pairs=pairs), tmp_path / "plans").num_samples >= 10
+
+
+def test_a_weight_is_how_often_documents_are_visited(tmp_path: Path) -> None:
+    corpus = numbered_corpus(tmp_path / "corpus", draw_shards("weights", (300, 300)))
+    corpus.shards[1].weight = 2.5
+    plan = open_plan(corpus, key_for(pairs="none"), tmp_path / "plans")
+    samples = plan.read(np.arange(plan.num_rows))[0]
+    second = corpus.shards[1]
+    starts = samples["a_start"].astype(np.int64) - second.token_base
+    bounds = second.sentences[second.documents.astype(np.int64)]
+    # A sample that starts where a document does opens a visit to it.
+    visits = (starts[:, None] == bounds[None, :-1].astype(np.int64)).sum(axis=0)
+    assert set(visits.tolist()) == {2, 3} and abs(visits.mean() - 2.5) < 0.15
+    firsts = [int(shard.sentences[shard.documents[0]]) for shard in corpus.shards]
+    assert (samples["a_start"] == firsts[0]).sum() == 1
+    corpus.shards[1].weight = 1.0
+    assert open_plan(corpus, key_for(pairs="none"), tmp_path / "plans").num_rows < plan.num_rows
+
+
+@pytest.mark.parametrize("pairs", ["next_sentence", "sentence_order", "none"])
+@pytest.mark.parametrize("row_tokens", [128, 512])
+def test_padding_is_low_for_every_kind_of_sample(
+    tmp_path: Path, row_tokens: int, pairs: str
+) -> None:
+    corpus = numbered_corpus(tmp_path / "corpus", draw_shards("padding", (1000,)))
+    key = key_for(row_tokens=row_tokens, pairs=pairs, short_share=0.1)
+    assert 0 <= open_plan(corpus, key, tmp_path / "plans").padding_share <= 0.02
+
+
+def test_many_small_shards_do_not_end_in_padding(tmp_path: Path) -> None:
+    lengths = draw_shards("small", (4,) * 150)
+    corpus = numbered_corpus(tmp_path / "corpus", lengths)
+    plan = open_plan(corpus, key_for(row_tokens=512, pairs="none"), tmp_path / "plans")
+    assert plan.padding_share <= 0.02
+    samples, numbers, rows = everything(plan)
+    assert sorted(numbers) == list(range(plan.num_samples))
+    assert np.bincount(rows, 2 + samples["a_length"].astype(int)).max() <= 512
+    starts = {int(start) for start in samples["a_start"]}
+    bounds = [shard.token_base for shard in corpus.shards]
+    assert starts.issuperset(bounds), "every shard is there"

@@ -1,0 +1,132 @@
+"""The cache of plans: never half-built, never damaged, and safe with many builders at once."""
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.corpus.shards import Corpus
+from data_prep.errors import UserError
+from data_prep.samples import epoch_index as plan_module
+from data_prep.samples.epoch_index import Plan, PlanKey, open_plan
+from tests.synthetic_corpora import draw_shards, numbered_corpus
+
+KEY = PlanKey(seed=3, epoch=0, row_tokens=64)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    path = tmp_path_factory.mktemp("plan_cache") / "corpus"
+    return numbered_corpus(path, draw_shards("plan", (20, 15)))
+
+
+def contents(plan: Plan) -> list[object]:
+    return [part.tolist() for part in plan.read(np.arange(plan.num_rows))]
+
+
+def test_a_plan_that_breaks_off_is_never_found(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = []
+
+    def pack_until_full(*arguments: object) -> object:
+        packed.append(arguments)
+        if len(packed) == 2:
+            raise OSError(28, "No space left on device")
+        return real_pack(*arguments)  # type: ignore[arg-type]
+
+    real_pack = plan_module.pack
+    monkeypatch.setattr(plan_module, "pack", pack_until_full)
+    with pytest.raises(UserError, match=r"disk that holds .* is full"):
+        open_plan(corpus, KEY, tmp_path)
+    assert list(tmp_path.iterdir()) == [], "nothing half-built stays"
+    monkeypatch.undo()
+    assert open_plan(corpus, KEY, tmp_path).num_rows > 0
+
+
+def test_what_a_killed_builder_left_does_not_matter_and_goes_after_a_day(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    expected = contents(open_plan(corpus, KEY, tmp_path / "whole"))
+    (built,) = (tmp_path / "whole").iterdir()
+    killed = tmp_path / "killed"
+    for age, name in ((0, "fresh"), (100_000, "old")):
+        left = killed / f"{built.name}.{name}.partial"
+        left.mkdir(parents=True)
+        (left / "samples.bin").write_bytes(b"half")
+        os.utime(left, (time.time() - age,) * 2)
+    assert contents(open_plan(corpus, KEY, killed)) == expected
+    # The fresh one may belong to a builder on another machine.
+    assert {path.name for path in killed.iterdir()} == {built.name, f"{built.name}.fresh.partial"}
+
+
+@pytest.mark.parametrize("others", [1, 3])
+def test_builders_at_once_end_with_one_plan_that_all_can_read(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    together = threading.Barrier(others + 1, timeout=30)
+
+    def write_together(*arguments: object) -> dict[str, int]:
+        counts = real_write(*arguments)  # type: ignore[arg-type]
+        together.wait()  # nobody renames before everybody has written
+        return counts
+
+    real_write = plan_module._write_tables
+    monkeypatch.setattr(plan_module, "_write_tables", write_together)
+    found: list[object] = []
+
+    def build() -> None:
+        found.append(contents(open_plan(corpus, KEY, tmp_path)))
+
+    threads = [threading.Thread(target=build) for _ in range(others + 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == others + 1 and all(each == found[0] for each in found)
+    assert len(list(tmp_path.iterdir())) == 1, "no leftovers"
+
+
+@pytest.mark.parametrize(
+    "damage", ["no plan.json", "no rows", "short", "long", "not JSON", "empty"]
+)
+def test_a_damaged_plan_is_built_again(corpus: Corpus, tmp_path: Path, damage: str) -> None:
+    expected = contents(open_plan(corpus, KEY, tmp_path))
+    (built,) = tmp_path.iterdir()
+    facts, rows, samples = (built / name for name in ("plan.json", "rows.bin", "samples.bin"))
+    if damage == "no plan.json":
+        facts.unlink()
+    elif damage == "no rows":
+        rows.unlink()
+    elif damage == "short":
+        samples.write_bytes(samples.read_bytes()[:-1])
+    elif damage == "long":
+        rows.write_bytes(rows.read_bytes() + bytes(8))
+    elif damage == "not JSON":
+        facts.write_text(facts.read_text()[:20])
+    else:
+        for path in (facts, rows, samples):
+            path.unlink()
+    assert contents(open_plan(corpus, KEY, tmp_path)) == expected
+    assert [path.name for path in tmp_path.iterdir()] == [built.name]
+
+
+def test_building_says_what_was_built(
+    corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = open_plan(corpus, KEY, tmp_path)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"train plan of epoch 0: {plan.num_samples:,} samples in {plan.num_rows:,} rows" in line
+    assert f"of 64 tokens, {plan.padding_share:.2%} padding, " in line and line.endswith(" s")
+    open_plan(corpus, KEY, tmp_path)
+    assert capsys.readouterr().err == "", "a plan that is found needs no word"
+
+
+def test_a_plan_names_all_that_it_depends_on(corpus: Corpus, tmp_path: Path) -> None:
+    open_plan(corpus, KEY, tmp_path)
+    facts = json.loads(next(tmp_path.glob("*/plan.json")).read_text())
+    assert {"corpus", "split", "weights", *vars(KEY)} <= set(facts)

@@ -1,0 +1,72 @@
+"""Locks: one at a time, across processes, and free again however a process ends."""
+
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from data_prep.errors import UserError
+from data_prep.locks import hold_lock
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from data_prep.locks import hold_lock
+with hold_lock(Path(sys.argv[1]), "making it", shared=sys.argv[2] == "shared"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
+    """Start a process that holds the lock until it is killed."""
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "lock"), request.param]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("holder", ["alone"], indirect=True)
+def test_a_second_process_is_refused_until_the_first_is_killed(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
+    for shared in (False, True):
+        with (
+            pytest.raises(UserError, match="Another process is making it: wait"),
+            hold_lock(tmp_path / "lock", "making it", shared=shared),
+        ):
+            pass
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    with hold_lock(tmp_path / "lock", "making it"):
+        pass
+
+
+@pytest.mark.parametrize("holder", ["shared"], indirect=True)
+def test_a_share_admits_shares_and_nothing_else(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
+    with hold_lock(tmp_path / "lock", "making it", shared=True):
+        pass
+    with pytest.raises(UserError, match="Another process"), hold_lock(tmp_path / "lock", "it"):
+        pass
+
+
+def test_a_file_system_without_locks_is_named_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(file: object, flags: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with hold_lock(tmp_path / "lock", "making it"):
+        pass
+    assert "has no locks: make sure that nobody else is making it" in capsys.readouterr().err

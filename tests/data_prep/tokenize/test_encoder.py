@@ -1,0 +1,249 @@
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from data_prep.config.schema import Language
+from data_prep.corpus.shards import Int64Array
+from data_prep.counter_rng import integers_below, key_of
+from data_prep.tokenize import encoder as encoder_module
+from data_prep.tokenize import pretoken_cache as lexicon_module
+from data_prep.tokenize import pretoken_tokenizer as chunk_tokenizer_module
+from data_prep.tokenize.encoder import EncodedTexts, TextEncoder
+from data_prep.tokenize.id_table import IdArray
+from data_prep.tokenize.pretoken_cache import Lexicon
+from data_prep.tokenize.pretoken_tokenizer import ChunkTokenizer, is_bert_pipeline
+from data_prep.tokenize.sentence_flags import RULES, marks_of
+from data_prep.tokenize.sentence_rules import split_sentences
+from data_prep.tokenizers.sentencepiece import to_fast_tokenizer, train_sentencepiece
+from data_prep.tokenizers.wordpiece import SPECIAL_TOKENS, bert_tokenizer
+
+# Letters, marks, kana, ideographs of every block, controls, spaces, symbols, emoji.
+PALETTE = (
+    "abcXYZ éÉßİΣσς ,.!?'\"-_()[]# \u0301\u0308\u3099 かが漢字豈\u3400\U00020000\U0002f800 "
+    "\u200b\u00ad\x00\x07\x1c\x85\t\u00a0\u3000 °™$€ 🙂👩\u200d👩 0123 。！？…」 שלום ‏\n"
+)
+UINT16 = np.dtype("<u2")
+SAMPLE = Path(__file__).parents[3] / "data_prep/sample_corpus/novels/carroll_alice/chapter_01.txt"
+Nested = list[list[list[int]]]
+
+
+def vocabulary() -> dict[str, int]:
+    pieces = sorted(set(PALETTE.lower()) | set(PALETTE) | set("eisu"))
+    tokens = [*SPECIAL_TOKENS, *pieces, *(f"##{piece}" for piece in pieces), "ab", "##bc", "abc"]
+    return {token: index for index, token in enumerate(tokens)}
+
+
+def random_texts(count: int, length: int = 60) -> list[str]:
+    drawn = integers_below(key_of("encoder"), range(count * length), len(PALETTE))
+    return ["".join(PALETTE[i] for i in row) for row in drawn.reshape(count, length)]
+
+
+def nested(encoded: EncodedTexts) -> Nested:
+    """Return the ids of every sentence of every document."""
+    bounds, documents = encoded.sentences.tolist(), encoded.documents.tolist()
+    ids = [encoded.tokens[a:b].tolist() for a, b in itertools.pairwise(bounds)]
+    return [ids[a:b] for a, b in itertools.pairwise(documents)]
+
+
+def asked_whole(tokenizer: Tokenizer, texts: list[str], language: Language) -> Nested:
+    """Return what the tokenizer itself makes of every sentence, those without ids left out."""
+    tokenizer.encode_special_tokens = True
+    return [
+        [
+            ids
+            for sentence in split_sentences(text, language)
+            if (ids := tokenizer.encode(sentence, add_special_tokens=False).ids)
+        ]
+        for text in texts
+    ]
+
+
+def flat(documents: Nested) -> list[list[int]]:
+    return [[token for sentence in document for token in sentence] for document in documents]
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_ids_equal_those_of_the_tokenizer_on_random_unicode(
+    language: Language, lowercase: bool
+) -> None:
+    texts = random_texts(300)
+    reference = asked_whole(bert_tokenizer(vocabulary(), lowercase), texts, language)
+    encoder = TextEncoder(bert_tokenizer(vocabulary(), lowercase), UINT16, language)
+    for start in range(0, len(texts), 100):
+        batch, expected = texts[start : start + 100], reference[start : start + 100]
+        assert flat(nested(encoder.encode(batch))) == flat(expected)
+        assert flat(nested(encoder.encode(batch))) == flat(expected), "the second time"
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.lists(st.text(max_size=60), max_size=4))
+def test_ids_and_sentences_equal_those_of_the_tokenizer_on_any_cleaned_text(
+    language: Language, texts: list[str]
+) -> None:
+    texts = ["\n".join(" ".join(line.split()) for line in text.split("\n")) for text in texts]
+    encoder = TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, language)
+    reference = asked_whole(bert_tokenizer(vocabulary(), True), texts, language)
+    assert nested(encoder.encode(texts)) == reference
+
+
+def test_a_text_that_spells_a_special_token_never_becomes_one() -> None:
+    for tokenizer in (bert_tokenizer(vocabulary(), True), plain_tokenizer()):
+        for language in ("en", "zh"):
+            encoded = TextEncoder(tokenizer, UINT16, language).encode(["a [SEP] b [MASK][CLS]"])
+            ids = encoded.tokens.tolist()
+            assert len(ids) > 3 and not {0, 2, 3, 4} & set(ids)
+
+
+def test_forgetting_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = random_texts(40)
+    expected = nested(TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, "en").encode(texts))
+    monkeypatch.setattr(lexicon_module, "_MAX_CHUNKS", 5)
+    monkeypatch.setattr(encoder_module, "_GROUP_CHARS", 50)
+    encoder = TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, "en")
+    assert nested(encoder.encode(texts)) == expected
+
+
+def test_a_full_lexicon_keeps_the_chunks_that_were_met_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lexicon_module, "_MAX_CHUNKS", 20)
+    asked: list[str] = []
+
+    class Spy(ChunkTokenizer):
+        def ids(self, chunks: Sequence[str]) -> tuple[IdArray, Int64Array]:
+            asked.extend(chunks)
+            return super().ids(chunks)
+
+    tokenizer = bert_tokenizer(vocabulary(), True)
+    lexicon = Lexicon(Spy(tokenizer, UINT16), RULES["en"], UINT16)
+    for number in range(200):
+        chunks = ["abc", f"a{number}", "ab.", f"b{number}", "A"]
+        rows = lexicon.rows(chunks)
+        ids = [lexicon.ids(rows[n : n + 1])[0].tolist() for n in range(len(rows))]
+        reference = [tokenizer.encode(c, add_special_tokens=False).ids for c in chunks]
+        assert ids == reference
+        assert [(lexicon.end[r], lexicon.begin[r]) for r in rows] == [
+            marks_of(chunk, RULES["en"]) for chunk in chunks
+        ]
+    assert [asked.count(chunk) for chunk in ("abc", "ab.", "A")] == [1, 1, 1]
+    assert asked.count("a0") == 1 and len(set(asked)) == 403
+
+
+@pytest.mark.parametrize("kept", [1, 3, 1000])
+def test_known_parts_that_are_forgotten_are_tokenized_anew(
+    monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    monkeypatch.setattr(chunk_tokenizer_module, "_MAX_PARTS", kept)
+    tokenizer = bert_tokenizer(vocabulary(), True)
+    chunk_tokenizer = ChunkTokenizer(tokenizer, UINT16)
+    for text in random_texts(60):
+        chunks = [chunk for chunk in text.replace("\n", " ").split(" ") if chunk]
+        reference = [tokenizer.encode(c, add_special_tokens=False).ids for c in chunks]
+        ids, counts = chunk_tokenizer.ids(chunks)
+        found = np.split(ids, np.cumsum(counts)[:-1])
+        assert [part.tolist() for part in found] == reference
+
+
+@pytest.mark.parametrize("limit", [1, 7, 30, 1000])
+def test_long_texts_are_encoded_piece_by_piece_with_the_same_result(
+    monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    texts = ["abc ab. A b\n\nabc\n" * 9, "", "\n", "a. B " * 20, "abc\nabc"]
+    tokenizer = bert_tokenizer(vocabulary(), True)
+    whole = TextEncoder(tokenizer, UINT16, "en").encode(texts)
+    monkeypatch.setattr(encoder_module, "_GROUP_CHARS", limit)
+    pieces = TextEncoder(tokenizer, UINT16, "en").encode(texts)
+    assert nested(pieces) == nested(whole) == asked_whole(tokenizer, texts, "en")
+    assert pieces.paragraphs.tolist() == whole.paragraphs.tolist()
+
+
+@pytest.mark.parametrize("splitter", [None, lambda paragraph: split_sentences(paragraph, "en")])
+def test_every_paragraph_has_its_sentences_and_empty_ones_have_none(splitter: object) -> None:
+    encoder = TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, "en", splitter)  # type: ignore[arg-type]
+    encoded = encoder.encode(["ab. B\n\u200b\nab", "", "c\n"])
+    assert np.diff(encoded.paragraphs).tolist() == [2, 0, 1, 0, 1, 0]
+    assert np.diff(encoded.documents).tolist() == [3, 0, 1]
+    assert np.diff(encoder.encode([]).documents).tolist() == []
+
+
+def test_a_splitter_of_the_user_decides_where_sentences_end() -> None:
+    encoder = TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, "en", lambda p: p.split("-"))
+    (document,) = nested(encoder.encode(["a. A-b c\nab"]))
+    assert [len(sentence) for sentence in document] == [3, 2, 1]
+
+
+def test_ids_above_uint16_survive() -> None:
+    words = {token: index for index, token in enumerate(SPECIAL_TOKENS)} | {"big": 70_000}
+    encoder = TextEncoder(bert_tokenizer(words, True), np.dtype("<u4"), "en")
+    assert encoder.encode(["big big"]).tokens.tolist() == [70_000, 70_000]
+
+
+def plain_tokenizer() -> Tokenizer:
+    """Return a tokenizer whose ids depend on what is around: spaces are part of tokens."""
+    tokenizer = Tokenizer(models.WordLevel(vocabulary() | {"▁a": 900, "a": 901}, "[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    return tokenizer
+
+
+def test_a_tokenizer_that_looks_across_spaces_is_asked_whole_sentences() -> None:
+    tokenizer = plain_tokenizer()
+    assert not is_bert_pipeline(tokenizer)
+    texts = ["a a. A a", "a\na"]
+    assert nested(TextEncoder(tokenizer, UINT16, "en").encode(texts)) == asked_whole(
+        tokenizer, texts, "en"
+    )
+
+
+def test_an_added_word_with_a_space_switches_the_chunks_off() -> None:
+    tokenizer = bert_tokenizer(vocabulary(), True)
+    assert is_bert_pipeline(tokenizer)
+    tokenizer.add_tokens(["abc xyz"])
+    assert not is_bert_pipeline(tokenizer)
+    ids = TextEncoder(tokenizer, UINT16, "en").encode(["abc xyz"]).tokens.tolist()
+    assert ids == [tokenizer.token_to_id("abc xyz")]
+
+
+@pytest.fixture(scope="module", params=["unigram", "bpe"])
+def sentencepiece_tokenizer(request: pytest.FixtureRequest) -> str:
+    """Return a small SentencePiece tokenizer as JSON, so that every test opens its own."""
+    lines = SAMPLE.read_text("utf-8").split("\n")
+    model = train_sentencepiece(
+        lambda: lines, kind=request.param, vocab_size=300, lowercase=True, alphabet=200
+    )
+    return to_fast_tokenizer(model).to_str()
+
+
+@settings(
+    max_examples=300,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.lists(st.text(max_size=60), max_size=4))
+def test_sentencepiece_ids_equal_those_of_the_tokenizer_on_any_cleaned_text(
+    sentencepiece_tokenizer: str, texts: list[str]
+) -> None:
+    texts = ["\n".join(" ".join(line.split()) for line in text.split("\n")) for text in texts]
+    encoder = TextEncoder(Tokenizer.from_str(sentencepiece_tokenizer), UINT16, "en")
+    assert encoder._lexicon is not None
+    reference = asked_whole(Tokenizer.from_str(sentencepiece_tokenizer), texts, "en")
+    assert nested(encoder.encode(texts)) == reference
+
+
+@pytest.mark.parametrize("mark", ["\u0345", "\u0e33", "\u200c", "\uff9e"])
+def test_a_text_whose_words_reach_over_a_space_is_asked_whole(
+    sentencepiece_tokenizer: str, mark: str
+) -> None:
+    texts = ["the cat ab.", f"the {mark}cat. A dog", "a dog"]
+    encoder = TextEncoder(Tokenizer.from_str(sentencepiece_tokenizer), UINT16, "en")
+    reference = asked_whole(Tokenizer.from_str(sentencepiece_tokenizer), texts, "en")
+    assert nested(encoder.encode(texts)) == reference

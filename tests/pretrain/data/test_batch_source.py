@@ -1,0 +1,295 @@
+"""Batches: a pure function of corpus, seed and step, laid out as BERT expects.
+
+The corpus is numbered, so that the text of every sample can be read back without the plan.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data_prep.corpus.shards import Corpus
+from data_prep.samples.sentence_pairs import make_samples
+from data_prep.tokenizers.folder import LoadedTokenizer, load_tokenizer
+from pretrain.config.run import MaskOptions
+from pretrain.data.batch import Batch
+from pretrain.data.batch_source import BatchSource
+from tests.synthetic_corpora import NUMBERED_FROM, draw_shards, numbered_corpus
+
+T, BATCH = 64, 8
+PAD, CLS, SEP, MASK = 0, 2, 3, 4
+FOLLOWS = 0  # the `next_sentence_label` of a true pair in transformers
+Row = tuple[object, ...]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    path = tmp_path_factory.mktemp("batches") / "corpus"
+    return numbered_corpus(path, draw_shards("batches", (9, 8), median_tokens=150))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_tokenizer: Path) -> LoadedTokenizer:
+    return load_tokenizer(tiny_tokenizer)
+
+
+@pytest.fixture
+def source(corpus: Corpus, tokenizer: LoadedTokenizer, tmp_path: Path) -> BatchSource:
+    return BatchSource(corpus, tokenizer, MaskOptions(), seed=4, row_tokens=T, cache=tmp_path)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample read back from a batch; segments are ranges of corpus positions."""
+
+    a: range
+    b: range
+    is_next: bool
+
+
+def rows_of(batch: Batch) -> list[Row]:
+    """Return what each row holds, as values that can be compared and sorted."""
+    rows = []
+    tables = [
+        table.view(-1, T)
+        for table in (batch.input_ids, batch.token_types, batch.positions, batch.sample_ids)
+    ]
+    masked, labels = batch.words
+    firsts, answers = batch.sentences
+    for row in range(len(tables[0])):
+        asked, opens = masked // T == row, firsts // T == row
+        sparse = (masked[asked] % T, labels[asked], firsts[opens] % T, answers[opens])
+        rows.append(tuple(tuple(t.tolist()) for t in (*(table[row] for table in tables), *sparse)))
+    return rows
+
+
+def global_rows(source: BatchSource, step: int, world: int = 1, micro: int = BATCH) -> list[Row]:
+    """Return the rows of a step over all ranks, in one canonical order."""
+    return sorted(
+        (
+            row
+            for rank in range(world)
+            for batch in source.step(step, BATCH, rank, world, micro)
+            for row in rows_of(batch)
+        ),
+        key=repr,
+    )
+
+
+def restored(batch: Batch) -> torch.Tensor:
+    """Return the ids before masking, [N]."""
+    return batch.input_ids.scatter(0, *batch.words)
+
+
+def read_samples(batch: Batch) -> list[Sample]:
+    """Read the samples of a batch by [CLS] and [SEP], checking the layout on the way."""
+    samples = []
+    ids = restored(batch).tolist()
+    types, positions = batch.token_types.tolist(), batch.positions.tolist()
+    owners = batch.sample_ids.tolist()
+    firsts, labels = batch.sentences
+    for first, label in zip(firsts.tolist(), labels.tolist(), strict=True):
+        assert ids[first] == CLS
+        middle = ids.index(SEP, first)
+        last = ids.index(SEP, middle + 1)
+        length = last + 1 - first
+        assert first // T == last // T, "a sample stays within its row"
+        assert positions[first : last + 1] == list(range(length))
+        assert types[first : last + 1] == [0] * (middle + 1 - first) + [1] * (last - middle)
+        assert len(set(owners[first : last + 1])) == 1 and owners[first] > 0
+        segments = (ids[first + 1 : middle], ids[middle + 1 : last])
+        a, b = (range(part[0] - NUMBERED_FROM, part[-1] + 1 - NUMBERED_FROM) for part in segments)
+        assert [list(part) for part in (a, b)] == [
+            [token - NUMBERED_FROM for token in segment] for segment in segments
+        ], "a segment is an unbroken stretch of the corpus"
+        samples.append(Sample(a, b, label == FOLLOWS))
+    return samples
+
+
+def epoch_rows(source: BatchSource, epoch: int) -> range:
+    first = sum(source.plan(before).num_rows for before in range(epoch))
+    return range(first, first + source.plan(epoch).num_rows)
+
+
+@pytest.mark.parametrize(("world", "micro"), [(1, 1), (1, 4), (2, 1), (2, 4), (4, 1), (4, 2)])
+def test_a_global_batch_is_the_same_for_any_ranks_and_micro_batches(
+    source: BatchSource, world: int, micro: int
+) -> None:
+    steps = source.plan(0).num_rows // BATCH + 2
+    for step in range(steps):
+        assert global_rows(source, step, world, micro) == global_rows(source, step)
+    assert source.epoch_of(steps * BATCH - 1) == 1, "these steps cross the edge of an epoch"
+
+
+def test_every_rank_gets_the_same_number_of_rows(source: BatchSource) -> None:
+    for rank in range(4):
+        batches = source.step(0, BATCH, rank, 4, 1)
+        assert [len(batch.input_ids) for batch in batches] == [T, T]
+
+
+def test_a_new_source_continues_from_any_step(
+    source: BatchSource, corpus: Corpus, tokenizer: LoadedTokenizer, tmp_path: Path
+) -> None:
+    steps = source.plan(0).num_rows // BATCH + 2
+    passed = [global_rows(source, step) for step in range(steps)]
+    for start in (1, steps - 1):
+        resumed = BatchSource(
+            corpus, tokenizer, MaskOptions(), seed=4, row_tokens=T, cache=tmp_path / str(start)
+        )
+        assert [global_rows(resumed, step) for step in range(start, steps)] == passed[start:]
+
+
+def test_each_epoch_visits_every_sample_once_and_the_next_draws_new_ones(
+    source: BatchSource, corpus: Corpus
+) -> None:
+    visited = []
+    for epoch in (0, 1):
+        numbers = np.array(epoch_rows(source, epoch))
+        samples = read_samples(source.rows(numbers, len(numbers)))
+        expected = [
+            (sample["a_start"], sample["a_length"], sample["b_start"], sample["is_next"])
+            for shard in corpus.shards
+            for sample in make_samples(shard, shard, T, seed=4, epoch=epoch, short_share=0.1)
+        ]
+        found = [(s.a.start, len(s.a), s.b.start, int(s.is_next)) for s in samples]
+        assert sorted(found) == sorted(expected)
+        visited.append(found)
+    assert visited[0] != visited[1]
+
+
+def test_a_batch_on_the_edge_of_an_epoch_has_rows_of_both(source: BatchSource) -> None:
+    edge = epoch_rows(source, 1).start
+    both = source.rows(np.arange(edge - 2, edge + 2), 4)
+    pieces = [source.rows(np.array([number]), 1) for number in range(edge - 2, edge + 2)]
+    assert rows_of(both) == [rows_of(piece)[0] for piece in pieces]
+
+
+def test_labels_restore_the_text_and_pairs_are_what_they_say(
+    source: BatchSource, corpus: Corpus
+) -> None:
+    documents = np.concatenate(
+        [shard.token_base + shard.sentences[shard.documents] for shard in corpus.shards]
+    )
+    for batch in source.step(0, BATCH, 0, 1, 2):
+        for sample in read_samples(batch):
+            a, b = (
+                np.searchsorted(documents, [part.start, part.stop - 1], side="right")
+                for part in (sample.a, sample.b)
+            )
+            assert a[0] == a[1] and b[0] == b[1], "a segment stays within its document"
+            assert sample.is_next == (a[0] == b[0])
+            assert not sample.is_next or sample.b.start == sample.a.stop
+
+
+def test_samples_are_numbered_within_their_row_and_padding_is_blank(source: BatchSource) -> None:
+    batch = source.rows(np.array(epoch_rows(source, 0)), source.plan(0).num_rows)
+    for row, row_owners in enumerate(batch.sample_ids.view(-1, T)):
+        owners = row_owners.tolist()
+        tokens = sum(owner > 0 for owner in owners)
+        assert owners[tokens:] == [0] * (T - tokens), "padding is at the end"
+        assert sorted(set(owners[:tokens])) == list(range(1, max(owners) + 1))
+        assert owners[:tokens] == sorted(owners[:tokens])
+        for table in (batch.input_ids, batch.token_types, batch.positions):
+            assert not table.view(-1, T)[row, tokens:].any()
+    assert (batch.sample_ids == 0).any() and (batch.sample_ids > 1).any()
+
+
+def test_special_tokens_are_never_masked_and_replacements_are_ordinary(
+    source: BatchSource, tokenizer: LoadedTokenizer
+) -> None:
+    batch = source.rows(np.array(epoch_rows(source, 0)), source.plan(0).num_rows)
+    masked, labels = batch.words
+    assert (labels >= NUMBERED_FROM).all()
+    seen = batch.input_ids[masked]
+    odd = seen[(seen != MASK) & (seen != labels)]
+    assert len(odd) and set(odd.tolist()) <= set(tokenizer.ordinary_ids.tolist())
+    rest = batch.input_ids.index_fill(0, masked, NUMBERED_FROM)
+    assert set(rest[rest < NUMBERED_FROM].tolist()) == {PAD, CLS, SEP}
+    words = int((batch.sample_ids > 0).sum()) - 3 * len(batch.sentences[0])
+    assert abs(len(masked) - 0.15 * words) < 5 * np.sqrt(words * 0.15 * 0.85)
+
+
+def test_places_and_counts_agree(source: BatchSource) -> None:
+    for batch in source.step(1, BATCH, 0, 1, 4):
+        (masked, _), (firsts, _) = batch.words, batch.sentences
+        assert batch.counts == {
+            "masked": len(masked),
+            "samples": int((restored(batch) == CLS).sum()),
+            "tokens": int((batch.input_ids != PAD).sum()),
+            "squares": sum(length**2 for length in lengths_of(batch)),
+        }
+        assert masked.tolist() == sorted(set(masked.tolist()))
+        assert firsts.tolist() == (restored(batch) == CLS).nonzero().flatten().tolist()
+
+
+def test_bounds_part_samples_and_padding_in_their_flat_order(source: BatchSource) -> None:
+    numbers = np.array(epoch_rows(source, 0))
+    batch = source.rows(numbers, len(numbers) + 2)  # two blank rows end it
+    # Within a row a sample's number changes exactly where the sample does.
+    rows = torch.arange(len(batch.input_ids)) // T
+    owners = torch.stack([rows, batch.sample_ids])
+    changes = (owners[:, 1:] != owners[:, :-1]).any(0).nonzero().flatten() + 1
+    expected = [0, *changes.tolist(), len(batch.input_ids)]
+    bounds = batch.bounds.tolist()
+    assert bounds[: len(expected)] == expected
+    assert set(bounds[len(expected) - 1 :]) == {len(batch.input_ids)}, "the rest is empty"
+    assert batch.bounds.dtype == torch.int32
+    assert (batch.bounds.diff() <= batch.row_tokens).all()
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_lists_take_few_lengths(
+    corpus: Corpus, tokenizer: LoadedTokenizer, tmp_path: Path, bidirectional: bool
+) -> None:
+    mask = MaskOptions(bidirectional=bidirectional)
+    source = BatchSource(corpus, tokenizer, mask, seed=4, row_tokens=T, cache=tmp_path)
+    shapes, contents = set(), set()
+    for step in range(source.plan(0).num_rows // BATCH):
+        for batch in source.step(step, BATCH, 0, 1, 4):
+            shapes.add((len(batch.bounds), len(batch.masked), len(batch.firsts)))
+            contents.add(tuple(batch.counts.values()))
+            half = len(batch.masked) // 2
+            if bidirectional:
+                size = len(batch.input_ids) // 2
+                assert torch.equal(batch.mlm_labels[:half], batch.mlm_labels[half:])
+                # Rows lie where they lay, and so do the bounds of their samples.
+                assert torch.equal(batch.sample_ids[:size], batch.sample_ids[size:])
+                ends = batch.bounds.unique()
+                assert torch.equal(ends[ends <= size] + size, ends[ends >= size])
+    assert len(contents) > 8 and len(shapes) <= 4
+
+
+def lengths_of(batch: Batch) -> list[int]:
+    """Return the tokens of each sample, counted one by one."""
+    rows = batch.sample_ids.view(-1, batch.row_tokens).tolist()
+    return [row.count(number) for row in rows for number in set(row) - {0}]
+
+
+@pytest.mark.parametrize("given", [0, 3])
+def test_a_batch_is_filled_up_with_blank_rows(source: BatchSource, given: int) -> None:
+    batch = source.rows(np.arange(given), 5)
+    assert batch.input_ids.shape == (5 * T,)
+    assert rows_of(batch)[:given] == rows_of(source.rows(np.arange(3), 3))[:given]
+    empty = tuple([0] * T)
+    assert rows_of(batch)[given:] == [(empty,) * 4 + ((),) * 4] * (5 - given)
+
+
+def test_each_plan_is_announced_before_it_is_opened(
+    corpus: Corpus, tokenizer: LoadedTokenizer, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+
+    def build_here(build: Callable[[], object]) -> None:
+        seen.append(len(list(tmp_path.iterdir())))
+        build()
+
+    source = BatchSource(
+        corpus, tokenizer, MaskOptions(), seed=4, row_tokens=T, cache=tmp_path,
+        build_first=build_here,
+    )  # fmt: skip
+    source.plan(1)
+    source.plan(0)
+    assert seen == [0, 1]

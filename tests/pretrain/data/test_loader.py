@@ -1,0 +1,224 @@
+"""The loader: the same batches from any number of workers, and workers that end as they should."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import get_worker_info
+
+from data_prep.corpus.shards import Corpus
+from data_prep.errors import UserError
+from data_prep.samples import epoch_index as plan
+from data_prep.tokenizers.folder import load_tokenizer
+from pretrain.config.phases import phases_of
+from pretrain.config.run import LoaderOptions, MaskOptions
+from pretrain.config.train import TrainOptions
+from pretrain.data.batch import Batch
+from pretrain.data.batch_source import BatchSource, Share
+from pretrain.data.loader import Loader, StepShares
+from tests.synthetic_corpora import prose_shards, write_corpus
+
+CPU = torch.device("cpu")
+MASK = MaskOptions(rate=0.1, rate_end=0.5)
+STEPS = 12
+LONG = {"steps": 4, "row_tokens": 64, "batch_rows": 4, "micro_rows": 1}
+TRAIN = TrainOptions(
+    steps=STEPS, batch_rows=8, micro_rows=2, row_tokens=32, phases=[{"steps": 8}, LONG]
+)  # type: ignore[list-item]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, tiny_tokenizer: Path) -> Path:
+    tokenizer = load_tokenizer(tiny_tokenizer)
+    write_corpus(
+        tmp_path / "corpus",
+        {"train": prose_shards("loader", (9, 6))},
+        tokenizer=tokenizer.fingerprint,
+        vocab_size=tokenizer.vocab_size,
+    )
+    return tmp_path / "corpus"
+
+
+def open_loader(
+    corpus: Path, tokenizer: Path, workers: int, mask: MaskOptions = MASK, rank: int = 0
+) -> Loader:
+    phases = phases_of(TRAIN)
+    sources = {
+        length: BatchSource(
+            Corpus.open(corpus),
+            load_tokenizer(tokenizer),
+            mask,
+            seed=3,
+            row_tokens=length,
+            cache=corpus.parent / "plans",
+        )
+        for length in (32, 64)
+    }
+    shares = StepShares(sources, phases, mask, rank, 2)
+    return Loader(shares, LoaderOptions(workers=workers, prefetch=3), CPU)
+
+
+def values(batches: list[Batch]) -> list[tuple[object, ...]]:
+    return [
+        tuple(
+            value.tolist() if isinstance(value, torch.Tensor) else value
+            for value in (getattr(batch, field.name) for field in fields(batch))
+        )
+        for batch in batches
+    ]
+
+
+def test_batches_are_the_same_for_any_number_of_workers(corpus: Path, tiny_tokenizer: Path) -> None:
+    runs = []
+    for workers in (0, 1, 2):
+        with contextlib.closing(
+            open_loader(corpus, tiny_tokenizer, workers).steps_from(0)
+        ) as steps:
+            runs.append([values(batches) for batches in steps])
+    assert runs[0] == runs[1] == runs[2]
+    assert len(runs[0]) == STEPS
+    assert len({str(step) for step in runs[0]}) == STEPS
+
+
+def test_a_run_that_goes_on_inside_either_phase_sees_what_it_would_have_seen(
+    corpus: Path, tiny_tokenizer: Path
+) -> None:
+    whole = [values(batches) for batches in open_loader(corpus, tiny_tokenizer, 0).steps_from(0)]
+    for first in (5, 8, 11):
+        steps = open_loader(corpus, tiny_tokenizer, 0).steps_from(first)
+        assert [values(batches) for batches in steps] == whole[first:]
+
+
+def test_phases_have_their_own_shapes_and_ranks_their_own_rows(
+    corpus: Path, tiny_tokenizer: Path
+) -> None:
+    ranks = [open_loader(corpus, tiny_tokenizer, 0, rank=rank) for rank in (0, 1)]
+    for number, both in enumerate(zip(*(r.steps_from(0) for r in ranks), strict=True)):
+        length = 32 if number < 8 else 64
+        assert [[b.row_tokens for b in batches] for batches in both] == [[length] * 2] * 2
+        assert all(len(b.input_ids) == 64 for batches in both for b in batches)
+        assert not torch.equal(both[0][0].input_ids, both[1][0].input_ids)
+    assert [ranks[0].places(step) for step in (0, 7, 8, 11)] == [256, 256, 256, 256]
+
+
+def test_the_rate_rises_through_the_run(corpus: Path, tiny_tokenizer: Path) -> None:
+    shares = []
+    for rank in (0, 1):
+        steps = open_loader(corpus, tiny_tokenizer, 0, rank=rank).steps_from(0)
+        for number, batches in enumerate(steps):
+            masked, tokens = (sum(b.counts[name] for b in batches) for name in ("masked", "tokens"))
+            shares.append((number, masked / tokens))
+    early, late = (
+        sum(share for number, share in shares if number in steps) / 8
+        for steps in (range(4), range(8, 12))
+    )
+    assert 0.07 < early < 0.2 < 0.33 < late < 0.52
+
+
+class Watching(StepShares):
+    """Steps whose plan no worker may build."""
+
+    def __getitem__(self, step: int) -> Share | UserError:
+        if get_worker_info() is not None:
+            plan._build = None  # type: ignore[assignment]  # calling it would be an error
+        return super().__getitem__(step)
+
+
+def test_every_plan_exists_before_a_worker_needs_it(corpus: Path, tiny_tokenizer: Path) -> None:
+    loader = open_loader(corpus, tiny_tokenizer, 1)
+    loader._shares.__class__ = Watching
+    assert len(list(loader.steps_from(0))) == STEPS
+    assert len(list(corpus.parent.glob("plans/*/plan.json"))) >= 3, "an epoch ends on the way"
+
+
+def test_what_a_worker_comes_upon_is_told_in_the_same_words(
+    corpus: Path, tiny_tokenizer: Path
+) -> None:
+    steps = open_loader(corpus, tiny_tokenizer, 1).steps_from(0)
+    (corpus / "train_00000.tokens.bin").unlink()  # open here, but not yet there
+    with pytest.raises(UserError) as here:
+        Corpus.open(corpus)
+    with pytest.raises(UserError) as there:
+        next(steps)
+    assert str(there.value) == str(here.value)
+    assert "train_00000.tokens.bin is missing" in str(here.value)
+
+
+def test_no_signal_to_stop_ends_a_worker_and_closing_does(
+    corpus: Path, tiny_tokenizer: Path
+) -> None:
+    steps = open_loader(corpus, tiny_tokenizer, 2).steps_from(0)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    next(steps)
+    workers = children(os.getpid())
+    assert len(workers) == 2
+    for pid in workers:
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
+            os.kill(pid, number)
+    assert len(list(zip(steps, range(STEPS - 1), strict=False))) == STEPS - 1
+    steps.close()
+    assert not children(os.getpid())
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
+LONELY = """
+import sys, time
+from pathlib import Path
+from tests.pretrain.data.test_loader import open_loader
+if __name__ == "__main__":
+    steps = open_loader(Path(sys.argv[1]), Path(sys.argv[2]), 1).steps_from(0)
+    next(steps)
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_workers_die_with_the_training_process(
+    corpus: Path, tiny_tokenizer: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "lonely.py"
+    script.write_text(LONELY)
+    command = [sys.executable, str(script), str(corpus), str(tiny_tokenizer)]
+    path = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=path) as parent:
+        assert parent.stdout is not None and parent.stdout.readline() == "ready\n"
+        (worker,) = children(parent.pid)
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive(worker)
+
+
+def children(parent: int) -> list[int]:
+    """Return the loader workers among the children of a process."""
+    processes = map(int, filter(str.isdigit, os.listdir("/proc")))
+    return [pid for pid in processes if is_worker(pid, parent)]
+
+
+def is_worker(pid: int, parent: int) -> bool:
+    with contextlib.suppress(OSError):
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        return int(stat[1]) == parent and stat[0] != "Z" and b"spawn_main" in command
+    return False
+
+
+def alive(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+@pytest.fixture(autouse=True)
+def no_worker_is_left() -> Iterator[None]:
+    yield
+    assert not children(os.getpid())

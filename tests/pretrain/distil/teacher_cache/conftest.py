@@ -1,0 +1,81 @@
+"""A teacher of two layers, the rows it is asked about, and caches of its answers."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from data_prep.corpus.shards import Corpus
+from pretrain.data.batch import Batch
+from pretrain.data.batch_source import BatchSource
+from pretrain.distil.teacher_cache.key import SignalOptions, signal_key
+from pretrain.distil.teacher_cache.writer import SignalWriter
+from pretrain.model import Bert
+from tests.pretrain.conftest import OpenSource
+
+ROWS, SHARD_ROWS, TEMPERATURE = 22, 8, 2.0
+Teach = Callable[[Batch], torch.Tensor]
+WriteSignal = Callable[..., Path]
+
+
+@pytest.fixture
+def teach(tiny_model: Bert) -> Teach:
+    """Return the function that a writer asks."""
+    tiny_model.eval()
+
+    def logits_of(batch: Batch) -> torch.Tensor:
+        with torch.no_grad():
+            return tiny_model(batch).mlm_logits_MV
+
+    return logits_of
+
+
+@pytest.fixture
+def key_of_source(tiny_corpus: Path) -> Callable[..., dict[str, Any]]:
+    """Return the function that gives the key of a source."""
+
+    def key(source: BatchSource, teacher: str = "a" * 64) -> dict[str, Any]:
+        return signal_key(source, Corpus.open(tiny_corpus), teacher, TEMPERATURE)
+
+    return key
+
+
+@pytest.fixture
+def make_writer(
+    tmp_path: Path, open_source: OpenSource, key_of_source: Callable[..., dict[str, Any]]
+) -> Callable[..., SignalWriter]:
+    """Return a function that gives a writer of 22 rows in three shards."""
+
+    def make(
+        folder: str = "signal", mask: dict[str, Any] | None = None, **options: Any
+    ) -> SignalWriter:
+        source = open_source(**(mask or {}))
+        options = {"kind": "top_k", "count": 201, "number": "float32"} | options
+        return SignalWriter(
+            tmp_path / folder,
+            key_of_source(source),
+            SignalOptions(**options),
+            source,
+            ROWS,
+            SHARD_ROWS,
+        )
+
+    return make
+
+
+@pytest.fixture
+def write_signal(
+    tmp_path: Path, make_writer: Callable[..., SignalWriter], teach: Teach
+) -> WriteSignal:
+    """Return a function that writes a whole cache, four rows at a time."""
+
+    def write(folder: str = "signal", **options: Any) -> Path:
+        writer = make_writer(folder, **options)
+        writer.begin()
+        writer.write(teach, 4)
+        writer.finish()
+        return tmp_path / folder
+
+    return write

@@ -1,0 +1,80 @@
+"""Student and teachers of a recipe are made once, each as large as it needs to be."""
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from data_prep.errors import UserError
+from data_prep.tokenizers.folder import load_tokenizer
+from pretrain.data.batch import Batch
+from pretrain.distil.config import StudentRecipe
+from pretrain.distil.setup import open_classroom
+from pretrain.distributed import Cluster
+from pretrain.model.loading import WEIGHTS
+from tests.student_tasks import terms_of
+
+
+@pytest.fixture
+def other_teacher(published_teacher: Path, tmp_path: Path) -> Path:
+    """Return a second teacher, of the same shape with other weights."""
+    folder = tmp_path / "other"
+    shutil.copytree(published_teacher, folder)
+    weights = load_file(folder / WEIGHTS)
+    save_file({name: tensor + 0.05 for name, tensor in weights.items()}, folder / WEIGHTS)
+    return folder
+
+
+def recipe(teacher: dict[str, Any], **keys: Any) -> StudentRecipe:
+    tree = {name: {"path": name} for name in ("run", "corpus", "tokenizer")}
+    train = {"steps": 4, "batch_rows": 8, "micro_rows": 2, "row_tokens": 64}
+    return StudentRecipe.model_validate({**tree, "train": train, "teacher": teacher, **keys})
+
+
+@pytest.fixture
+def inputs(tiny_tokenizer: Path) -> Any:
+    return SimpleNamespace(tokenizer=load_tokenizer(tiny_tokenizer))
+
+
+def test_a_teacher_of_layers_is_cut_off_and_its_whole_size_is_told(
+    published_teacher: Path, inputs: Any, alone: Cluster
+) -> None:
+    first = [{"kind": "relations", "heads": 4, "teacher_layer": 1}]
+    wanted = recipe({"path": str(published_teacher)}, objectives=first)
+    student, task, facts = open_classroom(wanted, inputs, alone)
+    assert facts["kind"] == "student" and facts["teacher_layers"] == [0]
+    whole, kept = facts["teacher_parameters"], facts["teacher_parameters_kept"]
+    layer = sum(p.numel() for p in student.bert.encoder.layer[0].parameters())
+    assert whole - kept == layer, "the second of its two layers is not needed"
+    assert task.at(0).asked[0].shape.layers == 1
+    with_words = [*first, {"kind": "soft_targets"}]
+    _, _, facts = open_classroom(
+        recipe({"path": str(published_teacher)}, objectives=with_words), inputs, alone
+    )
+    assert facts["teacher_parameters"] == facts["teacher_parameters_kept"]
+
+
+def test_several_teachers_are_all_asked_and_all_part_of_the_run(
+    published_teacher: Path, other_teacher: Path, inputs: Any, alone: Cluster, packed: Batch
+) -> None:
+    words = [{"kind": "soft_targets"}, {"kind": "hard_mlm"}]
+    paths = [str(published_teacher), str(other_teacher)]
+    wanted = recipe({"paths": paths}, objectives=words, student={"format": "distilbert"})
+    student, task, facts = open_classroom(wanted, inputs, alone)
+    assert len(facts["teacher_weights"].split("+")) == 2
+    assert len(task.at(0).asked) == 2
+    assert not student.shape.token_types
+    assert task.teacher_ms() == 0, "the first questions are not part of a step"
+    assert all(torch.isfinite(t.total) for t in terms_of(student, task, packed))  # type: ignore[arg-type]
+    assert task.teacher_ms() > 0
+
+
+def test_rows_must_fit_every_teacher(published_teacher: Path, inputs: Any, alone: Cluster) -> None:
+    wanted = recipe({"path": str(published_teacher)})
+    long = wanted.train.model_copy(update={"row_tokens": 128})
+    with pytest.raises(UserError, match="128 exceeds the teacher's 64 positions"):
+        open_classroom(wanted.model_copy(update={"train": long}), inputs, alone)

@@ -1,0 +1,88 @@
+"""What a recipe asks of student and teacher is checked before anything is computed."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from data_prep.errors import UserError
+from pretrain.distil.stage_plan import LessonPlan, find_projections, plan_lessons
+from pretrain.distil.stages import stages_of
+from pretrain.model import BertShape
+from pretrain.model.captured_states import Capture
+from tests.student_tasks import stage
+
+
+def plan(
+    objective: dict[str, Any], student: BertShape, teacher: BertShape, predicts: bool = True
+) -> LessonPlan:
+    (found,) = plan_lessons(stages_of([stage([objective])]), student, teacher, predicts)
+    return found
+
+
+def test_layers_are_counted_from_either_end(tiny_shape: BertShape) -> None:
+    student, teacher = replace(tiny_shape, layers=3), replace(tiny_shape, layers=6)
+    listed = {"kind": "hidden_mse", "student_layer": [0, -1, -2], "teacher_layer": [0, 6, -3]}
+    found = plan(listed, student, teacher)
+    assert found.pairs == (((0, 0), (3, 6), (2, 4)),)
+    assert found.student == Capture(hidden=frozenset({0, 2, 3}))
+    assert found.teacher == Capture(hidden=frozenset({0, 4, 6}))
+    assert found.asks_teacher and not found.words
+
+
+def test_only_the_layers_up_to_the_highest_are_needed(tiny_shape: BertShape) -> None:
+    student, teacher = replace(tiny_shape, layers=3), replace(tiny_shape, layers=24)
+    found = plan({"kind": "relations", "heads": 4, "teacher_layer": 21}, student, teacher)
+    assert found.teacher.last == 21
+    assert plan({"kind": "hard_mlm"}, student, teacher).asks_teacher is False
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        (
+            {"kind": "hidden_mse", "student_layer": 4},
+            r"hidden_mse names student_layer 4, but the student has layers 0 to 2 \(0 is its emb",
+        ),
+        ({"kind": "hidden_cosine", "teacher_layer": -5}, r"teacher_layer -5, but the teacher has"),
+        (
+            {"kind": "value_relations", "student_layer": 0},
+            r"student_layer 0, but the student has layers 1 to 2 \(its embeddings attend to noth",
+        ),
+        ({"kind": "attention_scores"}, r"student has 2 heads and the teacher 4: set student.heads"),
+        ({"kind": "attention_distributions"}, "compares head by head"),
+        ({"kind": "relations", "heads": 3}, r"has 3 heads, which do not divide the student's .*16"),
+        (
+            {"kind": "hidden_mse", "projection": False},
+            r"states of width 16 with the teacher's 32: let it have its projection",
+        ),
+        ({"kind": "embeddings", "projection": False}, "objective embeddings compares states"),
+        ({"kind": "soft_targets"}, "has no masked-word head"),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    tiny_shape: BertShape, objective: dict[str, Any], message: str
+) -> None:
+    student = replace(tiny_shape, width=16, heads=2)
+    with pytest.raises(UserError, match=message) as refusal:
+        plan(objective, student, tiny_shape, predicts=False)
+    assert "\n" not in str(refusal.value)
+
+
+def test_relation_heads_must_divide_the_teachers_width_too(tiny_shape: BertShape) -> None:
+    student = replace(tiny_shape, width=48, heads=4)
+    with pytest.raises(UserError, match="do not divide the teacher's width 32"):
+        plan({"kind": "relations", "heads": 12}, student, tiny_shape)
+
+
+def test_stages_share_the_projection_of_a_pair_of_layers(tiny_shape: BertShape) -> None:
+    student = replace(tiny_shape, width=16)
+    mse, cosine = (
+        {"kind": kind, "student_layer": [1, 2], "teacher_layer": [1, 2]}
+        for kind in ("hidden_mse", "hidden_cosine")
+    )
+    stages = stages_of([stage([mse]), stage([cosine, {"kind": "embeddings"}])])
+    plans = plan_lessons(stages, student, tiny_shape, True)
+    wanted = {"layer0_to_0": 32, "layer1_to_1": 32, "layer2_to_2": 32}
+    assert find_projections(plans, student, tiny_shape) == wanted
+    assert find_projections(plans, tiny_shape, tiny_shape) == {}

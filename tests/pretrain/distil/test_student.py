@@ -1,0 +1,192 @@
+"""Students: their shape, the layers they copy, the weights they start from, what they refuse."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from data_prep.errors import UserError
+from pretrain.distil.config import StudentOptions
+from pretrain.distil.student import choose_layers, make_student, student_shape
+from pretrain.model import Bert, BertShape, initialise
+
+LAYER = "bert.encoder.layer."
+
+
+@pytest.fixture
+def teacher(tiny_shape: BertShape) -> Bert:
+    """Return a teacher of five layers, no two parameters of which are equal."""
+    teacher = Bert(dataclasses.replace(tiny_shape, layers=5))
+    generator = torch.Generator().manual_seed(0)
+    for parameter in teacher.parameters():
+        parameter.data.normal_(generator=generator)
+    return teacher
+
+
+def options(**keys: Any) -> StudentOptions:
+    return StudentOptions.model_validate(keys)
+
+
+def with_layers(shape: BertShape, layers: int) -> BertShape:
+    return dataclasses.replace(shape, layers=layers)
+
+
+@pytest.mark.parametrize(
+    ("init", "layers", "of", "kept"),
+    [
+        ("uniform", 6, 12, [0, 2, 4, 7, 9, 11]),
+        ("uniform", None, 5, [0, 2, 4]),
+        ("uniform", 1, 5, [0]),
+        ("uniform", 5, 5, [0, 1, 2, 3, 4]),
+        ("lower", 2, 5, [0, 1]),
+        ("upper", 2, 5, [3, 4]),
+        ([4, 0, 2], None, 5, [4, 0, 2]),
+        ([1, 1], 2, 5, [1, 1]),
+        ("random", 3, 5, []),
+    ],
+)
+def test_the_layers_to_copy_are_chosen(
+    tiny_shape: BertShape, init: Any, layers: int | None, of: int, kept: list[int]
+) -> None:
+    assert choose_layers(options(init=init, layers=layers), with_layers(tiny_shape, of)) == kept
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"init": [0, 1, 2, 0]}, "has 4 layers to start from its teacher's, but the teacher has 3"),
+        ({"layers": 4}, "has 4 layers .* but the teacher has 3: set student.layers to at most 3"),
+        ({"init": [0, 3]}, "names teacher layer 3, but the teacher has layers 0 to 2"),
+        ({"init": [-1]}, "names teacher layer -1, but"),
+    ],
+)
+def test_layers_that_the_teacher_lacks_are_refused(
+    tiny_shape: BertShape, keys: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        choose_layers(options(**keys), with_layers(tiny_shape, 3))
+
+
+def test_a_student_has_its_teachers_shape_but_for_what_it_names(tiny_shape: BertShape) -> None:
+    shape = student_shape(options(), tiny_shape, next_sentence=False)
+    assert shape == dataclasses.replace(tiny_shape, layers=1, next_sentence=False)
+    named = {"layers": 7, "width": 24, "heads": 3, "feed_forward": 40}
+    shape = student_shape(options(**named, init="random"), tiny_shape, next_sentence=True)
+    assert shape == dataclasses.replace(tiny_shape, **named)
+
+
+@pytest.mark.parametrize(
+    ("keys", "change", "message"),
+    [
+        ({"width": 30}, {}, "width 30 is not divisible by its 4 heads"),
+        ({"format": "distilbert"}, {"norm": "pre"}, "distilbert has its LayerNorms after"),
+    ],
+)
+def test_shapes_that_cannot_be_are_refused(
+    tiny_shape: BertShape, keys: dict[str, Any], change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        student_shape(options(**keys), dataclasses.replace(tiny_shape, **change), False)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"width": 64}, "student.width is 64, more than the teacher's 32"),
+        ({"heads": 8}, "student.heads is 8, more than the teacher's 4"),
+        ({"width": 32, "heads": 2}, "student.width / student.heads is 16, more than the .* 8"),
+        ({"feed_forward": 65}, "student.feed_forward is 65, more than the teacher's 64"),
+    ],
+)
+def test_a_student_wider_than_the_weights_it_copies_is_refused(
+    teacher: Bert, keys: dict[str, Any], message: str
+) -> None:
+    shape = student_shape(options(layers=1, **keys), teacher.shape, False)
+    with pytest.raises(UserError, match=message):
+        make_student(teacher, shape, [0], seed=0)
+    make_student(teacher, shape, [], seed=0)
+
+
+def test_a_student_starts_with_copies_of_the_layers_it_names(teacher: Bert) -> None:
+    shape = student_shape(options(init=[3, 0]), teacher.shape, False)
+    student = make_student(teacher, shape, [3, 0], seed=0)
+    theirs, own = teacher.state_dict(), student.state_dict()
+    for name, weight in own.items():
+        source = name
+        for number, layer in enumerate((3, 0)):
+            if name.startswith(f"{LAYER}{number}."):
+                source = name.replace(f"{LAYER}{number}.", f"{LAYER}{layer}.", 1)
+        assert torch.equal(weight, theirs[source]), name
+    assert sum(name.startswith(LAYER) for name in own) == 2 * 16
+
+
+def test_a_narrower_student_keeps_leading_dimensions_and_parts_of_every_head(teacher: Bert) -> None:
+    keys = {"width": 16, "feed_forward": 24, "init": [2]}
+    shape = student_shape(options(**keys), teacher.shape, False)
+    own = make_student(teacher, shape, [2], seed=0).state_dict()
+    theirs = teacher.state_dict()
+    inner = "0.intermediate.dense.weight"
+    assert torch.equal(own[LAYER + inner], theirs[f"{LAYER}2.intermediate.dense.weight"][:24, :16])
+    query, output = (f"attention.{part}.weight" for part in ("self.query", "output.dense"))
+    # Four heads of 8 in the teacher, of 4 in the student.
+    heads = theirs[f"{LAYER}2.{query}"].view(4, 8, 32)
+    assert torch.equal(own[f"{LAYER}0.{query}"], heads[:, :4, :16].reshape(16, 16))
+    heads = theirs[f"{LAYER}2.{output}"].view(32, 4, 8)
+    assert torch.equal(own[f"{LAYER}0.{output}"], heads[:16, :, :4].reshape(16, 16))
+
+
+def test_heads_of_the_same_width_are_kept_whole(teacher: Bert) -> None:
+    shape = student_shape(options(width=16, heads=2, init=[1]), teacher.shape, False)
+    own = make_student(teacher, shape, [1], seed=0).state_dict()
+    name = "attention.self.value.bias"
+    assert torch.equal(own[f"{LAYER}0.{name}"], teacher.state_dict()[f"{LAYER}1.{name}"][:16])
+
+
+def test_without_segments_the_first_ones_embedding_joins_the_places(teacher: Bert) -> None:
+    shape = student_shape(options(format="distilbert", init=[0]), teacher.shape, False)
+    own = make_student(teacher, shape, [0], seed=0).state_dict()
+    theirs, prefix = teacher.state_dict(), "bert.embeddings."
+    assert not any("token_type" in name or "pooler" in name for name in own)
+    segment = theirs[f"{prefix}token_type_embeddings.weight"][0]
+    places = f"{prefix}position_embeddings.weight"
+    assert torch.equal(own[places], theirs[places] + segment)
+
+
+def test_what_the_teacher_does_not_have_is_drawn(tiny_shape: BertShape) -> None:
+    plain = Bert(dataclasses.replace(tiny_shape, next_sentence=False, token_types=False))
+    initialise(plain, seed=1)
+    shape = student_shape(options(init=[0]), plain.shape, next_sentence=True)
+    student = make_student(plain, shape, [0], seed=3)
+    drawn = Bert(shape)
+    initialise(drawn, seed=3)
+    for part in ("pooler.dense.weight", "embeddings.token_type_embeddings.weight"):
+        assert torch.equal(student.state_dict()[f"bert.{part}"], drawn.state_dict()[f"bert.{part}"])
+
+
+def test_a_student_learns_without_changing_its_teacher(teacher: Bert) -> None:
+    before = {name: weight.clone() for name, weight in teacher.state_dict().items()}
+    shape = student_shape(options(init=[1]), teacher.shape, False)
+    student = make_student(teacher, shape, [1], seed=0)
+    for parameter in student.parameters():
+        parameter.data.zero_()
+    assert all(torch.equal(before[name], w) for name, w in teacher.state_dict().items())
+
+
+def test_a_random_student_takes_nothing_but_the_shape(teacher: Bert) -> None:
+    shape = student_shape(options(layers=2), teacher.shape, False)
+    student = make_student(teacher, shape, [], seed=7)
+    expected = Bert(shape)
+    initialise(expected, seed=7)
+    for name, weight in expected.state_dict().items():
+        assert torch.equal(student.state_dict()[name], weight)
+
+
+def test_projections_are_the_students_but_are_not_counted_as_its_size(teacher: Bert) -> None:
+    shape = student_shape(options(layers=2, width=16), teacher.shape, False)
+    plain = make_student(teacher, shape, [0, 4], seed=0)
+    mapped = make_student(teacher, shape, [0, 4], seed=0, projections={"layer2_to_5": 32})
+    extra = set(mapped.state_dict()) - set(plain.state_dict())
+    assert extra == {"projections.layer2_to_5.weight", "projections.layer2_to_5.bias"}
+    assert mapped.projections["layer2_to_5"].weight.shape == (32, 16)
+    assert mapped.count_parameters() == plain.count_parameters()

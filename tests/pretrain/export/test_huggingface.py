@@ -1,0 +1,207 @@
+"""An export loads in plain transformers with our logits, and is never half made."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from data_prep.errors import UserError
+from data_prep.manifest import write_manifest
+from data_prep.tokenizers.folder import load_tokenizer
+from pretrain.data.batch import Batch
+from pretrain.model import BertShape
+from pretrain.export.huggingface import FACTS, check_export, publish
+from pretrain.model.loading import WEIGHTS, load_trained
+from tests.run_folders import facts_of, make_run
+
+
+def one_sample(input_ids: torch.Tensor) -> Batch:
+    """Return a batch of one row that holds one sample and asks for every token."""
+    ids = input_ids[0]
+    length = len(ids)
+    return Batch(
+        input_ids=ids,
+        token_types=torch.zeros_like(ids),
+        positions=torch.arange(length),
+        sample_ids=torch.ones_like(ids, dtype=torch.int32),
+        bounds=torch.tensor([0, length], dtype=torch.int32),
+        masked=torch.arange(length),
+        mlm_labels=ids,
+        firsts=torch.tensor([0]),
+        nsp_labels=torch.tensor([0]),
+        row_tokens=length,
+        counts={"masked": length, "samples": 1, "tokens": length},
+    )
+
+
+@pytest.mark.parametrize("kind", ["teacher", "student"])
+def test_an_export_loads_in_plain_transformers(
+    tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape, kind: str
+) -> None:
+    from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
+
+    run, export = tmp_path / "run", tmp_path / "export"
+    model = make_run(run, tiny_tokenizer, kind, tiny_shape)
+    assert publish(run, export, "apache-2.0", "en")
+    tokenizer = AutoTokenizer.from_pretrained(export)
+    plain, loading = AutoModelForMaskedLM.from_pretrained(export, output_loading_info=True)
+    assert not loading["missing_keys"]
+    inputs = tokenizer("bake the old mill", return_tensors="pt")
+    assert tokenizer.unk_token_id not in inputs.input_ids[0, 1:2]
+    with torch.no_grad():
+        theirs = plain.eval()(**inputs).logits[0]
+        ours = model.eval()(one_sample(inputs.input_ids)).mlm_logits_MV
+    assert torch.allclose(theirs, ours, atol=1e-4)
+    assert AutoModel.from_pretrained(export).config.num_hidden_layers == 2
+    assert {path.suffix for path in export.iterdir()} <= {".safetensors", ".json", ".txt", ".md"}
+    # Tied weights are stored once.
+    assert not [name for name in load_file(export / WEIGHTS) if "decoder" in name]
+
+
+def test_a_student_without_segments_is_a_plain_distilbert(
+    tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
+) -> None:
+    from transformers import AutoModelForMaskedLM, DistilBertForMaskedLM
+
+    run, export = tmp_path / "run", tmp_path / "export"
+    shape = dataclasses.replace(tiny_shape, token_types=False)
+    model = make_run(run, tiny_tokenizer, "student", shape)
+    assert publish(run, export, "apache-2.0", "en")
+    plain, loading = AutoModelForMaskedLM.from_pretrained(export, output_loading_info=True)
+    assert isinstance(plain, DistilBertForMaskedLM)
+    assert not loading["missing_keys"] and not loading["unexpected_keys"]
+    ids = torch.randint(0, shape.vocab_size, (1, 12), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        theirs, ours = plain.eval()(ids).logits[0], model.eval()(one_sample(ids)).mlm_logits_MV
+    assert torch.allclose(theirs, ours, atol=1e-4)
+    # Read again, as a teacher or to be compared, it is the same model.
+    again = load_trained(export).model
+    assert again.shape == model.shape
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+
+
+def test_projections_are_not_published(
+    tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
+) -> None:
+    run, export = tmp_path / "run", tmp_path / "export"
+    make_run(run, tiny_tokenizer, "student", tiny_shape)
+    checkpoint = run / "checkpoints" / "step_00000005"
+    weights = load_file(checkpoint / WEIGHTS)
+    mapped = {**weights, "projections.layer1_to_2.weight": torch.ones(64, 32)}
+    save_file(mapped, checkpoint / WEIGHTS)
+    facts = json.loads((checkpoint / "manifest.json").read_text(encoding="utf-8"))
+    facts = {key: value for key, value in facts.items() if key != "files"}
+    write_manifest(checkpoint, facts, [WEIGHTS])
+    assert publish(run, export, "apache-2.0", "en")
+    assert load_file(export / WEIGHTS).keys() == weights.keys()
+
+
+def test_a_wrong_weight_is_noticed(
+    tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
+) -> None:
+    run, export = tmp_path / "run", tmp_path / "export"
+    model = make_run(run, tiny_tokenizer, "teacher", tiny_shape)
+    publish(run, export, "apache-2.0", "en")
+    check_export(export, model)
+    for name in ("bert.encoder.layer.1.output.LayerNorm.weight", "cls.seq_relationship.weight"):
+        weights = load_file(export / WEIGHTS)
+        save_file({**weights, name: weights[name] + 0.1}, export / WEIGHTS, {"format": "pt"})
+        with pytest.raises(UserError, match=r"Plain transformers computes other .* logits"):
+            check_export(export, model)
+        save_file(weights, export / WEIGHTS, {"format": "pt"})
+
+
+def test_a_shape_that_transformers_reads_differently_is_not_published(
+    tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path / "run", tiny_tokenizer, "teacher", tiny_shape)
+    true_config = BertShape.to_transformers
+    wrong = {"num_attention_heads": 2}  # the same parameters, other logits
+    monkeypatch.setattr(BertShape, "to_transformers", lambda shape: true_config(shape) | wrong)
+    with pytest.raises(UserError, match="so it was not published"):
+        publish(tmp_path / "run", tmp_path / "export", "apache-2.0", "en")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_pickle_in_the_folder_is_refused(
+    tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
+) -> None:
+    model = make_run(tmp_path / "run", tiny_tokenizer, "teacher", tiny_shape)
+    publish(tmp_path / "run", tmp_path / "export", "apache-2.0", "en")
+    (tmp_path / "export" / "training_args.bin").touch()
+    with pytest.raises(UserError, match=r"training_args\.bin, which is not safe"):
+        check_export(tmp_path / "export", model)
+
+
+def test_publishing_again_is_up_to_date_and_a_newer_checkpoint_replaces(
+    tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
+) -> None:
+    run, export = tmp_path / "run", tmp_path / "export"
+    model = make_run(run, tiny_tokenizer, "teacher", tiny_shape)
+    assert publish(run, export, "apache-2.0", "en")
+    assert not publish(run, export, "apache-2.0", "en")
+    newer = run / "checkpoints" / "step_00000009"
+    newer.mkdir()
+    save_file(model.state_dict(), newer / WEIGHTS)
+    facts = facts_of(model, "teacher", load_tokenizer(tiny_tokenizer).fingerprint)
+    write_manifest(newer, {**facts, "step": 9}, [WEIGHTS])
+    assert publish(run, export, "apache-2.0", "en")
+    assert json.loads((export / FACTS).read_text(encoding="utf-8"))["step"] == 9
+
+
+def test_a_folder_that_is_not_ours_is_not_overwritten(
+    tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
+) -> None:
+    make_run(tmp_path / "run", tiny_tokenizer, "teacher", tiny_shape)
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="is not an export of ours"):
+        publish(tmp_path / "run", tmp_path / "export", "apache-2.0", "en")
+    assert (tmp_path / "export" / "thesis.txt").read_text() == "years of work"
+    assert not (tmp_path / "export.partial").exists()
+
+
+def test_the_card_states_the_facts_of_the_run(
+    tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
+) -> None:
+    make_run(tmp_path / "run", tiny_tokenizer, "student", tiny_shape)
+    publish(tmp_path / "run", tmp_path / "my-bert", "cc-by-sa-3.0", "en")
+    card = (tmp_path / "my-bert" / "README.md").read_text(encoding="utf-8")
+    header = yaml.safe_load(card.split("---")[1])
+    assert header["license"] == "cc-by-sa-3.0"
+    assert header["pipeline_tag"] == "fill-mask"
+    assert "# my-bert" in card
+    assert "started from layers 0, 2 of its teacher" in card
+    assert "| masked-word loss | 2.5000 | 1.5000 |" in card
+    assert "60 documents, 4,242 tokens" in card
+    assert "| hardware | 2 × CPU (test) |" in card
+    assert "train.batch_rows: 4" in card
+    assert "$" not in card
+
+
+def test_our_own_export_can_teach(
+    tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
+) -> None:
+    model = make_run(tmp_path / "run", tiny_tokenizer, "teacher", tiny_shape)
+    publish(tmp_path / "run", tmp_path / "export", "apache-2.0", "en")
+    loaded = load_trained(tmp_path / "export")
+    assert loaded.model.shape == model.shape
+    for name, tensor in loaded.model.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
+
+
+def test_weights_that_do_not_fit_their_shape_are_refused(
+    tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
+) -> None:
+    make_run(tmp_path / "run", tiny_tokenizer, "teacher", tiny_shape)
+    publish(tmp_path / "run", tmp_path / "export", "apache-2.0", "en")
+    weights = load_file(tmp_path / "export" / WEIGHTS)
+    weights.pop("bert.pooler.dense.bias")
+    save_file(weights, tmp_path / "export" / WEIGHTS)
+    with pytest.raises(UserError, match=r"1 tensors are missing .* 'bert\.pooler\.dense\.bias'"):
+        load_trained(tmp_path / "export")

@@ -1,0 +1,34 @@
+"""The card names what a model was taught."""
+
+from pathlib import Path
+
+import pytest
+
+from pretrain.export.model_card import write_card
+from pretrain.model import Bert, BertShape
+from tests.run_folders import facts_of
+
+
+@pytest.mark.parametrize(
+    ("pairs", "learned", "score"),
+    [
+        ("next_sentence", "masked words and next sentences.", "next-sentence accuracy | 75.00%"),
+        (
+            "sentence_order",
+            "masked words and the order of sentences.",
+            "sentence-order accuracy | 75.00%",
+        ),
+        ("none", "pre-trained on masked words.", None),
+    ],
+)
+def test_the_card_names_the_kind_of_samples(
+    tiny_shape: BertShape, tmp_path: Path, pairs: str, learned: str, score: str | None
+) -> None:
+    facts = facts_of(Bert(tiny_shape), "teacher", "t" * 16)
+    facts |= {"license": "apache-2.0", "language": "en"}
+    facts["identity"] = {**facts["identity"], "samples.pairs": pairs}
+    if score:
+        facts["validation"]["validation/accuracy_nsp"] = 0.75
+    card = write_card(facts, "a-model")
+    assert learned in card
+    assert score in card if score else "sentence" not in card.split("recipe")[0]

@@ -1,0 +1,136 @@
+"""Tiles of attention: how large they are, and that extremes and a compiler change nothing."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from torch._dynamo import config as dynamo_config
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pretrain.losses import attention_kl as attention_divergence
+from pretrain.losses.attention_kl import (
+    Attending,
+    choose_compare,
+    divergence_sum,
+    tile_size,
+)
+from tests.pretrain.losses.attention_reference import DEVICE, LONG, draw, ids_of, make_case
+
+
+def test_tiles_fit_in_the_budget_and_hold_at_least_a_query() -> None:
+    for rows, heads, row_tokens in ((512, 12, 128), (128, 48, 512), (8, 64, 4096), (1, 1, 1)):
+        for budget in (1, 2**20, 2**28, 2**33):
+            tile_rows, queries = tile_size(rows, heads, row_tokens, budget)
+            needed = tile_rows * queries * heads * row_tokens * 4 * 8
+            assert 1 <= tile_rows <= rows and 1 <= queries <= min(row_tokens, 128)
+            assert needed <= budget or (tile_rows, queries) == (1, 1)
+            # Whole rows of queries come first: a tile of many rows is as high as it can be.
+            assert tile_rows == 1 or queries == min(row_tokens, 128)
+    assert tile_size(0, 12, 128, 2**28)[0] == 1
+
+
+def test_the_fewer_tensors_a_tile_takes_the_larger_it_is() -> None:
+    for tensors in (3, 8):
+        rows, queries = tile_size(512, 48, 128, 2**28, tensors)
+        needed = queries * 48 * 128 * 4 * tensors
+        assert queries == 128 and rows * needed <= 2**28 < (rows + 1) * needed
+
+
+class Calls(TorchDispatchMode):
+    """Counts operations by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counts[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("kind", "made"), [("relations", 2), ("attention", 4)])
+def test_a_tile_makes_each_tensor_once_and_copies_no_result(kind: Any, made: int) -> None:
+    case = make_case(kind, LONG, dtype=torch.bfloat16).on_cpu()
+    with Calls() as calls:
+        case.ours()
+    # Each query or key is widened once. A GPU would spend as long on starting more as on the work.
+    assert calls.counts["_to_copy"] == made
+    assert calls.counts["copy_"] == 0
+
+
+def test_tiles_are_fused_where_a_gpu_has_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = attention_divergence._compare
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(attention_divergence, "has_triton", lambda: False)
+    assert choose_compare(gpu) == choose_compare(cpu) == (plain, 8)
+    monkeypatch.setattr(attention_divergence, "has_triton", lambda: True)
+    assert choose_compare(cpu) == (plain, 8)
+    fused, tensors = choose_compare(gpu)
+    assert fused is not plain and tensors == 3
+    assert dynamo_config.recompile_limit >= 64, "past it, a tile of another shape is an error"
+
+
+@pytest.mark.parametrize("factor", [30.0, 300.0])
+def test_attention_to_single_tokens_stays_finite_and_exact(factor: float) -> None:
+    """Probabilities underflow, their logarithms do not: exp(-Δ) would be infinite."""
+    case = make_case("attention", widths=(6, 6))
+    with torch.no_grad():
+        case.student[0].mul_(factor)
+        case.teacher[0].mul_(-factor)
+    value, gradients = case.exact()
+    assert value > factor
+    assert case.ours().item() == pytest.approx(value, rel=1e-6)
+    for got, wanted in zip(case.gradients(), gradients, strict=True):
+        # A score of size `factor` errs by some factor · 2^-23, and its probability as much.
+        assert (got - wanted).norm() <= factor * 2.0**-22 * wanted.norm()
+
+
+def test_a_divergence_is_never_negative() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for exponent in range(-7, 1):
+        case = make_case("relations", LONG, widths=(6, 6))
+        noise = torch.randn(case.student[0].shape, generator=generator).to(DEVICE)
+        case.teacher[0].copy_(case.student[0].detach() + 10.0**exponent * noise)
+        assert case.ours().item() > 0
+
+
+def test_a_key_that_is_the_query_gets_the_gradients_of_both() -> None:
+    ids_N = ids_of(13, [[5, 4, 1]])
+    teacher = Attending(*[draw(13, 8, seed=9)] * 2)
+    shared = draw(13, 4, seed=1).requires_grad_()
+    divergence_sum(Attending(shared, shared), teacher, 2, ids_N, 13).backward()
+    query, key = (shared.detach().clone().requires_grad_() for _ in range(2))
+    divergence_sum(Attending(query, key), teacher, 2, ids_N, 13).backward()
+    assert shared.grad is not None and query.grad is not None and key.grad is not None
+    torch.testing.assert_close(shared.grad, query.grad + key.grad)
+    assert not torch.allclose(query.grad, key.grad)
+
+
+def test_a_key_alone_may_be_learned() -> None:
+    case = make_case("attention")
+    wanted = case.gradients()[1]
+    fixed = case._replace(student=[case.student[0].detach(), case.student[1]])
+    fixed.ours().backward()
+    assert torch.equal(case.student[1].grad, wanted)  # type: ignore[arg-type]
+
+
+def test_evaluation_keeps_no_gradient() -> None:
+    case = make_case("relations")
+    with torch.no_grad():
+        value = case.ours()
+    assert not value.requires_grad
+    assert value.item() == case.ours().item()
+
+
+def test_a_compiled_tile_is_one_graph_with_the_same_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case = make_case("attention", LONG).on_cpu()
+    wanted = case.gradients()
+    compiled = torch.compile(
+        attention_divergence._compare, backend="aot_eager", dynamic=False, fullgraph=True
+    )
+    monkeypatch.setattr(attention_divergence, "_compare", compiled)
+    for got, expected in zip(case.gradients(), wanted, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)

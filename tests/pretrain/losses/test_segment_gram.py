@@ -1,0 +1,60 @@
+"""Gram matrices of samples, against sums over the pairs of places that share a sample."""
+
+import pytest
+import torch
+
+from pretrain.losses.segment_gram import CHUNK, Chunks
+from tests.pretrain.losses.attention_reference import DEVICE, draw, ids_of
+
+HEADS, WIDTH = 2, 3
+LENGTHS = {
+    "one chunk, not full": [20, 17],
+    "ends where a chunk ends": [CHUNK, CHUNK, CHUNK],
+    "across every boundary": [CHUNK // 2, CHUNK, CHUNK, 5],
+    "over many chunks": [3, 3 * CHUNK + 7, 1],
+    "one place into the next": [CHUNK + 1, CHUNK - 1, 2 * CHUNK + 1],
+    "nothing": [],
+}
+
+
+def make_rows(lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return ids, x and y of two rows; the first has padding, the second is one sample."""
+    places = max(sum(lengths) + 3, 1)
+    ids_RT = ids_of(places, [lengths, [places]]).view(2, places)
+    shape = (2, HEADS, places, WIDTH)
+    is_token = (ids_RT > 0)[:, None, :, None]
+    x, y = (draw(*shape, seed=seed) * is_token for seed in (0, 1))
+    return ids_RT, x, y
+
+
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+def test_products_go_over_the_places_of_the_same_sample(lengths: list[int]) -> None:
+    ids_RT, x, y = make_rows(lengths)
+    chunks = Chunks.of(ids_RT)
+    found = chunks.products(*(chunks.cut(values, WIDTH) for values in (x, y)))
+    wide_x, wide_y = x.double(), y.double()
+    is_together = (ids_RT[:, None, :, None] == ids_RT[:, None, None, :]).double()
+    wanted = (wide_x @ wide_y.mT * is_together) @ wide_y
+    places = ids_RT.shape[1]
+    found = found.flatten(2, 3)
+    assert not found[:, :, places:].any()
+    # Sums of 200 products of numbers up to 4.
+    torch.testing.assert_close(found[:, :, :places].double(), wanted, rtol=1e-6, atol=1e-4)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+def test_shares_add_up_to_one_for_each_sample(lengths: list[int]) -> None:
+    ids_RT = make_rows(lengths)[0]
+    share_RT = Chunks.of(ids_RT).share_R1nc1.flatten(1)[:, : ids_RT.shape[1]]
+    for sample, length in enumerate(lengths, 1):
+        owned = ids_RT[0] == sample
+        assert torch.equal(share_RT[0, owned], torch.full((length,), 1 / length, device=DEVICE))
+    assert not share_RT[ids_RT == 0].any()
+
+
+def test_a_narrow_head_is_filled_up_with_zeros() -> None:
+    chunks = Chunks.of(ids_of(CHUNK + 1, [[5]]).view(1, -1))
+    cut = chunks.cut(torch.ones(1, HEADS, CHUNK + 1, 2, device=DEVICE), 5)
+    assert cut.shape == (1, HEADS, 2, CHUNK, 5)
+    assert cut.sum() == HEADS * (CHUNK + 1) * 2
+    assert not cut[..., 2:].any() and not cut[:, :, 1, 1:].any()

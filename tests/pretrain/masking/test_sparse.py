@@ -1,0 +1,78 @@
+"""Sparse masking: exactly so many a sample, from the list, every candidate equally likely."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.counter_rng import key_of
+from data_prep.errors import UserError
+from data_prep.tokenizers.folder import LoadedTokenizer, load_tokenizer
+from pretrain.masking.sparse import Sparse, read_allowed
+from tests.sample_layouts import SPECIALS, assert_share, draw_samples, lay
+
+KEY = key_of("mask", 0, 0)
+ALL = np.arange(100) >= SPECIALS
+
+
+@pytest.fixture
+def tokenizer(tiny_tokenizer: Path) -> LoadedTokenizer:
+    return load_tokenizer(tiny_tokenizer)
+
+
+@pytest.mark.parametrize("count", [1, 5, 40])
+def test_each_sample_has_exactly_as_many_or_all_that_are_allowed(count: int) -> None:
+    allowed = ALL & (np.arange(100) % 4 == 1)
+    laid = lay(draw_samples(400, 100), padding=1)
+    places = Sparse(count, allowed).choose(laid, KEY, 0.15)
+    assert allowed[laid.ids[places]].all()
+    bounds = [*laid.firsts.tolist(), len(laid.ids)]
+    for start, stop in itertools.pairwise(bounds):
+        candidates = int(allowed[laid.ids[start:stop]].sum())
+        assert ((places >= start) & (places < stop)).sum() == min(count, candidates)
+
+
+def test_every_candidate_is_equally_likely() -> None:
+    laid = lay([(number, [50, 7, 50, 7], [7, 50, 50, 50]) for number in range(9000)])
+    places = Sparse(2, np.arange(100) == 50).choose(laid, KEY, 0.15)
+    position = places - laid.firsts[np.searchsorted(laid.firsts, places, side="right") - 1]
+    for candidate in (1, 3, 7, 8, 9):
+        assert_share((position == candidate).sum(), len(laid.firsts), 2 / 5)
+
+
+def test_the_rate_is_not_asked() -> None:
+    laid = lay(draw_samples(20, 100))
+    first, second = (Sparse(3, ALL).choose(laid, KEY, rate) for rate in (0.01, 0.9))
+    assert np.array_equal(first, second)
+
+
+def test_a_list_names_tokens_and_nothing_else_is_allowed(
+    tmp_path: Path, tokenizer: LoadedTokenizer
+) -> None:
+    path = tmp_path / "tokens.txt"
+    path.write_text("bake\n\ntold \n", encoding="utf-8")
+    maskable = np.arange(tokenizer.vocab_size) >= SPECIALS
+    allowed = read_allowed(path, tokenizer, maskable)
+    named = {tokenizer.backend.id_to_token(int(index)) for index in np.flatnonzero(allowed)}
+    assert named == {"bake", "told"}
+    assert np.array_equal(read_allowed(None, tokenizer, maskable), maskable)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("bake\nzebra\n", r"Line 2 of .*tokens\.txt names 'zebra', which is not in the vocabulary"),
+        ("[SEP]\n", r"Line 1 of .* names '\[SEP\]', which is a special token"),
+        ("\n \n", r"tokens\.txt lists no token"),
+        (None, r"tokens\.txt cannot be read"),
+    ],
+)
+def test_a_list_that_cannot_be_used_is_refused(
+    tmp_path: Path, tokenizer: LoadedTokenizer, text: str | None, message: str
+) -> None:
+    path = tmp_path / "tokens.txt"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        read_allowed(path, tokenizer, np.arange(tokenizer.vocab_size) >= SPECIALS)

@@ -1,0 +1,260 @@
+"""The model: equal to plain transformers sample by sample, and blind across packed samples.
+
+Everything here is computed in fp64, so that equal means equal to the last few digits.
+"""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import BertConfig, BertForPreTraining
+
+from data_prep.errors import UserError
+from pretrain.data.batch import Batch
+from pretrain.kernels.linear_cross_entropy import IGNORED
+from pretrain.losses.mlm_nsp import pretraining_terms
+from pretrain.model import Bert, BertShape, Outputs, initialise
+from pretrain.model.dropout_rng import dropout_keys
+from tests.unpacked_rows import TABLES, T, rows_with_two, unpack
+
+TIED = {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
+WATCHED = (
+    "bert.embeddings.word_embeddings.weight",
+    "bert.embeddings.position_embeddings.weight",
+    "bert.embeddings.token_type_embeddings.weight",
+    "bert.encoder.layer.0.attention.self.query.weight",
+    "bert.encoder.layer.0.attention.output.LayerNorm.bias",
+    "bert.encoder.layer.1.output.dense.weight",
+    "bert.pooler.dense.weight",
+    "cls.predictions.bias",
+    "cls.predictions.transform.dense.weight",
+    "cls.seq_relationship.weight",
+)
+close = torch.testing.assert_close
+
+
+@pytest.fixture
+def model(tiny_model: Bert) -> Bert:
+    return tiny_model.double().eval()
+
+
+def plain_transformers(model: Bert) -> BertForPreTraining:
+    config: dict[str, Any] = model.shape.to_transformers()
+    theirs = BertForPreTraining(BertConfig(**config)).double().eval()
+    outcome = theirs.load_state_dict(model.state_dict(), strict=False)
+    assert not outcome.unexpected_keys and set(outcome.missing_keys) <= TIED
+    return theirs
+
+
+def summed_loss(mlm: torch.Tensor, nsp: torch.Tensor, batch: Batch) -> torch.Tensor:
+    words = F.cross_entropy(mlm, batch.mlm_labels, reduction="sum")
+    return words + F.cross_entropy(nsp, batch.nsp_labels, reduction="sum")
+
+
+def asked(outputs: Outputs, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits of both heads, without those of what fills the lists up."""
+    assert outputs.nsp_logits_S2 is not None
+    words, sentences = batch.mlm_labels != IGNORED, batch.nsp_labels != IGNORED
+    return outputs.mlm_logits_MV[words], outputs.nsp_logits_S2[sentences]
+
+
+def test_outputs_and_gradients_equal_those_of_transformers(model: Bert, packed: Batch) -> None:
+    alone, _ = unpack(packed)
+    theirs = plain_transformers(model)
+    expected = theirs(
+        input_ids=alone.input_ids.view(-1, T),
+        token_type_ids=alone.token_types.view(-1, T),
+        attention_mask=(alone.sample_ids > 0).long().view(-1, T),
+        output_hidden_states=True,
+    )
+    ours: Outputs = model(alone)
+    real = alone.sample_ids > 0
+    mlm = expected.prediction_logits.flatten(0, 1)[alone.masked]
+    nsp = expected.seq_relationship_logits
+    assert ours.nsp_logits_S2 is not None and len(mlm) > 20 and mlm.std() > 0.5
+    close(ours.hidden_ND[real], expected.hidden_states[-1].flatten(0, 1)[real])
+    close(ours.mlm_logits_MV, mlm)
+    close(ours.nsp_logits_S2, nsp)
+
+    summed_loss(ours.mlm_logits_MV, ours.nsp_logits_S2, alone).backward()
+    summed_loss(mlm, nsp, alone).backward()
+    own, reference = dict(model.named_parameters()), dict(theirs.named_parameters())
+    for name in WATCHED:
+        gradient = own[name].grad
+        assert gradient is not None and gradient.abs().max() > 1e-3, name
+        close(gradient, reference[name].grad, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_samples_packed_into_rows_give_what_they_give_alone(model: Bert, packed: Batch) -> None:
+    alone, origin = unpack(packed)
+    together, apart = model(packed), model(alone)
+    assert len(alone.input_ids) > len(packed.input_ids)
+    close(together.hidden_ND[origin[origin >= 0]], apart.hidden_ND[origin >= 0])
+    close(asked(together, packed), asked(apart, alone))
+    gradients = []
+    for outputs, batch in ((together, packed), (apart, alone)):
+        model.zero_grad()
+        summed_loss(outputs.mlm_logits_MV, outputs.nsp_logits_S2, batch).backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters()})
+    close(*gradients)
+
+
+def test_the_loss_of_packed_rows_is_that_of_one_sample_a_row(
+    tiny_model: Bert, packed: Batch
+) -> None:
+    alone, _ = unpack(packed)
+    found = []
+    for batch in (packed, alone):
+        tiny_model.zero_grad()
+        terms = tiny_model(batch, pretraining_terms)
+        torch.stack([term.total for term in terms if term.weight]).sum().backward()
+        figures = {term.tag: term.total for term in terms}
+        found.append(figures | {name: p.grad for name, p in tiny_model.named_parameters()})
+    together, apart = found
+    assert together["loss/mlm"] > 10 and together["loss/nsp"] > 1
+    for name, figure in apart.items():
+        # In fp32 only the order of sums differs, over about 400 tokens.
+        tolerance = 1e-5 * float(figure.detach().abs().max()) + 1e-5
+        close(together[name], figure, rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_changing_one_sample_moves_no_other(model: Bert, packed: Batch) -> None:
+    row = int(rows_with_two(packed).nonzero()[0])
+    mine = (packed.sample_ids == 2) & (torch.arange(len(packed.sample_ids)) // T == row)
+    other = torch.where(mine, (packed.input_ids + 7) % 150 + 20, packed.input_ids)
+    before = model(packed).hidden_ND
+    after = model(dataclasses.replace(packed, input_ids=other)).hidden_ND
+    assert torch.equal(before[~mine], after[~mine])
+    assert (before[mine] != after[mine]).all()
+
+
+def test_padding_is_invisible(model: Bert, packed: Batch) -> None:
+    padded = dataclasses.replace(
+        packed, **{name: F.pad(getattr(packed, name), (0, 2 * T)) for name in TABLES}
+    )
+    noise = torch.where(padded.sample_ids == 0, 77, padded.input_ids)
+    real = padded.sample_ids > 0
+    before = model(packed)
+    after = model(dataclasses.replace(padded, input_ids=noise))
+    assert torch.isfinite(after.hidden_ND).all(), "rows of padding alone are no NaN"
+    close(after.hidden_ND[real], before.hidden_ND[packed.sample_ids > 0])
+    close(after.mlm_logits_MV, before.mlm_logits_MV)
+
+
+def test_parameters_are_named_as_in_transformers(tiny_shape: BertShape) -> None:
+    config = BertConfig(**tiny_shape.to_transformers())
+    theirs = {name: p.shape for name, p in BertForPreTraining(config).named_parameters()}
+    ours = {name: p.shape for name, p in Bert(tiny_shape).named_parameters()}
+    assert ours == {name: shape for name, shape in theirs.items() if name not in TIED}
+    assert set(Bert(tiny_shape).state_dict()) == set(ours), "nothing else is saved"
+
+
+def test_without_next_sentences_there_is_neither_pooler_nor_head(
+    tiny_shape: BertShape, packed: Batch
+) -> None:
+    shape = dataclasses.replace(tiny_shape, next_sentence=False)
+    missing = set(Bert(tiny_shape).state_dict()) - set(Bert(shape).state_dict())
+    assert {name.rsplit(".", 1)[0] for name in missing} == {
+        "bert.pooler.dense",
+        "cls.seq_relationship",
+    }
+    assert Bert(shape)(packed).nsp_logits_S2 is None
+
+
+def test_without_segments_a_model_computes_as_its_parameters_are_cast(
+    tiny_shape: BertShape, packed: Batch
+) -> None:
+    plain = Bert(dataclasses.replace(tiny_shape, token_types=False))
+    initialise(plain, seed=0)
+    for parameter in plain.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)  # as DeepSpeed does: no buffer is cast
+    assert plain(packed).hidden_ND.dtype == torch.bfloat16
+
+
+def test_parameters_are_counted_once(tiny_shape: BertShape) -> None:
+    v, d, f, t, layers = 201, 32, 64, 64, 2
+    layer = 4 * (d * d + d) + (d * f + f) + (f * d + d) + 2 * 2 * d
+    embeddings = v * d + t * d + 2 * d + 2 * d
+    heads = (d * d + d) + 2 * d + v + (d * d + d) + (2 * d + 2)
+    assert Bert(tiny_shape).count_parameters() == embeddings + layers * layer + heads
+
+
+def test_initial_weights_are_drawn_from_the_seed_as_bert_draws_them(tiny_shape: BertShape) -> None:
+    models = [Bert(tiny_shape) for _ in range(3)]
+    for index, (model, seed) in enumerate(zip(models, (1, 1, 2), strict=True)):
+        torch.manual_seed(index)  # the global generator has no say
+        initialise(model, seed)
+    first, again, other = (dict(model.named_parameters()) for model in models)
+    for name, weight in first.items():
+        assert torch.equal(weight, again[name])
+        if "LayerNorm.weight" in name:
+            assert (weight == 1).all()
+        elif name.endswith("bias"):
+            assert not weight.any()
+        else:
+            assert not torch.equal(weight, other[name])
+            drawn = weight[1:] if "word_embeddings" in name else weight
+            # The deviation of a deviation: 0.02 / sqrt(2n); five of them.
+            bound = 5 * 0.02 / (2 * drawn.numel()) ** 0.5
+            assert abs(drawn.std().item() - 0.02) < bound, name
+    assert not first["bert.embeddings.word_embeddings.weight"][tiny_shape.pad_id].any()
+
+
+def test_dropout_follows_from_its_keys_alone(tiny_shape: BertShape, packed: Batch) -> None:
+    model = Bert(dataclasses.replace(tiny_shape, dropout=0.5))
+    passes = dropout_keys(0, 1, 2, 2, tiny_shape.layers, torch.device("cpu"))
+    first, second = (model(packed, None, keys).hidden_ND for keys in passes)
+    torch.manual_seed(9)  # the global generator has no say
+    assert torch.equal(first, model(packed, None, passes[0]).hidden_ND)
+    evaluated = [model(packed).hidden_ND for _ in range(2)]
+    assert torch.equal(*evaluated)
+    for other in (second, evaluated[0]):
+        assert (first != other).float().mean() > 0.9
+
+
+def test_every_dropout_has_a_key_of_its_own() -> None:
+    drawn = [
+        dropout_keys(seed, step, rank, 3, 4, torch.device("cpu"))
+        for seed in (0, 1)
+        for step in (0, 1)
+        for rank in (0, 1)
+    ]
+    assert drawn[0].dtype == torch.int32 and drawn[0].shape == (3, 9, 2)
+    keys = torch.stack(drawn).flatten(0, 2)
+    assert len(keys.unique(dim=0)) == len(keys) == 8 * 27
+    assert torch.equal(drawn[0], dropout_keys(0, 0, 0, 3, 4, torch.device("cpu")))
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_the_keys_of_every_pass_lie_where_a_compiled_layer_takes_them_uncopied(layers: int) -> None:
+    for keys in dropout_keys(0, 0, 0, 4, layers, torch.device("cpu")):
+        of_layers = [keys[:-1].view(-1, 2, 2)[number] for number in range(layers)]
+        assert all(key.data_ptr() % 16 == 0 and key.is_contiguous() for key in (keys, *of_layers))
+
+
+def test_a_shape_survives_its_config_json(tiny_shape: BertShape) -> None:
+    for next_sentence in (True, False):
+        shape = dataclasses.replace(tiny_shape, dropout=0.25, next_sentence=next_sentence)
+        assert BertShape.from_transformers(shape.to_transformers(), "config.json") == shape
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"model_type": "roberta"},
+            "export has model_type 'roberta'; only 'bert' or 'megatron-bert'",
+        ),
+        ({"hidden_act": "relu"}, "export has hidden_act 'relu'; only 'gelu'"),
+        ({"hidden_size": None}, "does not give 'hidden_size', so its shape is unknown"),
+    ],
+)
+def test_a_config_that_is_not_our_bert_is_refused(
+    tiny_shape: BertShape, change: dict[str, Any], message: str
+) -> None:
+    config = tiny_shape.to_transformers() | change
+    present = {key: value for key, value in config.items() if value is not None}
+    with pytest.raises(UserError, match=message):
+        BertShape.from_transformers(present, "export")

@@ -1,0 +1,139 @@
+"""Who a process is, where its ranks come from, and what rank 0 shares."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from data_prep.errors import UserError
+from pretrain.distributed import Cluster, bind_cores, gpu_of, refuse_ranks, restart_count
+
+LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run without the variables of any launcher, and without those that a test sets."""
+    before = dict(os.environ)
+    for name in (*LAUNCHER, *(name for name in before if name.startswith("SLURM_"))):
+        monkeypatch.delenv(name, raising=False)
+    yield
+    for name in set(os.environ) - set(before):
+        del os.environ[name]
+
+
+def test_a_process_that_nobody_launched_is_a_run_of_one() -> None:
+    cluster = Cluster.join()
+    assert (cluster.rank, cluster.world_size, cluster.is_main) == (0, 1, True)
+    assert cluster.sum([3, 1 << 40]) == [3, 1 << 40]
+    cluster.leave()
+
+
+def test_another_number_of_ranks_than_expected_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(UserError, match=r"expects 4 rank\(s\), but the launcher started 3"):
+        Cluster.join(expected_world_size=4)
+
+
+def test_srun_with_a_task_a_rank_is_understood(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text('#!/bin/sh\n[ "$3" = "node[7-8]" ] && printf "node7\\nnode8\\n"\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    for name, value in {
+        "SLURM_PROCID": "5",
+        "SLURM_LOCALID": "1",
+        "SLURM_STEP_NUM_TASKS": "8",
+        "SLURM_STEP_NODELIST": "node[7-8]",
+        "SLURM_JOB_ID": "123456",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="started 8"):  # known before the ranks would meet
+        Cluster.join(expected_world_size=4)
+    translated = {name: os.environ[name] for name in LAUNCHER if name in os.environ}
+    assert translated == {
+        "RANK": "5",
+        "LOCAL_RANK": "1",
+        "WORLD_SIZE": "8",
+        "MASTER_ADDR": "node7",
+        "MASTER_PORT": str(20000 + 123456 % 20000),
+    }
+
+
+def test_the_launchers_own_ranks_come_before_those_of_slurm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "1"), ("SLURM_PROCID", "3")):
+        monkeypatch.setenv(name, value)
+    cluster = Cluster.join()
+    assert cluster.rank == 0
+    cluster.leave()
+
+
+def test_an_error_on_rank_0_reaches_the_caller_unchanged() -> None:
+    cluster = Cluster.join()
+
+    def refuse() -> None:
+        raise UserError("the corpus is gone")
+
+    def crash() -> None:
+        raise KeyError("bug")
+
+    with pytest.raises(UserError, match="the corpus is gone"):
+        cluster.on_main(refuse)
+    with pytest.raises(KeyError, match="bug"):
+        cluster.on_main(crash)
+    assert cluster.on_main(lambda: {"answer": 42}) == {"answer": 42}
+    cluster.leave()
+
+
+def test_a_rank_computes_on_its_own_gpu_or_is_refused() -> None:
+    assert [gpu_of(rank, 4) for rank in range(4)] == [0, 1, 2, 3]
+    assert gpu_of(3, 1) == 0  # srun shows each task one GPU
+    with pytest.raises(UserError, match="Rank 4 of this machine has no GPU, for there are 4"):
+        gpu_of(4, 4)
+
+
+def test_ranks_of_one_machine_get_cores_of_their_own() -> None:
+    # In processes of their own, because the binding cannot be undone for threads that exist.
+    program = (
+        "import os, sys, torch; from pretrain.distributed import bind_cores;"
+        "bind_cores(int(sys.argv[1]), 2);"
+        "print(*sorted(os.sched_getaffinity(0)), '|', torch.get_num_threads())"
+    )
+    if len(os.sched_getaffinity(0)) < 2:
+        bind_cores(0, 2)  # nothing to share out: nothing is bound
+        return
+    sets = []
+    for rank in "01":
+        printed = subprocess.run(
+            [sys.executable, "-c", program, rank], capture_output=True, text=True, check=True
+        ).stdout
+        cores, threads = printed.split("|")
+        assert len(cores.split()) == int(threads)
+        sets.append(set(cores.split()))
+    assert not sets[0] & sets[1]
+
+
+def test_the_restart_count_is_slurms(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert restart_count() == 0
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
+    assert restart_count() == 3
+
+
+def test_a_command_that_starts_ranks_is_not_started_as_several(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+    refuse_ranks("it starts its own")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
+    with pytest.raises(UserError, match="it starts its own, but it runs as 8 ranks"):
+        refuse_ranks("it starts its own")
+    monkeypatch.setenv("WORLD_SIZE", "1")  # a launcher's word comes first
+    refuse_ranks("it starts its own")

@@ -1,0 +1,219 @@
+"""A checkpoint is committed whole or not at all, and a damaged one is never taken for good."""
+
+import contextlib
+import errno
+import json
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from data_prep.disk import clear_disk_errors
+from data_prep.errors import UserError
+from pretrain.distributed import Cluster
+from pretrain.train.checkpoint import (
+    FoundCheckpoint,
+    Progress,
+    check_continues,
+    find_newest,
+    load_checkpoint,
+    remove_leftovers,
+    save_checkpoint,
+)
+
+
+class FakeEngine:
+    """Writes one file as an engine's state; can fail as a full disk does, or be killed."""
+
+    def __init__(self, failure: BaseException | None = None) -> None:
+        self.failure = failure
+
+    def save(self, folder: Path, tag: str, state: dict[str, Any]) -> None:
+        (folder / tag).mkdir(parents=True)
+        (folder / tag / "rank_0.pt").write_text(json.dumps(state))
+        if self.failure:
+            raise self.failure
+
+    def load(self, folder: Path, tag: str) -> dict[str, Any]:
+        state: dict[str, Any] = json.loads((folder / tag / "rank_0.pt").read_text())
+        return {**state, "universal_checkpoint_info": {}}
+
+    def full_weights(self) -> dict[str, torch.Tensor]:
+        return {"weight": torch.arange(4.0)}
+
+
+def save(folder: Path, cluster: Cluster, step: int, **options: Any) -> Path:
+    engine: Any = FakeEngine(options.get("failure"))
+    progress = Progress(step=step, samples_seen=10 * step, tokens_seen=100 * step)
+    return save_checkpoint(folder, engine, progress, {"zero_stage": 1}, cluster, keep=2)
+
+
+def newest_step(folder: Path) -> int:
+    found = find_newest(folder)
+    assert found is not None
+    return found.step
+
+
+def test_what_was_saved_is_found_and_loaded(tmp_path: Path, alone: Cluster) -> None:
+    path = save(tmp_path, alone, step=3)
+    found = find_newest(tmp_path)
+    assert found is not None
+    assert found.path == path
+    assert found.world_size == 1
+    assert found.facts["zero_stage"] == 1
+    assert set(found.facts["files"]) == {"rank_0.pt", "model.safetensors"}
+    engine: Any = FakeEngine()
+    assert load_checkpoint(engine, found) == Progress(step=3, samples_seen=30, tokens_seen=300)
+
+
+def test_only_the_newest_are_kept(tmp_path: Path, alone: Cluster) -> None:
+    for step in (1, 2, 3, 10):
+        save(tmp_path, alone, step)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["step_00000003", "step_00000010"]
+
+
+def test_no_checkpoint_at_all_is_no_error(tmp_path: Path) -> None:
+    assert find_newest(tmp_path) is None
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "manifest", "no manifest"])
+def test_a_damaged_newest_falls_back_to_the_one_before_it_with_a_warning(
+    tmp_path: Path, alone: Cluster, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    save(tmp_path, alone, step=1)
+    hurt(save(tmp_path, alone, step=2), damage)
+    assert newest_step(tmp_path) == 1
+    warning = capsys.readouterr().err
+    assert "step_00000002 is damaged" in warning
+
+
+def test_when_all_are_damaged_nothing_restarts_silently(tmp_path: Path, alone: Cluster) -> None:
+    hurt(save(tmp_path, alone, step=1), "flip")
+    hurt(save(tmp_path, alone, step=2), "truncate")
+    with pytest.raises(UserError, match=r"All 2 checkpoints in .* are damaged"):
+        find_newest(tmp_path)
+
+
+def test_a_kill_in_the_middle_of_a_save_leaves_the_one_before_it(
+    tmp_path: Path, alone: Cluster
+) -> None:
+    save(tmp_path, alone, step=1)
+    with pytest.raises(KeyboardInterrupt):  # stands for a kill: nothing is cleaned up
+        save(tmp_path, alone, step=2, failure=KeyboardInterrupt())
+    assert (tmp_path / "step_00000002.writing").is_dir()
+    assert newest_step(tmp_path) == 1
+    remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000001"]
+    save(tmp_path, alone, step=2)
+    assert newest_step(tmp_path) == 2
+
+
+def test_a_full_disk_is_named_and_leaves_nothing_half_written(
+    tmp_path: Path, alone: Cluster
+) -> None:
+    save(tmp_path, alone, step=1)
+    with pytest.raises(UserError, match=r"The disk that holds .* is full"):
+        save(tmp_path, alone, step=2, failure=OSError(errno.ENOSPC, "No space left on device"))
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000001"]
+    assert newest_step(tmp_path) == 1
+
+
+@pytest.mark.parametrize("write", [torch.save, save_file])
+def test_what_the_real_writers_raise_on_a_full_disk_is_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Any, Path], None]
+) -> None:
+    full = shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    tensors = {"weight": torch.zeros(1 << 16)}
+    with pytest.raises(UserError, match="is full"), clear_disk_errors(tmp_path), writes_up_to(4096):
+        write(tensors, tmp_path / "weights")
+
+
+@contextlib.contextmanager
+def writes_up_to(limit_bytes: int) -> Iterator[None]:
+    """Let writes come back short beyond a size, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_other_failures_are_not_called_a_full_disk(tmp_path: Path, alone: Cluster) -> None:
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        save(tmp_path, alone, step=2, failure=RuntimeError("shape mismatch"))
+
+
+def test_weights_that_are_not_finite_never_replace_a_good_checkpoint(
+    tmp_path: Path, alone: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, alone, step=1)
+    poisoned = {"layer.weight": torch.tensor([1.0, float("nan")])}
+    monkeypatch.setattr(FakeEngine, "full_weights", lambda engine: poisoned)
+    with pytest.raises(UserError, match=r"After step 2 the weights layer\.weight are not finite"):
+        save(tmp_path, alone, step=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000001"]
+
+
+def test_a_damaged_checkpoint_never_takes_the_place_of_a_good_one(
+    tmp_path: Path, alone: Cluster
+) -> None:
+    for step in (2, 4, 6):
+        save(tmp_path, alone, step)
+    hurt(tmp_path / "step_00000006", "flip")
+    save(tmp_path, alone, step=5)  # the run went back to 4
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["step_00000004", "step_00000005"]
+
+
+WRITTEN = {"corpus": "c", "teacher_weights": "t", "zero_stage": 1, "world_size": 2}
+
+
+@pytest.mark.parametrize(
+    ("written", "now", "ranks", "sentence"),
+    [
+        ({}, {"corpus": "d"}, 2, "trained with the corpus c, but the recipe now leads to d"),
+        ({}, {"teacher_weights": "u"}, 2, "trained with the teacher t"),
+        ({}, {"zero_stage": 3}, 2, "written under ZeRO-1, which ZeRO-3 cannot load"),
+        ({"zero_stage": 0}, {"zero_stage": 1}, 2, "written under ZeRO-0"),
+        ({"identity": {"train.precision": "bf16"}}, {"zero_stage": 2}, 2, "under ZeRO-1, which"),
+        ({"zero_stage": 3}, {"zero_stage": 3}, 4, "written by 2 ranks under ZeRO-3, and 4 ranks"),
+        ({"identity": {"optim.name": "muon"}}, {}, 4, "cannot cut the momentum of optim.name muon"),
+    ],
+)
+def test_what_would_make_it_another_run_is_not_continued(
+    written: dict[str, Any], now: dict[str, Any], ranks: int, sentence: str
+) -> None:
+    found = FoundCheckpoint(Path("step_00000001"), {**WRITTEN, **written})
+    with pytest.raises(UserError, match=sentence):
+        check_continues(found, {**WRITTEN, **now}, ranks)
+
+
+@pytest.mark.parametrize(("was", "now", "ranks"), [(1, 1, 4), (1, 2, 2), (2, 1, 1), (3, 3, 2)])
+def test_other_ranks_and_the_stages_that_share_their_state_are_continued(
+    was: int, now: int, ranks: int
+) -> None:
+    found = FoundCheckpoint(Path("step_00000001"), {**WRITTEN, "zero_stage": was})
+    check_continues(found, {**WRITTEN, "zero_stage": now}, ranks)
+
+
+def hurt(path: Path, damage: str) -> None:
+    """Damage a committed checkpoint in one of the ways that disks and people do."""
+    file = path / "rank_0.pt"
+    content = bytearray(file.read_bytes())
+    if damage == "flip":
+        content[0] ^= 1
+        file.write_bytes(content)
+    elif damage == "truncate":
+        file.write_bytes(content[:-1])
+    elif damage == "remove":
+        file.unlink()
+    elif damage == "manifest":
+        (path / "manifest.json").write_text("{")
+    else:
+        (path / "manifest.json").unlink()

@@ -1,0 +1,227 @@
+"""A loss that is not finite ends the run within two steps, on all ranks, before any save."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from data_prep.errors import UserError
+from pretrain.config.optim import OptimOptions
+from pretrain.config.train import TrainOptions
+from pretrain.distributed import Cluster
+from pretrain.losses.term import Term
+from pretrain.model import BertShape
+from pretrain.monitoring.flops import StepFlops
+from pretrain.monitoring.memory_estimate import Expectation
+from pretrain.train import loop
+from pretrain.train.checkpoint import Progress
+from pretrain.train.nonfinite import FiniteCheck
+from pretrain.train.task import Lesson
+
+STEPS = 12
+
+
+def watched(*losses: float) -> FiniteCheck:
+    """Return a check that has seen steps of one micro-batch with these losses."""
+    check = FiniteCheck()
+    for loss in losses:
+        check.add(torch.tensor(loss))
+        check.close_step()
+    return check
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_bad_loss_shows_once_the_next_step_is_given_out(bad: float) -> None:
+    check = watched(1.0, bad)
+    assert check.flag() == 0, "the last step may still be under way"
+    check.add(torch.tensor(1.0))
+    check.close_step()
+    assert check.flag() == 1
+
+
+def test_settling_includes_the_last_step_and_forgets_nothing() -> None:
+    check = watched(1.0, math.nan)
+    assert check.settle() == 1
+    check.add(torch.tensor(1.0))
+    check.close_step()
+    assert check.settle() == 1
+
+
+def test_finite_losses_of_any_size_pass() -> None:
+    assert watched(0.0, -5.0, 3e38, 1e-40).settle() == 0
+
+
+def test_micro_batches_cannot_cancel_what_is_wrong() -> None:
+    check = FiniteCheck()
+    for value in (math.inf, -math.inf, 1.0):
+        check.add(torch.tensor(value, dtype=torch.float64))
+    check.close_step()
+    assert check.settle() == 1
+
+
+def test_no_graph_is_kept_alive() -> None:
+    check = FiniteCheck()
+    check.add(torch.ones((), requires_grad=True) * 2)
+    assert check._sum is not None and not check._sum.requires_grad
+
+
+def test_all_ranks_stop_in_the_same_step(tmp_path: Path) -> None:
+    mp.spawn(watch_on_two_ranks, args=(str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    stopped = [(tmp_path / f"rank_{rank}").read_text() for rank in range(2)]
+    # Rank 1's loss of step 3 is asked for when step 4 has been given out, at the edge of step 5.
+    assert stopped == ["5", "5"]
+
+
+def watch_on_two_ranks(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+    )
+    cluster = Cluster(rank, rank, 2)
+    check = FiniteCheck()
+    for step in range(1, STEPS):
+        (bad_ranks,) = cluster.sum([check.flag()])
+        if bad_ranks:
+            (Path(folder) / f"rank_{rank}").write_text(str(step))
+            break
+        check.add(torch.tensor(math.nan if (rank, step) == (1, 3) else 1.0))
+        check.close_step()
+    cluster.leave()
+
+
+class Engine:
+    """Counts steps, and computes nothing but the loss that the test wants."""
+
+    loss_scale, skipped_steps, zero_stage = 1.0, 0, 0
+
+    def __init__(self, losses: dict[int, float], grad_norms: dict[int, float]) -> None:
+        self.losses, self.grad_norms, self.steps = losses, grad_norms, 0
+
+    def __call__(self, batch: Any, objective: Any, dropout_keys: Any, capture: Any) -> list[Term]:
+        self.steps += 1
+        terms: list[Term] = objective(torch.tensor(self.losses.get(self.steps, 1.0)), batch)
+        return terms
+
+    def expect(self, micro_batches: int) -> None: ...
+
+    def backward(self, loss: torch.Tensor) -> None: ...
+
+    def step(self, learning_rate: float, stage: int) -> None: ...
+
+    @property
+    def grad_norm(self) -> float:
+        return self.grad_norms.get(self.steps, 1.0)
+
+    @property
+    def grad_norm_to_watch(self) -> torch.Tensor:
+        return torch.tensor(self.grad_norm)
+
+
+class Task:
+    def at(self, step: int) -> Lesson:
+        return Lesson(terms=self.terms)
+
+    def teacher_ms(self) -> float:
+        return 0.0
+
+    def terms(self, outputs: torch.Tensor, batch: Any) -> list[Term]:
+        return [Term("loss/mlm", outputs, "masked", 1.0)]
+
+
+class Rows:
+    """Batches of no tensors, and their counts."""
+
+    def places(self, step: int) -> int:
+        return 64
+
+    def steps_from(self, first: int) -> Iterator[list[Any]]:
+        batch = SimpleNamespace(counts=dict.fromkeys(loop.COUNTS, 1), to=lambda device: batch)
+        while True:
+            yield [batch]
+
+
+class Log:
+    def __init__(self) -> None:
+        self.lines: list[tuple[int, dict[str, float]]] = []
+
+    def write(self, step: int, samples_seen: int, values: dict[str, float]) -> None:
+        self.lines.append((step, values))
+
+
+def training(
+    alone: Cluster, shape: BertShape, *, every: int, losses: dict[int, float], **norms: Any
+) -> loop.Training:
+    recipe = SimpleNamespace(
+        train=TrainOptions(steps=STEPS, batch_rows=1, micro_rows=1),
+        optim=OptimOptions(),
+        log=SimpleNamespace(every_steps=every),
+        checkpoint=SimpleNamespace(every_steps=every, keep=1),
+        validation=SimpleNamespace(every_steps=STEPS),
+    )
+    made: Any = SimpleNamespace(
+        recipe=recipe,
+        cluster=alone,
+        engine=Engine(losses, norms.get("grad_norms", {})),
+        task=Task(),
+        layers=shape.layers,
+        compilations=None,
+        flops=StepFlops(trained=shape),
+        loader=Rows(),
+        validation=SimpleNamespace(evaluate=lambda engine: {}),
+        stop_watch=SimpleNamespace(flags=lambda: [0, 0, 0]),
+        log=Log(),
+        memory=Expectation([], alone.device),
+    )
+    return made  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def saves(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the steps whose checkpoints are committed."""
+    steps: list[int] = []
+    monkeypatch.setattr(loop, "_save", lambda t, progress, *rest: steps.append(progress.step))
+    return steps
+
+
+def test_a_run_ends_two_steps_after_a_bad_loss_though_no_line_is_due(
+    alone: Cluster, tiny_shape: BertShape, saves: list[int]
+) -> None:
+    run = training(alone, tiny_shape, every=STEPS, losses={4: math.nan})
+    progress = Progress(step=1)
+    run.engine.steps = 1
+    with pytest.raises(UserError, match=r"not finite at step 5 or just before, on 1 of 1 rank"):
+        loop.train(run, progress, {})
+    assert run.engine.steps == 5 and saves == []
+
+
+def test_no_checkpoint_is_committed_after_a_bad_loss_and_the_line_is_written(
+    alone: Cluster, tiny_shape: BertShape, saves: list[int]
+) -> None:
+    run = training(alone, tiny_shape, every=2, losses={4: math.inf})
+    with pytest.raises(UserError, match="at step 4"):
+        loop.train(run, Progress(), {})
+    assert saves == [2]
+    step, values = run.log.lines[-1]  # type: ignore[union-attr]
+    assert step == 4 and values["loss/total"] == math.inf
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run_before_the_loss_shows_it(
+    alone: Cluster, tiny_shape: BertShape, saves: list[int]
+) -> None:
+    run = training(alone, tiny_shape, every=4, losses={}, grad_norms={8: math.nan})
+    with pytest.raises(UserError, match="at step 8"):
+        loop.train(run, Progress(), {})
+    assert saves == [4]
+
+
+def test_a_sound_run_reaches_its_end(
+    alone: Cluster, tiny_shape: BertShape, saves: list[int]
+) -> None:
+    run = training(alone, tiny_shape, every=5, losses={})
+    progress = Progress()
+    assert loop.train(run, progress, {}) is None
+    assert progress.step == STEPS and saves == [5, 10, STEPS]

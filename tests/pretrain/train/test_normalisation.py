@@ -1,0 +1,236 @@
+"""Losses are divided once, by global counts: how a batch is cut changes no gradient."""
+
+import copy
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pretrain.data.batch import Batch
+from pretrain.data.batch_source import BatchSource
+from pretrain.distil.teacher import Teacher
+from pretrain.kernels.linear_cross_entropy import IGNORED
+from pretrain.losses.term import normalised_loss, normalised_values
+from pretrain.model import Bert, Outputs
+from pretrain.train.task import PretrainingTask, Task
+from tests.student_tasks import DISTILBERT, Objectives, enrol, stage, terms_of
+
+OpenSource = Callable[..., BatchSource]
+Gradients = dict[str, torch.Tensor]
+ROWS = 8
+
+
+def micro_batches(source: BatchSource, world: int, micro: int) -> list[Batch]:
+    """Return the micro-batches of all ranks of the first step."""
+    return [batch for rank in range(world) for batch in source.step(0, ROWS, rank, world, micro)]
+
+
+def accumulate(task: Task, model: Bert, batches: list[Batch]) -> tuple[Gradients, torch.Tensor]:
+    """Add up gradients and figures as the loop does."""
+    counts = {name: sum(b.counts[name] for b in batches) for name in batches[0].counts}
+    model.zero_grad()
+    values = torch.zeros((), dtype=torch.float64)
+    lesson = task.at(0)
+    for batch in batches:
+        terms = model(batch, lesson.terms, capture=lesson.capture)
+        normalised_loss(terms, counts).backward()
+        values = values + normalised_values(terms, counts)
+    return gradients_of(model), values
+
+
+def gradients_of(model: Bert) -> Gradients:
+    return {
+        name: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+        for name, p in model.named_parameters()
+    }
+
+
+def assert_equal_to_rounding(found: Gradients, expected: Gradients) -> None:
+    """Allow a few fp32 roundings of each tensor, and of the whole where a tensor has none."""
+    largest = max(float(gradient.abs().max()) for gradient in expected.values())
+    for name, gradient in expected.items():
+        tolerance = 2e-5 * float(gradient.abs().max()) + 3e-7 * largest
+        torch.testing.assert_close(found[name].to(gradient), gradient, rtol=0, atol=tolerance)
+
+
+def mean_of_means(outputs: Outputs, batch: Batch) -> torch.Tensor:
+    """State the loss of the paper directly: the mean over words plus the mean over samples.
+
+    PyTorch leaves out the label -100 by itself.
+    """
+    assert outputs.nsp_logits_S2 is not None
+    words = F.cross_entropy(outputs.mlm_logits_MV, batch.mlm_labels)
+    return words + F.cross_entropy(outputs.nsp_logits_S2, batch.nsp_labels)
+
+
+def distillation_mean(student: Outputs, teacher: Outputs, batch: Batch) -> torch.Tensor:
+    """State the loss of DistilBERT directly, as means over the batch."""
+    asked = batch.mlm_labels >= 0
+    soft = F.kl_div(
+        F.log_softmax(student.mlm_logits_MV[asked] / 2, dim=-1),
+        F.softmax(teacher.mlm_logits_MV[asked] / 2, dim=-1),
+        reduction="batchmean",
+    )
+    real = batch.sample_ids > 0
+    away = 1 - F.cosine_similarity(student.hidden_ND[real], teacher.hidden_ND[real], dim=-1)
+    hard = F.cross_entropy(student.mlm_logits_MV, batch.mlm_labels)
+    return 5 * 4 * soft + 2 * hard + away.mean()
+
+
+SPLITS = [(1, 8), (1, 4), (1, 1), (2, 4), (2, 2), (4, 1), (8, 1)]
+
+
+@pytest.mark.parametrize(("world", "micro"), SPLITS)
+def test_the_teachers_gradient_is_the_same_for_any_split(
+    open_source: OpenSource, tiny_model: Bert, world: int, micro: int
+) -> None:
+    source = open_source()
+    (whole,) = micro_batches(source, 1, ROWS)
+    exact = copy.deepcopy(tiny_model).double()
+    loss = mean_of_means(exact(whole), whole)
+    loss.backward()
+    found, values = accumulate(PretrainingTask(), tiny_model, micro_batches(source, world, micro))
+    assert_equal_to_rounding(found, gradients_of(exact))
+    assert float(values[0] + values[2]) == pytest.approx(loss.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("world", "micro"), SPLITS)
+def test_the_students_gradient_is_the_same_for_any_split(
+    open_source: OpenSource, tiny_model: Bert, world: int, micro: int
+) -> None:
+    source = open_source()
+    (whole,) = micro_batches(source, 1, ROWS)
+    student, task = enrol(tiny_model, stage(DISTILBERT), init=[0])
+    exact = copy.deepcopy(student).double()
+    with torch.no_grad():
+        taught = copy.deepcopy(tiny_model).double()(whole)
+    loss = distillation_mean(exact(whole), taught, whole)
+    loss.backward()
+    found, values = accumulate(task, student, micro_batches(source, world, micro))
+    assert_equal_to_rounding(found, gradients_of(exact))
+    soft, mlm, _, cosine = values.tolist()
+    assert 5 * soft + 2 * mlm + cosine == pytest.approx(loss.item(), rel=1e-5)
+
+
+def one_direction(batch: Batch, reverse: bool) -> Batch:
+    """Return one half of a batch of both directions, as a batch of its own."""
+    size, masked = len(batch.input_ids) // 2, len(batch.masked) // 2
+    half, tokens = (slice(n, None) if reverse else slice(n) for n in (size, masked))
+    return dataclasses.replace(
+        batch,
+        input_ids=batch.input_ids[half],
+        token_types=batch.token_types[half],
+        positions=batch.positions[half],
+        sample_ids=batch.sample_ids[half],
+        bounds=batch.bounds[: len(batch.bounds) // 2 + 1],
+        masked=batch.masked[tokens] - (size if reverse else 0),
+        mlm_labels=batch.mlm_labels[tokens],
+        directions=1,
+    )
+
+
+@pytest.mark.parametrize(("world", "micro"), [(1, 8), (2, 2), (8, 1)])
+def test_both_directions_add_up_for_any_split(
+    open_source: OpenSource, tiny_model: Bert, world: int, micro: int
+) -> None:
+    source = open_source(bidirectional=True)
+    (whole,) = micro_batches(source, 1, ROWS)
+    exact = copy.deepcopy(tiny_model).double()
+    forward, backward = (one_direction(whole, reverse) for reverse in (False, True))
+    (plain,) = micro_batches(open_source(), 1, ROWS)
+    assert torch.equal(forward.input_ids, plain.input_ids), "the forward half is the usual batch"
+    assert whole.counts == plain.counts
+    reversed_loss = F.cross_entropy(exact(backward).mlm_logits_MV, backward.mlm_labels)
+    loss = mean_of_means(exact(forward), forward) + reversed_loss
+    loss.backward()
+    pieces = micro_batches(source, world, micro)
+    found, values = accumulate(PretrainingTask(), tiny_model, pieces)
+    assert_equal_to_rounding(found, gradients_of(exact))
+    tags = [term.tag for term in tiny_model(pieces[0], PretrainingTask().terms)]
+    assert tags == [
+        "loss/mlm", "accuracy/mlm", "loss/mlm_reversed", "accuracy/mlm_reversed",
+        "loss/nsp", "accuracy/nsp",
+    ]  # fmt: skip
+    assert float(values[0] + values[2] + values[4]) == pytest.approx(loss.item(), rel=1e-6)
+    assert float(values[2]) == pytest.approx(reversed_loss.item(), rel=1e-6)
+
+
+def test_a_student_learns_from_its_teacher_in_both_directions(
+    open_source: OpenSource, tiny_model: Bert
+) -> None:
+    (whole,) = micro_batches(open_source(bidirectional=True), 1, ROWS)
+    student, task = enrol(tiny_model, stage(DISTILBERT), init=[0])
+    found, _ = accumulate(task, student, [whole])
+    expected: Gradients = {}
+    for reverse in (False, True):
+        half, _ = accumulate(task, student, [one_direction(whole, reverse)])
+        expected = {name: half[name] + expected.get(name, 0) for name in half}
+    assert_equal_to_rounding(found, expected)
+
+
+def test_a_micro_batch_without_masked_tokens_takes_part(
+    open_source: OpenSource, tiny_model: Bert
+) -> None:
+    source = open_source(rate=0.01)
+    pieces = micro_batches(source, 1, 1)
+    masked = [piece.counts["masked"] for piece in pieces]
+    assert 0 in masked and sum(masked) > 0
+    (whole,) = micro_batches(source, 1, ROWS)
+    mean_of_means(tiny_model(whole), whole).backward()
+    expected = gradients_of(tiny_model)
+    found, values = accumulate(PretrainingTask(), tiny_model, pieces)
+    assert_equal_to_rounding(found, expected)
+    assert torch.isfinite(values).all()
+
+
+def test_a_step_without_any_masked_token_learns_from_sentences_alone(
+    open_source: OpenSource, tiny_model: Bert
+) -> None:
+    whole = open_source().rows(np.arange(2), 2)
+    nothing = torch.full_like(whole.mlm_labels, IGNORED)
+    counts = {**whole.counts, "masked": 0}
+    bare = dataclasses.replace(whole, mlm_labels=nothing, counts=counts)
+    outputs = tiny_model(bare)
+    assert outputs.nsp_logits_S2 is not None
+    F.cross_entropy(outputs.nsp_logits_S2, bare.nsp_labels).backward()
+    expected = gradients_of(tiny_model)
+    found, values = accumulate(PretrainingTask(), tiny_model, [bare])
+    assert_equal_to_rounding(found, expected)
+    assert values[0] == 0
+
+
+def test_blank_rows_change_nothing(open_source: OpenSource, tiny_model: Bert) -> None:
+    source = open_source()
+    tight, roomy = (source.rows(np.arange(3), size) for size in (3, 6))
+    expected, _ = accumulate(PretrainingTask(), tiny_model, [tight])
+    found, _ = accumulate(PretrainingTask(), tiny_model, [roomy])
+    assert_equal_to_rounding(found, expected)
+
+
+@pytest.mark.parametrize("kept", [(1,), (1, 2), (0, 1, 2)])
+def test_a_teacher_is_asked_only_when_a_term_needs_it(
+    open_source: OpenSource, tiny_model: Bert, monkeypatch: pytest.MonkeyPatch, kept: tuple[int]
+) -> None:
+    objectives: Objectives = [
+        one if number in kept else one | {"weight": 0.0} for number, one in enumerate(DISTILBERT)
+    ]
+    student, task = enrol(tiny_model, stage(objectives), init=[1])
+    asked = []
+    whole, states = Teacher.__call__, Teacher.states
+    monkeypatch.setattr(Teacher, "__call__", lambda *a: asked.append("words") or whole(*a))
+    monkeypatch.setattr(Teacher, "states", lambda *a: asked.append("layers") or states(*a))
+    terms = terms_of(student, task, open_source().rows(np.arange(1), 1))
+    assert asked == (["words"] if 0 in kept else ["layers"] if 2 in kept else [])
+    tags = {"loss/mlm", "accuracy/mlm"}
+    names = ("loss/soft_targets", "loss/mlm", "loss/hidden_cosine")
+    assert {term.tag for term in terms} == tags | {names[number] for number in kept}
+
+
+def test_a_teacher_never_learns(open_source: OpenSource, tiny_model: Bert) -> None:
+    teacher = Teacher(tiny_model.train(), torch.device("cpu"), "fp32")
+    outputs = teacher(open_source().rows(np.arange(1), 1))
+    assert not tiny_model.training and not outputs.hidden_ND.requires_grad
+    assert not any(parameter.requires_grad for parameter in tiny_model.parameters())

@@ -1,0 +1,66 @@
+"""Students and their tasks without a run: objectives as a recipe has them, teachers in memory."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from pretrain.data.batch import Batch
+from pretrain.distil.config import StudentOptions
+from pretrain.distil.loss_config import StageOptions
+from pretrain.distil.stage_plan import find_projections, plan_lessons
+from pretrain.distil.stages import stages_of
+from pretrain.distil.student import choose_layers, make_student, student_shape
+from pretrain.distil.task import DistillationTask
+from pretrain.distil.teacher import Teacher
+from pretrain.losses.term import Term
+from pretrain.model import Bert, BertShape
+
+Objectives = Sequence[dict[str, Any]]
+CPU = torch.device("cpu")
+DISTILBERT: Objectives = [
+    {"kind": "soft_targets", "weight": 5.0, "temperature": 2.0},
+    {"kind": "hard_mlm", "weight": 2.0},
+    {"kind": "hidden_cosine"},
+]
+
+
+def stage(objectives: Objectives, steps: int = 10) -> StageOptions:
+    """Return the options of a stage, as a recipe would give them."""
+    return StageOptions.model_validate({"steps": steps, "objectives": list(objectives)})
+
+
+def enrol(
+    teachers: Bert | Sequence[Bert],
+    *stages: StageOptions,
+    precision: str = "fp32",
+    **student: Any,
+) -> tuple[Bert, DistillationTask]:
+    """Return a student of the given options and its task."""
+    models = [teachers] if isinstance(teachers, Bert) else list(teachers)
+    options = StudentOptions.model_validate(student)
+    taught = models[0].shape
+    next_sentence = any(o.kind == "next_sentence" for s in stages for o in s.objectives)
+    shape = student_shape(options, taught, next_sentence)
+    plans = plan_lessons(stages_of(stages), shape, taught, teacher_predicts=True)
+    projections = find_projections(plans, shape, taught)
+    pupil = make_student(models[0], shape, choose_layers(options, taught), 0, projections)
+    return pupil, DistillationTask([Teacher(m, CPU, precision) for m in models], plans)
+
+
+def terms_of(student: Bert, task: DistillationTask, batch: Batch, step: int = 0) -> list[Term]:
+    """Return the terms of a micro-batch, as the loop asks for them."""
+    lesson = task.at(step)
+    terms: list[Term] = student(batch, lesson.terms, capture=lesson.capture)
+    return terms
+
+
+def narrower(shape: BertShape) -> dict[str, int]:
+    """Return student options of half a shape's width with as many heads."""
+    return {"width": shape.width // 2, "feed_forward": shape.feed_forward // 2}
+
+
+def deeper(shape: BertShape, layers: int) -> BertShape:
+    """Return a shape with another number of layers."""
+    return replace(shape, layers=layers)

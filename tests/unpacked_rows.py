@@ -1,0 +1,42 @@
+"""Packed rows taken apart again: each sample in a row of its own."""
+
+import dataclasses
+
+import torch
+
+from pretrain.data.batch import Batch
+
+T = 64  # tokens of a row
+TABLES = ("input_ids", "token_types", "positions", "sample_ids")
+
+
+def rows_with_two(batch: Batch) -> torch.Tensor:
+    """Tell which rows hold two samples or more."""
+    return batch.sample_ids.view(-1, T).amax(dim=1) >= 2
+
+
+def unpack(batch: Batch) -> tuple[Batch, torch.Tensor]:
+    """Lay each sample into a row of its own; also return where its places were, -1 for padding."""
+    (firsts, answers), (masked, labels) = batch.sentences, batch.words
+    origin = torch.full((len(firsts), T), -1)
+    owners = batch.sample_ids.tolist()
+    for row, first in enumerate(firsts.tolist()):
+        stop = first
+        while stop < (first // T + 1) * T and owners[stop] == owners[first]:
+            stop += 1
+        origin[row, : stop - first] = torch.arange(first, stop)
+    origin = origin.flatten()
+    held = origin >= 0
+    tables = {name: torch.where(held, getattr(batch, name)[origin], 0) for name in TABLES}
+    lengths = held.view(-1, T).sum(1)
+    starts = torch.arange(len(firsts)) * T
+    alone = dataclasses.replace(
+        batch,
+        **{**tables, "sample_ids": held.int()},
+        bounds=torch.cat([torch.stack([starts, starts + lengths], 1).flatten(), starts[-1:] + T]),
+        masked=torch.isin(origin, masked).nonzero().flatten(),
+        mlm_labels=labels,
+        firsts=starts,
+        nsp_labels=answers,
+    )
+    return alone, origin
