@@ -29,9 +29,10 @@ def score_held_out(path: Path, corpus_path: Path, rows: int) -> HeldOutScores:
     from data_prep.tokenizers.folder import read_tokenizer
     from pretrain.config.run import MaskOptions
     from pretrain.data.batch_source import BatchSource
+    from pretrain.data.setup import VALIDATION_SEED
     from pretrain.distributed import Cluster
     from pretrain.model.loading import load_trained
-    from pretrain.train.evaluation import VALIDATION_SEED, ValidationSet
+    from pretrain.train.evaluation import ValidationSet
 
     trained = load_trained(path)
     corpus = Corpus.open(corpus_path, "validation")

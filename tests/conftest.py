@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from data_prep.tokenizers.folder import load_tokenizer
 from pretrain.model import Bert, BertShape, initialise
+from pretrain.model.hf_conversion import to_hf_config
 from pretrain.model.loading import WEIGHTS
 from tests.synthetic_corpora import prose_shards, write_corpus, write_tokenizer
 
@@ -68,7 +69,7 @@ def published_teacher(tmp_path: Path, tiny_shape: BertShape, tiny_tokenizer: Pat
     folder = tmp_path / "teacher"
     folder.mkdir()
     save_file(model.state_dict(), folder / WEIGHTS)
-    (folder / "config.json").write_text(json.dumps(tiny_shape.to_transformers()), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(to_hf_config(tiny_shape)), encoding="utf-8")
     for path in tiny_tokenizer.glob("*.json"):
         shutil.copyfile(path, folder / path.name)
     return folder

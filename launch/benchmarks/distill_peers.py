@@ -17,6 +17,7 @@ from torch import nn
 from launch.benchmarks.distill_sides import PROJECTION, Clocks, Lecture, projection
 from launch.benchmarks.train_sides import DTYPES, Update
 from pretrain.model import BertShape
+from pretrain.model.hf_conversion import to_hf_config
 
 Inputs = Mapping[str, torch.Tensor]
 _TEMPERATURE = 2.0
@@ -169,7 +170,7 @@ def _build(kind: str, shape: BertShape) -> Any:
     import transformers
 
     # Ours has no dropout inside attention either; with it, flash kernels would do more work.
-    fields = shape.to_transformers() | {"attention_probs_dropout_prob": 0.0}
+    fields = to_hf_config(shape) | {"attention_probs_dropout_prob": 0.0}
     torch.manual_seed(shape.layers)
     build: Any = getattr(transformers, kind)._from_config
     options = {"add_pooling_layer": False} if kind == "BertModel" else {}

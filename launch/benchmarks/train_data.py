@@ -14,8 +14,7 @@ import torch
 
 from data_prep.counter_rng import hash64, integers_below, key_of
 from data_prep.progress import log
-from pretrain.data.batch import Batch, changed
-from pretrain.kernels.linear_cross_entropy import IGNORED
+from pretrain.data.batch import IGNORE_INDEX, Batch, changed
 
 Counts = dict[str, int]
 Padded = dict[str, torch.Tensor]
@@ -30,8 +29,8 @@ class Sample:
 
     input_ids: torch.Tensor  # [s]
     token_types: torch.Tensor  # [s]
-    labels: torch.Tensor  # [s], IGNORED where nothing is asked
-    next_sentence: int  # 0 or 1; IGNORED for a single segment
+    labels: torch.Tensor  # [s], IGNORE_INDEX where nothing is asked
+    next_sentence: int  # 0 or 1; IGNORE_INDEX for a single segment
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def make_data(
 
 def samples_of(batch: Batch) -> list[Sample]:
     """Return the samples of packed rows, in their order."""
-    labels = torch.full_like(batch.input_ids, IGNORED)
+    labels = torch.full_like(batch.input_ids, IGNORE_INDEX)
     places, words = batch.words
     labels[places] = words
     nexts = dict(zip(*(x.tolist() for x in batch.sentences), strict=True))
@@ -111,7 +110,7 @@ def samples_of(batch: Batch) -> list[Sample]:
             batch.input_ids[first : first + length],
             batch.token_types[first : first + length],
             labels[first : first + length],
-            nexts.get(first, IGNORED),
+            nexts.get(first, IGNORE_INDEX),
         )
         for first, length in zip(begins.nonzero().flatten().tolist(), lengths, strict=True)
     ]
@@ -132,7 +131,7 @@ def _pad(samples: Sequence[Sample], row_tokens: int) -> PaddedBatch:
         return filled
 
     lengths = torch.tensor([len(sample.input_ids) for sample in samples])
-    labels = table("labels", IGNORED)
+    labels = table("labels", IGNORE_INDEX)
     inputs = {
         "input_ids": table("input_ids", 0),
         "token_type_ids": table("token_types", 0),
@@ -143,7 +142,7 @@ def _pad(samples: Sequence[Sample], row_tokens: int) -> PaddedBatch:
     counts = {
         "tokens": int(lengths.sum()),
         "squares": int((lengths**2).sum()),
-        "masked": int((labels != IGNORED).sum()),
+        "masked": int((labels != IGNORE_INDEX).sum()),
         "samples": len(samples),
     }
     return PaddedBatch(inputs, counts)
@@ -202,9 +201,9 @@ def _random_batch(key: np.uint64, rows: int, row_tokens: int, vocab_size: int) -
         sample_ids=torch.from_numpy(np.repeat(nth + 1, lengths).astype("i4")),
         bounds=_filled(np.append(firsts, size), rows * (row_tokens // _SHORTEST) + 1, size).int(),
         masked=_filled(masked, round(0.2 * size), 0),
-        mlm_labels=_filled(labels, round(0.2 * size), IGNORED),
+        mlm_labels=_filled(labels, round(0.2 * size), IGNORE_INDEX),
         firsts=_filled(firsts, rows * (row_tokens // _SHORTEST), 0),
-        nsp_labels=_filled(firsts % 2, rows * (row_tokens // _SHORTEST), IGNORED),
+        nsp_labels=_filled(firsts % 2, rows * (row_tokens // _SHORTEST), IGNORE_INDEX),
         row_tokens=row_tokens,
         counts={
             "masked": len(masked),

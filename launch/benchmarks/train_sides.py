@@ -16,6 +16,7 @@ from pretrain.model import Bert, BertShape, initialise
 from pretrain.model.backend import Execution
 from pretrain.model.compilation import prepare_model
 from pretrain.model.dropout_rng import dropout_keys
+from pretrain.model.hf_conversion import to_hf_config
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -102,7 +103,7 @@ class HuggingFace:
         self.name = name
         self._setting = setting
         # Ours has no dropout inside attention either; with it, flash kernels would do more work.
-        fields = setting.shape.to_transformers() | {"attention_probs_dropout_prob": 0.0}
+        fields = to_hf_config(setting.shape) | {"attention_probs_dropout_prob": 0.0}
         config = BertConfig(**fields)
         torch.manual_seed(0)
         build: Any = BertForPreTraining._from_config

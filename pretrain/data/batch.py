@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from pretrain.kernels.linear_cross_entropy import IGNORED
+IGNORE_INDEX = -100  # label of a position without a target, as in torch and transformers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +15,8 @@ class Batch:
 
     M masked tokens, S samples of two segments, C sequences. Their lists are filled up, so that
     lengths take few values and nothing that depends on them is made anew for every batch: with
-    place 0 and the label `IGNORED`, with sequences of no tokens. That changes no loss or count.
+    place 0 and the label `IGNORE_INDEX`, with sequences of no tokens. That changes no loss or
+    count.
 
     With `mask.bidirectional` the second half of the rows shows each sample reversed: place
     N/2 + i lies in the mirror of the row of place i, and masked token M/2 + j is masked token j
@@ -43,13 +44,13 @@ class Batch:
     @property
     def words(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Places and labels of the masked tokens, without what fills the lists up."""
-        asked = self.mlm_labels != IGNORED
+        asked = self.mlm_labels != IGNORE_INDEX
         return self.masked[asked], self.mlm_labels[asked]
 
     @property
     def sentences(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Places of [CLS] and next-sentence labels, without what fills the lists up."""
-        asked = self.nsp_labels != IGNORED
+        asked = self.nsp_labels != IGNORE_INDEX
         return self.firsts[asked], self.nsp_labels[asked]
 
     def to(self, device: torch.device) -> "Batch":

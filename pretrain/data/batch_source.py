@@ -19,9 +19,8 @@ from data_prep.counter_rng import key_of
 from data_prep.samples.epoch_index import Plan, PlanKey, open_plan
 from data_prep.tokenizers.folder import LoadedTokenizer
 from pretrain.config.run import MaskOptions, SampleOptions
-from pretrain.data.batch import Batch, changed, tensors_of
+from pretrain.data.batch import IGNORE_INDEX, Batch, changed, tensors_of
 from pretrain.data.row_layout import RowMaker, Rows, concatenate
-from pretrain.kernels.linear_cross_entropy import IGNORED
 from pretrain.masking.factory import BuildFirst, open_masking
 
 _TABLES = ("input_ids", "token_types", "positions", "sample_ids")
@@ -254,10 +253,12 @@ def _share(directions: list[Rows], row_tokens: int, micro_rows: int) -> Share:
         bounds=_side_by_side([*starts, end]).int(),
         masked=_side_by_side(pieces.places(rows.masked, masked, 0) + by for rows, by in shifts),
         mlm_labels=_side_by_side(
-            pieces.of(rows.mlm_labels, rows.masked, masked, IGNORED) for rows in directions
+            pieces.of(rows.mlm_labels, rows.masked, masked, IGNORE_INDEX) for rows in directions
         ),
         firsts=torch.from_numpy(pieces.places(forward.firsts, pairs, 0)),
-        nsp_labels=torch.from_numpy(pieces.of(forward.nsp_labels, forward.firsts, pairs, IGNORED)),
+        nsp_labels=torch.from_numpy(
+            pieces.of(forward.nsp_labels, forward.firsts, pairs, IGNORE_INDEX)
+        ),
         row_tokens=row_tokens,
         counts=_count(forward, pieces),
         directions=len(directions),

@@ -7,20 +7,23 @@ as any other; how many there are changes nothing but the time that training wait
 import contextlib
 import ctypes
 import signal
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from multiprocessing import get_context, resource_tracker
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from data_prep.corpus.shards import Int64Array
 from data_prep.errors import UserError
 from pretrain.config.phases import Phase, phase_at
 from pretrain.config.run import LoaderOptions, MaskOptions
 from pretrain.data.batch import Batch
 from pretrain.data.batch_source import BatchSource, Share, SourceSpec, rows_of_share
-from pretrain.distil.teacher_cache.reader import SignalReader
 from pretrain.masking.base import rate_at
+
+# Adds something to a share, given the numbers of its rows [K, rows].
+ShareTransform = Callable[[Share, Int64Array], Share]
 
 _WORKERS_ON_GPU = 2
 _STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
@@ -40,7 +43,7 @@ class StepShares(Dataset[Share | UserError]):
         rank, world_size: whose share.
 
     Attributes:
-        signals: a stored teacher's answers, by the length of rows; none unless they are set.
+        transforms: what is added to each share, by the length of its rows; none unless set.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class StepShares(Dataset[Share | UserError]):
         self._mask = mask
         self._rank = rank
         self._world_size = world_size
-        self.signals: Mapping[int, SignalReader] = {}
+        self.transforms: Mapping[int, ShareTransform] = {}
 
     def __getitem__(self, step: int) -> Share | UserError:
         """Return the share of a step, or what the user must be told: an error keeps its words."""
@@ -66,8 +69,8 @@ class StepShares(Dataset[Share | UserError]):
             place = (phase.row_of(step), phase.batch_rows, self._rank, self._world_size)
             rate = rate_at(self._mask.rate, self._mask.rate_end, step, self.steps)
             share = self._source(phase).share(*place, phase.micro_rows, rate)
-            if stored := self.signals.get(phase.row_tokens):
-                share = stored.teach(share, rows_of_share(*place, phase.micro_rows))
+            if transform := self.transforms.get(phase.row_tokens):
+                share = transform(share, rows_of_share(*place, phase.micro_rows))
             return share
         except UserError as error:
             return error
@@ -101,9 +104,9 @@ class Loader:
         self._workers = default if options.workers is None else options.workers
         self._prefetch = options.prefetch
 
-    def take_signals(self, signals: Mapping[int, SignalReader]) -> None:
-        """Let batches bring a stored teacher's answers, by the length of their rows."""
-        self._shares.signals = signals
+    def set_transforms(self, transforms: Mapping[int, ShareTransform]) -> None:
+        """Add to every batch, by the length of its rows, such as cached soft targets."""
+        self._shares.transforms = transforms
 
     def places(self, step: int) -> int:
         """Return the tokens that the rows of a step have room for, over all ranks."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from data_prep.corpus.shards import Corpus, read_corpus_manifest
 from data_prep.errors import UserError
@@ -11,8 +12,8 @@ from pretrain.config.run import RunRecipe
 from pretrain.data.batch_source import BatchSource
 from pretrain.data.loader import Loader, StepShares
 from pretrain.distributed import Cluster
-from pretrain.train.evaluation import VALIDATION_SEED, ValidationSet
-from pretrain.train.run_directory import RunDirectory
+
+VALIDATION_SEED = 0  # of pairs and masks: every run is measured on the same questions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +24,16 @@ class Inputs:
     corpus: Corpus
     sources: dict[int, BatchSource]  # of the rows that are trained on, by their length
     loader: Loader
-    validation: ValidationSet
+    validation: BatchSource  # rows as long as those of the last phase
 
 
-def open_inputs(recipe: RunRecipe, run: RunDirectory, cluster: Cluster) -> Inputs:
+def open_inputs(recipe: RunRecipe, cache: Path, cluster: Cluster) -> Inputs:
     """Open and verify what a run reads (all ranks).
+
+    Args:
+        recipe: of the run.
+        cache: folder of the epoch indices, which are built once.
+        cluster: the ranks.
 
     Raises:
         UserError: for a corpus that has changed, another tokenizer than the corpus was made
@@ -53,7 +59,7 @@ def open_inputs(recipe: RunRecipe, run: RunDirectory, cluster: Cluster) -> Input
             recipe.mask,
             seed=seed,
             row_tokens=row_tokens,
-            cache=run.plans,
+            cache=cache,
             samples=recipe.samples,
             build_first=build_on_main,
         )
@@ -66,15 +72,14 @@ def open_inputs(recipe: RunRecipe, run: RunDirectory, cluster: Cluster) -> Input
         _check_size(sources[phase.row_tokens], phase, recipe)
     # One set of questions for the whole run, as long as the finished model is meant to read. What
     # they find in a phase of shorter rows is therefore not yet trained for their last positions.
-    last = phases[-1]
-    fixed = open_source(held_out, VALIDATION_SEED, last.row_tokens)
+    fixed = open_source(held_out, VALIDATION_SEED, phases[-1].row_tokens)
     shares = StepShares(sources, phases, recipe.mask, cluster.rank, cluster.world_size)
     return Inputs(
         tokenizer=tokenizer,
         corpus=corpus,
         sources=sources,
         loader=Loader(shares, recipe.loader, cluster.device),
-        validation=ValidationSet(fixed, recipe.validation.rows, last.micro_rows, cluster),
+        validation=fixed,
     )
 
 

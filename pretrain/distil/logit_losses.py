@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 import torch
 
-from pretrain.data.batch import Batch
+from pretrain.data.batch import IGNORE_INDEX, Batch
 from pretrain.distil.teacher_cache.targets import Kind, Targets, soft_target_sum_from_signal
-from pretrain.kernels.linear_cross_entropy import IGNORED
 from pretrain.kernels.soft_cross_entropy import (
     Divergence,
     Head,
@@ -67,7 +66,7 @@ def soft_terms_of_all(
     """Return the soft targets at all real tokens; arguments as of `soft_terms`."""
     heads = [head_of(out, out.transform(out.hidden_ND)) for out in (outputs, *taught)]
     # Nobody asks for the words of tokens that are shown: any label will do, at a weight of 0.
-    labels_N = torch.where(batch.sample_ids > 0, 0, IGNORED)
+    labels_N = torch.where(batch.sample_ids > 0, 0, IGNORE_INDEX)
     sums = _sums(loss, outputs, heads, labels_N)
     return _carry_gradient(
         sums.total, [Term("loss/soft_targets", sums.soft, "tokens", loss.weight)]
@@ -116,7 +115,7 @@ def _sums_of_several(
     logits_MV = logits_of(student)
     taught_MV = mean_logits([logits_of(teacher) / loss.temperature for teacher in teachers])
     divergence_M = divergences(logits_MV / loss.temperature, taught_MV, loss.divergence)
-    soft = loss.temperature**2 * divergence_M.where(labels_M != IGNORED, 0.0).sum()
+    soft = loss.temperature**2 * divergence_M.where(labels_M != IGNORE_INDEX, 0.0).sum()
     hard, correct = cross_entropy(logits_MV, labels_M)
     total = loss.weight * soft + (loss.hard_weight or 0.0) * hard
     return SoftCrossEntropy(total, soft.detach(), hard.detach(), correct)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from pretrain.config.phases import phases_of
-from pretrain.data.dummy_batch import probe_batch
+from pretrain.data.dummy_batch import dummy_batch
 from pretrain.data.setup import Inputs
 from pretrain.distil.config import StudentRecipe
 from pretrain.distil.loss_config import NextSentence
@@ -50,7 +50,7 @@ def open_classroom(
     kind = None
     if recipe.teacher.signal is not None:
         signals = open_signals(recipe, inputs, found[0].sha256, cluster)
-        inputs.loader.take_signals(signals)
+        inputs.loader.set_transforms({length: s.teach for length, s in signals.items()})
         kind = next(iter(signals.values())).options.kind
         plans = [replace(plan, words=False) for plan in plans]
     trained = [load_located(located) for located in found]
@@ -91,7 +91,8 @@ def _open_teacher(
     phase = phases_of(recipe.train)[0]
     rows = phase.micro_rows * (2 if recipe.mask.bidirectional else 1)
     # Of the shape that the first phase has, so that nothing is compiled for this alone.
-    batch = probe_batch(model.shape, rows, phase.row_tokens, words=_PROBED_WORDS).to(cluster.device)
+    batch = dummy_batch(model.shape.vocab_size, rows, phase.row_tokens, masked_tokens=_PROBED_WORDS)
+    batch = batch.to(cluster.device)
     for plan in plans:
         if plan.asks_teacher:
             teacher.check(batch, plan.teacher, plan.words)

@@ -12,6 +12,7 @@ from pretrain.data.batch import Batch
 from pretrain.distil.layer_losses import layer_sum
 from pretrain.distil.logit_losses import SoftLoss, soft_terms, soft_terms_of_all, stored_soft_terms
 from pretrain.distil.loss_config import HardMlm, LayerObjective, NextSentence, SoftTargets
+from pretrain.distil.memory import compared_parts
 from pretrain.distil.reach import names_reached
 from pretrain.distil.stage_plan import LessonPlan
 from pretrain.distil.stages import stage_at
@@ -26,6 +27,7 @@ from pretrain.losses.term import Term
 from pretrain.model import Bert, Outputs
 from pretrain.model.captured_states import States
 from pretrain.monitoring.flops import Asked
+from pretrain.monitoring.memory_estimate import Activations, Part
 from pretrain.train.task import Lesson
 
 
@@ -78,6 +80,10 @@ class DistillationTask:
     def trained(self, model: Bert) -> Sequence[frozenset[str]]:
         """Return the names of the parameters that each stage trains."""
         return [names_reached(plan, model) for plan in self._plans]
+
+    def memory_parts(self, act: Activations) -> list[Part]:
+        """Return the line of the comparison that keeps most, over all stages."""
+        return compared_parts([self.at(step) for step in self.first_steps()], act)
 
     def teacher_ms(self) -> float:
         """Return the device's milliseconds with the teachers since the last call."""

@@ -18,10 +18,10 @@ from data_prep.manifest import describe_files, find_damage, write_json
 from data_prep.tokenizers.folder import load_tokenizer
 from pretrain.data.batch import Batch
 from pretrain.export.model_card import card_name, write_card
-from pretrain.model import hf_conversion as distilbert
+from pretrain.model.hf_conversion import hf_name, to_hf_config
 from pretrain.model import Bert, Outputs
 from pretrain.export.hf_loading import load_plain
-from pretrain.data.dummy_batch import probe_batch
+from pretrain.data.dummy_batch import dummy_batch
 from pretrain.model.loading import WEIGHTS, TrainedModel, load_trained
 
 FACTS = "stillhouse.json"
@@ -69,7 +69,7 @@ def check_export(folder: Path, model: Bert) -> None:
     for path in folder.iterdir():
         if path.suffix not in _ALLOWED:
             raise UserError(f"The export would hold {path.name}, which is not safe to publish.")
-    batch = probe_batch(model.shape, rows=2, row_tokens=16)
+    batch = dummy_batch(model.shape.vocab_size, rows=2, row_tokens=16)
     model.eval()
     with torch.no_grad():
         ours: Outputs = model(batch)
@@ -84,11 +84,11 @@ def check_export(folder: Path, model: Bert) -> None:
 def _write(building: Path, trained: TrainedModel, facts: dict[str, Any], run_path: Path) -> None:
     shape = trained.model.shape
     weights = {
-        name if shape.token_types else distilbert.name_of(name): tensor.contiguous()
+        hf_name(name, shape): tensor.contiguous()
         for name, tensor in trained.model.state_dict().items()
     }
     save_file(weights, building / WEIGHTS, metadata={"format": "pt"})
-    write_json(building / "config.json", shape.to_transformers())
+    write_json(building / "config.json", to_hf_config(shape))
     tokenizer = load_tokenizer(run_path / "tokenizer")
     if tokenizer.fingerprint != facts["tokenizer"]:
         raise UserError(

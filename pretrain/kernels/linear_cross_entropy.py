@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-IGNORED = -100  # a label that asks for nothing
+from pretrain.data.batch import IGNORE_INDEX
 
 
 class CrossEntropy(NamedTuple):
@@ -26,9 +26,9 @@ def linear_cross_entropy(
     Args:
         hidden_MD: what the logits are made from.
         weight_VD, bias_V: the decoder.
-        labels_M: int64; `IGNORED` leaves a token out.
+        labels_M: int64; `IGNORE_INDEX` leaves a token out.
     """
     logits_MV = F.linear(hidden_MD, weight_VD, bias_V).float()
-    loss = F.cross_entropy(logits_MV, labels_M, reduction="sum", ignore_index=IGNORED)
+    loss = F.cross_entropy(logits_MV, labels_M, reduction="sum", ignore_index=IGNORE_INDEX)
     correct = (logits_MV.detach().argmax(dim=-1) == labels_M).sum().float()
     return CrossEntropy(loss, correct)

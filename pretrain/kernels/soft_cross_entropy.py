@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from pretrain.kernels.linear_cross_entropy import IGNORED
+from pretrain.data.batch import IGNORE_INDEX
 from pretrain.kernels.linear_fp32_out import wide_linear
 
 Divergence = Literal["forward", "reverse", "symmetric"]
@@ -72,17 +72,17 @@ def soft_cross_entropy(
     Args:
         student: gets gradients.
         teacher: gets none; its vocabulary must be the student's, its width may be another.
-        labels_M: int64; `IGNORED` leaves a token out of both losses. To follow the teacher at
+        labels_M: int64; `IGNORE_INDEX` leaves a token out of both losses. To follow the teacher at
             tokens without a label, give them any and a hard weight of 0.
         temperature: T, above 0; it divides the logits of the soft loss alone.
         divergence: which of the three.
         soft_weight, hard_weight: a and b.
     """
     logits_MV, taught_MV = logits_of(student), logits_of(teacher).detach()
-    asked_M = labels_M != IGNORED
+    asked_M = labels_M != IGNORE_INDEX
     divergence_M = divergences(logits_MV / temperature, taught_MV / temperature, divergence)
     soft = temperature**2 * divergence_M.where(asked_M, 0.0).sum()
-    hard = F.cross_entropy(logits_MV, labels_M, reduction="sum", ignore_index=IGNORED)
+    hard = F.cross_entropy(logits_MV, labels_M, reduction="sum", ignore_index=IGNORE_INDEX)
     correct = (logits_MV.detach().argmax(dim=-1) == labels_M).sum().to(soft.dtype)
     total = soft_weight * soft + hard_weight * hard
     return SoftCrossEntropy(total, soft.detach(), hard.detach(), correct)

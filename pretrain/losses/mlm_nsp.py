@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from pretrain.data.batch import Batch
-from pretrain.kernels.linear_cross_entropy import IGNORED, CrossEntropy
+from pretrain.data.batch import IGNORE_INDEX, Batch
+from pretrain.kernels.linear_cross_entropy import CrossEntropy
 from pretrain.losses.term import Term
 from pretrain.model import Outputs
 
@@ -54,9 +54,9 @@ def next_sentence_terms(logits_S2: torch.Tensor, batch: Batch, weight: float) ->
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> CrossEntropy:
     """Return the summed -log p(label) and how many labels have the largest logit, in fp32.
 
-    Logits are [N, classes], labels [N]; `IGNORED` leaves one out.
+    Logits are [N, classes], labels [N]; `IGNORE_INDEX` leaves one out.
     """
-    loss = F.cross_entropy(logits.float(), labels, reduction="sum", ignore_index=IGNORED)
+    loss = F.cross_entropy(logits.float(), labels, reduction="sum", ignore_index=IGNORE_INDEX)
     return CrossEntropy(loss, (logits.detach().argmax(dim=-1) == labels).sum().float())
 
 

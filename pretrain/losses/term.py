@@ -5,10 +5,13 @@ and all micro-batches of the step, so that the loss and its gradient do not depe
 batch is cut into pieces.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
+
+from pretrain.data.batch import Batch
+from pretrain.model.bert import Outputs
 
 
 class Term(NamedTuple):
@@ -28,6 +31,10 @@ class Term(NamedTuple):
     total: torch.Tensor
     per: Literal["masked", "samples", "tokens"]
     weight: float = 0.0
+
+
+# Turns the outputs of a micro-batch into terms; called inside the forward pass of the model.
+Objective = Callable[[Outputs, Batch], list[Term]]
 
 
 def normalised_loss(terms: Sequence[Term], counts: Mapping[str, int]) -> torch.Tensor:

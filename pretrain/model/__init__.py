@@ -1,6 +1,6 @@
 """BERT, with the parameter names of transformers."""
 
-from pretrain.model.bert import Bert, Objective, Outputs, initialise
+from pretrain.model.bert import Bert, Outputs, initialise
 from pretrain.model.config import BertShape
 
-__all__ = ["Bert", "BertShape", "Objective", "Outputs", "initialise"]
+__all__ = ["Bert", "BertShape", "Outputs", "initialise"]

@@ -8,6 +8,7 @@ Shapes: N places, D width, M masked tokens, S samples, V vocabulary.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +17,13 @@ from torch import nn
 from pretrain.data.batch import Batch
 from pretrain.kernels.dispatch import Kernels
 from pretrain.kernels.linear_cross_entropy import CrossEntropy
-from pretrain.losses.term import Term
 from pretrain.model.backend import Execution
 from pretrain.model.captured_states import NOTHING, Capture, States, no_states
 from pretrain.model.config import BertShape
 from pretrain.model.encoder import Encoder
 
 Transformation = Callable[[torch.Tensor], torch.Tensor]
+Result = TypeVar("Result")  # of an objective: loss terms, see losses/term.py
 
 
 def _unchanged(hidden: torch.Tensor) -> torch.Tensor:
@@ -53,9 +54,6 @@ class Outputs:
         return self.kernels.linear_cross_entropy(
             masked_MD, self.decoder_VD, self.decoder_bias_V, labels_M
         )
-
-
-Objective = Callable[[Outputs, Batch], list[Term]]
 
 
 class Transform(nn.Module):
@@ -111,10 +109,10 @@ class Bert(nn.Module):
     def forward(
         self,
         batch: Batch,
-        objective: Objective | None = None,
+        objective: Callable[[Outputs, Batch], Result] | None = None,
         dropout_keys: torch.Tensor | None = None,
         capture: Capture = NOTHING,
-    ) -> Outputs | list[Term]:
+    ) -> Outputs | Result:
         """Compute one micro-batch.
 
         Args:

@@ -1,15 +1,24 @@
-"""DistilBERT in transformers: a BERT without segments and pooler, under names of its own.
+"""Conversion to and from Hugging Face: `config.json` and the names of parameters.
 
-Only what is published bears these names; while it trains, and in our checkpoints, such a student
+Ours are those of transformers' BERT. DistilBERT, a BERT without segments and pooler, has names of
+its own: only what is published bears them; while it trains, and in our checkpoints, such a student
 is named like any other BERT.
 """
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from pretrain.model.config import BertShape
+from data_prep.errors import UserError
+from pretrain.model.config import BertShape
 
+# Where the LayerNorms stand decides which model of transformers ours is, and whether it has
+# embeddings of the two segments.
+_MODEL_TYPES: dict[str, Literal["post", "pre"]] = {
+    "bert": "post",
+    "megatron-bert": "pre",
+    "distilbert": "post",
+}
+_FAMILIES = {"post": ("bert", "Bert"), "pre": ("megatron-bert", "MegatronBert")}
 # Ours and theirs, as the ends of a name.
 _HEAD = {
     "cls.predictions.transform.dense": "vocab_transform",
@@ -36,18 +45,95 @@ _CONFIG = {
 }
 
 
-def name_of(ours: str) -> str:
-    """Return what a parameter of ours is called in a DistilBertForMaskedLM."""
-    return _renamed(ours, "bert.encoder.layer.", "distilbert.transformer.layer.", forward=True)
+def to_hf_config(shape: BertShape) -> dict[str, Any]:
+    """Return the `config.json` with which plain transformers builds the same model."""
+    if not shape.token_types:
+        return _distilbert_config(shape)
+    model_type, family = _FAMILIES[shape.norm]
+    return {
+        "architectures": [f"{family}For{'PreTraining' if shape.next_sentence else 'MaskedLM'}"],
+        "model_type": model_type,
+        "vocab_size": shape.vocab_size,
+        "num_hidden_layers": shape.layers,
+        "hidden_size": shape.width,
+        "num_attention_heads": shape.heads,
+        "intermediate_size": shape.feed_forward,
+        "max_position_embeddings": shape.positions,
+        "hidden_dropout_prob": shape.dropout,
+        # Ours has none while pre-training; fine-tuning usually wants BERT's own 0.1.
+        "attention_probs_dropout_prob": shape.dropout,
+        "hidden_act": "gelu",
+        "type_vocab_size": 2,
+        "layer_norm_eps": shape.norm_epsilon,
+        "initializer_range": 0.02,
+        "pad_token_id": shape.pad_id,
+        "tie_word_embeddings": True,
+    }
 
 
-def our_name(theirs: str) -> str:
-    """Return what a parameter of a DistilBertForMaskedLM is called in a BERT."""
-    return _renamed(theirs, "distilbert.transformer.layer.", "bert.encoder.layer.", forward=False)
+def from_hf_config(config: dict[str, Any], source: str) -> BertShape:
+    """Read a `config.json`; `source` names it in messages.
+
+    Raises:
+        UserError: when it is not a BERT that this project computes exactly.
+    """
+    if config.get("model_type") == "distilbert":
+        config = _as_bert_config(config)
+    for key, supported in (
+        ("model_type", tuple(_MODEL_TYPES)),
+        ("hidden_act", ("gelu",)),
+        ("type_vocab_size", (2,)),
+    ):
+        if config.get(key, supported[0]) not in supported:
+            names = " or ".join(repr(value) for value in supported)
+            raise UserError(f"{source} has {key} {config[key]!r}; only {names} is supported.")
+    try:
+        return BertShape(
+            vocab_size=config["vocab_size"],
+            layers=config["num_hidden_layers"],
+            width=config["hidden_size"],
+            heads=config["num_attention_heads"],
+            feed_forward=config["intermediate_size"],
+            positions=config["max_position_embeddings"],
+            dropout=config.get("hidden_dropout_prob", 0.1),
+            pad_id=config.get("pad_token_id") or 0,
+            next_sentence=any(
+                name.endswith("ForPreTraining") for name in config.get("architectures") or []
+            ),
+            norm_epsilon=config.get("layer_norm_eps", 1e-12),
+            norm=_MODEL_TYPES[config.get("model_type", "bert")],
+            token_types=config.get("model_type") != "distilbert",
+        )
+    except KeyError as error:
+        raise UserError(f"{source} does not give {error}, so its shape is unknown.") from error
 
 
-def config_of(shape: "BertShape") -> dict[str, Any]:
-    """Return the `config.json` of a shape without segments."""
+def hf_name(name: str, shape: BertShape) -> str:
+    """Return what a parameter of ours is called in the model that transformers makes of a shape."""
+    if shape.token_types:
+        return name
+    return _renamed(name, "bert.encoder.layer.", "distilbert.transformer.layer.", forward=True)
+
+
+def our_name(name: str) -> str:
+    """Return what a parameter of transformers is called here.
+
+    A BERT without heads lacks the first part of our names; the first BERTs called the two vectors
+    of a LayerNorm gamma and beta.
+    """
+    if name.startswith(("distilbert.", "vocab_")):
+        return _from_distilbert(name)
+    for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
+        if name.endswith(old):
+            name = name.removesuffix(old) + new
+    return f"bert.{name}" if name.startswith(("embeddings.", "encoder.", "pooler.")) else name
+
+
+def _from_distilbert(name: str) -> str:
+    return _renamed(name, "distilbert.transformer.layer.", "bert.encoder.layer.", forward=False)
+
+
+def _distilbert_config(shape: BertShape) -> dict[str, Any]:
     return {
         "architectures": ["DistilBertForMaskedLM"],
         "model_type": "distilbert",
@@ -68,7 +154,7 @@ def config_of(shape: "BertShape") -> dict[str, Any]:
     }
 
 
-def as_bert(config: dict[str, Any]) -> dict[str, Any]:
+def _as_bert_config(config: dict[str, Any]) -> dict[str, Any]:
     """Return a DistilBERT's `config.json` in the words of a BERT's; its norms have 1e-12."""
     return {_CONFIG.get(key, key): value for key, value in config.items()}
 

@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 
 from data_prep.errors import UserError
 from data_prep.manifest import file_sha256
-from pretrain.model import Bert, BertShape
-from pretrain.model import hf_conversion as distilbert
-from pretrain.train.checkpoint import find_newest
+from pretrain.checkpoint_manifest import find_newest
+from pretrain.model.bert import Bert
+from pretrain.model.config import BertShape
+from pretrain.model.hf_conversion import from_hf_config, our_name
 
 WEIGHTS = "model.safetensors"
 _NEXT_SENTENCE = "cls.seq_relationship.weight"
@@ -95,23 +96,9 @@ def load_located(located: LocatedModel) -> TrainedModel:
     return TrainedModel(model=model, facts=located.facts, source=located.weights.parent)
 
 
-def our_name(name: str) -> str:
-    """Return what a parameter of transformers is called here.
-
-    A BERT without heads lacks the first part of our names; the first BERTs called the two vectors
-    of a LayerNorm gamma and beta.
-    """
-    if name.startswith(("distilbert.", "vocab_")):
-        return distilbert.our_name(name)
-    for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
-        if name.endswith(old):
-            name = name.removesuffix(old) + new
-    return f"bert.{name}" if name.startswith(("embeddings.", "encoder.", "pooler.")) else name
-
-
 def _locate_export(path: Path) -> LocatedModel:
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    shape = BertShape.from_transformers(config, source=str(path / "config.json"))
+    shape = from_hf_config(config, source=str(path / "config.json"))
     facts_file = path / "stillhouse.json"
     names = {our_name(name) for name in _names(path / WEIGHTS)}
     return LocatedModel(

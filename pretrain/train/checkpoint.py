@@ -1,4 +1,4 @@
-"""Checkpoints: committed whole, or not there at all.
+"""Checkpoints: saved whole or not at all, loaded, converted for another number of ranks.
 
 A checkpoint is written under a temporary name, described by a manifest and only then renamed, so
 that a run killed at any moment leaves the previous one untouched:
@@ -11,9 +11,7 @@ DeepSpeed's own files are pickles; they are only ever read when the manifest ver
 """
 
 import contextlib
-import json
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +22,8 @@ from safetensors.torch import save_file
 
 from data_prep.disk import clear_disk_errors
 from data_prep.errors import UserError
-from data_prep.manifest import MANIFEST, find_damage, write_manifest
+from data_prep.manifest import MANIFEST, write_manifest
+from pretrain.checkpoint_manifest import FoundCheckpoint, is_committed
 from pretrain.distributed import Cluster
 
 if TYPE_CHECKING:  # DeepSpeed takes ten seconds to import; reading a checkpoint needs none of it
@@ -42,24 +41,6 @@ class Progress:
     samples_seen: int = 0  # sentence pairs
     tokens_seen: int = 0  # real tokens, padding not counted
     trained_ms: int = 0  # time in training before the last step, by rank 0's clock
-
-
-@dataclass(frozen=True)
-class FoundCheckpoint:
-    """A committed checkpoint whose files are what its manifest says."""
-
-    path: Path
-    facts: dict[str, Any]
-
-    @property
-    def step(self) -> int:
-        """Optimizer steps done when it was written."""
-        return int(self.facts["step"])
-
-    @property
-    def world_size(self) -> int:
-        """Number of ranks that wrote it."""
-        return int(self.facts["world_size"])
 
 
 def save_checkpoint(
@@ -106,29 +87,6 @@ def load_checkpoint(engine: "Engine", found: FoundCheckpoint) -> Progress:
     """Load weights, optimizer and progress into an engine (all ranks)."""
     state = engine.load(found.path.parent, found.path.name)
     return Progress(**{name: state[name] for name in asdict(Progress())})
-
-
-def find_newest(folder: Path) -> FoundCheckpoint | None:
-    """Return the newest checkpoint whose every byte verifies, or None when there is none at all.
-
-    A damaged one is passed over with a warning on stderr.
-
-    Raises:
-        UserError: when checkpoints exist and all are damaged; a run is never silently restarted.
-    """
-    committed = [path for path in sorted(folder.glob("step_*"), reverse=True) if _is_final(path)]
-    for path in committed:
-        damage, facts = _inspect(path)
-        if damage is None:
-            return FoundCheckpoint(path, facts)
-        print(f"warning: checkpoint {path} is damaged ({damage}); trying the one before it.",
-              file=sys.stderr)  # fmt: skip
-    if committed:
-        raise UserError(
-            f"All {len(committed)} checkpoints in {folder} are damaged: restore one from a backup, "
-            "or remove the run folder to start again."
-        )
-    return None
 
 
 def check_continues(found: FoundCheckpoint, facts: dict[str, Any], world_size: int) -> None:
@@ -207,22 +165,9 @@ def remove_leftovers(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _is_final(path: Path) -> bool:
-    return path.is_dir() and path.name.removeprefix("step_").isdigit()
-
-
-def _inspect(path: Path) -> tuple[str | None, dict[str, Any]]:
-    """Return (damage or None, facts) of one checkpoint."""
-    try:
-        facts = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        return find_damage(path, facts, hashes=True), facts
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"its manifest cannot be read: {error!r}", {}
-
-
 def _remove_others(folder: Path, step: int, keep: int) -> None:
     """Remove all but the newest `keep` up to `step`; later ones were damaged and passed over."""
-    committed = [path for path in sorted(folder.glob("step_*")) if _is_final(path)]
+    committed = [path for path in sorted(folder.glob("step_*")) if is_committed(path)]
     valid = [path for path in committed if int(path.name.removeprefix("step_")) <= step]
     for path in set(committed) - set(valid[-keep:]):
         # Without its manifest it is no checkpoint any more, however far the removal gets.

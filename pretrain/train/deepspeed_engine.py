@@ -25,8 +25,8 @@ from deepspeed.utils import safe_get_full_fp32_param  # noqa: E402
 
 from pretrain.config.run import RunRecipe  # noqa: E402
 from pretrain.data.batch import Batch  # noqa: E402
-from pretrain.losses.term import Term  # noqa: E402
-from pretrain.model import Bert, Objective  # noqa: E402
+from pretrain.losses.term import Objective, Term  # noqa: E402
+from pretrain.model import Bert  # noqa: E402
 from pretrain.model.captured_states import NOTHING, Capture  # noqa: E402
 from pretrain.optim.factory import make_optimizer  # noqa: E402
 from pretrain.optim.lamb import Lamb  # noqa: E402

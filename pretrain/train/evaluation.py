@@ -13,10 +13,7 @@ from pretrain.data.batch import Batch
 from pretrain.data.batch_source import BatchSource
 from pretrain.distributed import Cluster
 from pretrain.losses.mlm_nsp import pretraining_terms
-from pretrain.losses.term import Term
-from pretrain.model import Objective
-
-VALIDATION_SEED = 0
+from pretrain.losses.term import Objective, Term
 
 
 class Model(Protocol):

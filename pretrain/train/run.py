@@ -9,21 +9,22 @@ from typing import Any
 
 from data_prep.disk import clear_disk_errors
 from data_prep.errors import UserError
+from pretrain.checkpoint_manifest import FoundCheckpoint, find_newest
+from pretrain.config.phases import phases_of
 from pretrain.config.run import RunRecipe, identity_of
 from pretrain.data.setup import Inputs, open_inputs
 from pretrain.distributed import Cluster
 from pretrain.model import Bert
 from pretrain.model.backend import choose_execution, explain
 from pretrain.train.checkpoint import (
-    FoundCheckpoint,
     Progress,
     adapt_to_ranks,
     check_continues,
-    find_newest,
     load_checkpoint,
     needs_conversion,
     remove_leftovers,
 )
+from pretrain.train.evaluation import ValidationSet
 from pretrain.train.preemption import BY_STOP_FILE, StopWatch
 from pretrain.train.run_directory import RunDirectory
 from pretrain.train.task import Task
@@ -50,7 +51,7 @@ def execute(recipe: RunRecipe, prepare: Prepare) -> None:
             if cluster.is_main:
                 print(f"{run.path} is done ({run.status()['step']} steps); nothing to do.")
             return
-        inputs = open_inputs(recipe, run, cluster)
+        inputs = open_inputs(recipe, run.plans, cluster)
         model, task, facts = prepare(inputs, cluster)
         _train(recipe, run, cluster, inputs, model, task, facts)
     except UserError:
@@ -71,7 +72,6 @@ def _train(
     facts: dict[str, Any],
 ) -> None:
     # Imported here because DeepSpeed takes ten seconds: bad input is answered before that.
-    from pretrain.distil.memory import compared_parts
     from pretrain.model.compilation import Compilations, prepare_model
     from pretrain.monitoring.flops import StepFlops
     from pretrain.monitoring.logger import RunLog
@@ -93,8 +93,7 @@ def _train(
     found = _choose_checkpoint(recipe, run, cluster, facts)
     teachers = facts.get("teacher_parameters_kept", 0)
     parts = forecast(recipe, config, model, cluster.world_size, teachers)
-    lessons = [task.at(step) for step in task.first_steps()]
-    parts += compared_parts(lessons, Activations.of(recipe, model))
+    parts += task.memory_parts(Activations.of(recipe, model))
     memory = Expectation(parts, cluster.device)
     if cluster.is_main:
         print(memory.table())
@@ -126,7 +125,12 @@ def _train(
                 ),
                 memory=memory,
                 loader=inputs.loader,
-                validation=inputs.validation,
+                validation=ValidationSet(
+                    inputs.validation,
+                    recipe.validation.rows,
+                    phases_of(recipe.train)[-1].micro_rows,
+                    cluster,
+                ),
                 stop_watch=StopWatch(run.path, recipe.train.max_minutes),
                 facts=facts,
                 log=log,

@@ -10,10 +10,11 @@ from typing import Protocol
 
 from pretrain.data.batch import Batch
 from pretrain.losses.mlm_nsp import pretraining_terms
-from pretrain.losses.term import Term
-from pretrain.model import Bert, Objective, Outputs
+from pretrain.losses.term import Objective, Term
+from pretrain.model import Bert, Outputs
 from pretrain.model.captured_states import NOTHING, Capture
 from pretrain.monitoring.flops import Asked
+from pretrain.monitoring.memory_estimate import Activations, Part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,10 @@ class Task(Protocol):
         """Return the names of the parameters that each stage trains; empty where all train all."""
         ...
 
+    def memory_parts(self, act: Activations) -> list[Part]:
+        """Return what the losses keep until the backward pass, beyond what the layers do."""
+        ...
+
     def teacher_ms(self) -> float:
         """Return the device's milliseconds with other models since the last call."""
         ...
@@ -65,6 +70,10 @@ class PretrainingTask:
     def trained(self, model: Bert) -> Sequence[frozenset[str]]:
         """Return nothing: every step trains all parameters."""
         return ()
+
+    def memory_parts(self, act: Activations) -> list[Part]:
+        """Return nothing: the losses on logits keep no layers."""
+        return []
 
     def teacher_ms(self) -> float:
         """Return 0: nobody is asked."""

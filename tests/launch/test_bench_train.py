@@ -21,10 +21,9 @@ from launch.benchmarks.kernel_cases import CASES, Size, exact_kernels
 from launch.benchmarks.timing import Turns, median_ms, take_turns, top_operations
 from launch.benchmarks.train_sides import HuggingFace, Ours, Setting, Update
 from pretrain.config.run import MaskOptions
-from pretrain.data.batch import Batch
+from pretrain.data.batch import IGNORE_INDEX, Batch
 from pretrain.data.batch_source import BatchSource
 from pretrain.kernels.dispatch import choose_kernels
-from pretrain.kernels.linear_cross_entropy import IGNORED
 from pretrain.model import BertShape
 from pretrain.model.backend import Execution
 
@@ -102,9 +101,9 @@ def test_padded_rows_hold_the_same_samples_and_masks(
     )
     real = torch.cat([row.inputs["attention_mask"].flatten() for row in padded]) > 0
     assert ids[real].tolist() == batch.input_ids[batch.sample_ids > 0].tolist()
-    assert labels[labels != IGNORED].tolist() == batch.words[1].tolist()
-    assert nexts[nexts != IGNORED].tolist() == batch.sentences[1].tolist()
-    assert (labels[~real] == IGNORED).all()
+    assert labels[labels != IGNORE_INDEX].tolist() == batch.words[1].tolist()
+    assert nexts[nexts != IGNORE_INDEX].tolist() == batch.sentences[1].tolist()
+    assert (labels[~real] == IGNORE_INDEX).all()
 
 
 def test_samples_that_fill_no_batch_are_left_out(packed: list[list[Batch]]) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from data_prep.manifest import file_sha256
 from pretrain.model import Bert, BertShape, initialise
+from pretrain.model.hf_conversion import to_hf_config
 from pretrain.model.loading import WEIGHTS
 from tests.stories.conftest import ROOT, Command, metrics_of, run_command, status_of
 
@@ -49,7 +50,7 @@ def recipe(
     model = Bert(shape)
     initialise(model, seed=1)
     save_file(model.state_dict(), published_teacher / WEIGHTS)
-    config = json.dumps(shape.to_transformers())
+    config = json.dumps(to_hf_config(shape))
     (published_teacher / "config.json").write_text(config, encoding="utf-8")
     tree = yaml.safe_load(teacher_recipe.read_text(encoding="utf-8"))
     del tree["model"]

@@ -24,7 +24,6 @@ from pretrain.model.backend import choose_execution
 from pretrain.model.compilation import prepare_model
 from pretrain.train.deepspeed_config import read_deepspeed_config
 from pretrain.train.deepspeed_engine import Engine
-from pretrain.train.run_directory import RunDirectory
 from pretrain.train.task import PretrainingTask
 
 # Every file in fp32 and bf16, the same global batch cut into other micro-batches, activations made
@@ -87,7 +86,7 @@ def partitioned(config: Path, out: Path) -> Path:
 
 
 def one_step(recipe: TeacherRecipe, cluster: Cluster) -> dict[str, torch.Tensor]:
-    inputs = open_inputs(recipe, RunDirectory(recipe.run.path), cluster)
+    inputs = open_inputs(recipe, recipe.run.path / "plans", cluster)
     model = Bert(teacher_shape(recipe, inputs))
     initialise(model, recipe.train.seed)
     cpu = cluster.device

@@ -24,7 +24,6 @@ from pretrain.model import Bert, initialise
 from pretrain.monitoring.memory_estimate import forecast
 from pretrain.train.deepspeed_config import read_deepspeed_config
 from pretrain.train.deepspeed_engine import Engine
-from pretrain.train.run_directory import RunDirectory
 
 VARIANTS = "zero0_fp32 zero0_bf16 zero1_fp32 zero1_bf16 zero2_bf16 zero3_bf16".split()
 COUNTS = {"masked": 1, "samples": 1, "tokens": 1}
@@ -52,7 +51,7 @@ def main() -> None:
 
 def weigh(recipe: TeacherRecipe, cluster: Cluster) -> dict[str, Any]:
     """Return the bytes that are there before the second update, and those of the forecast."""
-    inputs = open_inputs(recipe, RunDirectory(recipe.run.path), cluster)
+    inputs = open_inputs(recipe, recipe.run.path / "plans", cluster)
     config = read_deepspeed_config(recipe, cluster.world_size, on_gpu=False)
     config["zero_optimization"]["reduce_bucket_size"] = BUCKET
     others = live_tensors()  # held, so that no address of theirs is given away

@@ -11,12 +11,11 @@ import torch
 from data_prep.corpus.shards import Int64Array
 from data_prep.errors import UserError
 from data_prep.manifest import find_damage, read_manifest
-from pretrain.data.batch import Batch
+from pretrain.data.batch import IGNORE_INDEX, Batch
 from pretrain.data.batch_source import Share
 from pretrain.distil.teacher_cache.format import Records, ShardFiles, lines_of, record_type
 from pretrain.distil.teacher_cache.key import SignalOptions, first_difference
 from pretrain.distil.teacher_cache.targets import Targets
-from pretrain.kernels.linear_cross_entropy import IGNORED
 
 _OWN_FACTS = ("signal", "rows", "shard_rows", "directions", "files")  # not of the key
 
@@ -105,7 +104,7 @@ class SignalReader:
         Raises:
             UserError: when other tokens are masked than those that were stored.
         """
-        asked = (batch.mlm_labels != IGNORED).numpy()
+        asked = (batch.mlm_labels != IGNORE_INDEX).numpy()
         lines, places = lines_of(batch, asked)
         found = np.zeros(len(asked), self._record)
         found[asked] = self._lookup(batch, rows, lines, places)

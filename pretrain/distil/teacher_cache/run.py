@@ -29,7 +29,6 @@ from pretrain.distributed import Cluster
 from pretrain.kernels.soft_cross_entropy import logits_of
 from pretrain.model.backend import choose_execution
 from pretrain.model.loading import load_located
-from pretrain.train.run_directory import RunDirectory
 
 
 class SignalRecipe(StudentRecipe):
@@ -74,7 +73,7 @@ def write_signals(recipe: SignalRecipe, cluster: Cluster) -> None:
     if recipe.teacher.path is None or recipe.teacher.signal is None:
         raise UserError("Give teacher.path, who is asked, and teacher.signal, the folder to write.")
     temperature = stored_temperature(recipe)
-    inputs = open_inputs(recipe, RunDirectory(recipe.teacher.signal), cluster)
+    inputs = open_inputs(recipe, recipe.teacher.signal / "plans", cluster)
     paths, tokenizer = [recipe.teacher.path], inputs.tokenizer.fingerprint
     (located,) = cluster.on_main(lambda: locate_teachers(paths, tokenizer))
     check_positions(located.shape, recipe.train.longest_row)

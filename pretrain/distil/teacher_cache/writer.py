@@ -22,12 +22,11 @@ from data_prep.disk import clear_disk_errors
 from data_prep.errors import UserError
 from data_prep.manifest import MANIFEST, write_json
 from data_prep.progress import log
-from pretrain.data.batch import Batch
+from pretrain.data.batch import IGNORE_INDEX, Batch
 from pretrain.data.batch_source import BatchSource
 from pretrain.distil.teacher_cache.format import Records, ShardFiles, lines_of, record_type
 from pretrain.distil.teacher_cache.key import SignalOptions, first_difference
 from pretrain.distil.teacher_cache.targets import Targets, sampled_targets, top_targets
-from pretrain.kernels.linear_cross_entropy import IGNORED
 
 _BEGUN = "begun.json"
 _ROWS_COUNTED = 256  # of which the size is foretold
@@ -199,7 +198,7 @@ class SignalWriter:
 
     def _ask_rows(self, numbers: Int64Array, teach: Teach, size: int) -> tuple[Records, Int64Array]:
         batch = self._source.rows(numbers, size)
-        asked = (batch.mlm_labels != IGNORED).numpy()
+        asked = (batch.mlm_labels != IGNORE_INDEX).numpy()
         lines, places = lines_of(batch, asked)
         order = np.argsort(lines, kind="stable")
         logits_MV = teach(batch)[torch.from_numpy(np.flatnonzero(asked)[order])]

@@ -17,7 +17,8 @@ import triton
 import triton.language as tl
 from torch.autograd.function import once_differentiable
 
-from pretrain.kernels.linear_cross_entropy import IGNORED, CrossEntropy
+from pretrain.data.batch import IGNORE_INDEX
+from pretrain.kernels.linear_cross_entropy import CrossEntropy
 from pretrain.kernels.triton.vocabulary import (
     BLOCK,
     BUDGET_BYTES,
@@ -50,8 +51,8 @@ def linear_cross_entropy(
     Args:
         hidden_MD: fp32, bf16 or fp16, the type in which products are computed.
         weight_VD, bias_V: the decoder, of any of these types.
-        labels_M: int64; `IGNORED` leaves a token out. Any other label outside of the vocabulary
-            makes the loss infinite or nan: an error would have to wait for the device.
+        labels_M: int64; `IGNORE_INDEX` leaves a token out. Any other label outside of the
+            vocabulary makes the loss infinite or nan: an error would have to wait for the device.
         budget_bytes: how large the buffer of logits may be; see `chunk_rows`.
     """
     inputs = (hidden_MD, weight_VD, bias_V)
@@ -113,7 +114,7 @@ def _over_chunks(
             correct_M[chunk],
             COLUMNS=columns,
             SCALE=_scale(hidden_MD.dtype),
-            IGNORED=IGNORED,
+            IGNORE_INDEX=IGNORE_INDEX,
             GRADIENT=gradients is not None,
             BLOCK=min(BLOCK, triton.next_power_of_2(columns)),
             num_warps=8,
@@ -132,7 +133,7 @@ def _row_kernel(
     correct,
     COLUMNS: tl.constexpr,
     SCALE: tl.constexpr,
-    IGNORED: tl.constexpr,
+    IGNORE_INDEX: tl.constexpr,
     GRADIENT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -141,7 +142,7 @@ def _row_kernel(
     logits += row.to(tl.int64) * COLUMNS  # a large budget has more than 2^31 logits
     label = tl.load(labels + row)
     normaliser, first_largest = _log_sum_exp(logits, bias, COLUMNS, BLOCK)
-    asked = label != IGNORED
+    asked = label != IGNORE_INDEX
     exists = (label >= 0) & (label < COLUMNS)  # what is not a word must not be read, either
     own = tl.load(logits + label, mask=exists, other=0.0).to(tl.float32)
     own += tl.load(bias + label, mask=exists, other=0.0).to(tl.float32)

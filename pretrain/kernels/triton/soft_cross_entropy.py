@@ -30,7 +30,7 @@ import triton
 import triton.language as tl
 from torch.autograd.function import once_differentiable
 
-from pretrain.kernels.linear_cross_entropy import IGNORED
+from pretrain.data.batch import IGNORE_INDEX
 from pretrain.kernels.soft_cross_entropy import Divergence, Head, SoftCrossEntropy
 from pretrain.kernels.triton.vocabulary import (
     BUDGET_BYTES,
@@ -90,8 +90,8 @@ def soft_cross_entropy(
     Args:
         student: fp32, bf16 or fp16 hidden states; a decoder of any of these types.
         teacher: the same, of a type of its own; gets no gradient.
-        labels_M: int64; `IGNORED` leaves a token out of both losses. Any other label outside of the
-            vocabulary makes the total nan: an error would have to wait for the device.
+        labels_M: int64; `IGNORE_INDEX` leaves a token out of both losses. Any other label outside
+            of the vocabulary makes the total nan: an error would have to wait for the device.
         temperature: T, above 0.
         divergence: see the reference.
         soft_weight, hard_weight: of the total.
@@ -180,7 +180,7 @@ def _over_chunks(
             COLUMNS=columns,
             STRIDE=gradient_CP.stride(0),
             LARGEST=_FP16_LARGEST,
-            IGNORED=IGNORED,
+            IGNORE_INDEX=IGNORE_INDEX,
             GRADIENT=gradients is not None,
             BLOCK=min(_BLOCK, triton.next_power_of_2(columns)),
             num_warps=8,
@@ -212,7 +212,7 @@ def _row_kernel(
     COLUMNS: tl.constexpr,
     STRIDE: tl.constexpr,
     LARGEST: tl.constexpr,
-    IGNORED: tl.constexpr,
+    IGNORE_INDEX: tl.constexpr,
     GRADIENT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -222,7 +222,7 @@ def _row_kernel(
     taught += row * COLUMNS
     gradients += row * STRIDE
     label = tl.load(labels + row)
-    asked = label != IGNORED
+    asked = label != IGNORE_INDEX
     largest, first_largest, total, total_s, cross_s, taught_largest, total_t, cross_t = _sums(
         logits, taught, bias, taught_bias, inverse_temperature, WORDS, COLUMNS, BLOCK
     )

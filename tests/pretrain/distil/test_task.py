@@ -8,10 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pretrain.data.batch import Batch
+from pretrain.data.batch import IGNORE_INDEX, Batch
 from pretrain.distil.logit_losses import SoftLoss, stored_soft_terms
 from pretrain.distil.teacher_cache.targets import top_targets
-from pretrain.kernels.linear_cross_entropy import IGNORED
 from pretrain.losses.term import Term, normalised_loss
 from pretrain.model import Bert, BertShape, initialise
 from pretrain.model.captured_states import Capture
@@ -122,7 +121,7 @@ def test_soft_targets_and_masked_words_are_the_formula(teacher: Bert, packed: Ba
     ]
     with torch.no_grad():
         own, theirs = pupil(packed), teacher(packed)
-    asked = packed.mlm_labels != IGNORED
+    asked = packed.mlm_labels != IGNORE_INDEX
     p, q = ((out.mlm_logits_MV[asked] / 2).log_softmax(-1) for out in (theirs, own))
     torch.testing.assert_close(terms[0].total, 4 * F.kl_div(q, p, reduction="sum", log_target=True))
     hard = F.cross_entropy(own.mlm_logits_MV, packed.mlm_labels, reduction="sum")
@@ -174,7 +173,7 @@ def test_several_teachers_are_averaged_in_probability(teacher: Bert, packed: Bat
     words = [{"kind": "soft_targets", "temperature": 2.0}, {"kind": "hard_mlm"}]
     pupil, task = enrol([teacher, other], stage(words), layers=2)
     terms = terms_of(pupil, task, packed)
-    asked = packed.mlm_labels != IGNORED
+    asked = packed.mlm_labels != IGNORE_INDEX
     with torch.no_grad():
         theirs = [(m(packed).mlm_logits_MV[asked] / 2).softmax(-1) for m in (teacher, other)]
         q = (pupil(packed).mlm_logits_MV[asked] / 2).log_softmax(-1)
@@ -196,7 +195,7 @@ def test_soft_targets_in_bf16_come_from_logits_that_are_not_rounded(
     )
     pupil = pupil.to(torch.bfloat16)
     pupil.cls.predictions.transform.LayerNorm.bias.data += 2.0**-8
-    asked = packed.mlm_labels != IGNORED
+    asked = packed.mlm_labels != IGNORE_INDEX
     with torch.no_grad():
         own, theirs = pupil(packed), teacher(packed)
         z_S, z_T = (
@@ -267,7 +266,7 @@ def test_a_stage_has_its_own_terms_teacher_and_weights(teacher: Bert, packed: Ba
 def test_a_micro_batch_without_masked_tokens_takes_part(teacher: Bert, packed: Batch) -> None:
     bare = dataclasses.replace(
         packed,
-        mlm_labels=torch.full_like(packed.mlm_labels, IGNORED),
+        mlm_labels=torch.full_like(packed.mlm_labels, IGNORE_INDEX),
         counts={**packed.counts, "masked": 0},
     )
     pupil, task = enrol(teacher, stage(DISTILBERT), layers=2)

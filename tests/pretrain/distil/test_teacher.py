@@ -14,10 +14,11 @@ from transformers import BertConfig, BertForMaskedLM, BertForPreTraining, BertMo
 from data_prep.errors import UserError
 from data_prep.tokenizers.folder import load_tokenizer
 from pretrain.data.batch import Batch
-from pretrain.data.dummy_batch import probe_batch
+from pretrain.data.dummy_batch import dummy_batch
 from pretrain.distil.teacher import Teacher, locate_teachers
 from pretrain.model import Bert, BertShape, initialise
 from pretrain.model.captured_states import Capture
+from pretrain.model.hf_conversion import to_hf_config
 from pretrain.model.loading import WEIGHTS, load_located, load_trained, locate
 
 CPU = torch.device("cpu")
@@ -30,7 +31,7 @@ def folder_of(tmp_path: Path, tiny_shape: BertShape, tiny_tokenizer: Path) -> Sa
 
     def save(kind: type[torch.nn.Module]) -> Path:
         torch.manual_seed(4)
-        model = kind(BertConfig(**tiny_shape.to_transformers()))
+        model = kind(BertConfig(**to_hf_config(tiny_shape)))
         folder = tmp_path / kind.__name__
         model.save_pretrained(folder)  # type: ignore[operator]
         for path in tiny_tokenizer.glob("*.json"):
@@ -87,7 +88,7 @@ ASKED = Capture(hidden=frozenset({2}))
 
 
 def test_a_sound_teacher_passes_the_check(tiny_model: Bert) -> None:
-    batch = probe_batch(tiny_model.shape, rows=2, row_tokens=16, words=8)
+    batch = dummy_batch(tiny_model.shape.vocab_size, rows=2, row_tokens=16, masked_tokens=8)
     assert len(batch.masked) == 8
     for words in (True, False):
         Teacher(tiny_model, CPU, "fp32").check(batch, ASKED, words)
@@ -97,7 +98,7 @@ def test_a_weight_that_is_no_number_is_named(tiny_model: Bert) -> None:
     # Of a word that no batch may ever hold.
     tiny_model.bert.embeddings.word_embeddings.weight.data[7, 3] = float("nan")
     teacher = Teacher(tiny_model, CPU, "fp32", name="The teacher x")
-    batch = probe_batch(tiny_model.shape, 2, 16)
+    batch = dummy_batch(tiny_model.shape.vocab_size, 2, 16)
     with pytest.raises(UserError, match=r"The teacher x holds NaN .*word_embeddings\.weight"):
         teacher.check(batch, ASKED, words=False)
 
@@ -106,7 +107,7 @@ def test_an_answer_that_is_no_number_is_refused(tiny_model: Bert) -> None:
     tiny_model.bert.encoder.layer[0].output.LayerNorm.weight.data.fill_(3e38)
     teacher = Teacher(tiny_model, CPU, "fp32")
     with pytest.raises(UserError, match="gives NaN or infinite numbers"):
-        teacher.check(probe_batch(tiny_model.shape, 2, 16), ASKED, words=False)
+        teacher.check(dummy_batch(tiny_model.shape.vocab_size, 2, 16), ASKED, words=False)
 
 
 @pytest.mark.parametrize("words", [True, False])
@@ -117,7 +118,7 @@ def test_a_teacher_that_drops_is_refused(tiny_model: Bert, words: bool) -> None:
         lambda module, inputs, output: (torch.nn.functional.dropout(output[0], 0.5), output[1])
     )
     with pytest.raises(UserError, match="gives two answers to one batch"):
-        teacher.check(probe_batch(tiny_model.shape, 2, 16), ASKED, words)
+        teacher.check(dummy_batch(tiny_model.shape.vocab_size, 2, 16), ASKED, words)
 
 
 @pytest.mark.parametrize("kind", [BertForMaskedLM, BertForPreTraining])
@@ -129,7 +130,7 @@ def test_any_bert_of_transformers_can_teach(
     (located,) = locate_teachers([folder], fingerprint)
     assert located.predicts
     model = load_located(located).model.eval()
-    batch = probe_batch(model.shape, rows=2, row_tokens=16)
+    batch = dummy_batch(model.shape.vocab_size, rows=2, row_tokens=16)
     rows = {
         "input_ids": batch.input_ids.view(2, 16),
         "token_type_ids": batch.token_types.view(2, 16),

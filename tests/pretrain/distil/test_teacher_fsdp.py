@@ -16,7 +16,7 @@ import torch.multiprocessing as mp
 
 from data_prep.errors import UserError
 from pretrain.data.batch import Batch
-from pretrain.data.dummy_batch import probe_batch
+from pretrain.data.dummy_batch import dummy_batch
 from pretrain.distil.teacher import Teacher
 from pretrain.kernels.dispatch import choose_kernels
 from pretrain.model import Bert, BertShape, initialise
@@ -57,7 +57,7 @@ def model(seed: int = 5, **changes: Any) -> Bert:
 def notes_after_questions(asked: Teacher) -> list[int]:
     """Return how much FSDP has noted of forward passes, after each of three rounds."""
     encoder: Any = asked._model.bert.encoder
-    batch, found = probe_batch(SHAPE, 2, 16), []
+    batch, found = dummy_batch(SHAPE.vocab_size, 2, 16), []
     for _ in range(3):
         asked(batch)
         asked.states(batch, FEW)
@@ -147,7 +147,9 @@ def answer_on_two_ranks(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     # Rank 1 has other rows, and none of its words is masked.
-    batch = probe_batch(SHAPE, rows=4 - rank, row_tokens=32, words=20 * (1 - rank))
+    batch = dummy_batch(
+        SHAPE.vocab_size, rows=4 - rank, row_tokens=32, masked_tokens=20 * (1 - rank)
+    )
     facts: dict[str, Any] = {
         "bytes": [held_bytes(teacher(sharded, model())) for sharded in (True, False)],
         "most": most_and_forecast(),
@@ -161,7 +163,7 @@ def answer_on_two_ranks(rank: int, folder: str) -> None:
 
 def held_bytes(asked: Teacher) -> int:
     """Return the bytes of the parameters of a teacher that has answered."""
-    asked(probe_batch(SHAPE, 2, 16))
+    asked(dummy_batch(SHAPE.vocab_size, 2, 16))
     parts = (getattr(p, "_local_tensor", p) for p in asked._model.parameters())
     return sum(part.untyped_storage().nbytes() for part in parts)
 
@@ -180,7 +182,7 @@ def most_and_forecast() -> tuple[int, int]:
 
     for layer in asked._model.bert.encoder.layer:
         layer.register_forward_pre_hook(weigh)
-    asked(probe_batch(asked.shape, 1, 8, words=1))
+    asked(dummy_batch(asked.shape.vocab_size, 1, 8, masked_tokens=1))
     assert len(weighed) == 4
     return max(weighed), 4 * asked.parameters
 
@@ -201,7 +203,7 @@ def with_a_nan(made: Bert) -> Bert:
 def checked(made: Bert) -> str:
     """Return why a sharded teacher is refused, if it is."""
     try:
-        teacher(True, made).check(probe_batch(SHAPE, 2, 16), ASKED, words=True)
+        teacher(True, made).check(dummy_batch(SHAPE.vocab_size, 2, 16), ASKED, words=True)
     except UserError as error:
         return str(error)
     return "sound"

@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 from data_prep.errors import UserError
 from data_prep.manifest import write_manifest
 from data_prep.tokenizers.folder import load_tokenizer
+from pretrain.export import huggingface
 from pretrain.data.batch import Batch
+from pretrain.model.hf_conversion import 
 from pretrain.model import BertShape
 from pretrain.export.huggingface import FACTS, check_export, publish
 from pretrain.model.loading import WEIGHTS, load_trained
@@ -120,9 +122,8 @@ def test_a_shape_that_transformers_reads_differently_is_not_published(
     tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_run(tmp_path / "run", tiny_tokenizer, "teacher", tiny_shape)
-    true_config = BertShape.to_transformers
     wrong = {"num_attention_heads": 2}  # the same parameters, other logits
-    monkeypatch.setattr(BertShape, "to_transformers", lambda shape: true_config(shape) | wrong)
+    monkeypatch.setattr(huggingface, "to_hf_config", lambda shape: to_hf_config(shape) | wrong)
     with pytest.raises(UserError, match="so it was not published"):
         publish(tmp_path / "run", tmp_path / "export", "apache-2.0", "en")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

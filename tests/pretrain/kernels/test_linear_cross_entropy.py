@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pretrain.kernels.linear_cross_entropy import IGNORED
+from pretrain.data.batch import IGNORE_INDEX
 from pretrain.kernels.linear_cross_entropy import linear_cross_entropy as reference
 from pretrain.kernels.triton.linear_cross_entropy import linear_cross_entropy as fused
 from pretrain.kernels.triton.vocabulary import chunk_rows
@@ -57,7 +57,7 @@ def draw(
         return drawn.to(DEVICE, of).requires_grad_()
 
     labels_M = torch.randint(vocabulary, (tokens,), generator=generator)
-    labels_M[2::3] = IGNORED
+    labels_M[2::3] = IGNORE_INDEX
     return Head(
         numbers(tokens, width, of=dtype),
         numbers(vocabulary, width, of=decoder or dtype),
@@ -69,7 +69,7 @@ def draw(
 def exact(head: Head) -> Exact:
     hidden, weight, bias = (x.detach().double().cpu().numpy() for x in head[:3])
     labels = head.labels_M.cpu().numpy()
-    asked = labels != IGNORED
+    asked = labels != IGNORE_INDEX
     logits = hidden @ weight.T + bias
     shifted = logits - logits.max(axis=1, initial=-1e300, keepdims=True)
     share = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True) * asked[:, None]
@@ -127,7 +127,7 @@ def test_gradients_follow_what_the_loss_is_multiplied_by(upstream: float) -> Non
 @pytest.mark.parametrize("loss_of", [reference, fused])
 def test_nothing_asked_gives_a_loss_and_gradients_of_0(loss_of: Any) -> None:
     empty, ignored = draw(0, 7, 40), draw(4, 7, 40)
-    ignored.labels_M.fill_(IGNORED)
+    ignored.labels_M.fill_(IGNORE_INDEX)
     for head in (empty, ignored):
         loss, correct = loss_of(*head)
         loss.backward()

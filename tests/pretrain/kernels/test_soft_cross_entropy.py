@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pretrain.kernels.linear_cross_entropy import IGNORED
+from pretrain.data.batch import IGNORE_INDEX
 from pretrain.kernels.soft_cross_entropy import Divergence, Head
 from pretrain.kernels.soft_cross_entropy import soft_cross_entropy as reference
 from pretrain.kernels.triton.soft_cross_entropy import soft_cross_entropy as fused
@@ -60,13 +60,13 @@ def draw(
         )
 
     labels_M = torch.randint(vocabulary, (tokens,), generator=generator)
-    labels_M[2::3] = IGNORED
+    labels_M[2::3] = IGNORE_INDEX
     return Case(head(width), head(taught_width), labels_M.to(DEVICE))
 
 
 def exact(case: Case, temperature: float, divergence: str, soft: float, hard: float) -> Exact:
     """Spell the losses out in fp64, and leave the gradients to autograd."""
-    asked = case.labels_M != IGNORED
+    asked = case.labels_M != IGNORE_INDEX
     student = [x.detach().double().requires_grad_() for x in case.student]
     z_S = (student[0] @ student[1].T + student[2])[asked]
     z_T = (case.teacher[0].double() @ case.teacher[1].double().T + case.teacher[2])[asked].detach()
@@ -247,7 +247,7 @@ def test_a_student_that_agrees_with_its_teacher_has_nothing_to_learn(
 @BOTH
 def test_nothing_asked_gives_sums_and_gradients_of_0(function: Any) -> None:
     empty, ignored = draw(0, 7, 5, 40), draw(4, 7, 5, 40)
-    ignored.labels_M.fill_(IGNORED)
+    ignored.labels_M.fill_(IGNORE_INDEX)
     for case in (empty, ignored):
         sums = function(*case, temperature=2.0)
         sums.total.backward()

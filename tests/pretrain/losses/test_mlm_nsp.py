@@ -7,9 +7,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from pretrain.data.batch import Batch
+from pretrain.data.batch import IGNORE_INDEX, Batch
 from pretrain.kernels.dispatch import choose_kernels
-from pretrain.kernels.linear_cross_entropy import IGNORED
 from pretrain.losses.hidden import cosine_sum
 from pretrain.losses.mlm_nsp import cross_entropy, pretraining_terms, word_losses_of
 from pretrain.losses.soft_targets import soft_target_sum
@@ -162,10 +161,10 @@ def test_hits_are_counted() -> None:
 
 def test_what_fills_a_list_up_has_neither_loss_nor_gradient() -> None:
     point = torch.tensor(draw(M + 3, V), dtype=torch.float32, requires_grad=True)
-    labels = torch.tensor([*LABELS, *[IGNORED] * 3])
+    labels = torch.tensor([*LABELS, *[IGNORE_INDEX] * 3])
     teacher = torch.tensor(draw(M + 3, V, seed=1), dtype=torch.float32)
     found = cross_entropy(point, labels)
-    soft = soft_target_sum(point, teacher, 2.0, labels != IGNORED)
+    soft = soft_target_sum(point, teacher, 2.0, labels != IGNORE_INDEX)
     (found.loss + soft).backward()
     gradient = point.grad
     point.grad = None
@@ -189,7 +188,7 @@ def make_batch(directions: int = 1) -> Batch:
         masked=torch.arange(M).repeat(directions),
         mlm_labels=torch.tensor(LABELS).repeat(directions),
         firsts=torch.arange(3),
-        nsp_labels=torch.tensor([0, 1, IGNORED]),
+        nsp_labels=torch.tensor([0, 1, IGNORE_INDEX]),
         row_tokens=8,
         counts={},
         directions=directions,

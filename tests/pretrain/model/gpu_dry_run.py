@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from triton.runtime.jit import JITFunction
 
 from pretrain.data.batch import changed
-from pretrain.data.dummy_batch import probe_batch
+from pretrain.data.dummy_batch import dummy_batch
 from pretrain.kernels.dispatch import choose_kernels
 from pretrain.kernels.soft_cross_entropy import Head
 from pretrain.kernels.triton.soft_cross_entropy import soft_cross_entropy
@@ -61,7 +61,7 @@ def train(block: Any, dtype: torch.dtype) -> None:
     model.execution = Execution(kernels=choose_kernels(block, "triton", GPU), attention="varlen")
     if block == "compiled":
         compile_layers(model, backend="aot_eager")
-    batch = changed(probe_batch(SHAPE, 4, 32, 20), lambda tensor: tensor.to(GPU))
+    batch = changed(dummy_batch(SHAPE.vocab_size, 4, 32, 20), lambda tensor: tensor.to(GPU))
     for own_keys in keys_of(3):
         terms: Any = model(batch, pretraining_terms, own_keys)
         normalised_loss(terms, batch.counts).backward()

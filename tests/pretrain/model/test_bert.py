@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from transformers import BertConfig, BertForPreTraining
 
 from data_prep.errors import UserError
-from pretrain.data.batch import Batch
-from pretrain.kernels.linear_cross_entropy import IGNORED
+from pretrain.data.batch import IGNORE_INDEX, Batch
 from pretrain.losses.mlm_nsp import pretraining_terms
 from pretrain.model import Bert, BertShape, Outputs, initialise
 from pretrain.model.dropout_rng import dropout_keys
+from pretrain.model.hf_conversion import from_hf_config, to_hf_config
 from tests.unpacked_rows import TABLES, T, rows_with_two, unpack
 
 TIED = {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
@@ -41,7 +41,7 @@ def model(tiny_model: Bert) -> Bert:
 
 
 def plain_transformers(model: Bert) -> BertForPreTraining:
-    config: dict[str, Any] = model.shape.to_transformers()
+    config: dict[str, Any] = to_hf_config(model.shape)
     theirs = BertForPreTraining(BertConfig(**config)).double().eval()
     outcome = theirs.load_state_dict(model.state_dict(), strict=False)
     assert not outcome.unexpected_keys and set(outcome.missing_keys) <= TIED
@@ -56,7 +56,7 @@ def summed_loss(mlm: torch.Tensor, nsp: torch.Tensor, batch: Batch) -> torch.Ten
 def asked(outputs: Outputs, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the logits of both heads, without those of what fills the lists up."""
     assert outputs.nsp_logits_S2 is not None
-    words, sentences = batch.mlm_labels != IGNORED, batch.nsp_labels != IGNORED
+    words, sentences = batch.mlm_labels != IGNORE_INDEX, batch.nsp_labels != IGNORE_INDEX
     return outputs.mlm_logits_MV[words], outputs.nsp_logits_S2[sentences]
 
 
@@ -144,7 +144,7 @@ def test_padding_is_invisible(model: Bert, packed: Batch) -> None:
 
 
 def test_parameters_are_named_as_in_transformers(tiny_shape: BertShape) -> None:
-    config = BertConfig(**tiny_shape.to_transformers())
+    config = BertConfig(**to_hf_config(tiny_shape))
     theirs = {name: p.shape for name, p in BertForPreTraining(config).named_parameters()}
     ours = {name: p.shape for name, p in Bert(tiny_shape).named_parameters()}
     assert ours == {name: shape for name, shape in theirs.items() if name not in TIED}
@@ -237,7 +237,7 @@ def test_the_keys_of_every_pass_lie_where_a_compiled_layer_takes_them_uncopied(l
 def test_a_shape_survives_its_config_json(tiny_shape: BertShape) -> None:
     for next_sentence in (True, False):
         shape = dataclasses.replace(tiny_shape, dropout=0.25, next_sentence=next_sentence)
-        assert BertShape.from_transformers(shape.to_transformers(), "config.json") == shape
+        assert from_hf_config(to_hf_config(shape), "config.json") == shape
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_a_shape_survives_its_config_json(tiny_shape: BertShape) -> None:
 def test_a_config_that_is_not_our_bert_is_refused(
     tiny_shape: BertShape, change: dict[str, Any], message: str
 ) -> None:
-    config = tiny_shape.to_transformers() | change
+    config = to_hf_config(tiny_shape) | change
     present = {key: value for key, value in config.items() if value is not None}
     with pytest.raises(UserError, match=message):
-        BertShape.from_transformers(present, "export")
+        from_hf_config(present, "export")

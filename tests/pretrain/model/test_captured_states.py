@@ -9,12 +9,13 @@ from torch._dynamo.utils import counters
 from transformers import BertConfig, BertForPreTraining
 
 from pretrain.data.batch import Batch
-from pretrain.data.dummy_batch import probe_batch
+from pretrain.data.dummy_batch import dummy_batch
 from pretrain.model import Bert, BertShape, initialise
 from pretrain.model.backend import Execution
 from pretrain.model.captured_states import Capture
 from pretrain.model.compilation import compile_layers
 from pretrain.model.dropout_rng import dropout_keys
+from pretrain.model.hf_conversion import to_hf_config
 
 LAYERS = 3
 ALL = Capture(hidden=frozenset(range(LAYERS + 1)), attention=frozenset(range(1, LAYERS + 1)))
@@ -39,9 +40,9 @@ def everything(model: Bert, batch: Batch, keys: torch.Tensor | None = None) -> l
 
 def test_states_are_those_of_transformers(tiny_shape: BertShape) -> None:
     model = build(tiny_shape).eval()
-    plain = BertForPreTraining(BertConfig(**model.shape.to_transformers())).eval()
+    plain = BertForPreTraining(BertConfig(**to_hf_config(model.shape))).eval()
     plain.load_state_dict(model.state_dict(), strict=False)
-    batch = probe_batch(model.shape, rows=2, row_tokens=16)
+    batch = dummy_batch(model.shape.vocab_size, rows=2, row_tokens=16)
     seen: dict[str, torch.Tensor] = {}
     for number, layer in enumerate(plain.bert.encoder.layer, start=1):
         for name in ("query", "key", "value"):

@@ -12,6 +12,7 @@ from pretrain.data.batch import Batch
 from pretrain.export.huggingface import publish
 from pretrain.losses.mlm_nsp import pretraining_terms
 from pretrain.model import Bert, BertShape, initialise
+from pretrain.model.hf_conversion import from_hf_config, to_hf_config
 from pretrain.model.loading import load_trained
 from tests.run_folders import make_run
 from tests.student_tasks import DISTILBERT, enrol, stage, terms_of
@@ -36,7 +37,7 @@ def model(pre_shape: BertShape) -> Bert:
 
 
 def test_parameters_are_named_as_in_megatron_bert(pre_shape: BertShape) -> None:
-    config = MegatronBertConfig(**pre_shape.to_transformers())
+    config = MegatronBertConfig(**to_hf_config(pre_shape))
     theirs = {n: p.shape for n, p in MegatronBertForPreTraining(config).named_parameters()}
     ours = {name: p.shape for name, p in Bert(pre_shape).named_parameters()}
     assert ours == {name: shape for name, shape in theirs.items() if name not in TIED}
@@ -44,7 +45,7 @@ def test_parameters_are_named_as_in_megatron_bert(pre_shape: BertShape) -> None:
 
 def test_losses_and_gradients_equal_those_of_megatron_bert(model: Bert, packed: Batch) -> None:
     model = model.double()
-    theirs = MegatronBertForPreTraining(MegatronBertConfig(**model.shape.to_transformers()))
+    theirs = MegatronBertForPreTraining(MegatronBertConfig(**to_hf_config(model.shape)))
     theirs = theirs.double().eval()
     assert set(theirs.load_state_dict(model.state_dict(), strict=False).missing_keys) <= TIED
     alone, _ = unpack(packed)
@@ -76,7 +77,7 @@ def test_losses_and_gradients_equal_those_of_megatron_bert(model: Bert, packed: 
 def test_a_pre_norm_shape_survives_its_config_json(pre_shape: BertShape) -> None:
     for next_sentence in (True, False):
         shape = dataclasses.replace(pre_shape, next_sentence=next_sentence)
-        assert BertShape.from_transformers(shape.to_transformers(), "config.json") == shape
+        assert from_hf_config(to_hf_config(shape), "config.json") == shape
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,11 @@ from safetensors.torch import save_file
 
 from data_prep.disk import clear_disk_errors
 from data_prep.errors import UserError
+from pretrain.checkpoint_manifest import FoundCheckpoint, find_newest
 from pretrain.distributed import Cluster
 from pretrain.train.checkpoint import (
-    FoundCheckpoint,
     Progress,
     check_continues,
-    find_newest,
     load_checkpoint,
     remove_leftovers,
     save_checkpoint,

@@ -9,12 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pretrain.data.batch import Batch
+from pretrain.data.batch import IGNORE_INDEX, Batch
 from pretrain.data.batch_source import BatchSource
 from pretrain.distributed import Cluster
-from pretrain.kernels.linear_cross_entropy import IGNORED
-from pretrain.losses.term import Term
-from pretrain.model import Bert, BertShape, Objective, Outputs, initialise
+from pretrain.losses.term import Objective, Term
+from pretrain.model import Bert, BertShape, Outputs, initialise
 from pretrain.train.evaluation import ValidationSet
 
 OpenSource = Callable[..., BatchSource]
@@ -57,7 +56,7 @@ class OneOfTwo(Cluster):
 def test_figures_are_means_over_all_rows(source: BatchSource, model: Bert, alone: Cluster) -> None:
     batch = source.rows(np.arange(ROWS), ROWS).to(alone.device)
     # An untrained model is never right; this one names the most frequent word.
-    asked, pairs = batch.mlm_labels != IGNORED, batch.nsp_labels != IGNORED
+    asked, pairs = batch.mlm_labels != IGNORE_INDEX, batch.nsp_labels != IGNORE_INDEX
     model.cls.predictions.bias.data[batch.mlm_labels[asked].mode().values] = 9.0
     found = ValidationSet(source, ROWS, 3, alone).evaluate(model)
     with torch.no_grad():

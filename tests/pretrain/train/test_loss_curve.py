@@ -18,6 +18,7 @@ from pretrain.losses.mlm_nsp import pretraining_terms
 from pretrain.losses.term import normalised_loss
 from pretrain.model import Bert
 from pretrain.model.backend import Execution
+from pretrain.model.hf_conversion import to_hf_config
 from tests.unpacked_rows import T, unpack
 
 OpenSource = Callable[..., BatchSource]
@@ -37,7 +38,7 @@ def batches(open_source: OpenSource) -> list[Batch]:
 
 def plain_transformers(model: Bert) -> BertForPreTraining:
     """Return theirs with the weights that ours begins with."""
-    theirs = BertForPreTraining(BertConfig(**model.shape.to_transformers()))
+    theirs = BertForPreTraining(BertConfig(**to_hf_config(model.shape)))
     theirs.load_state_dict(model.state_dict(), strict=False)
     return theirs
 

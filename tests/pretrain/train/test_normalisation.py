@@ -9,10 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pretrain.data.batch import Batch
+from pretrain.data.batch import IGNORE_INDEX, Batch
 from pretrain.data.batch_source import BatchSource
 from pretrain.distil.teacher import Teacher
-from pretrain.kernels.linear_cross_entropy import IGNORED
 from pretrain.losses.term import normalised_loss, normalised_values
 from pretrain.model import Bert, Outputs
 from pretrain.train.task import PretrainingTask, Task
@@ -190,7 +189,7 @@ def test_a_step_without_any_masked_token_learns_from_sentences_alone(
     open_source: OpenSource, tiny_model: Bert
 ) -> None:
     whole = open_source().rows(np.arange(2), 2)
-    nothing = torch.full_like(whole.mlm_labels, IGNORED)
+    nothing = torch.full_like(whole.mlm_labels, IGNORE_INDEX)
     counts = {**whole.counts, "masked": 0}
     bare = dataclasses.replace(whole, mlm_labels=nothing, counts=counts)
     outputs = tiny_model(bare)

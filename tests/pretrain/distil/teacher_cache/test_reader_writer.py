@@ -13,7 +13,7 @@ import torch
 
 from data_prep.errors import UserError
 from data_prep.manifest import MANIFEST
-from pretrain.data.batch import Batch
+from pretrain.data.batch import IGNORE_INDEX, Batch
 from pretrain.data.batch_source import BatchSource
 from pretrain.distil.teacher_cache import writer as writing
 from pretrain.distil.teacher_cache.format import record_type
@@ -21,7 +21,6 @@ from pretrain.distil.teacher_cache.key import SignalOptions
 from pretrain.distil.teacher_cache.reader import SignalReader
 from pretrain.distil.teacher_cache.targets import soft_target_sum_from_signal
 from pretrain.distil.teacher_cache.writer import SignalWriter
-from pretrain.kernels.linear_cross_entropy import IGNORED
 from pretrain.losses.soft_targets import soft_target_sum
 from tests.pretrain.conftest import OpenSource
 from tests.pretrain.distil.teacher_cache.conftest import ROWS, TEMPERATURE, Teach, WriteSignal
@@ -60,7 +59,7 @@ def test_training_from_disk_is_training_from_the_teacher(
         batch = source.rows(rows, size)
         taught_MV = teach(batch)
         student_MV = taught_MV.flip(1) * 0.5
-        asked = batch.mlm_labels != IGNORED
+        asked = batch.mlm_labels != IGNORE_INDEX
         online = soft_target_sum(student_MV, taught_MV, TEMPERATURE, asked)
         # All words in fp32: what is left is the rounding of sums over 201 words.
         assert loss_from(reader, batch, rows, student_MV) == pytest.approx(online.item(), rel=1e-5)
@@ -76,7 +75,7 @@ def test_drawn_words_are_as_good_as_the_teacher_within_their_noise(
     batch = source.rows(rows, ROWS)
     taught_MV = teach(batch)
     student_MV = taught_MV.flip(1) * 0.5
-    asked = batch.mlm_labels != IGNORED
+    asked = batch.mlm_labels != IGNORE_INDEX
     online = soft_target_sum(student_MV, taught_MV, TEMPERATURE, asked).item()
     # A draw costs T² (-log q) on average, with this variance over the words:
     p = (taught_MV / TEMPERATURE).softmax(-1)

@@ -24,7 +24,6 @@ from pretrain.distributed import Cluster
 from pretrain.losses.term import normalised_loss
 from pretrain.model import Bert
 from pretrain.model.loading import WEIGHTS
-from pretrain.train.run_directory import RunDirectory
 from tests.stories.conftest import tiny_recipe
 from tests.student_tasks import terms_of
 
@@ -58,7 +57,7 @@ def stored(tree: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 def learned(tree: dict[str, Any], alone: Cluster) -> tuple[Inputs, list[dict[str, torch.Tensor]]]:
     """Return the inputs of a run, and figures and a gradient of its second step's micro-batches."""
     recipe = StudentRecipe.model_validate(tree)
-    inputs = open_inputs(recipe, RunDirectory(recipe.run.path), alone)
+    inputs = open_inputs(recipe, recipe.run.path / "plans", alone)
     student, task, _ = open_classroom(recipe, inputs, alone)
     steps = inputs.loader.steps_from(1)
     found = []
