@@ -13,7 +13,7 @@ except ImportError as error:
 
 from launch.cli import recipe_parser, run_rank
 from pretrain.distil.config import StudentRecipe
-from pretrain.distil.setup import open_classroom
+from pretrain.distil.setup import set_up_distillation
 from pretrain.train.run import execute
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     arguments = recipe_parser(__doc__, keys).parse_intermixed_args()
     recipe = load_recipe(StudentRecipe, arguments.config, arguments.overrides)
 
-    execute(recipe, lambda inputs, cluster: open_classroom(recipe, inputs, cluster))
+    execute(recipe, lambda inputs, cluster: set_up_distillation(recipe, inputs, cluster))
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ Int64Array = npt.NDArray[np.int64]
 def lay(samples: Sequence[Sample], padding: int = 0) -> Laid:
     """Return the samples with [CLS] and [SEP], and padding after each of them."""
     ids: list[int] = []
-    counters, firsts, lengths, segments = [], [], [], []
+    counters, cls_positions, lengths, segments = [], [], [], []
     for number, a, b in samples:
-        firsts.append(len(ids))
+        cls_positions.append(len(ids))
         segments += [len(ids) + 1] + ([len(ids) + 2 + len(a)] if len(b) else [])
         own = [CLS, *a, SEP, *([*b, SEP] if len(b) else [])]
         lengths.append(len(own))
@@ -28,7 +28,7 @@ def lay(samples: Sequence[Sample], padding: int = 0) -> Laid:
     return Laid(
         ids=np.array(ids),
         counters=np.array(counters, np.uint64),
-        firsts=np.array(firsts, np.int64),
+        cls_positions=np.array(cls_positions, np.int64),
         lengths=np.array(lengths),
         segments=np.array(segments),
     )

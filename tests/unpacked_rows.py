@@ -17,10 +17,10 @@ def rows_with_two(batch: Batch) -> torch.Tensor:
 
 def unpack(batch: Batch) -> tuple[Batch, torch.Tensor]:
     """Lay each sample into a row of its own; also return where its places were, -1 for padding."""
-    (firsts, answers), (masked, labels) = batch.sentences, batch.words
-    origin = torch.full((len(firsts), T), -1)
+    (cls_positions, answers), (masked, labels) = batch.sentences, batch.words
+    origin = torch.full((len(cls_positions), T), -1)
     owners = batch.sample_ids.tolist()
-    for row, first in enumerate(firsts.tolist()):
+    for row, first in enumerate(cls_positions.tolist()):
         stop = first
         while stop < (first // T + 1) * T and owners[stop] == owners[first]:
             stop += 1
@@ -29,14 +29,14 @@ def unpack(batch: Batch) -> tuple[Batch, torch.Tensor]:
     held = origin >= 0
     tables = {name: torch.where(held, getattr(batch, name)[origin], 0) for name in TABLES}
     lengths = held.view(-1, T).sum(1)
-    starts = torch.arange(len(firsts)) * T
+    starts = torch.arange(len(cls_positions)) * T
     alone = dataclasses.replace(
         batch,
         **{**tables, "sample_ids": held.int()},
         bounds=torch.cat([torch.stack([starts, starts + lengths], 1).flatten(), starts[-1:] + T]),
-        masked=torch.isin(origin, masked).nonzero().flatten(),
+        masked_positions=torch.isin(origin, masked).nonzero().flatten(),
         mlm_labels=labels,
-        firsts=starts,
+        cls_positions=starts,
         nsp_labels=answers,
     )
     return alone, origin

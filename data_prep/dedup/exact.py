@@ -20,7 +20,7 @@ from data_prep.dedup.key_index import (
     DOCUMENT_KEYS,
     NEAR_KEYS,
     PARAGRAPH_KEYS,
-    ledger_file,
+    key_index_file,
     read_keys,
     read_layout,
 )
@@ -43,8 +43,8 @@ def mark_duplicates(directory: Path, parts: Sequence[str], options: CleanOptions
     """Write, beside the ledger of each part, a flag for every document and every paragraph."""
     for part in parts:
         layout = read_layout(directory, part)
-        np.save(directory / ledger_file(part, "drop_documents"), _zeros(len(layout.splits)))
-        np.save(directory / ledger_file(part, "drop_paragraphs"), _zeros(len(layout.sentences)))
+        np.save(directory / key_index_file(part, "drop_documents"), _zeros(len(layout.splits)))
+        np.save(directory / key_index_file(part, "drop_paragraphs"), _zeros(len(layout.sentences)))
     if options.duplicates in ("documents", "both"):
         _mark(directory, parts, DOCUMENT_KEYS, "documents", COPY)
     if options.near_duplicates:
@@ -59,7 +59,7 @@ def open_flags(
     directory: Path, part: str, of: Literal["documents", "paragraphs"], mode: Literal["r", "r+"]
 ) -> Flags:
     """Map the flags of a part into memory: 0 stays, anything else says why it is left out."""
-    path = directory / ledger_file(part, f"drop_{of}")
+    path = directory / key_index_file(part, f"drop_{of}")
     return cast(Flags, np.load(path, mmap_mode=mode))
 
 

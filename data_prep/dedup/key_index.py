@@ -36,7 +36,7 @@ class Layout:
     sentences: Int64Array
 
 
-class Ledger:
+class KeyIndex:
     """Collects what one part remembers; memory is some 20 bytes a paragraph."""
 
     def __init__(self) -> None:
@@ -71,26 +71,26 @@ class Ledger:
             table = np.concatenate([*tables, np.zeros(0, KEY)])
             files[name] = table[np.lexsort((table["owner"], table["key"]))]
         for name, array in files.items():
-            np.save(directory / ledger_file(part, name), array)
-        return [ledger_file(part, name) for name in files]
+            np.save(directory / key_index_file(part, name), array)
+        return [key_index_file(part, name) for name in files]
 
     def _add_keys(self, table: str, keys: UInt64Array, base: int) -> None:
         self._tables[table].append(_table(keys, np.arange(len(keys)) + base))
 
 
-def ledger_file(part: str, name: str) -> str:
+def key_index_file(part: str, name: str) -> str:
     """Return the name of one file of a part's ledger."""
     return f"ledger_{part}.{name}.npy"
 
 
 def read_layout(directory: Path, part: str) -> Layout:
     """Read where the documents of a part lie."""
-    return Layout(**{name: np.load(directory / ledger_file(part, name)) for name in _LAYOUT})
+    return Layout(**{name: np.load(directory / key_index_file(part, name)) for name in _LAYOUT})
 
 
 def read_keys(directory: Path, part: str, table: str) -> KeyTable:
     """Map one key table of a part into memory; it ascends by key, then by owner."""
-    return np.load(directory / ledger_file(part, table), mmap_mode="r")  # type: ignore[no-any-return]
+    return np.load(directory / key_index_file(part, table), mmap_mode="r")  # type: ignore[no-any-return]
 
 
 def _table(keys: UInt64Array, owners: Int64Array) -> KeyTable:

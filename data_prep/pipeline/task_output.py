@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from data_prep.corpus.shards import SPLITS, Documents, ShardCounts, ShardWriter, shard_files
 from data_prep.counter_rng import UInt64Array
-from data_prep.dedup.key_index import Layout, Ledger
+from data_prep.dedup.key_index import KeyIndex, Layout
 from data_prep.manifest import describe_files
 
 
@@ -46,7 +46,7 @@ class PartWriter:
         self._writers = {
             split: ShardWriter(directory, f"{split}_{name}", token_type, corpus) for split in SPLITS
         }
-        self._ledger = Ledger() if with_ledger else None
+        self._ledger = KeyIndex() if with_ledger else None
 
     @property
     def num_tokens(self) -> int:

@@ -9,7 +9,9 @@ from data_prep.counter_rng import key_of, uniform
 from data_prep.samples.segments import BoolArray
 
 
-def visits_of(shard: Shard, seed: int, epoch: int) -> Iterator[tuple[int, BoolArray | None]]:
+def sampled_documents(
+    shard: Shard, seed: int, epoch: int
+) -> Iterator[tuple[int, BoolArray | None]]:
     """Yield (number of the visit, marks of the documents visited; None for all of them).
 
     With a weight of 2.3 every document is visited twice and three in ten once more. A document

@@ -1,6 +1,6 @@
 """Plans: which samples an epoch holds, and in which row each of them lies.
 
-A plan is a pure function of the corpus (split and weights included) and a `PlanKey`. It is built
+A plan is a pure function of the corpus (split and weights included) and a `EpochIndexKey`. It is built
 shard by shard in bounded memory, a few seconds for 100 million tokens, and kept as two flat files
 that every rank maps into memory:
 
@@ -27,7 +27,7 @@ from data_prep.disk import clear_disk_errors
 from data_prep.errors import UserError
 from data_prep.manifest import fingerprint, write_json
 from data_prep.progress import log
-from data_prep.samples.document_sampling import visits_of
+from data_prep.samples.document_sampling import sampled_documents
 from data_prep.samples.packing import choose_loose, pack
 from data_prep.samples.sentence_pairs import SAMPLE, Pairs, SampleArray, make_samples, sample_tokens
 
@@ -38,7 +38,7 @@ _VERSION = 3  # raise it when the same key gives other samples or rows
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanKey:
+class EpochIndexKey:
     """All that a plan depends on, besides the corpus."""
 
     seed: int
@@ -48,10 +48,10 @@ class PlanKey:
     short_share: float = 0.0
 
 
-class Plan:
+class EpochIndex:
     """The rows of one epoch, memory-mapped."""
 
-    def __init__(self, directory: Path, key: PlanKey) -> None:
+    def __init__(self, directory: Path, key: EpochIndexKey) -> None:
         facts = json.loads((directory / "plan.json").read_text(encoding="utf-8"))
         self.key = key
         self.num_rows: int = facts["rows"]
@@ -83,7 +83,7 @@ class Plan:
         return self._samples[numbers], numbers, np.repeat(np.arange(len(rows)), counts)
 
 
-def open_plan(corpus: Corpus, key: PlanKey, cache: Path) -> Plan:
+def open_epoch_index(corpus: Corpus, key: EpochIndexKey, cache: Path) -> EpochIndex:
     """Return a plan from the cache folder, building it first when it is not there.
 
     The folder's name holds the fingerprint of everything the plan depends on, so a stale plan
@@ -104,10 +104,10 @@ def open_plan(corpus: Corpus, key: PlanKey, cache: Path) -> Plan:
     directory = cache / f"{corpus.split}_epoch{key.epoch:04d}_{fingerprint(facts)}"
     if not _is_whole(directory):
         _build(corpus, key, facts, directory)
-    return Plan(directory, key)
+    return EpochIndex(directory, key)
 
 
-def _check(corpus: Corpus, key: PlanKey) -> None:
+def _check(corpus: Corpus, key: EpochIndexKey) -> None:
     if not MIN_ROW_TOKENS <= key.row_tokens <= MAX_ROW_TOKENS:
         raise UserError(
             f"Rows of {key.row_tokens} tokens are not possible: "
@@ -134,7 +134,7 @@ def _is_whole(directory: Path) -> bool:
         return False
 
 
-def _build(corpus: Corpus, key: PlanKey, facts: dict[str, object], directory: Path) -> None:
+def _build(corpus: Corpus, key: EpochIndexKey, facts: dict[str, object], directory: Path) -> None:
     started = time.monotonic()
     directory.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(directory)
@@ -148,7 +148,7 @@ def _build(corpus: Corpus, key: PlanKey, facts: dict[str, object], directory: Pa
             _publish(building, directory)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    plan = Plan(directory, key)
+    plan = EpochIndex(directory, key)
     log(
         f"{corpus.split} plan of epoch {key.epoch}: {plan.num_samples:,} samples in "
         f"{plan.num_rows:,} rows of {key.row_tokens} tokens, {plan.padding_share:.2%} padding, "
@@ -178,7 +178,7 @@ def _publish(building: Path, directory: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _write_tables(corpus: Corpus, key: PlanKey, building: Path) -> dict[str, int]:
+def _write_tables(corpus: Corpus, key: EpochIndexKey, building: Path) -> dict[str, int]:
     num_samples = num_rows = num_tokens = 0
     with (
         (building / "samples.bin").open("wb") as samples_file,
@@ -199,7 +199,7 @@ def _write_tables(corpus: Corpus, key: PlanKey, building: Path) -> dict[str, int
     return {"samples": num_samples, "rows": num_rows, "tokens": num_tokens}
 
 
-def _packed_blocks(corpus: Corpus, key: PlanKey) -> Iterator[tuple[SampleArray, Int64Array]]:
+def _packed_blocks(corpus: Corpus, key: EpochIndexKey) -> Iterator[tuple[SampleArray, Int64Array]]:
     """Yield the samples of each block in row order, with the offsets of its rows.
 
     A block is a shard and what the one before left over: rows that are still far from full.
@@ -222,13 +222,13 @@ def _packed_blocks(corpus: Corpus, key: PlanKey) -> Iterator[tuple[SampleArray, 
         yield block[order[stays]], np.concatenate([[0], np.cumsum(counts[~loose])])
 
 
-def _shard_samples(corpus: Corpus, index: int, key: PlanKey) -> Iterator[SampleArray]:
+def _shard_samples(corpus: Corpus, index: int, key: EpochIndexKey) -> Iterator[SampleArray]:
     """Yield the samples of every visit that an epoch pays a shard."""
     shard = corpus.shards[index]
     # A shard of one document finds its unrelated pairs in the next shard.
     alone = shard.counts.documents < 2
     partner = corpus.shards[(index + 1) % len(corpus.shards)] if alone else shard
-    for visit, documents in visits_of(shard, key.seed, key.epoch):
+    for visit, documents in sampled_documents(shard, key.seed, key.epoch):
         yield make_samples(
             shard,
             partner,

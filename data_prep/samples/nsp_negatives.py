@@ -13,7 +13,7 @@ from data_prep.counter_rng import integers_below
 _TRIES = 4  # places looked at for each, so that whole sentences fit its length
 
 
-def draw_partners(
+def draw_nsp_negatives(
     shard: Shard,
     own: Int64Array,
     model: Int64Array,

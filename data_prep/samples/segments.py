@@ -24,7 +24,7 @@ _SHORTEST_TARGET = 2  # tokens, as in BERT's create_pretraining_data.py
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChunkRules:
+class SegmentRules:
     """How long chunks are, and what keys their draws.
 
     Attributes:
@@ -70,7 +70,7 @@ class Chunks:
 class Cuts:
     """Where a chunk would stop, for every border that it might start at."""
 
-    def __init__(self, shard: Shard, rules: ChunkRules) -> None:
+    def __init__(self, shard: Shard, rules: SegmentRules) -> None:
         self.sentences: Int64Array = shard.sentences.astype(np.int64)
         self.document_bounds: Int64Array = self.sentences[shard.documents.astype(np.int64)]
         self.borders = _split_long(self.sentences, rules.piece)
@@ -108,7 +108,7 @@ def follow(next_first: Int64Array) -> Int64Array:
     return np.array(opened, np.int64)
 
 
-def _targets(count: int, rules: ChunkRules) -> Int64Array:
+def _targets(count: int, rules: SegmentRules) -> Int64Array:
     """Return the length that a chunk aims at, for every border that it might start at."""
     counters = np.arange(count)
     full = np.full(count, rules.budget, np.int64)

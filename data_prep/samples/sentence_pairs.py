@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from data_prep.corpus.shards import Int64Array, Shard
 from data_prep.counter_rng import hash64, integers_below, key_of, uniform
-from data_prep.samples.nsp_negatives import draw_partners
-from data_prep.samples.segments import BoolArray, ChunkRules, Chunks, Cuts, follow
+from data_prep.samples.nsp_negatives import draw_nsp_negatives
+from data_prep.samples.segments import BoolArray, Chunks, Cuts, SegmentRules, follow
 
 Pairs = Literal["next_sentence", "sentence_order", "none"]
 
@@ -68,7 +68,7 @@ def make_samples(
         documents: marks the documents to visit, [documents of the shard]; None takes all.
     """
     budget = row_tokens - (SPECIALS_ALONE if pairs == "none" else SPECIALS_PER_PAIR)
-    rules = ChunkRules(
+    rules = SegmentRules(
         budget=budget,
         piece=budget if pairs == "none" else budget // 2,  # a full pair can always be parted
         short_share=short_share,
@@ -103,7 +103,7 @@ def _single(chunks: Chunks) -> SampleArray:
     return samples
 
 
-def _sentence_order(cuts: Cuts, chunks: Chunks, rules: ChunkRules) -> SampleArray:
+def _sentence_order(cuts: Cuts, chunks: Chunks, rules: SegmentRules) -> SampleArray:
     # A last token that stands alone takes the one before it along, to be parted from it.
     alone = (chunks.stop - chunks.start == 1) & (
         chunks.start > cuts.document_bounds[chunks.document]
@@ -131,14 +131,14 @@ def _sentence_order(cuts: Cuts, chunks: Chunks, rules: ChunkRules) -> SampleArra
     return samples
 
 
-def _meeting_border(chunks: Chunks, rules: ChunkRules) -> Int64Array:
+def _meeting_border(chunks: Chunks, rules: SegmentRules) -> Int64Array:
     """Return the border where A ends: after a keyed number of sentences, the last one excepted."""
     several = np.maximum(chunks.last - chunks.first, 1)
     return chunks.first + 1 + integers_below(key_of("border", *rules.place), chunks.first, several)
 
 
 def _next_sentence(
-    cuts: Cuts, rules: ChunkRules, shard: Shard, partner: Shard, documents: BoolArray | None
+    cuts: Cuts, rules: SegmentRules, shard: Shard, partner: Shard, documents: BoolArray | None
 ) -> SampleArray:
     border = _meeting_border(cuts.all, rules)
     all_related = _walk_balanced(cuts, border, rules)
@@ -156,7 +156,7 @@ def _next_sentence(
     samples["b_length"] = chunks.stop - meeting
     samples["is_next"] = related
     foreign = ~related
-    samples["b_start"][foreign], samples["b_length"][foreign] = draw_partners(
+    samples["b_start"][foreign], samples["b_length"][foreign] = draw_nsp_negatives(
         partner,
         chunks.document[foreign] if partner is shard else np.full(int(foreign.sum()), -1),
         _models(cuts, chunks, a_length, rules)[:, foreign],
@@ -167,7 +167,7 @@ def _next_sentence(
     return samples
 
 
-def _walk_balanced(cuts: Cuts, border: Int64Array, rules: ChunkRules) -> BoolArray:
+def _walk_balanced(cuts: Cuts, border: Int64Array, rules: SegmentRules) -> BoolArray:
     """Return for every border whether the chunk that starts there is a true pair.
 
     A chunk of a single sentence has no B of its own, so it is always an unrelated pair, and its A
@@ -200,7 +200,7 @@ def _length_classes(lengths: Int64Array) -> Int64Array:
     return octave.astype(np.int64) * _CLASSES_PER_OCTAVE + within
 
 
-def _models(cuts: Cuts, chunks: Chunks, a_length: Int64Array, rules: ChunkRules) -> Int64Array:
+def _models(cuts: Cuts, chunks: Chunks, a_length: Int64Array, rules: SegmentRules) -> Int64Array:
     """Return what a B from elsewhere should look like: its length, and 1 if it ends a sentence.
 
     It takes after the B that it replaces. A chunk of a single sentence has none: it takes after

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from data_prep.corpus.inspection import beginning_of
 from data_prep.corpus.shards import Corpus, Int64Array
-from data_prep.samples.epoch_index import PlanKey, open_plan
+from data_prep.samples.epoch_index import EpochIndexKey, open_epoch_index
 from data_prep.samples.sentence_pairs import Pairs, sample_tokens
 
 _READ_TOKENS = 1 << 24
@@ -92,7 +92,7 @@ def gather_statistics(
     Args:
         corpus: the split.
         row_tokens: the lengths of rows to try.
-        pairs, short_share: what samples are, see `PlanKey`.
+        pairs, short_share: what samples are, see `EpochIndexKey`.
     """
     nothing = Lengths(np.zeros(1, np.int64))
     documents, sentences = nothing, nothing
@@ -114,10 +114,12 @@ def gather_statistics(
 
 
 def _pack(corpus: Corpus, row_tokens: int, pairs: Pairs, short_share: float) -> Packing:
-    key = PlanKey(seed=0, epoch=0, row_tokens=row_tokens, pairs=pairs, short_share=short_share)
+    key = EpochIndexKey(
+        seed=0, epoch=0, row_tokens=row_tokens, pairs=pairs, short_share=short_share
+    )
     samples = fills = Lengths(np.zeros(1, np.int64))
     with tempfile.TemporaryDirectory() as cache:
-        plan = open_plan(corpus, key, Path(cache))
+        plan = open_epoch_index(corpus, key, Path(cache))
         for start in range(0, plan.num_rows, _READ_ROWS):
             read, _, rows = plan.read(np.arange(start, min(start + _READ_ROWS, plan.num_rows)))
             lengths = sample_tokens(read)

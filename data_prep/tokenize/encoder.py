@@ -19,8 +19,13 @@ from tokenizers import Tokenizer
 
 from data_prep.config.schema import Language
 from data_prep.corpus.shards import Documents, Int64Array
-from data_prep.tokenize.pretoken_cache import DOCUMENT_END_ROW, EMPTY_ROW, NEWLINE_ROW, Lexicon
-from data_prep.tokenize.pretoken_tokenizer import ChunkTokenizer, is_bert_pipeline
+from data_prep.tokenize.pretoken_cache import (
+    DOCUMENT_END_ROW,
+    EMPTY_ROW,
+    NEWLINE_ROW,
+    PretokenCache,
+)
+from data_prep.tokenize.pretoken_tokenizer import PretokenTokenizer, is_bert_pipeline
 from data_prep.tokenize.sentence_flags import DOCUMENT_END, NEWLINE, RULES, ends_after
 from data_prep.tokenize.sentence_rules import split_sentences
 from data_prep.tokenizers.sentencepiece import CROSSES_SPACE, works_by_word
@@ -66,13 +71,13 @@ class TextEncoder:
         self._token_type = token_type
         self._splitter = splitter or (lambda paragraph: split_sentences(paragraph, language))
         self._rule = RULES[language]
-        self._lexicon: Lexicon | None = None
+        self._lexicon: PretokenCache | None = None
         # SentencePiece's words run from space to space, which is what `en` chunks are.
         by_word = language == "en" and works_by_word(tokenizer)
         self._exception = CROSSES_SPACE if by_word else None
         if splitter is None and (by_word or is_bert_pipeline(tokenizer)):
-            chunk_tokenizer = ChunkTokenizer(tokenizer, token_type)
-            self._lexicon = Lexicon(chunk_tokenizer, self._rule, token_type)
+            chunk_tokenizer = PretokenTokenizer(tokenizer, token_type)
+            self._lexicon = PretokenCache(chunk_tokenizer, self._rule, token_type)
 
     def encode(self, texts: Sequence[str]) -> EncodedTexts:
         """Return the tokens of some texts, in which a newline ends a paragraph."""
@@ -90,7 +95,7 @@ class TextEncoder:
         """Tell whether the ids of a text are certainly those of its chunks."""
         return self._exception is None or not self._exception.search(text)
 
-    def _by_chunks(self, group: str, lexicon: Lexicon) -> EncodedTexts:
+    def _by_chunks(self, group: str, lexicon: PretokenCache) -> EncodedTexts:
         rows = lexicon.rows(self._rule.split(group))
         rows = rows[rows != EMPTY_ROW]
         tokens, counts = lexicon.ids(rows)

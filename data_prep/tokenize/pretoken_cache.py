@@ -10,8 +10,8 @@ import numpy as np
 
 from data_prep.corpus.shards import Int64Array
 from data_prep.tokenize.id_table import IdArray, IdTable, Int32Array
-from data_prep.tokenize.pretoken_tokenizer import ChunkTokenizer
-from data_prep.tokenize.sentence_flags import DOCUMENT_END, NEWLINE, SentenceRule, marks_of
+from data_prep.tokenize.pretoken_tokenizer import PretokenTokenizer
+from data_prep.tokenize.sentence_flags import DOCUMENT_END, NEWLINE, SentenceRule, sentence_flags_of
 
 # About 250 MB a process.
 _MAX_CHUNKS = 1_000_000
@@ -21,7 +21,7 @@ EMPTY_ROW, NEWLINE_ROW, DOCUMENT_END_ROW = 0, 1, 2
 _FIXED = ("", NEWLINE, DOCUMENT_END)
 
 
-class Lexicon:
+class PretokenCache:
     """A table of chunks that fills itself; `end[r]` and `begin[r]` are the marks of row r.
 
     Args:
@@ -31,12 +31,12 @@ class Lexicon:
     """
 
     def __init__(
-        self, tokenizer: ChunkTokenizer, rule: SentenceRule, token_type: np.dtype[Any]
+        self, tokenizer: PretokenTokenizer, rule: SentenceRule, token_type: np.dtype[Any]
     ) -> None:
         self._tokenizer = tokenizer
         self._rule = rule
         self._table = IdTable(token_type, max_texts=_MAX_CHUNKS, max_chars=_MAX_CHARS, fixed=_FIXED)
-        marks = [(0, 0), marks_of(NEWLINE, rule), marks_of(DOCUMENT_END, rule)]
+        marks = [(0, 0), sentence_flags_of(NEWLINE, rule), sentence_flags_of(DOCUMENT_END, rule)]
         self.end, self.begin = np.array(marks, np.uint8).T
 
     def rows(self, chunks: Sequence[str]) -> Int32Array:
@@ -57,6 +57,6 @@ class Lexicon:
 
     def _learn(self, chunks: list[str]) -> None:
         self._table.add(len(self.end) + np.arange(len(chunks)), *self._tokenizer.ids(chunks))
-        marks = np.array([marks_of(chunk, self._rule) for chunk in chunks], np.uint8)
+        marks = np.array([sentence_flags_of(chunk, self._rule) for chunk in chunks], np.uint8)
         self.end = np.concatenate([self.end, marks[:, 0]])
         self.begin = np.concatenate([self.begin, marks[:, 1]])

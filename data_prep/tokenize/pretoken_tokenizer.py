@@ -23,7 +23,7 @@ _PARTS = re.compile("[A-Za-z0-9]+|[^A-Za-z0-9]")
 _AFTER_WORDS = ",.;:!?)]\"'"
 
 
-class ChunkTokenizer:
+class PretokenTokenizer:
     """Tokenizes distinct chunks.
 
     Args:

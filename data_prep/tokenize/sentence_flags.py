@@ -59,7 +59,7 @@ class SentenceRule:
     mark: Callable[[str], tuple[int, int]]
 
 
-def marks_of(chunk: str, rule: SentenceRule) -> tuple[int, int]:
+def sentence_flags_of(chunk: str, rule: SentenceRule) -> tuple[int, int]:
     """Return the (end, begin) bits of any chunk."""
     if chunk in (NEWLINE, DOCUMENT_END):
         return ANY_WORD | _LINE_END | _CHUNK, _LINE_END | _CHUNK

@@ -233,7 +233,7 @@ def _is_wordpiece(tokenizer: Tokenizer) -> bool:
 
 
 def _lowers(tokenizer: Tokenizer) -> bool:
-    # Asked, not read: SentencePiece's case folding is hidden in a table.
+    # TeacherPass, not read: SentencePiece's case folding is hidden in a table.
     return tokenizer.normalizer is not None and tokenizer.normalizer.normalize_str("A") == "a"
 
 

@@ -23,7 +23,7 @@ from launch.benchmarks.timing import Turns, take_turns, top_operations
 from launch.benchmarks.train_sides import add_counts
 from pretrain.model import BertShape
 from pretrain.model.compilation import Compilations
-from pretrain.monitoring.flops import Asked, StepFlops
+from pretrain.monitoring.flops import StepFlops, TeacherPass
 from pretrain.monitoring.gpu_peaks import device_peak
 
 _RELATION_HEADS = 48  # as in launch/recipes/student_default.yaml
@@ -114,7 +114,7 @@ def _counts(batches: Sequence[Sequence[Any]], steps: int) -> dict[str, int]:
 def _flops(lecture: Lecture, counts: dict[str, int], words: bool) -> int:
     """Return the operations that a round needs, those of the losses not counted."""
     needed = counts if words else {**counts, "masked": 0}
-    return StepFlops(trained=lecture.student).of_step(needed, [Asked(lecture.teacher, words)])
+    return StepFlops(trained=lecture.student).of_step(needed, [TeacherPass(lecture.teacher, words)])
 
 
 def _suffix(arguments: argparse.Namespace, lecture: Lecture) -> str:
@@ -133,7 +133,7 @@ def _lecture(arguments: argparse.Namespace, device: torch.device, scratch: Path)
         relation_heads=heads,
         precision=setting.precision,
         device=device,
-        execution=setting.execution,
+        backend=setting.backend,
         data=setting.data,
     )
 
@@ -179,8 +179,8 @@ def _print_terms(
     print(f"{arguments.repeat} round(s) of {arguments.steps} steps, all sides taking turns")
     print(f"text: {lecture.data.origin}; weights: random")
     print(
-        f"ours: {lecture.execution.kernels.name}, {lecture.execution.attention} attention, "
-        f"{'compiled' if lecture.execution.compiled else 'not compiled'}; packed rows, words at "
+        f"ours: {lecture.backend.kernels.name}, {lecture.backend.attention} attention, "
+        f"{'compiled' if lecture.backend.compiled else 'not compiled'}; packed rows, words at "
         "masked places"
     )
     print(

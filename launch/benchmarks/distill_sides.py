@@ -17,11 +17,11 @@ from pretrain.losses.hidden import cosine_sum
 from pretrain.losses.relations import relation_kl_sum
 from pretrain.losses.term import Term, normalised_loss
 from pretrain.model import Bert, BertShape, Outputs, initialise
-from pretrain.model.backend import Execution
+from pretrain.model.backend import Backend
 from pretrain.model.captured_states import Capture, States
 from pretrain.model.compilation import prepare_model
 from pretrain.model.dropout_rng import dropout_keys
-from pretrain.monitoring.device_timer import Stopwatch
+from pretrain.monitoring.device_timer import DeviceTimer
 
 # As in launch/recipes/student_default.yaml and student_6x768.yaml.
 _DEFAULT = SoftLoss(temperature=1.0, divergence="forward", weight=0.1)
@@ -38,7 +38,7 @@ class Lecture:
     relation_heads: int
     precision: Precision
     device: torch.device
-    execution: Execution  # of ours
+    backend: Backend  # of ours
     data: Data
 
 
@@ -47,12 +47,12 @@ class Clocks:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._rounds: list[tuple[Stopwatch, Stopwatch]] = []
+        self._rounds: list[tuple[DeviceTimer, DeviceTimer]] = []
 
-    def begin(self, number: int) -> tuple[Stopwatch, Stopwatch]:
+    def begin(self, number: int) -> tuple[DeviceTimer, DeviceTimer]:
         """Return the clocks for a step: with the teacher, and in all."""
         if number == 0:
-            self._rounds.append((Stopwatch(self._device), Stopwatch(self._device)))
+            self._rounds.append((DeviceTimer(self._device), DeviceTimer(self._device)))
         return self._rounds[-1]
 
     def read(self, rounds: int) -> list[tuple[float, float]]:
@@ -136,7 +136,7 @@ class Ours:
         if shape is lecture.student and self._learned == "distilbert":
             model.projections.update(projection(lecture))
         initialise(model, seed)
-        prepare_model(model, lecture.execution)
+        prepare_model(model, lecture.backend)
         return model.to(lecture.device, DTYPES[lecture.precision])
 
 

@@ -113,8 +113,8 @@ def _samples_of(batch: "Batch") -> list[Sample]:
     ids[masked] = labels
     types, within = batch.token_types.numpy(), batch.sample_ids.numpy()
     samples = []
-    firsts, answers = (x.tolist() for x in batch.sentences)
-    for first, label in zip(firsts, answers, strict=True):
+    cls_positions, answers = (x.tolist() for x in batch.sentences)
+    for first, label in zip(cls_positions, answers, strict=True):
         row_end = (first // batch.row_tokens + 1) * batch.row_tokens
         own = slice(first, first + int((within[first:row_end] == within[first]).sum()))
         in_a = types[own] == 0

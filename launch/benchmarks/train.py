@@ -28,7 +28,7 @@ from launch.benchmarks.train_sides import (
 from pretrain.kernels.dispatch import choose_kernels, resolve_block
 from pretrain.model import BertShape
 from pretrain.model.attention import choose_attention
-from pretrain.model.backend import Execution
+from pretrain.model.backend import Backend
 from pretrain.model.compilation import Compilations
 from pretrain.monitoring.flops import training_flops
 from pretrain.monitoring.gpu_peaks import device_peak
@@ -184,7 +184,7 @@ def make_setting(
         shape=shape,
         precision=arguments.precision,
         device=device,
-        execution=Execution(
+        backend=Backend(
             kernels=choose_kernels(block, "auto", device),
             attention=choose_attention(
                 "auto", device, arguments.precision, shape.width // shape.heads
@@ -266,8 +266,8 @@ def _print_terms(
     print(f"{arguments.repeat} round(s) of {arguments.steps} steps, all sides taking turns")
     print(f"text: {data.origin}; real tokens: packed {packed:.1%} of places, padded {padded:.1%}")
     print(
-        f"ours: {setting.execution.kernels.name}, {setting.execution.attention} attention, "
-        f"{'compiled' if setting.execution.compiled else 'not compiled'}; heads at masked places"
+        f"ours: {setting.backend.kernels.name}, {setting.backend.attention} attention, "
+        f"{'compiled' if setting.backend.compiled else 'not compiled'}; heads at masked places"
     )
     print("peer: BertForPreTraining, a sample a row, autocast, no dropout inside attention")
     if setting.device.type != "cuda":

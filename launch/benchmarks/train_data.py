@@ -184,13 +184,15 @@ def _random_batches(rows: int, row_tokens: int, vocab_size: int) -> Iterator[Bat
 
 def _random_batch(key: np.uint64, rows: int, row_tokens: int, vocab_size: int) -> Batch:
     size = rows * row_tokens
-    firsts = _draw_firsts(key, rows, row_tokens)
-    lengths = np.diff(firsts, append=size)
+    cls_positions = _draw_firsts(key, rows, row_tokens)
+    lengths = np.diff(cls_positions, append=size)
     places = np.arange(size)
-    positions = places - np.repeat(firsts, lengths)
-    nth = np.arange(len(firsts)) - np.searchsorted(firsts, firsts // row_tokens * row_tokens)
+    positions = places - np.repeat(cls_positions, lengths)
+    nth = np.arange(len(cls_positions)) - np.searchsorted(
+        cls_positions, cls_positions // row_tokens * row_tokens
+    )
     ids = _SPECIALS + integers_below(key_of("ids", int(key)), places, vocab_size - _SPECIALS)
-    ids[firsts], ids[firsts + lengths - 1] = _CLS, _SEP
+    ids[cls_positions], ids[cls_positions + lengths - 1] = _CLS, _SEP
     wanted = hash64(key_of("masks", int(key)), places) < np.uint64(int(_RATE * 2**64))
     masked = np.flatnonzero(wanted & (ids >= _SPECIALS))
     labels, ids[masked] = ids[masked], _MASK
@@ -199,15 +201,17 @@ def _random_batch(key: np.uint64, rows: int, row_tokens: int, vocab_size: int) -
         token_types=torch.from_numpy((positions >= np.repeat(lengths // 2, lengths)).astype("i8")),
         positions=torch.from_numpy(positions),
         sample_ids=torch.from_numpy(np.repeat(nth + 1, lengths).astype("i4")),
-        bounds=_filled(np.append(firsts, size), rows * (row_tokens // _SHORTEST) + 1, size).int(),
-        masked=_filled(masked, round(0.2 * size), 0),
+        cu_seqlens=_filled(
+            np.append(cls_positions, size), rows * (row_tokens // _SHORTEST) + 1, size
+        ).int(),
+        masked_positions=_filled(masked, round(0.2 * size), 0),
         mlm_labels=_filled(labels, round(0.2 * size), IGNORE_INDEX),
-        firsts=_filled(firsts, rows * (row_tokens // _SHORTEST), 0),
-        nsp_labels=_filled(firsts % 2, rows * (row_tokens // _SHORTEST), IGNORE_INDEX),
+        cls_positions=_filled(cls_positions, rows * (row_tokens // _SHORTEST), 0),
+        nsp_labels=_filled(cls_positions % 2, rows * (row_tokens // _SHORTEST), IGNORE_INDEX),
         row_tokens=row_tokens,
         counts={
             "masked": len(masked),
-            "samples": len(firsts),
+            "samples": len(cls_positions),
             "tokens": size,
             "squares": int((lengths**2).sum()),
         },

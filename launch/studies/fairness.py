@@ -60,7 +60,7 @@ def check_inputs(study: StudyRecipe) -> None:
     recipe = recipe_of(study, next(trials_of(study)))
     corpus = Corpus.open(recipe.corpus.path, "validation")
     (teacher,) = locate_teachers([study.teacher], corpus.tokenizer_fingerprint)
-    if not teacher.predicts:
+    if not teacher.has_mlm_head:
         raise UserError(f"{study.teacher} has no masked-word head: name a teacher with one.")
     longest = max([SCORED_TOKENS, *(task.max_tokens for task in study.tasks)])
     if teacher.shape.positions < longest:

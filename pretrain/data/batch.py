@@ -28,30 +28,30 @@ class Batch:
     token_types: torch.Tensor  # [N] int64, 1 in the second segment
     positions: torch.Tensor  # [N] int64, restarts with every sample
     sample_ids: torch.Tensor  # [N] int32, 1, 2, ... within a row; 0 is padding
-    bounds: torch.Tensor  # [C + 1] int32, where sequences begin and end: samples, rows' padding
-    masked: torch.Tensor  # [M] int64, places
+    cu_seqlens: torch.Tensor  # [C + 1] int32, where sequences begin and end: samples, rows' padding
+    masked_positions: torch.Tensor  # [M] int64
     mlm_labels: torch.Tensor  # [M] int64
-    firsts: torch.Tensor  # [S] int64, places of the [CLS] of samples with two segments
+    cls_positions: torch.Tensor  # [S] int64, places of the [CLS] of samples with two segments
     nsp_labels: torch.Tensor  # [S] int64
     row_tokens: int
     counts: dict[str, int]  # masked tokens, samples, real tokens; squares: Σ s² of their lengths
     directions: int = 1
     # A stored teacher's answers to the masked tokens, see signal/targets.py, where a run has them.
-    taught_ids: torch.Tensor | None = None  # [M, W] int64, W words of each
-    taught_values: torch.Tensor | None = None  # [M, W]
-    taught_rest: torch.Tensor | None = None  # [M]
+    cached_ids: torch.Tensor | None = None  # [M, W] int64, W words of each
+    cached_values: torch.Tensor | None = None  # [M, W]
+    cached_rest: torch.Tensor | None = None  # [M]
 
     @property
     def words(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Places and labels of the masked tokens, without what fills the lists up."""
         asked = self.mlm_labels != IGNORE_INDEX
-        return self.masked[asked], self.mlm_labels[asked]
+        return self.masked_positions[asked], self.mlm_labels[asked]
 
     @property
     def sentences(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Places of [CLS] and next-sentence labels, without what fills the lists up."""
         asked = self.nsp_labels != IGNORE_INDEX
-        return self.firsts[asked], self.nsp_labels[asked]
+        return self.cls_positions[asked], self.nsp_labels[asked]
 
     def to(self, device: torch.device) -> "Batch":
         """Copy to a device, from pinned memory and without waiting when it is a GPU."""

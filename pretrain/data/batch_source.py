@@ -16,7 +16,7 @@ import torch
 
 from data_prep.corpus.shards import Corpus, Int64Array
 from data_prep.counter_rng import key_of
-from data_prep.samples.epoch_index import Plan, PlanKey, open_plan
+from data_prep.samples.epoch_index import EpochIndex, EpochIndexKey, open_epoch_index
 from data_prep.tokenizers.folder import LoadedTokenizer
 from pretrain.config.run import MaskOptions, SampleOptions
 from pretrain.data.batch import IGNORE_INDEX, Batch, changed, tensors_of
@@ -40,18 +40,18 @@ class Share:
     token_types: torch.Tensor  # [K, N]
     positions: torch.Tensor  # [K, N]
     sample_ids: torch.Tensor  # [K, N]
-    bounds: torch.Tensor  # [K, C + 1]
-    masked: torch.Tensor  # [K, M]
+    cu_seqlens: torch.Tensor  # [K, C + 1]
+    masked_positions: torch.Tensor  # [K, M]
     mlm_labels: torch.Tensor  # [K, M]
-    firsts: torch.Tensor  # [K, S]
+    cls_positions: torch.Tensor  # [K, S]
     nsp_labels: torch.Tensor  # [K, S]
     row_tokens: int
     counts: list[dict[str, int]]  # of each micro-batch, [K]
     directions: int
     # A stored teacher's answers, where a run has them; W words for each masked token.
-    taught_ids: torch.Tensor | None = None  # [K, M, W]
-    taught_values: torch.Tensor | None = None  # [K, M, W]
-    taught_rest: torch.Tensor | None = None  # [K, M]
+    cached_ids: torch.Tensor | None = None  # [K, M, W]
+    cached_values: torch.Tensor | None = None  # [K, M, W]
+    cached_rest: torch.Tensor | None = None  # [K, M]
 
     def pin_memory(self) -> "Share":
         """Copy into memory that a GPU reads without the processor's help."""
@@ -142,10 +142,10 @@ class BatchSource:
         self._build_first = build_first
         masking = open_masking(mask, tokenizer, corpus, cache, build_first)
         self._maker = RowMaker(corpus, tokenizer, masking, row_tokens, mask.bidirectional)
-        self._plans: list[Plan] = []
+        self._plans: list[EpochIndex] = []
         self._ends: list[int] = []  # number of the first row after each epoch
 
-    def plan(self, epoch: int) -> Plan:
+    def plan(self, epoch: int) -> EpochIndex:
         """Return the plan of an epoch, building plans up to it as needed (all ranks)."""
         while len(self._plans) <= epoch:
             self._open_next_plan()
@@ -213,15 +213,15 @@ class BatchSource:
 
     def _open_next_plan(self) -> None:
         spec = self.spec
-        key = PlanKey(
+        key = EpochIndexKey(
             seed=spec.seed,
             epoch=len(self._plans),
             row_tokens=spec.row_tokens,
             pairs=spec.samples.pairs,
             short_share=spec.samples.short_share,
         )
-        self._build_first(lambda: open_plan(self._corpus, key, spec.cache))
-        self._plans.append(open_plan(self._corpus, key, spec.cache))
+        self._build_first(lambda: open_epoch_index(self._corpus, key, spec.cache))
+        self._plans.append(open_epoch_index(self._corpus, key, spec.cache))
         self._ends.append((self._ends[-1] if self._ends else 0) + self._plans[-1].num_rows)
 
 
@@ -242,22 +242,25 @@ def _share(directions: list[Rows], row_tokens: int, micro_rows: int) -> Share:
         return _side_by_side(getattr(rows, name).reshape(-1, size) for rows in directions)
 
     step = max(_MASKED_STEP, size // _MASKED_STEP_SHARE)
-    masked = _next_multiple(pieces.most(forward.masked), step)
+    masked = _next_multiple(pieces.most(forward.masked_positions), step)
     sequences = _roomy(pieces.most(forward.starts), micro_rows)
-    pairs = _roomy(pieces.most(forward.firsts), micro_rows)
+    pairs = _roomy(pieces.most(forward.cls_positions), micro_rows)
     shifts = [(rows, nth * size) for nth, rows in enumerate(directions)]
     starts = [pieces.places(rows.starts, sequences, size) + shift for rows, shift in shifts]
     end = np.full((pieces.number, 1), size * len(directions))
     return Share(
         **{name: joined(name) for name in _TABLES},
-        bounds=_side_by_side([*starts, end]).int(),
-        masked=_side_by_side(pieces.places(rows.masked, masked, 0) + by for rows, by in shifts),
-        mlm_labels=_side_by_side(
-            pieces.of(rows.mlm_labels, rows.masked, masked, IGNORE_INDEX) for rows in directions
+        cu_seqlens=_side_by_side([*starts, end]).int(),
+        masked_positions=_side_by_side(
+            pieces.places(rows.masked_positions, masked, 0) + by for rows, by in shifts
         ),
-        firsts=torch.from_numpy(pieces.places(forward.firsts, pairs, 0)),
+        mlm_labels=_side_by_side(
+            pieces.of(rows.mlm_labels, rows.masked_positions, masked, IGNORE_INDEX)
+            for rows in directions
+        ),
+        cls_positions=torch.from_numpy(pieces.places(forward.cls_positions, pairs, 0)),
         nsp_labels=torch.from_numpy(
-            pieces.of(forward.nsp_labels, forward.firsts, pairs, IGNORE_INDEX)
+            pieces.of(forward.nsp_labels, forward.cls_positions, pairs, IGNORE_INDEX)
         ),
         row_tokens=row_tokens,
         counts=_count(forward, pieces),
@@ -302,7 +305,7 @@ def _count(rows: Rows, pieces: _Pieces) -> list[dict[str, int]]:
     real = rows.sample_ids[rows.starts] > 0
     owners = rows.starts[real] // pieces.size
     counts = {
-        "masked": pieces.count(rows.masked),
+        "masked": pieces.count(rows.masked_positions),
         "samples": np.bincount(owners, minlength=pieces.number),
         # Summed in fp64, which is exact up to 2^53.
         "tokens": np.bincount(owners, lengths[real], minlength=pieces.number),

@@ -28,15 +28,15 @@ class Rows:
     token_types: Int64Array  # [N]
     positions: Int64Array  # [N]
     sample_ids: npt.NDArray[np.int32]  # [N]
-    masked: Int64Array  # [M] places
+    masked_positions: Int64Array  # [M]
     mlm_labels: Int64Array  # [M]
-    firsts: Int64Array  # places of the [CLS] of samples with two segments
+    cls_positions: Int64Array  # places of the [CLS] of samples with two segments
     nsp_labels: Int64Array
     starts: Int64Array  # places where a sample or the padding of a row begins, ascending
 
     def then(self, following: "Rows") -> "Rows":
         """Return these rows with others after them."""
-        shift = dict.fromkeys(("masked", "firsts", "starts"), len(self.input_ids))
+        shift = dict.fromkeys(("masked_positions", "cls_positions", "starts"), len(self.input_ids))
         joined = {
             field.name: np.concatenate(
                 [
@@ -112,7 +112,7 @@ class RowMaker:
         laid = Laid(
             ids=ids,
             counters=_counters(numbers, positions, layout.spread),
-            firsts=layout.first,
+            cls_positions=layout.first,
             lengths=layout.lengths,
             segments=segments,
         )
@@ -127,9 +127,9 @@ class RowMaker:
             token_types=_token_types(layout.a_length, layout),
             positions=positions,
             sample_ids=sample_ids,
-            masked=places,
+            masked_positions=places,
             mlm_labels=labels,
-            firsts=layout.first[pairs],
+            cls_positions=layout.first[pairs],
             nsp_labels=np.where(samples["is_next"][pairs], NEXT_LABEL, UNRELATED_LABEL),
             starts=layout.starts,
         )
@@ -143,9 +143,9 @@ class RowMaker:
             token_types=np.zeros(size, np.int64),
             positions=np.zeros(size, np.int64),
             sample_ids=np.zeros(size, np.int32),
-            masked=none,
+            masked_positions=none,
             mlm_labels=none,
-            firsts=none,
+            cls_positions=none,
             nsp_labels=none,
             starts=np.arange(count) * self._row_tokens,
         )
@@ -230,9 +230,9 @@ def _reverse(forward: Rows, layout: Layout) -> Rows:
         token_types=_token_types(np.where(pairs, layout.b_length, layout.a_length), layout),
         positions=forward.positions,
         sample_ids=forward.sample_ids,
-        masked=mirror[forward.masked],
+        masked_positions=mirror[forward.masked_positions],
         mlm_labels=forward.mlm_labels,
-        firsts=none,
+        cls_positions=none,
         nsp_labels=none,
         starts=forward.starts,
     )

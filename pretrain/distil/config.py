@@ -27,7 +27,7 @@ class TeacherOptions(Options):
     )
     signal: Path | None = Field(
         None,
-        description="folder of its stored soft targets, made by launch/write_signal.py: it is "
+        description="folder of its stored soft targets, made by launch/write_teacher_cache.py: it is "
         "asked for no words then; null asks it",
     )
     sharded: bool = Field(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from pretrain.data.batch import IGNORE_INDEX, Batch
-from pretrain.distil.teacher_cache.targets import Kind, Targets, soft_target_sum_from_signal
+from pretrain.distil.teacher_cache.targets import Kind, Targets, cached_soft_target_sum
 from pretrain.kernels.soft_cross_entropy import (
     Divergence,
     Head,
@@ -73,7 +73,7 @@ def soft_terms_of_all(
     )
 
 
-def stored_soft_terms(loss: SoftLoss, outputs: Outputs, batch: Batch, kind: Kind) -> list[Term]:
+def cached_soft_terms(loss: SoftLoss, outputs: Outputs, batch: Batch, kind: Kind) -> list[Term]:
     """Return the soft targets at masked tokens, from the answers that the batch brings.
 
     Args:
@@ -82,11 +82,11 @@ def stored_soft_terms(loss: SoftLoss, outputs: Outputs, batch: Batch, kind: Kind
         batch: with stored answers.
         kind: of these.
     """
-    assert batch.taught_ids is not None
-    assert batch.taught_values is not None and batch.taught_rest is not None
-    targets = Targets(batch.taught_ids, batch.taught_values, batch.taught_rest)
+    assert batch.cached_ids is not None
+    assert batch.cached_values is not None and batch.cached_rest is not None
+    targets = Targets(batch.cached_ids, batch.cached_values, batch.cached_rest)
     logits_MV = logits_of(head_of(outputs, outputs.masked_MD))
-    soft = soft_target_sum_from_signal(logits_MV, targets, kind, loss.temperature)
+    soft = cached_soft_target_sum(logits_MV, targets, kind, loss.temperature)
     return [Term("loss/soft_targets", soft, "masked", loss.weight)]
 
 

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from data_prep.config.loader import Options
 
 
-class Course(Options):
+class LinearSchedule(Options):
     """How a number moves during a stage: on a line, from the value beside it."""
 
     to: float = Field(ge=0, description="value at the end")
@@ -20,7 +20,7 @@ class Course(Options):
     )
 
 
-def value_at(start: float, course: Course | None, step: int, steps: int) -> float:
+def value_at(start: float, course: LinearSchedule | None, step: int, steps: int) -> float:
     """Return the value of a number in a step of a stage, counted from its first."""
     if course is None:
         return start
@@ -32,7 +32,7 @@ class _Objective(Options):
     """What every objective has."""
 
     weight: float = Field(1.0, ge=0, description="its share in the loss")
-    schedule: Course | None = Field(None, description="how the weight moves; null keeps it")
+    schedule: LinearSchedule | None = Field(None, description="how the weight moves; null keeps it")
 
 
 class _LayerObjective(_Objective):
@@ -74,7 +74,9 @@ class SoftTargets(_Objective):
 
     kind: Literal["soft_targets"]
     temperature: float = Field(1.0, gt=0, description="both are softened by it; T squared included")
-    temperature_schedule: Course | None = Field(None, description="how the temperature moves")
+    temperature_schedule: LinearSchedule | None = Field(
+        None, description="how the temperature moves"
+    )
     divergence: Literal["forward", "reverse", "symmetric"] = Field(
         "forward", description="KL(teacher, student), the other way round, or the mean of both"
     )

@@ -8,7 +8,7 @@ Shapes: N places, D width.
 from collections.abc import Sequence
 
 from pretrain.monitoring.memory_estimate import Activations, Part
-from pretrain.train.task import Lesson
+from pretrain.train.task import StepSpec
 
 _FP32 = 4
 # Of queries, keys and values, where an objective compares all three: their gradients, found along
@@ -16,7 +16,7 @@ _FP32 = 4
 _OF_ATTENTION, _OF_HIDDEN = 3, 2
 
 
-def compared_parts(lessons: Sequence[Lesson], act: Activations) -> list[Part]:
+def compared_parts(lessons: Sequence[StepSpec], act: Activations) -> list[Part]:
     """Return the line of a forecast, for the lesson that keeps most; none where none compares.
 
     Args:
@@ -27,7 +27,7 @@ def compared_parts(lessons: Sequence[Lesson], act: Activations) -> list[Part]:
     return [Part("compared with the teacher", most)] if most else []
 
 
-def saved_by_comparison(lesson: Lesson, act: Activations) -> int:
+def saved_by_comparison(lesson: StepSpec, act: Activations) -> int:
     """Return the bytes that the objectives of a lesson keep, beside what the layers do."""
     wanted = lesson.capture
     attention = _OF_ATTENTION * len(wanted.attention) * act.shape.width

@@ -16,7 +16,7 @@ from pretrain.distil.loss_config import (
     SoftTargets,
     ValueRelations,
 )
-from pretrain.distil.stage_plan import LessonPlan, projection_name
+from pretrain.distil.stage_plan import StagePlan, projection_name
 from pretrain.model import Bert
 
 _ENCODER = "bert.embeddings.", "bert.encoder."
@@ -25,7 +25,7 @@ _PAIRS = (*_ENCODER, "bert.pooler.", "cls.seq_relationship.")
 _LETTERS = {"q": "query", "k": "key", "v": "value"}
 
 
-def names_reached(plan: LessonPlan, student: Bert) -> frozenset[str]:
+def trained_parameters(plan: StagePlan, student: Bert) -> frozenset[str]:
     """Return the names of the parameters that a stage trains."""
     starts: set[str] = set()
     for objective, pairs in zip(plan.stage.objectives, plan.pairs, strict=True):

@@ -8,7 +8,7 @@ from pretrain.data.dummy_batch import dummy_batch
 from pretrain.data.setup import Inputs
 from pretrain.distil.config import StudentRecipe
 from pretrain.distil.loss_config import NextSentence
-from pretrain.distil.stage_plan import LessonPlan, find_projections, plan_lessons
+from pretrain.distil.stage_plan import StagePlan, find_projections, plan_stages
 from pretrain.distil.stages import Stage, stages_of
 from pretrain.distil.student import (
     check_positions,
@@ -19,17 +19,17 @@ from pretrain.distil.student import (
 )
 from pretrain.distil.task import DistillationTask
 from pretrain.distil.teacher import Teacher, locate_teachers
-from pretrain.distil.teacher_cache.run import open_signals
+from pretrain.distil.teacher_cache.run import open_teacher_caches
 from pretrain.distributed import Cluster
 from pretrain.model import Bert
-from pretrain.model.backend import choose_execution
+from pretrain.model.backend import choose_backend
 from pretrain.model.loading import LocatedModel, TrainedModel, load_located
 from pretrain.train.task import Task
 
 _PROBED_WORDS = 256  # vocabularies of all tokens would not fit beside all that is to come
 
 
-def open_classroom(
+def set_up_distillation(
     recipe: StudentRecipe, inputs: Inputs, cluster: Cluster
 ) -> tuple[Bert, Task, dict[str, Any]]:
     """Return the student, its task, and facts for the manifest (all ranks).
@@ -46,10 +46,10 @@ def open_classroom(
         check_vocabulary(located.shape, inputs.tokenizer)
     shape = student_shape(recipe.student, first, _asks_next_sentence(stages))
     layers = choose_layers(recipe.student, first)
-    plans = plan_lessons(stages, shape, first, all(located.predicts for located in found))
+    plans = plan_stages(stages, shape, first, all(located.has_mlm_head for located in found))
     kind = None
     if recipe.teacher.signal is not None:
-        signals = open_signals(recipe, inputs, found[0].sha256, cluster)
+        signals = open_teacher_caches(recipe, inputs, found[0].sha256, cluster)
         inputs.loader.set_transforms({length: s.teach for length, s in signals.items()})
         kind = next(iter(signals.values())).options.kind
         plans = [replace(plan, words=False) for plan in plans]
@@ -71,18 +71,18 @@ def _open_teacher(
     cluster: Cluster,
     located: LocatedModel,
     model: Bert,
-    plans: list[LessonPlan],
+    plans: list[StagePlan],
 ) -> Teacher:
     """Make one teacher ready, cut off above what is needed, and ask it a first time."""
     words = any(plan.words for plan in plans)
-    execution = choose_execution(recipe.kernels, recipe.train, model.shape, cluster.device)
+    backend = choose_backend(recipe.kernels, recipe.train, model.shape, cluster.device)
     teacher = Teacher(
         model,
         cluster.device,
         recipe.train.precision,
-        execution,
+        backend,
         layers=None if words else max(plan.teacher.last for plan in plans),
-        predicts=located.predicts,
+        has_mlm_head=located.has_mlm_head,
         name=f"The teacher {located.weights.parent}",
         sharded=recipe.teacher.sharded and cluster.world_size > 1,
     )

@@ -23,14 +23,14 @@ Pairs = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LessonPlan:
+class StagePlan:
     """One stage."""
 
     stage: Stage
     pairs: tuple[Pairs, ...]  # of each objective: layers of student and teacher
     student: Capture
     teacher: Capture
-    words: bool  # whether the teacher predicts words
+    words: bool  # whether the teacher has_mlm_head words
 
     @property
     def asks_teacher(self) -> bool:
@@ -38,14 +38,14 @@ class LessonPlan:
         return self.words or bool(self.teacher.hidden or self.teacher.attention)
 
 
-def plan_lessons(
+def plan_stages(
     stages: Sequence[Stage], student: BertShape, teacher: BertShape, teacher_predicts: bool
-) -> list[LessonPlan]:
+) -> list[StagePlan]:
     """Return a plan of each stage.
 
     Raises:
         UserError: for layers that are not there, heads that do not agree or divide, widths that
-            differ where nothing maps them, or soft targets of a teacher that predicts no words.
+            differ where nothing maps them, or soft targets of a teacher that has_mlm_head no words.
     """
     return [_plan(stage, student, teacher, teacher_predicts) for stage in stages]
 
@@ -56,7 +56,7 @@ def projection_name(student_layer: int, teacher_layer: int) -> str:
 
 
 def find_projections(
-    plans: Sequence[LessonPlan], student: BertShape, teacher: BertShape
+    plans: Sequence[StagePlan], student: BertShape, teacher: BertShape
 ) -> dict[str, int]:
     """Return the projections that a run needs and the width they lead to, by name."""
     if student.width == teacher.width:
@@ -70,11 +70,11 @@ def find_projections(
     }
 
 
-def _plan(stage: Stage, student: BertShape, teacher: BertShape, predicts: bool) -> LessonPlan:
+def _plan(stage: Stage, student: BertShape, teacher: BertShape, has_mlm_head: bool) -> StagePlan:
     pairs = tuple(_resolve(objective, student, teacher) for objective in stage.objectives)
     for objective in stage.objectives:
-        _check(objective, student, teacher, predicts)
-    return LessonPlan(
+        _check(objective, student, teacher, has_mlm_head)
+    return StagePlan(
         stage=stage,
         pairs=pairs,
         student=_capture(stage.objectives, pairs, side=0),
@@ -116,8 +116,10 @@ def _layer(number: int, shape: BertShape, first: int, named: str, whose: str) ->
     return found
 
 
-def _check(objective: Objective, student: BertShape, teacher: BertShape, predicts: bool) -> None:
-    if isinstance(objective, SoftTargets) and not predicts:
+def _check(
+    objective: Objective, student: BertShape, teacher: BertShape, has_mlm_head: bool
+) -> None:
+    if isinstance(objective, SoftTargets) and not has_mlm_head:
         raise UserError(
             "The objective soft_targets asks the teacher for words, but it has no masked-word "
             "head: choose a teacher with one, or objectives that compare layers."

@@ -9,7 +9,7 @@ from torch import nn
 from data_prep.errors import UserError
 from data_prep.tokenizers.folder import LoadedTokenizer
 from pretrain.distil.config import StudentOptions
-from pretrain.kernels.linear_fp32_out import wide_linear
+from pretrain.kernels.linear_fp32_out import linear_fp32_out
 from pretrain.model import Bert, BertShape, initialise
 
 _LAYERS = "bert.encoder.layer."
@@ -104,7 +104,7 @@ class Projection(nn.Linear):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Return the projected states."""
-        return wide_linear(input, self.weight, self.bias)
+        return linear_fp32_out(input, self.weight, self.bias)
 
 
 def make_student(

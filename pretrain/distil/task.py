@@ -10,28 +10,28 @@ from typing import NamedTuple
 
 from pretrain.data.batch import Batch
 from pretrain.distil.layer_losses import layer_sum
-from pretrain.distil.logit_losses import SoftLoss, soft_terms, soft_terms_of_all, stored_soft_terms
+from pretrain.distil.logit_losses import SoftLoss, cached_soft_terms, soft_terms, soft_terms_of_all
 from pretrain.distil.loss_config import HardMlm, LayerObjective, NextSentence, SoftTargets
 from pretrain.distil.memory import compared_parts
-from pretrain.distil.reach import names_reached
-from pretrain.distil.stage_plan import LessonPlan
+from pretrain.distil.reach import trained_parameters
+from pretrain.distil.stage_plan import StagePlan
 from pretrain.distil.stages import stage_at
 from pretrain.distil.teacher import Teacher
 from pretrain.distil.teacher_cache.targets import Kind
 from pretrain.losses.mlm_nsp import (
-    masked_word_terms,
-    next_sentence_terms,
-    word_losses,
+    mlm_losses,
+    mlm_terms,
+    nsp_terms,
 )
 from pretrain.losses.term import Term
 from pretrain.model import Bert, Outputs
 from pretrain.model.captured_states import States
-from pretrain.monitoring.flops import Asked
+from pretrain.monitoring.flops import TeacherPass
 from pretrain.monitoring.memory_estimate import Activations, Part
-from pretrain.train.task import Lesson
+from pretrain.train.task import StepSpec
 
 
-class Taught(NamedTuple):
+class TeacherOutputs(NamedTuple):
     """What the teachers said of a micro-batch."""
 
     states: States
@@ -52,7 +52,7 @@ class DistillationTask:
     def __init__(
         self,
         teachers: Sequence[Teacher],
-        plans: Sequence[LessonPlan],
+        plans: Sequence[StagePlan],
         stored: Kind | None = None,
     ) -> None:
         self._stored = stored
@@ -60,16 +60,18 @@ class DistillationTask:
         self._plans = plans
         self._heads = teachers[0].shape.heads
 
-    def at(self, step: int) -> Lesson:
+    def at(self, step: int) -> StepSpec:
         """Return the lesson of a step."""
         stage = stage_at([plan.stage for plan in self._plans], step)
         number = next(n for n, plan in enumerate(self._plans) if plan.stage is stage)
         plan = self._plans[number]
-        return Lesson(
+        return StepSpec(
             terms=partial(self._terms, plan, step),
             capture=plan.student,
             asked=self._asked(plan),
-            all_words=any(isinstance(o, SoftTargets) and o.at == "all" for o in stage.objectives),
+            logits_at_all_tokens=any(
+                isinstance(o, SoftTargets) and o.at == "all" for o in stage.objectives
+            ),
             stage=number,
         )
 
@@ -79,7 +81,7 @@ class DistillationTask:
 
     def trained(self, model: Bert) -> Sequence[frozenset[str]]:
         """Return the names of the parameters that each stage trains."""
-        return [names_reached(plan, model) for plan in self._plans]
+        return [trained_parameters(plan, model) for plan in self._plans]
 
     def memory_parts(self, act: Activations) -> list[Part]:
         """Return the line of the comparison that keeps most, over all stages."""
@@ -89,26 +91,26 @@ class DistillationTask:
         """Return the device's milliseconds with the teachers since the last call."""
         return sum(teacher.stopwatch.read_ms() for teacher in self._teachers)
 
-    def _asked(self, plan: LessonPlan) -> tuple[Asked, ...]:
+    def _asked(self, plan: StagePlan) -> tuple[TeacherPass, ...]:
         if not plan.asks_teacher:
             return ()
         last = plan.teacher.last
         return tuple(
-            Asked(teacher.shape, predicts=True)
+            TeacherPass(teacher.shape, has_mlm_head=True)
             if plan.words
-            else Asked(dataclasses.replace(teacher.shape, layers=last), predicts=False)
+            else TeacherPass(dataclasses.replace(teacher.shape, layers=last), has_mlm_head=False)
             for teacher in self._teachers
         )
 
-    def _ask(self, plan: LessonPlan, batch: Batch) -> Taught:
+    def _ask(self, plan: StagePlan, batch: Batch) -> TeacherOutputs:
         if plan.words:
             outputs = tuple(teacher(batch, plan.teacher) for teacher in self._teachers)
-            return Taught(outputs[0].states, outputs)
+            return TeacherOutputs(outputs[0].states, outputs)
         if plan.asks_teacher:
-            return Taught(self._teachers[0].states(batch, plan.teacher), ())
-        return Taught(States({}, {}), ())
+            return TeacherOutputs(self._teachers[0].states(batch, plan.teacher), ())
+        return TeacherOutputs(States({}, {}), ())
 
-    def _terms(self, plan: LessonPlan, step: int, outputs: Outputs, batch: Batch) -> list[Term]:
+    def _terms(self, plan: StagePlan, step: int, outputs: Outputs, batch: Batch) -> list[Term]:
         weights = plan.stage.weights(step)
         taught = self._ask(plan, batch)
         terms = self._word_terms(plan, weights, step, taught, outputs, batch)
@@ -117,7 +119,7 @@ class DistillationTask:
         ):
             if isinstance(objective, NextSentence):
                 assert outputs.nsp_logits_S2 is not None  # the student was made with that head
-                terms += next_sentence_terms(outputs.nsp_logits_S2, batch, weight)
+                terms += nsp_terms(outputs.nsp_logits_S2, batch, weight)
             elif isinstance(objective, LayerObjective):
                 total = layer_sum(objective, pairs, outputs, taught.states, batch, self._heads)
                 terms.append(Term(f"loss/{objective.kind}", total, "tokens", weight))
@@ -125,10 +127,10 @@ class DistillationTask:
 
     def _word_terms(
         self,
-        plan: LessonPlan,
+        plan: StagePlan,
         weights: Sequence[float],
         step: int,
-        taught: Taught,
+        taught: TeacherOutputs,
         outputs: Outputs,
         batch: Batch,
     ) -> list[Term]:
@@ -144,7 +146,7 @@ class DistillationTask:
             temperature = plan.stage.temperature(objective, step)
             loss = SoftLoss(temperature, objective.divergence, weight)
             if self._stored is not None:
-                terms += stored_soft_terms(loss, outputs, batch, self._stored)
+                terms += cached_soft_terms(loss, outputs, batch, self._stored)
             elif objective.at == "all":
                 terms += soft_terms_of_all(loss, outputs, taught.outputs, batch)
             else:
@@ -152,7 +154,7 @@ class DistillationTask:
                 terms += soft_terms(loss, outputs, taught.outputs, batch)
                 hard_weight = None  # the first one has it
         if hard_weight is not None:
-            terms = masked_word_terms(word_losses(outputs, batch), hard_weight) + terms
+            terms = mlm_terms(mlm_losses(outputs, batch), hard_weight) + terms
         return terms
 
 

@@ -8,13 +8,13 @@ import torch
 from data_prep.errors import UserError
 from data_prep.tokenizers.folder import read_tokenizer
 from pretrain.data.batch import Batch
-from pretrain.distil.teacher_fsdp import forget_order, gather, most_held, share_out
+from pretrain.distil.teacher_fsdp import gather, most_held, reset_gather_order, shard_layers
 from pretrain.model import Bert, Outputs
-from pretrain.model.backend import Execution
-from pretrain.model.captured_states import NOTHING, Capture, States
+from pretrain.model.backend import Backend
+from pretrain.model.captured_states import NO_CAPTURE, Capture, States
 from pretrain.model.compilation import prepare_model
 from pretrain.model.loading import LocatedModel, locate
-from pretrain.monitoring.device_timer import Stopwatch
+from pretrain.monitoring.device_timer import DeviceTimer
 from pretrain.train.run_directory import RunDirectory
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -27,9 +27,9 @@ class Teacher:
         model: with its weights.
         device: that computes.
         precision: of its weights and answers.
-        execution: how it is computed.
+        backend: how it is computed.
         layers: that are kept, from the first; None keeps all, which predictions need.
-        predicts: whether it has learned to predict words.
+        has_mlm_head: whether it has learned to predict words.
         name: of it in messages.
         sharded: whether each rank keeps a part of its layers; all ranks must then make it, and ask
             it equally often. See `sharding.py`.
@@ -40,29 +40,29 @@ class Teacher:
         model: Bert,
         device: torch.device,
         precision: str,
-        execution: Execution = Execution(),  # noqa: B008  # frozen
+        backend: Backend = Backend(),  # noqa: B008  # frozen
         *,
         layers: int | None = None,
-        predicts: bool = True,
+        has_mlm_head: bool = True,
         name: str = "the teacher",
         sharded: bool = False,
     ) -> None:
-        self.shape, self.predicts, self.name = model.shape, predicts, name
+        self.shape, self.has_mlm_head, self.name = model.shape, has_mlm_head, name
         self.sharded = sharded
-        self.stopwatch = Stopwatch(device)
+        self.stopwatch = DeviceTimer(device)
         if layers is not None:
             del model.bert.encoder.layer[layers:]
         model.to(_DTYPES[precision]).eval().requires_grad_(False)
-        self._model = share_out(model, device) if sharded else model.to(device)
-        prepare_model(self._model, execution)
+        self._model = shard_layers(model, device) if sharded else model.to(device)
+        prepare_model(self._model, backend)
 
-    def __call__(self, batch: Batch, capture: Capture = NOTHING) -> Outputs:
+    def __call__(self, batch: Batch, capture: Capture = NO_CAPTURE) -> Outputs:
         """Return the teacher's outputs for a micro-batch, without dropout or gradients."""
         # Not `inference_mode`: a student's backward pass must be able to keep what is compared.
         with torch.no_grad(), self.stopwatch.running():
             outputs: Outputs = self._model(batch, capture=capture)
         if self.sharded:
-            forget_order(self._model)
+            reset_gather_order(self._model)
         return outputs
 
     def states(self, batch: Batch, capture: Capture) -> States:
@@ -70,7 +70,7 @@ class Teacher:
         with torch.no_grad(), self.stopwatch.running():
             states = self._model.states(batch, capture)
         if self.sharded:
-            forget_order(self._model)
+            reset_gather_order(self._model)
         return states
 
     @property

@@ -30,7 +30,7 @@ from pretrain.model import Bert
 _GATHERED = 2
 
 
-def share_out(model: Bert, device: torch.device) -> Bert:
+def shard_layers(model: Bert, device: torch.device) -> Bert:
     """Move a model to a device, its layers cut among the ranks (all ranks).
 
     One layer at a time is whole on the device meanwhile; the host holds the rest until its turn.
@@ -59,7 +59,7 @@ def share_out(model: Bert, device: torch.device) -> Bert:
     return model
 
 
-def forget_order(model: Bert) -> None:
+def reset_gather_order(model: Bert) -> None:
     """Let go of what FSDP has noted in a forward pass for a backward pass, which never comes.
 
     Its notes would grow by every answer of a run.

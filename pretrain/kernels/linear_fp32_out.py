@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 
-def wide_linear(
+def linear_fp32_out(
     states_ND: torch.Tensor, weight_ED: torch.Tensor, bias_E: torch.Tensor
 ) -> torch.Tensor:
     """Return `states @ weight.T + bias`, [N, E], in fp32 (fp64 where that comes in).

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from pretrain.data.batch import IGNORE_INDEX
-from pretrain.kernels.linear_fp32_out import wide_linear
+from pretrain.kernels.linear_fp32_out import linear_fp32_out
 
 Divergence = Literal["forward", "reverse", "symmetric"]
 
@@ -51,7 +51,7 @@ def logits_of(head: Head) -> torch.Tensor:
     logits in bf16, off by up to 0.4 %, would make it wrong by several percent and more.
     """
     if head.hidden_MD.is_cuda:
-        return wide_linear(*head)
+        return linear_fp32_out(*head)
     # A CPU has no fast products of 16-bit numbers, so that gradients need not be rounded either.
     dtype = torch.promote_types(head.hidden_MD.dtype, torch.float32)
     return F.linear(*(part.to(dtype) for part in head))

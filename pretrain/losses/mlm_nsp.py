@@ -19,16 +19,16 @@ DIRECTIONS = ("", "_reversed")
 
 def pretraining_terms(outputs: Outputs, batch: Batch) -> list[Term]:
     """Return the terms of BERT's own loss, the sum of both objectives."""
-    terms = masked_word_terms(word_losses(outputs, batch), weight=1.0)
+    terms = mlm_terms(mlm_losses(outputs, batch), weight=1.0)
     if outputs.nsp_logits_S2 is not None:
-        terms += next_sentence_terms(outputs.nsp_logits_S2, batch, weight=1.0)
+        terms += nsp_terms(outputs.nsp_logits_S2, batch, weight=1.0)
     return terms
 
 
-def word_losses(outputs: Outputs, batch: Batch) -> list[CrossEntropy]:
+def mlm_losses(outputs: Outputs, batch: Batch) -> list[CrossEntropy]:
     """Return the masked-word loss of each direction, without the logits in memory."""
     parts = _directions(outputs.masked_MD, batch)
-    return [outputs.word_loss(hidden_MD, labels_M) for hidden_MD, labels_M in parts]
+    return [outputs.mlm_loss(hidden_MD, labels_M) for hidden_MD, labels_M in parts]
 
 
 def word_losses_of(logits_MV: torch.Tensor, batch: Batch) -> list[CrossEntropy]:
@@ -36,7 +36,7 @@ def word_losses_of(logits_MV: torch.Tensor, batch: Batch) -> list[CrossEntropy]:
     return [cross_entropy(logits, labels) for logits, labels in _directions(logits_MV, batch)]
 
 
-def masked_word_terms(losses: Sequence[CrossEntropy], weight: float) -> list[Term]:
+def mlm_terms(losses: Sequence[CrossEntropy], weight: float) -> list[Term]:
     """Return the masked-word loss and accuracy, per masked token, of each direction."""
     terms = []
     for (loss, correct), name in zip(losses, DIRECTIONS, strict=False):
@@ -45,7 +45,7 @@ def masked_word_terms(losses: Sequence[CrossEntropy], weight: float) -> list[Ter
     return terms
 
 
-def next_sentence_terms(logits_S2: torch.Tensor, batch: Batch, weight: float) -> list[Term]:
+def nsp_terms(logits_S2: torch.Tensor, batch: Batch, weight: float) -> list[Term]:
     """Return the next-sentence loss and accuracy, per sample."""
     loss, correct = cross_entropy(logits_S2, batch.nsp_labels)
     return [Term("loss/nsp", loss, "samples", weight), Term("accuracy/nsp", correct, "samples")]

@@ -83,6 +83,6 @@ def _places(laid: Laid) -> Int64Array:
     """
     inner = np.maximum(laid.lengths - 2, 1)
     # Padding after a row's last sample is counted to it, and never chosen.
-    spread = np.diff(np.append(laid.firsts, len(laid.ids)))
+    spread = np.diff(np.append(laid.cls_positions, len(laid.ids)))
     place = (laid.positions - 1) * PLACES // np.repeat(inner, spread)
     return np.clip(place, 0, PLACES - 1)

@@ -29,7 +29,7 @@ class Laid:
 
     ids: Int64Array  # token ids with specials and padding, [N]
     counters: UInt64Array  # sample << POSITION_BITS | position: what draws are keyed on, [N]
-    firsts: Int64Array  # place of each sample's [CLS], [S]
+    cls_positions: Int64Array  # place of each sample's [CLS], [S]
     lengths: Int64Array  # of each sample, specials included, [S]
     segments: Int64Array  # place of each segment's first token, [G]
 

@@ -23,9 +23,9 @@ class Sparse:
     def choose(self, laid: Laid, key: np.uint64, rate: float) -> Int64Array:
         """Choose the `count` candidates of each sample with the smallest draws; no rate."""
         candidates = np.flatnonzero(self.allowed[laid.ids])
-        owners = np.searchsorted(laid.firsts, candidates, side="right") - 1
+        owners = np.searchsorted(laid.cls_positions, candidates, side="right") - 1
         order = np.lexsort((hash64(key, laid.counters[candidates]), owners))
-        sizes = np.bincount(owners, minlength=len(laid.firsts))
+        sizes = np.bincount(owners, minlength=len(laid.cls_positions))
         rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         return np.sort(candidates[order[rank < self.count]])
 

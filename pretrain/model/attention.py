@@ -1,6 +1,6 @@
 """Self-attention over packed rows: a token sees its own sample and nothing else.
 
-Two ways lead there. `varlen` hands the bounds of the samples to FlashAttention, which computes
+Two ways lead there. `varlen` hands the cu_seqlens of the samples to FlashAttention, which computes
 what is needed and no more; it takes bf16 and fp16 on a GPU. `sdpa` computes every row under a
 block-diagonal mask; it takes any precision anywhere.
 Shapes: N places, B rows of T tokens, D width, H heads, d = D/H head width, C sequences.
@@ -25,21 +25,21 @@ class Packing(NamedTuple):
     """Which places attend to each other: made once a forward pass, for all layers."""
 
     row_tokens: int  # T, longer than any sequence or as long
-    bounds: torch.Tensor | None  # [C + 1] int32, where sequences begin and end; `varlen` only
+    cu_seqlens: torch.Tensor | None  # [C + 1] int32, where sequences begin and end; `varlen` only
     mask_B1TT: torch.Tensor | None  # true where two places attend to each other; `sdpa` only
 
 
 def make_packing(
-    attention: Attention, bounds: torch.Tensor, sample_ids_N: torch.Tensor, row_tokens: int
+    attention: Attention, cu_seqlens: torch.Tensor, sample_ids_N: torch.Tensor, row_tokens: int
 ) -> Packing:
     """Return the packing of a batch.
 
     Padding makes sequences of its own: no place attends to nothing, which would be NaN.
     """
     if attention == "varlen":
-        # Compiled layers take any number of sequences: the kernel reads it from the bounds.
-        torch._dynamo.maybe_mark_dynamic(bounds, 0)
-        return Packing(row_tokens, bounds, None)
+        # Compiled layers take any number of sequences: the kernel reads it from the cu_seqlens.
+        torch._dynamo.maybe_mark_dynamic(cu_seqlens, 0)
+        return Packing(row_tokens, cu_seqlens, None)
     ids_BT = sample_ids_N.view(-1, row_tokens)
     mask_B1TT = (ids_BT[:, :, None] == ids_BT[:, None, :]).unsqueeze(1)
     return Packing(row_tokens, None, mask_B1TT)
@@ -95,10 +95,10 @@ def packed_attention(
     query_NHd: torch.Tensor, key_NHd: torch.Tensor, value_NHd: torch.Tensor, packing: Packing
 ) -> torch.Tensor:
     """Return softmax(query key' / sqrt(d)) value within each sequence, [N, H, d]; no dropout."""
-    if packing.bounds is not None:
+    if packing.cu_seqlens is not None:
         varlen = varlen_attn(
             query_NHd, key_NHd, value_NHd,
-            packing.bounds, packing.bounds, packing.row_tokens, packing.row_tokens,
+            packing.cu_seqlens, packing.cu_seqlens, packing.row_tokens, packing.row_tokens,
         )  # fmt: skip
         assert isinstance(varlen, torch.Tensor)  # a tuple only where more is asked for
         return varlen

@@ -21,7 +21,7 @@ _REFERENCE = choose_kernels("reference", "reference", torch.device("cpu"))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Execution:
+class Backend:
     """The choices of one model."""
 
     kernels: Kernels = _REFERENCE
@@ -30,13 +30,13 @@ class Execution:
     recompute: int = 0  # layers, from the first, whose activations are not kept but made again
 
 
-def choose_execution(
+def choose_backend(
     options: "KernelOptions",
     train: "TrainOptions",
     shape: BertShape,
     device: torch.device,
     zero_stage: int = 0,
-) -> Execution:
+) -> Backend:
     """Return how to compute a model under a recipe.
 
     Args:
@@ -59,7 +59,7 @@ def choose_execution(
             f"kernels.flash {options.flash} serves kernels.attention varlen, but this run uses "
             f"{attention}: choose builtin."
         )
-    return Execution(
+    return Backend(
         kernels=choose_kernels(block, options.head, device),
         attention=attention,
         compiled=block == "compiled",
@@ -106,11 +106,11 @@ def _block_of_auto(
     return usual
 
 
-def explain(options: "KernelOptions", execution: Execution, device: torch.device) -> str:
+def explain(options: "KernelOptions", backend: Backend, device: torch.device) -> str:
     """Return a line that names the choices, and why a GPU's layers are not compiled."""
-    kept = f"{execution.recompute} layer(s) computed again" if execution.recompute else ""
-    parts = [execution.kernels.name, f"{execution.attention} attention", kept]
-    if execution.compiled:
+    kept = f"{backend.recompute} layer(s) computed again" if backend.recompute else ""
+    parts = [backend.kernels.name, f"{backend.attention} attention", kept]
+    if backend.compiled:
         parts.append("compiled layers")
     elif device.type == "cuda" and options.compile is None and options.block == "auto":
         parts.append("layers not compiled because ZeRO-3 partitions their weights")

@@ -17,8 +17,8 @@ from torch import nn
 from pretrain.data.batch import Batch
 from pretrain.kernels.dispatch import Kernels
 from pretrain.kernels.linear_cross_entropy import CrossEntropy
-from pretrain.model.backend import Execution
-from pretrain.model.captured_states import NOTHING, Capture, States, no_states
+from pretrain.model.backend import Backend
+from pretrain.model.captured_states import NO_CAPTURE, Capture, States, no_states
 from pretrain.model.config import BertShape
 from pretrain.model.encoder import Encoder
 
@@ -49,7 +49,7 @@ class Outputs:
         """Logits over the vocabulary at masked places; computed when they are asked for."""
         return F.linear(self.masked_MD, self.decoder_VD, self.decoder_bias_V)
 
-    def word_loss(self, masked_MD: torch.Tensor, labels_M: torch.Tensor) -> CrossEntropy:
+    def mlm_loss(self, masked_MD: torch.Tensor, labels_M: torch.Tensor) -> CrossEntropy:
         """Return the summed loss of (some of) the masked tokens, without the logits in memory."""
         return self.kernels.linear_cross_entropy(
             masked_MD, self.decoder_VD, self.decoder_bias_V, labels_M
@@ -70,7 +70,7 @@ class Transform(nn.Module):
         return self.LayerNorm(kernels.bias_gelu(projected_MD, self.dense.bias))
 
 
-class WordPredictions(nn.Module):
+class MlmHead(nn.Module):
     """What is predicted at masked places; the decoder's weight is the word embedding itself."""
 
     def __init__(self, shape: BertShape) -> None:
@@ -84,7 +84,7 @@ class Heads(nn.Module):
 
     def __init__(self, shape: BertShape) -> None:
         super().__init__()
-        self.predictions = WordPredictions(shape)
+        self.predictions = MlmHead(shape)
         if shape.next_sentence:
             self.seq_relationship = nn.Linear(shape.width, 2)
 
@@ -93,7 +93,7 @@ class Bert(nn.Module):
     """BERT with its pre-training heads, over packed rows.
 
     Attributes:
-        execution: how it is computed; the plain references unless it is set.
+        backend: how it is computed; the plain references unless it is set.
         projections: of a student, from its width to its teacher's, by name; they are trained and
             saved with it and are no part of what is published.
     """
@@ -101,7 +101,7 @@ class Bert(nn.Module):
     def __init__(self, shape: BertShape) -> None:
         super().__init__()
         self.shape = shape
-        self.execution = Execution()
+        self.backend = Backend()
         self.bert = Encoder(shape)
         self.cls = Heads(shape)
         self.projections = nn.ModuleDict()
@@ -111,7 +111,7 @@ class Bert(nn.Module):
         batch: Batch,
         objective: Callable[[Outputs, Batch], Result] | None = None,
         dropout_keys: torch.Tensor | None = None,
-        capture: Capture = NOTHING,
+        capture: Capture = NO_CAPTURE,
     ) -> Outputs | Result:
         """Compute one micro-batch.
 
@@ -125,18 +125,18 @@ class Bert(nn.Module):
         Returns:
             the terms of the objective, or the outputs without one.
         """
-        hidden_ND, states = self.bert(
-            batch, dropout_keys, self.execution, capture, self.shape.layers
-        )
-        kernels, predictions = self.execution.kernels, self.cls.predictions
+        hidden_ND, states = self.bert(batch, dropout_keys, self.backend, capture, self.shape.layers)
+        kernels, predictions = self.backend.kernels, self.cls.predictions
         nsp_logits_S2 = None
         if self.shape.next_sentence:
-            first_SD = hidden_ND.index_select(0, batch.firsts)
+            first_SD = hidden_ND.index_select(0, batch.cls_positions)
             nsp_logits_S2 = self.cls.seq_relationship(self.bert.pooler(first_SD))
         outputs = Outputs(
             hidden_ND=hidden_ND,
             # Not `hidden_ND[masked]`: its gradient sorts places, and place 0 fills the list up.
-            masked_MD=predictions.transform(hidden_ND.index_select(0, batch.masked), kernels),
+            masked_MD=predictions.transform(
+                hidden_ND.index_select(0, batch.masked_positions), kernels
+            ),
             nsp_logits_S2=nsp_logits_S2,
             decoder_VD=self.bert.embeddings.word_embeddings.weight,
             decoder_bias_V=predictions.bias,
@@ -149,7 +149,7 @@ class Bert(nn.Module):
 
     def states(self, batch: Batch, capture: Capture) -> States:
         """Return states alone: the highest layer asked for is the last one computed."""
-        _, states = self.bert(batch, None, self.execution, capture, capture.last)
+        _, states = self.bert(batch, None, self.backend, capture, capture.last)
         return states
 
     def count_parameters(self) -> int:

@@ -44,4 +44,4 @@ class Capture:
         return max(self.hidden | self.attention, default=0)
 
 
-NOTHING = Capture()
+NO_CAPTURE = Capture()

@@ -9,7 +9,7 @@ from torch._dynamo import config as dynamo_config
 from torch._dynamo.utils import counters
 from torch.distributed.fsdp import FSDPModule
 
-from pretrain.model.backend import Execution
+from pretrain.model.backend import Backend
 from pretrain.model.bert import Bert
 
 # Torch gives up after 8 programs of one function. A run needs one for training and one for
@@ -17,10 +17,10 @@ from pretrain.model.bert import Bert
 _PROGRAMS = 64
 
 
-def prepare_model(model: Bert, execution: Execution) -> None:
+def prepare_model(model: Bert, backend: Backend) -> None:
     """Let a model be computed as chosen."""
-    model.execution = execution
-    if execution.compiled:
+    model.backend = backend
+    if backend.compiled:
         compile_layers(model)
 
 

@@ -13,7 +13,7 @@ from pretrain.data.batch import Batch
 from pretrain.kernels.dispatch import Kernels
 from pretrain.kernels.dropout import keyed_dropout
 from pretrain.model.attention import Packing, make_packing
-from pretrain.model.backend import Execution
+from pretrain.model.backend import Backend
 from pretrain.model.captured_states import Capture, States
 from pretrain.model.config import BertShape
 from pretrain.model.post_norm import PostNormLayer
@@ -85,17 +85,17 @@ class LayerStack(nn.Module):
         hidden_ND: torch.Tensor,
         packing: Packing,
         keys_L22: torch.Tensor | None,
-        execution: Execution,
+        backend: Backend,
         capture: Capture,
         layers: int,
     ) -> tuple[torch.Tensor, States]:
         """Return the hidden states [N, D] after so many layers, and what is asked for."""
-        recomputed = execution.recompute if torch.is_grad_enabled() else 0
+        recomputed = backend.recompute if torch.is_grad_enabled() else 0
         states = States({0: hidden_ND} if 0 in capture.hidden else {}, {})
         for number, layer in enumerate(self.layer[:layers], start=1):
             keys_22 = None if keys_L22 is None else keys_L22[number - 1]
             shows = number in capture.attention
-            inputs = (hidden_ND, packing, keys_22, execution.kernels, shows)
+            inputs = (hidden_ND, packing, keys_22, backend.kernels, shows)
             if number <= recomputed:
                 # Dropout is keyed: computed again, it drops the same, so no state need be kept.
                 hidden_ND, shown = checkpoint(
@@ -126,7 +126,7 @@ class Encoder(nn.Module):
         self,
         batch: Batch,
         dropout_keys: torch.Tensor | None,
-        execution: Execution,
+        backend: Backend,
         capture: Capture,
         layers: int,
     ) -> tuple[torch.Tensor, States]:
@@ -136,10 +136,10 @@ class Encoder(nn.Module):
         if dropout_keys is not None:
             layers_L22, embeddings_2 = dropout_keys[:-1].view(-1, 2, 2), dropout_keys[-1]
         packing = make_packing(
-            execution.attention, batch.bounds, batch.sample_ids, batch.row_tokens
+            backend.attention, batch.cu_seqlens, batch.sample_ids, batch.row_tokens
         )
-        embedded_ND = self.embeddings(batch, embeddings_2, execution.kernels)
-        return self.encoder(embedded_ND, packing, layers_L22, execution, capture, layers)
+        embedded_ND = self.embeddings(batch, embeddings_2, backend.kernels)
+        return self.encoder(embedded_ND, packing, layers_L22, backend, capture, layers)
 
 
 class Pooler(nn.Module):

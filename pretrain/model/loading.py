@@ -34,7 +34,7 @@ class LocatedModel:
     sha256: str
     shape: BertShape
     facts: dict[str, Any]  # of the run: step, corpus, tokenizer, identity, validation scores
-    predicts: bool = True  # whether they hold a masked-word head
+    has_mlm_head: bool = True  # whether they hold a masked-word head
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ def load_trained(path: Path) -> TrainedModel:
             masked-word head.
     """
     located = locate(path)
-    if not located.predicts:
+    if not located.has_mlm_head:
         raise UserError(f"{path} has no masked-word head: name a model with one.")
     return load_located(located)
 
@@ -88,7 +88,7 @@ def load_located(located: LocatedModel) -> TrainedModel:
     """
     weights, model = _read_weights(located.weights), Bert(located.shape)
     expected = model.state_dict()
-    if not located.predicts:
+    if not located.has_mlm_head:
         absent = {name: torch.zeros_like(t) for name, t in expected.items() if _WORDS in name}
         weights = absent | weights
     _check_fit(located.weights, weights, expected)
@@ -107,7 +107,7 @@ def _locate_export(path: Path) -> LocatedModel:
         # A file may hold a next-sentence head that its config.json does not name.
         shape=dataclasses.replace(shape, next_sentence=_NEXT_SENTENCE in names),
         facts=json.loads(facts_file.read_text(encoding="utf-8")) if facts_file.is_file() else {},
-        predicts=any(name.startswith(_WORDS) for name in names),
+        has_mlm_head=any(name.startswith(_WORDS) for name in names),
     )
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 
 
-class Stopwatch:
+class DeviceTimer:
     """Adds up the time between marks; on a GPU these are events in the stream of its work."""
 
     def __init__(self, device: torch.device) -> None:

@@ -22,11 +22,11 @@ from pretrain.model import BertShape
 _BACKWARD_TOO = 3  # the forward pass once, and the backward pass at twice its cost
 
 
-class Asked(NamedTuple):
+class TeacherPass(NamedTuple):
     """A model that is asked beside the one that learns: its layers, and whether for words too."""
 
     shape: BertShape
-    predicts: bool
+    has_mlm_head: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,21 +40,24 @@ class StepFlops:
     directions: int = 1
 
     def of_step(
-        self, counts: Mapping[str, int], asked: Sequence[Asked] = (), all_words: bool = False
+        self,
+        counts: Mapping[str, int],
+        asked: Sequence[TeacherPass] = (),
+        logits_at_all_tokens: bool = False,
     ) -> int:
         """Return the operations of a step.
 
         Args:
             counts: of its batches over all ranks.
             asked: models that are asked in it.
-            all_words: whether words are compared at all tokens, beside the masked ones.
+            logits_at_all_tokens: whether words are compared at all tokens, beside the masked ones.
         """
-        if all_words:
+        if logits_at_all_tokens:
             counts = {**counts, "masked": counts["masked"] + counts["tokens"]}
         flops = training_flops(self.trained, counts, self.directions)
-        for shape, predicts in asked:
+        for shape, has_mlm_head in asked:
             # Of layers alone, neither head is computed.
-            of_layers = counts if predicts else {**counts, "masked": 0, "samples": 0}
+            of_layers = counts if has_mlm_head else {**counts, "masked": 0, "samples": 0}
             flops += forward_flops(shape, of_layers, self.directions)
         return flops
 

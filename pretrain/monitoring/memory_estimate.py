@@ -85,20 +85,20 @@ class Activations:
 
         The phase with the largest micro-batch counts.
         """
-        train, mask, execution = recipe.train, recipe.mask, model.execution
+        train, mask, backend = recipe.train, recipe.mask, model.backend
         phase = max(phases_of(train), key=lambda phase: phase.micro_rows * phase.row_tokens)
         tokens = phase.micro_rows * phase.row_tokens * (2 if mask.bidirectional else 1)
-        plain = execution.kernels.residual_norm is residual_norm
+        plain = backend.kernels.residual_norm is residual_norm
         return cls(
             shape=model.shape,
             precision=train.precision,
             tokens=tokens,
             masked=round(tokens * max(mask.rate, mask.rate_end or 0.0)),
             row_tokens=phase.row_tokens,
-            keeps_drops=plain and not execution.compiled and model.shape.dropout > 0,
-            masks_attention=execution.attention == "sdpa",
-            chunks_logits=execution.kernels.linear_cross_entropy is not linear_cross_entropy,
-            recompute=execution.recompute,
+            keeps_drops=plain and not backend.compiled and model.shape.dropout > 0,
+            masks_attention=backend.attention == "sdpa",
+            chunks_logits=backend.kernels.linear_cross_entropy is not linear_cross_entropy,
+            recompute=backend.recompute,
         )
 
     @property
@@ -158,7 +158,7 @@ def forecast(
     Args:
         recipe: of the run.
         config: of DeepSpeed, complete.
-        model: that is trained, with its execution set.
+        model: that is trained, with its backend set.
         ranks: R.
         teacher_parameters: that a rank holds of models that are asked beside it, in the same
             precision; see `Teacher.parameters`.

@@ -27,7 +27,7 @@ from pretrain.config.run import RunRecipe  # noqa: E402
 from pretrain.data.batch import Batch  # noqa: E402
 from pretrain.losses.term import Objective, Term  # noqa: E402
 from pretrain.model import Bert  # noqa: E402
-from pretrain.model.captured_states import NOTHING, Capture  # noqa: E402
+from pretrain.model.captured_states import NO_CAPTURE, Capture  # noqa: E402
 from pretrain.optim.factory import make_optimizer  # noqa: E402
 from pretrain.optim.lamb import Lamb  # noqa: E402
 from pretrain.optim.param_groups import (  # noqa: E402
@@ -100,7 +100,7 @@ class Engine:
         batch: Batch,
         objective: Objective,
         dropout_keys: torch.Tensor | None = None,
-        capture: Capture = NOTHING,
+        capture: Capture = NO_CAPTURE,
     ) -> list[Term]:
         """Compute the terms of one micro-batch; without keys nothing is dropped."""
         terms: list[Term] = self._engine(batch, objective, dropout_keys, capture)

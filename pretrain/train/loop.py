@@ -26,7 +26,7 @@ from pretrain.optim.lr_schedule import Schedule
 from pretrain.train.checkpoint import Progress, save_checkpoint
 from pretrain.train.evaluation import ValidationSet
 from pretrain.train.nonfinite import FiniteCheck
-from pretrain.train.preemption import StopWatch, reason_of
+from pretrain.train.preemption import PreemptionMonitor, reason_of
 from pretrain.train.run_directory import RunDirectory
 from pretrain.train.task import Task
 from pretrain.train.time_budget import Budget
@@ -52,7 +52,7 @@ class Training:
     memory: Expectation
     loader: Loader
     validation: ValidationSet
-    stop_watch: StopWatch
+    preemption: PreemptionMonitor
     facts: dict[str, Any]  # for the manifest of every checkpoint
     log: RunLog | None  # rank 0 only
 
@@ -105,7 +105,7 @@ def _train(
         waited_s = time.perf_counter() - waiting
 
         # One collective a step: what losses are divided by, the time used, and whether to stop.
-        agreed = _agree(micro_batches, finite, budget, t.stop_watch, cluster)
+        agreed = _agree(micro_batches, finite, budget, t.preemption, cluster)
         counts, stop_reason = agreed.counts, agreed.stop_reason
         _stop_unless_finite(t, progress, agreed.bad_ranks)
 
@@ -134,7 +134,7 @@ def _train(
         window.add_step(
             tokens=counts["tokens"],
             places=t.loader.places(progress.step - 1),
-            flops=t.flops.of_step(counts, lesson.asked, lesson.all_words),
+            flops=t.flops.of_step(counts, lesson.asked, lesson.logits_at_all_tokens),
             data_wait_s=waited_s,
         )
 
@@ -160,13 +160,13 @@ def _agree(
     micro_batches: list[Batch],
     finite: FiniteCheck,
     budget: Budget,
-    stop_watch: StopWatch,
+    preemption: PreemptionMonitor,
     cluster: Cluster,
 ) -> Agreed:
     """Add up what the ranks know, for all of them."""
     own = [batch.counts for batch in micro_batches]
     counts = [sum(c[name] for c in own) for name in COUNTS]
-    sums = cluster.sum([*counts, budget.reading(), finite.flag(), *stop_watch.flags()])
+    sums = cluster.sum([*counts, budget.reading(), finite.flag(), *preemption.flags()])
     used_ms, bad_ranks, *stops = sums[len(COUNTS) :]
     return Agreed(
         counts=dict(zip(COUNTS, sums, strict=False)),

@@ -16,7 +16,7 @@ BY_STOP_FILE = f"the file {STOP_FILE}"
 REASONS = ("a signal", BY_STOP_FILE, "train.max_minutes")
 
 
-class StopWatch:
+class PreemptionMonitor:
     """Knows whether this rank wants to stop, and why."""
 
     def __init__(self, run_path: Path, max_minutes: float | None) -> None:

@@ -15,7 +15,7 @@ from pretrain.config.run import RunRecipe, identity_of
 from pretrain.data.setup import Inputs, open_inputs
 from pretrain.distributed import Cluster
 from pretrain.model import Bert
-from pretrain.model.backend import choose_execution, explain
+from pretrain.model.backend import choose_backend, explain
 from pretrain.train.checkpoint import (
     Progress,
     adapt_to_ranks,
@@ -25,7 +25,7 @@ from pretrain.train.checkpoint import (
     remove_leftovers,
 )
 from pretrain.train.evaluation import ValidationSet
-from pretrain.train.preemption import BY_STOP_FILE, StopWatch
+from pretrain.train.preemption import BY_STOP_FILE, PreemptionMonitor
 from pretrain.train.run_directory import RunDirectory
 from pretrain.train.task import Task
 
@@ -84,12 +84,12 @@ def _train(
     config = read_deepspeed_config(recipe, cluster.world_size, on_gpu)
     facts |= _facts(recipe, cluster, inputs, model)
     facts["zero_stage"] = config["zero_optimization"]["stage"]
-    execution = choose_execution(
+    backend = choose_backend(
         recipe.kernels, recipe.train, model.shape, cluster.device, facts["zero_stage"]
     )
-    prepare_model(model, execution)
+    prepare_model(model, backend)
     if cluster.is_main:
-        print(explain(recipe.kernels, execution, cluster.device))
+        print(explain(recipe.kernels, backend, cluster.device))
     found = _choose_checkpoint(recipe, run, cluster, facts)
     teachers = facts.get("teacher_parameters_kept", 0)
     parts = forecast(recipe, config, model, cluster.world_size, teachers)
@@ -118,7 +118,7 @@ def _train(
                 engine=engine,
                 task=task,
                 layers=model.shape.layers,
-                compilations=Compilations() if execution.compiled else None,
+                compilations=Compilations() if backend.compiled else None,
                 flops=StepFlops(
                     trained=model.shape,
                     directions=2 if recipe.mask.bidirectional else 1,
@@ -131,12 +131,12 @@ def _train(
                     phases_of(recipe.train)[-1].micro_rows,
                     cluster,
                 ),
-                stop_watch=StopWatch(run.path, recipe.train.max_minutes),
+                preemption=PreemptionMonitor(run.path, recipe.train.max_minutes),
                 facts=facts,
                 log=log,
             )
             stopped = train(training, progress, found.facts["validation"] if found else {})
-            training.stop_watch.retire()
+            training.preemption.retire()
     except UserError as error:
         # Any other exception may be the machine's fault: the status stays at "running", and a
         # batch script that finds it so after the job may try again.

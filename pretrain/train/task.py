@@ -12,26 +12,26 @@ from pretrain.data.batch import Batch
 from pretrain.losses.mlm_nsp import pretraining_terms
 from pretrain.losses.term import Objective, Term
 from pretrain.model import Bert, Outputs
-from pretrain.model.captured_states import NOTHING, Capture
-from pretrain.monitoring.flops import Asked
+from pretrain.model.captured_states import NO_CAPTURE, Capture
+from pretrain.monitoring.flops import TeacherPass
 from pretrain.monitoring.memory_estimate import Activations, Part
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lesson:
+class StepSpec:
     """What is learned in one step: the same for all its micro-batches and ranks."""
 
     terms: Objective  # always the same tags in the same order
-    capture: Capture = NOTHING  # states that the terms read, of the model that learns
-    asked: tuple[Asked, ...] = ()  # models that are asked beside it
-    all_words: bool = False  # whether words are compared at all tokens
+    capture: Capture = NO_CAPTURE  # states that the terms read, of the model that learns
+    asked: tuple[TeacherPass, ...] = ()  # models that are asked beside it
+    logits_at_all_tokens: bool = False  # whether words are compared at all tokens
     stage: int = 0  # of the task's stages, see `Task.trained`
 
 
 class Task(Protocol):
     """Lessons, by step."""
 
-    def at(self, step: int) -> Lesson:
+    def at(self, step: int) -> StepSpec:
         """Return the lesson of a step, counted from 0: a pure function of it."""
         ...
 
@@ -55,9 +55,9 @@ class Task(Protocol):
 class PretrainingTask:
     """BERT's own objectives: masked words and next sentences."""
 
-    def at(self, step: int) -> Lesson:
+    def at(self, step: int) -> StepSpec:
         """Return the same lesson for every step."""
-        return Lesson(terms=self.terms)
+        return StepSpec(terms=self.terms)
 
     def terms(self, outputs: Outputs, batch: Batch) -> list[Term]:
         """Return the masked-word and next-sentence terms."""

@@ -25,7 +25,7 @@ from launch.benchmarks.distill_sides import Clocks, Lecture, Ours
 from launch.benchmarks.timing import Turns
 from pretrain.losses.relations import relation_kl_sum
 from pretrain.model import BertShape
-from pretrain.model.backend import Execution
+from pretrain.model.backend import Backend
 from tests.launch.test_bench_train import run_bench
 from tests.student_tasks import enrol, stage
 
@@ -60,7 +60,7 @@ def lecture(tiny_shape: BertShape) -> Lecture:
         relation_heads=HEADS,
         precision="fp32",
         device=CPU,
-        execution=Execution(),
+        backend=Backend(),
         data=train_data.Data("random", packed, [padded[:2], padded[2:4]]),
     )
 

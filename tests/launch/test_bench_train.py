@@ -25,7 +25,7 @@ from pretrain.data.batch import IGNORE_INDEX, Batch
 from pretrain.data.batch_source import BatchSource
 from pretrain.kernels.dispatch import choose_kernels
 from pretrain.model import BertShape
-from pretrain.model.backend import Execution
+from pretrain.model.backend import Backend
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -55,14 +55,14 @@ def setting(packed: list[list[Batch]], tiny_shape: BertShape) -> Setting:
         shape=tiny_shape,
         precision="fp32",
         device=CPU,
-        execution=Execution(),
+        backend=Backend(),
         data=train_data.Data("random", packed, [padded[:2], padded[2:4]]),
     )
 
 
 def test_random_rows_are_such_as_the_loader_makes(packed: list[list[Batch]]) -> None:
     for batch in (batch for step in packed for batch in step):
-        bounds = batch.bounds.unique().tolist()
+        bounds = batch.cu_seqlens.unique().tolist()
         begins = ((batch.positions == 0) & (batch.sample_ids > 0)).nonzero().flatten().tolist()
         assert bounds == [*begins, ROWS * ROW_TOKENS]
         assert {first * ROW_TOKENS for first in range(ROWS)} <= set(begins)

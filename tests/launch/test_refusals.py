@@ -239,7 +239,7 @@ def test_loss_weights_that_are_all_zero(refuse: Refuse, student_recipe: Path) ->
             "all weights are 0 in the last step of a stage, so there is nothing to learn: give",
         ),
         (["student.init=[-1, 0]"], "names teacher layer -1, but the teacher has layers 0 to 1"),
-        (["teacher.signal=nowhere"], "go on writing it, with launch/write_signal.py"),
+        (["teacher.signal=nowhere"], "go on writing it, with launch/write_teacher_cache.py"),
         (
             ["teacher.path=null", "teacher.paths=[a, b]", "objectives=[{kind: relations}]"],
             "have no layers in common for relations: use soft_targets",

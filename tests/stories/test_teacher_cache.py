@@ -21,7 +21,7 @@ def test_a_student_of_two_ranks_learns_from_what_one_of_them_has_written(
     exact = ["signal.kind=top_k", "signal.count=201", "signal.number=float32"]
     # The only shard is rank 0's; of a teacher that is shared out, rank 1 has half.
     keys = [stored, *exact, "train.micro_rows=4", "teacher.sharded=true"]
-    said = deepspeed("launch/write_signal.py", "--config", path, *keys)
+    said = deepspeed("launch/write_teacher_cache.py", "--config", path, *keys)
     assert "48 rows, 1212 bytes a masked token x about" in said.stdout + said.stderr
     student = ["launch/distill_student.py", "--config", path]
     deepspeed(*student, f"run.path={tmp_path / 'online'}")

@@ -19,12 +19,12 @@ import numpy.typing as npt
 from data_prep.corpus.shards import OFFSET_TYPE, Int64Array, token_type_for
 from data_prep.manifest import describe_files, find_damage, write_json
 from pretrain.data.batch import Batch
-from pretrain.distil.teacher_cache.key import SignalOptions
+from pretrain.distil.teacher_cache.key import TeacherCacheOptions
 
 Records = npt.NDArray[np.void]
 
 
-def record_type(options: SignalOptions, vocab_size: int) -> np.dtype[np.void]:
+def record_type(options: TeacherCacheOptions, vocab_size: int) -> np.dtype[np.void]:
     """Return the type of a record; without gaps, little-endian."""
     number = np.dtype(options.number).newbyteorder("<")
     return np.dtype(
@@ -93,7 +93,7 @@ class ShardFiles:
 
 def lines_of(batch: Batch, asked: npt.NDArray[np.bool_]) -> tuple[Int64Array, Int64Array]:
     """Return the line of each asked masked token, counted within the batch, and its place there."""
-    masked = batch.masked.numpy()[asked]
+    masked = batch.masked_positions.numpy()[asked]
     half = len(batch.input_ids) // batch.directions
     direction, place = np.divmod(masked, half)
     row, place = np.divmod(place, batch.row_tokens)

@@ -20,7 +20,7 @@ from pretrain.data.batch_source import BatchSource
 FORMAT = "stillhouse-signal-2"
 
 
-class SignalOptions(Options):
+class TeacherCacheOptions(Options):
     """How a distribution over the vocabulary is shortened."""
 
     kind: Literal["top_k", "sampled"] = Field(
@@ -40,7 +40,7 @@ class SignalOptions(Options):
     )
 
 
-def signal_key(
+def cache_key(
     source: BatchSource, corpus: Corpus, teacher_sha256: str, temperature: float
 ) -> dict[str, Any]:
     """Return the facts that a cache and its readers must agree on, as JSON.

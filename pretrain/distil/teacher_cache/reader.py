@@ -14,13 +14,13 @@ from data_prep.manifest import find_damage, read_manifest
 from pretrain.data.batch import IGNORE_INDEX, Batch
 from pretrain.data.batch_source import Share
 from pretrain.distil.teacher_cache.format import Records, ShardFiles, lines_of, record_type
-from pretrain.distil.teacher_cache.key import SignalOptions, first_difference
+from pretrain.distil.teacher_cache.key import TeacherCacheOptions, first_difference
 from pretrain.distil.teacher_cache.targets import Targets
 
 _OWN_FACTS = ("signal", "rows", "shard_rows", "directions", "files")  # not of the key
 
 
-class SignalReader:
+class TeacherCacheReader:
     """A complete cache, memory-mapped.
 
     Attributes:
@@ -30,7 +30,7 @@ class SignalReader:
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
-        self.options = SignalOptions(**manifest["signal"])
+        self.options = TeacherCacheOptions(**manifest["signal"])
         self.rows: int = manifest["rows"]
         self.temperature: float = manifest["temperature"]
         self._folder = folder
@@ -41,12 +41,12 @@ class SignalReader:
     @classmethod
     def open(
         cls, folder: Path, key: dict[str, Any], rows: int, *, contents: bool = True
-    ) -> "SignalReader":
+    ) -> "TeacherCacheReader":
         """Open a cache after comparing it with what it is needed for.
 
         Args:
-            folder: that `SignalWriter` made.
-            key: of the rows that will be asked for, see `signal_key`.
+            folder: that `TeacherCacheWriter` made.
+            key: of the rows that will be asked for, see `cache_key`.
             rows: how many will be asked for, from the first one on.
             contents: compare every byte with the manifest, not sizes alone.
 
@@ -54,7 +54,7 @@ class SignalReader:
             UserError: when it is not complete, made for anything else, too short or damaged.
         """
         what = "teacher's signal"
-        remedy = "write it, or go on writing it, with launch/write_signal.py"
+        remedy = "write it, or go on writing it, with launch/write_teacher_cache.py"
         manifest = read_manifest(folder, what, remedy)
         theirs = {name: value for name, value in manifest.items() if name not in _OWN_FACTS}
         if difference := first_difference(theirs, key):
@@ -92,7 +92,7 @@ class SignalReader:
             self.targets(batch, own) for batch, own in zip(share.micro_batches(), rows, strict=True)
         ]
         ids, values, rest = (torch.stack(tensors) for tensors in zip(*parts, strict=True))
-        return replace(share, taught_ids=ids, taught_values=values, taught_rest=rest)
+        return replace(share, cached_ids=ids, cached_values=values, cached_rest=rest)
 
     def targets(self, batch: Batch, rows: Int64Array) -> Targets:
         """Return the targets of a batch's masked tokens, in their order, on the CPU.

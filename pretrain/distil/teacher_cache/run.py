@@ -22,24 +22,24 @@ from pretrain.distil.logit_losses import head_of
 from pretrain.distil.loss_config import SoftTargets
 from pretrain.distil.student import check_positions, check_vocabulary
 from pretrain.distil.teacher import Teacher, locate_teachers
-from pretrain.distil.teacher_cache.key import SignalOptions, signal_key
-from pretrain.distil.teacher_cache.reader import SignalReader
-from pretrain.distil.teacher_cache.writer import SignalWriter
+from pretrain.distil.teacher_cache.key import TeacherCacheOptions, cache_key
+from pretrain.distil.teacher_cache.reader import TeacherCacheReader
+from pretrain.distil.teacher_cache.writer import TeacherCacheWriter
 from pretrain.distributed import Cluster
 from pretrain.kernels.soft_cross_entropy import logits_of
-from pretrain.model.backend import choose_execution
+from pretrain.model.backend import choose_backend
 from pretrain.model.loading import load_located
 
 
-class SignalRecipe(StudentRecipe):
-    """`launch/write_signal.py`: the recipe of a student, and how answers to it are shortened."""
+class TeacherCacheRecipe(StudentRecipe):
+    """`launch/write_teacher_cache.py`: the recipe of a student, and how answers to it are shortened."""
 
-    signal: SignalOptions = SignalOptions()
+    signal: TeacherCacheOptions = TeacherCacheOptions()
 
 
-def open_signals(
+def open_teacher_caches(
     recipe: StudentRecipe, inputs: Inputs, teacher_sha256: str, cluster: Cluster
-) -> Mapping[int, SignalReader]:
+) -> Mapping[int, TeacherCacheReader]:
     """Open what a student's run needs, by the length of rows (all ranks).
 
     Raises:
@@ -48,14 +48,14 @@ def open_signals(
     """
     assert recipe.teacher.signal is not None
     temperature = stored_temperature(recipe)
-    readers: dict[int, SignalReader] = {}
+    readers: dict[int, TeacherCacheReader] = {}
     for length, rows in rows_needed(recipe).items():
         folder = folder_of(recipe.teacher.signal, length)
-        key = signal_key(inputs.sources[length], inputs.corpus, teacher_sha256, temperature)
+        key = cache_key(inputs.sources[length], inputs.corpus, teacher_sha256, temperature)
         contents = recipe.corpus.verify == "contents"
         # Bytes are compared once, and all ranks hear of it.
         cluster.on_main(partial(_verify, folder, key, rows, contents))
-        readers[length] = SignalReader.open(folder, key, rows, contents=False)
+        readers[length] = TeacherCacheReader.open(folder, key, rows, contents=False)
     if len({reader.options.kind for reader in readers.values()}) > 1:
         raise UserError(
             f"The teacher's signal {recipe.teacher.signal} is sampled for rows of one length and "
@@ -64,7 +64,7 @@ def open_signals(
     return readers
 
 
-def write_signals(recipe: SignalRecipe, cluster: Cluster) -> None:
+def write_teacher_caches(recipe: TeacherCacheRecipe, cluster: Cluster) -> None:
     """Ask the teacher about all rows that a student's run will see, and store it (all ranks).
 
     Raises:
@@ -78,15 +78,15 @@ def write_signals(recipe: SignalRecipe, cluster: Cluster) -> None:
     (located,) = cluster.on_main(lambda: locate_teachers(paths, tokenizer))
     check_positions(located.shape, recipe.train.longest_row)
     check_vocabulary(located.shape, inputs.tokenizer)
-    if not located.predicts:
+    if not located.has_mlm_head:
         raise UserError(
             f"The teacher {recipe.teacher.path} has no masked-word head, so it has no soft "
             "targets: choose a teacher with one."
         )
     model, device = load_located(located).model, cluster.device
-    execution = choose_execution(recipe.kernels, recipe.train, model.shape, device)
+    backend = choose_backend(recipe.kernels, recipe.train, model.shape, device)
     sharded = recipe.teacher.sharded and cluster.world_size > 1
-    teacher = Teacher(model, device, recipe.train.precision, execution, sharded=sharded)
+    teacher = Teacher(model, device, recipe.train.precision, backend, sharded=sharded)
 
     def teach(batch: Batch) -> torch.Tensor:
         outputs = teacher(batch.to(device))
@@ -94,9 +94,9 @@ def write_signals(recipe: SignalRecipe, cluster: Cluster) -> None:
 
     for length, rows in rows_needed(recipe).items():
         source = inputs.sources[length]
-        writer = SignalWriter(
+        writer = TeacherCacheWriter(
             folder_of(recipe.teacher.signal, length),
-            signal_key(source, inputs.corpus, located.sha256, temperature),
+            cache_key(source, inputs.corpus, located.sha256, temperature),
             recipe.signal,
             source,
             rows,
@@ -113,7 +113,7 @@ def write_signals(recipe: SignalRecipe, cluster: Cluster) -> None:
         cluster.on_main(writer.finish)
 
 
-def _fewer_questions(writer: SignalWriter, micro_rows: int, cluster: Cluster) -> int:
+def _fewer_questions(writer: TeacherCacheWriter, micro_rows: int, cluster: Cluster) -> int:
     """Return how many questions this rank has less than the one with the most (all ranks)."""
     own = writer.questions(micro_rows, cluster.rank, cluster.world_size)
     asked = cluster.sum([own if r == cluster.rank else 0 for r in range(cluster.world_size)])
@@ -121,7 +121,7 @@ def _fewer_questions(writer: SignalWriter, micro_rows: int, cluster: Cluster) ->
 
 
 def _verify(folder: Path, key: dict[str, Any], rows: int, contents: bool) -> None:
-    SignalReader.open(folder, key, rows, contents=contents)
+    TeacherCacheReader.open(folder, key, rows, contents=contents)
 
 
 def stored_temperature(recipe: StudentRecipe) -> float:

@@ -77,7 +77,7 @@ def sampled_targets(
     return Targets(ids_MK, weights_MK.to(number).float(), entropy_M.float())
 
 
-def soft_target_sum_from_signal(
+def cached_soft_target_sum(
     student_logits_MV: torch.Tensor, targets: Targets, kind: Kind, temperature: float
 ) -> torch.Tensor:
     """Return T² times the summed divergence of the student from stored targets, in fp32.

@@ -25,7 +25,7 @@ from data_prep.progress import log
 from pretrain.data.batch import IGNORE_INDEX, Batch
 from pretrain.data.batch_source import BatchSource
 from pretrain.distil.teacher_cache.format import Records, ShardFiles, lines_of, record_type
-from pretrain.distil.teacher_cache.key import SignalOptions, first_difference
+from pretrain.distil.teacher_cache.key import TeacherCacheOptions, first_difference
 from pretrain.distil.teacher_cache.targets import Targets, sampled_targets, top_targets
 
 _BEGUN = "begun.json"
@@ -54,12 +54,12 @@ class Size:
         )
 
 
-class SignalWriter:
+class TeacherCacheWriter:
     """Asks a teacher for its answers at masked tokens and stores them.
 
     Args:
         folder: of the cache; made if it is missing.
-        key: see `signal_key`.
+        key: see `cache_key`.
         options: how answers are shortened.
         source: of the rows, the one that the key is of.
         rows: R, how many are stored, from the first one on.
@@ -74,7 +74,7 @@ class SignalWriter:
         self,
         folder: Path,
         key: dict[str, Any],
-        options: SignalOptions,
+        options: TeacherCacheOptions,
         source: BatchSource,
         rows: int,
         shard_rows: int = 4096,
@@ -234,7 +234,7 @@ class SignalWriter:
         return records
 
 
-def _check(options: SignalOptions, vocab_size: int) -> None:
+def _check(options: TeacherCacheOptions, vocab_size: int) -> None:
     if options.kind == "top_k" and options.count > vocab_size:
         raise UserError(
             f"signal.count {options.count} is more than the {vocab_size} words of the vocabulary: "

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_prep.samples.document_sampling import visits_of
+from data_prep.samples.document_sampling import sampled_documents
 from tests.synthetic_shards import made_shard
 
 COUNT = 4000
@@ -15,7 +15,7 @@ def visits(weight: float, epoch: int, seed: int = 0, name: str = "train_00000") 
     shard.weight = weight
     times = np.zeros(COUNT, np.int64)
     numbers = []
-    for number, chosen in visits_of(shard, seed, epoch):
+    for number, chosen in sampled_documents(shard, seed, epoch):
         numbers.append(number)
         times += 1 if chosen is None else chosen
     assert numbers == sorted(set(numbers)), "no two visits are keyed alike"
@@ -54,4 +54,4 @@ def test_seeds_and_shards_choose_other_documents() -> None:
 def test_a_tiny_weight_may_pass_a_shard_by() -> None:
     shard = made_shard([[3]] * 2)
     shard.weight = 1e-9
-    assert list(visits_of(shard, 0, 0)) == []
+    assert list(sampled_documents(shard, 0, 0)) == []

@@ -9,11 +9,16 @@ import pytest
 from data_prep.corpus.shards import Corpus
 from data_prep.errors import UserError
 from data_prep.samples import epoch_index as plan_module
-from data_prep.samples.epoch_index import MAX_ROW_TOKENS, Plan, PlanKey, open_plan
+from data_prep.samples.epoch_index import (
+    MAX_ROW_TOKENS,
+    EpochIndex,
+    EpochIndexKey,
+    open_epoch_index,
+)
 from data_prep.samples.sentence_pairs import SampleArray, make_samples
 from tests.synthetic_corpora import draw_shards, numbered_corpus, write_corpus
 
-KEY = PlanKey(seed=3, epoch=0, row_tokens=64)
+KEY = EpochIndexKey(seed=3, epoch=0, row_tokens=64)
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +28,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return numbered_corpus(path, draw_shards("plan", (20, 1, 15)))
 
 
-def key_for(**changes: Any) -> PlanKey:
-    return PlanKey(**{**vars(KEY), **changes})
+def key_for(**changes: Any) -> EpochIndexKey:
+    return EpochIndexKey(**{**vars(KEY), **changes})
 
 
 def contents(cache: Path) -> dict[str, bytes]:
@@ -32,20 +37,20 @@ def contents(cache: Path) -> dict[str, bytes]:
     return {str(path.relative_to(cache)): path.read_bytes() for path in files}
 
 
-def everything(plan: Plan) -> tuple[SampleArray, list[int], list[int]]:
+def everything(plan: EpochIndex) -> tuple[SampleArray, list[int], list[int]]:
     samples, numbers, rows = plan.read(np.arange(plan.num_rows))
     return samples, numbers.tolist(), rows.tolist()
 
 
 def test_two_builds_give_the_same_files_byte_for_byte(corpus: Corpus, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        open_plan(corpus, KEY, tmp_path / name)
+        open_epoch_index(corpus, KEY, tmp_path / name)
     assert len(contents(tmp_path / "a")) == 3
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
 def test_an_epoch_holds_every_sample_of_every_shard_once(corpus: Corpus, tmp_path: Path) -> None:
-    plan = open_plan(corpus, KEY, tmp_path)
+    plan = open_epoch_index(corpus, KEY, tmp_path)
     samples, numbers, rows = everything(plan)
     shards = corpus.shards
     partners = [shards[0], shards[2], shards[2]]
@@ -63,7 +68,7 @@ def test_an_epoch_holds_every_sample_of_every_shard_once(corpus: Corpus, tmp_pat
 
 
 def test_any_rows_in_any_order_are_those_of_the_whole(corpus: Corpus, tmp_path: Path) -> None:
-    plan = open_plan(corpus, KEY, tmp_path)
+    plan = open_epoch_index(corpus, KEY, tmp_path)
     _, numbers, rows = everything(plan)
     asked = np.array([7, 0, 7, plan.num_rows - 1])
     samples, found, places = plan.read(asked)
@@ -88,15 +93,15 @@ def test_any_rows_in_any_order_are_those_of_the_whole(corpus: Corpus, tmp_path: 
 def test_any_other_key_is_another_plan(
     corpus: Corpus, tmp_path: Path, change: dict[str, Any]
 ) -> None:
-    first = everything(open_plan(corpus, KEY, tmp_path))[0]
-    second = everything(open_plan(corpus, key_for(**change), tmp_path))[0]
+    first = everything(open_epoch_index(corpus, KEY, tmp_path))[0]
+    second = everything(open_epoch_index(corpus, key_for(**change), tmp_path))[0]
     assert first.tobytes() != second.tobytes()
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_another_epoch_visits_rows_in_another_order(corpus: Corpus, tmp_path: Path) -> None:
     first, second = (
-        everything(open_plan(corpus, key_for(epoch=epoch), tmp_path))[1] for epoch in (0, 1)
+        everything(open_epoch_index(corpus, key_for(epoch=epoch), tmp_path))[1] for epoch in (0, 1)
     )
     size = min(len(first), len(second))
     assert np.mean(np.array(first[:size]) == np.array(second[:size])) < 0.1
@@ -105,13 +110,13 @@ def test_another_epoch_visits_rows_in_another_order(corpus: Corpus, tmp_path: Pa
 def test_a_plan_is_found_again(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = everything(open_plan(corpus, KEY, tmp_path))
+    first = everything(open_epoch_index(corpus, KEY, tmp_path))
 
     def build_again(*arguments: object) -> None:
         raise AssertionError("the plan is in the cache")
 
     monkeypatch.setattr(plan_module, "_write_tables", build_again)
-    assert everything(open_plan(corpus, KEY, tmp_path))[1:] == first[1:]
+    assert everything(open_epoch_index(corpus, KEY, tmp_path))[1:] == first[1:]
 
 
 def test_a_plan_of_another_corpus_or_split_is_not_taken_for_it(
@@ -123,7 +128,7 @@ def test_a_plan_of_another_corpus_or_split_is_not_taken_for_it(
     write_corpus(tmp_path / "both", {"train": documents, "validation": documents})
     splits = [Corpus.open(tmp_path / "both", split) for split in ("train", "validation")]
     for source in (corpus, other, *splits):
-        open_plan(source, KEY, tmp_path / "plans")
+        open_epoch_index(source, KEY, tmp_path / "plans")
     assert len(list((tmp_path / "plans").iterdir())) == 4
 
 
@@ -132,25 +137,25 @@ def test_too_few_documents_are_refused(tmp_path: Path, documents: int) -> None:
     write_corpus(tmp_path / "corpus", {"train": [[[[5, 6], [7]]]] * documents})
     corpus = Corpus.open(tmp_path / "corpus")
     with pytest.raises(UserError, match=rf"train split of .* has {documents} document\(s\), but"):
-        open_plan(corpus, KEY, tmp_path / "plans")
+        open_epoch_index(corpus, KEY, tmp_path / "plans")
 
 
 @pytest.mark.parametrize("row_tokens", [0, 15, MAX_ROW_TOKENS + 1])
 def test_a_row_length_out_of_range_is_refused(corpus: Corpus, row_tokens: int) -> None:
     with pytest.raises(UserError, match=rf"Rows of {row_tokens} tokens .* from 16 to 32768"):
-        open_plan(corpus, key_for(row_tokens=row_tokens), Path("nowhere"))
+        open_epoch_index(corpus, key_for(row_tokens=row_tokens), Path("nowhere"))
 
 
 def test_one_document_makes_samples_that_need_no_other(tmp_path: Path) -> None:
     corpus = numbered_corpus(tmp_path / "corpus", [[[20] * 30]])
     for pairs in ("sentence_order", "none"):
-        assert open_plan(corpus, key_for(pairs=pairs), tmp_path / "plans").num_samples >= 10
+        assert open_epoch_index(corpus, key_for(pairs=pairs), tmp_path / "plans").num_samples >= 10
 
 
 def test_a_weight_is_how_often_documents_are_visited(tmp_path: Path) -> None:
     corpus = numbered_corpus(tmp_path / "corpus", draw_shards("weights", (300, 300)))
     corpus.shards[1].weight = 2.5
-    plan = open_plan(corpus, key_for(pairs="none"), tmp_path / "plans")
+    plan = open_epoch_index(corpus, key_for(pairs="none"), tmp_path / "plans")
     samples = plan.read(np.arange(plan.num_rows))[0]
     second = corpus.shards[1]
     starts = samples["a_start"].astype(np.int64) - second.token_base
@@ -161,7 +166,9 @@ def test_a_weight_is_how_often_documents_are_visited(tmp_path: Path) -> None:
     firsts = [int(shard.sentences[shard.documents[0]]) for shard in corpus.shards]
     assert (samples["a_start"] == firsts[0]).sum() == 1
     corpus.shards[1].weight = 1.0
-    assert open_plan(corpus, key_for(pairs="none"), tmp_path / "plans").num_rows < plan.num_rows
+    assert (
+        open_epoch_index(corpus, key_for(pairs="none"), tmp_path / "plans").num_rows < plan.num_rows
+    )
 
 
 @pytest.mark.parametrize("pairs", ["next_sentence", "sentence_order", "none"])
@@ -171,13 +178,13 @@ def test_padding_is_low_for_every_kind_of_sample(
 ) -> None:
     corpus = numbered_corpus(tmp_path / "corpus", draw_shards("padding", (1000,)))
     key = key_for(row_tokens=row_tokens, pairs=pairs, short_share=0.1)
-    assert 0 <= open_plan(corpus, key, tmp_path / "plans").padding_share <= 0.02
+    assert 0 <= open_epoch_index(corpus, key, tmp_path / "plans").padding_share <= 0.02
 
 
 def test_many_small_shards_do_not_end_in_padding(tmp_path: Path) -> None:
     lengths = draw_shards("small", (4,) * 150)
     corpus = numbered_corpus(tmp_path / "corpus", lengths)
-    plan = open_plan(corpus, key_for(row_tokens=512, pairs="none"), tmp_path / "plans")
+    plan = open_epoch_index(corpus, key_for(row_tokens=512, pairs="none"), tmp_path / "plans")
     assert plan.padding_share <= 0.02
     samples, numbers, rows = everything(plan)
     assert sorted(numbers) == list(range(plan.num_samples))

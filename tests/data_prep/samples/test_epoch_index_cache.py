@@ -12,10 +12,10 @@ import pytest
 from data_prep.corpus.shards import Corpus
 from data_prep.errors import UserError
 from data_prep.samples import epoch_index as plan_module
-from data_prep.samples.epoch_index import Plan, PlanKey, open_plan
+from data_prep.samples.epoch_index import EpochIndex, EpochIndexKey, open_epoch_index
 from tests.synthetic_corpora import draw_shards, numbered_corpus
 
-KEY = PlanKey(seed=3, epoch=0, row_tokens=64)
+KEY = EpochIndexKey(seed=3, epoch=0, row_tokens=64)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return numbered_corpus(path, draw_shards("plan", (20, 15)))
 
 
-def contents(plan: Plan) -> list[object]:
+def contents(plan: EpochIndex) -> list[object]:
     return [part.tolist() for part in plan.read(np.arange(plan.num_rows))]
 
 
@@ -42,16 +42,16 @@ def test_a_plan_that_breaks_off_is_never_found(
     real_pack = plan_module.pack
     monkeypatch.setattr(plan_module, "pack", pack_until_full)
     with pytest.raises(UserError, match=r"disk that holds .* is full"):
-        open_plan(corpus, KEY, tmp_path)
+        open_epoch_index(corpus, KEY, tmp_path)
     assert list(tmp_path.iterdir()) == [], "nothing half-built stays"
     monkeypatch.undo()
-    assert open_plan(corpus, KEY, tmp_path).num_rows > 0
+    assert open_epoch_index(corpus, KEY, tmp_path).num_rows > 0
 
 
 def test_what_a_killed_builder_left_does_not_matter_and_goes_after_a_day(
     corpus: Corpus, tmp_path: Path
 ) -> None:
-    expected = contents(open_plan(corpus, KEY, tmp_path / "whole"))
+    expected = contents(open_epoch_index(corpus, KEY, tmp_path / "whole"))
     (built,) = (tmp_path / "whole").iterdir()
     killed = tmp_path / "killed"
     for age, name in ((0, "fresh"), (100_000, "old")):
@@ -59,7 +59,7 @@ def test_what_a_killed_builder_left_does_not_matter_and_goes_after_a_day(
         left.mkdir(parents=True)
         (left / "samples.bin").write_bytes(b"half")
         os.utime(left, (time.time() - age,) * 2)
-    assert contents(open_plan(corpus, KEY, killed)) == expected
+    assert contents(open_epoch_index(corpus, KEY, killed)) == expected
     # The fresh one may belong to a builder on another machine.
     assert {path.name for path in killed.iterdir()} == {built.name, f"{built.name}.fresh.partial"}
 
@@ -80,7 +80,7 @@ def test_builders_at_once_end_with_one_plan_that_all_can_read(
     found: list[object] = []
 
     def build() -> None:
-        found.append(contents(open_plan(corpus, KEY, tmp_path)))
+        found.append(contents(open_epoch_index(corpus, KEY, tmp_path)))
 
     threads = [threading.Thread(target=build) for _ in range(others + 1)]
     for thread in threads:
@@ -95,7 +95,7 @@ def test_builders_at_once_end_with_one_plan_that_all_can_read(
     "damage", ["no plan.json", "no rows", "short", "long", "not JSON", "empty"]
 )
 def test_a_damaged_plan_is_built_again(corpus: Corpus, tmp_path: Path, damage: str) -> None:
-    expected = contents(open_plan(corpus, KEY, tmp_path))
+    expected = contents(open_epoch_index(corpus, KEY, tmp_path))
     (built,) = tmp_path.iterdir()
     facts, rows, samples = (built / name for name in ("plan.json", "rows.bin", "samples.bin"))
     if damage == "no plan.json":
@@ -111,22 +111,22 @@ def test_a_damaged_plan_is_built_again(corpus: Corpus, tmp_path: Path, damage: s
     else:
         for path in (facts, rows, samples):
             path.unlink()
-    assert contents(open_plan(corpus, KEY, tmp_path)) == expected
+    assert contents(open_epoch_index(corpus, KEY, tmp_path)) == expected
     assert [path.name for path in tmp_path.iterdir()] == [built.name]
 
 
 def test_building_says_what_was_built(
     corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plan = open_plan(corpus, KEY, tmp_path)
+    plan = open_epoch_index(corpus, KEY, tmp_path)
     (line,) = capsys.readouterr().err.splitlines()
     assert f"train plan of epoch 0: {plan.num_samples:,} samples in {plan.num_rows:,} rows" in line
     assert f"of 64 tokens, {plan.padding_share:.2%} padding, " in line and line.endswith(" s")
-    open_plan(corpus, KEY, tmp_path)
+    open_epoch_index(corpus, KEY, tmp_path)
     assert capsys.readouterr().err == "", "a plan that is found needs no word"
 
 
 def test_a_plan_names_all_that_it_depends_on(corpus: Corpus, tmp_path: Path) -> None:
-    open_plan(corpus, KEY, tmp_path)
+    open_epoch_index(corpus, KEY, tmp_path)
     facts = json.loads(next(tmp_path.glob("*/plan.json")).read_text())
     assert {"corpus", "split", "weights", *vars(KEY)} <= set(facts)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.samples.segments import ChunkRules, Cuts, follow
+from data_prep.samples.segments import Cuts, SegmentRules, follow
 from data_prep.samples.sentence_pairs import Pairs, SampleArray, make_samples
 from tests.synthetic_corpora import draw_shards
 from tests.synthetic_shards import Atlas, made_shard, segment, totals
@@ -85,7 +85,7 @@ def test_a_walk_opens_a_chunk_wherever_the_last_one_led() -> None:
 
 def lengths_of_chunks(short_share: float, place: str = "here") -> np.ndarray:
     shard = made_shard([[5] * 40_000])
-    rules = ChunkRules(budget=125, piece=62, short_share=short_share, place=(place,))
+    rules = SegmentRules(budget=125, piece=62, short_share=short_share, place=(place,))
     cuts = Cuts(shard, rules)
     chunks = cuts.all[follow(cuts.next_first)]
     return chunks.stop - chunks.start

@@ -16,9 +16,9 @@ from data_prep.tokenize import pretoken_cache as lexicon_module
 from data_prep.tokenize import pretoken_tokenizer as chunk_tokenizer_module
 from data_prep.tokenize.encoder import EncodedTexts, TextEncoder
 from data_prep.tokenize.id_table import IdArray
-from data_prep.tokenize.pretoken_cache import Lexicon
-from data_prep.tokenize.pretoken_tokenizer import ChunkTokenizer, is_bert_pipeline
-from data_prep.tokenize.sentence_flags import RULES, marks_of
+from data_prep.tokenize.pretoken_cache import PretokenCache
+from data_prep.tokenize.pretoken_tokenizer import PretokenTokenizer, is_bert_pipeline
+from data_prep.tokenize.sentence_flags import RULES, sentence_flags_of
 from data_prep.tokenize.sentence_rules import split_sentences
 from data_prep.tokenizers.sentencepiece import to_fast_tokenizer, train_sentencepiece
 from data_prep.tokenizers.wordpiece import SPECIAL_TOKENS, bert_tokenizer
@@ -117,13 +117,13 @@ def test_a_full_lexicon_keeps_the_chunks_that_were_met_again(
     monkeypatch.setattr(lexicon_module, "_MAX_CHUNKS", 20)
     asked: list[str] = []
 
-    class Spy(ChunkTokenizer):
+    class Spy(PretokenTokenizer):
         def ids(self, chunks: Sequence[str]) -> tuple[IdArray, Int64Array]:
             asked.extend(chunks)
             return super().ids(chunks)
 
     tokenizer = bert_tokenizer(vocabulary(), True)
-    lexicon = Lexicon(Spy(tokenizer, UINT16), RULES["en"], UINT16)
+    lexicon = PretokenCache(Spy(tokenizer, UINT16), RULES["en"], UINT16)
     for number in range(200):
         chunks = ["abc", f"a{number}", "ab.", f"b{number}", "A"]
         rows = lexicon.rows(chunks)
@@ -131,7 +131,7 @@ def test_a_full_lexicon_keeps_the_chunks_that_were_met_again(
         reference = [tokenizer.encode(c, add_special_tokens=False).ids for c in chunks]
         assert ids == reference
         assert [(lexicon.end[r], lexicon.begin[r]) for r in rows] == [
-            marks_of(chunk, RULES["en"]) for chunk in chunks
+            sentence_flags_of(chunk, RULES["en"]) for chunk in chunks
         ]
     assert [asked.count(chunk) for chunk in ("abc", "ab.", "A")] == [1, 1, 1]
     assert asked.count("a0") == 1 and len(set(asked)) == 403
@@ -143,7 +143,7 @@ def test_known_parts_that_are_forgotten_are_tokenized_anew(
 ) -> None:
     monkeypatch.setattr(chunk_tokenizer_module, "_MAX_PARTS", kept)
     tokenizer = bert_tokenizer(vocabulary(), True)
-    chunk_tokenizer = ChunkTokenizer(tokenizer, UINT16)
+    chunk_tokenizer = PretokenTokenizer(tokenizer, UINT16)
     for text in random_texts(60):
         chunks = [chunk for chunk in text.replace("\n", " ").split(" ") if chunk]
         reference = [tokenizer.encode(c, add_special_tokens=False).ids for c in chunks]

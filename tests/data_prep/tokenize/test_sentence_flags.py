@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.config.schema import Language
-from data_prep.tokenize.sentence_flags import DOCUMENT_END, NEWLINE, RULES, ends_after, marks_of
+from data_prep.tokenize.sentence_flags import (
+    DOCUMENT_END,
+    NEWLINE,
+    RULES,
+    ends_after,
+    sentence_flags_of,
+)
 from data_prep.tokenize.sentence_rules import split_sentences
 
 WORDS = 'A The 1 12 No. no. p. Mr. U.S. J. 1. a. vol. É ß b z.B. 3.5 x.y ... ?! ." )'.split()
@@ -20,7 +26,7 @@ def by_marks(text: str, language: Language) -> list[str]:
     """Return the sentences of a text as `encoder.py` finds them, but as text."""
     rule = RULES[language]
     chunks = [chunk for chunk in rule.split(text.replace("\n", f" {NEWLINE} ")) if chunk]
-    marks = np.array([marks_of(chunk, rule) for chunk in chunks], np.uint8).reshape(-1, 2)
+    marks = np.array([sentence_flags_of(chunk, rule) for chunk in chunks], np.uint8).reshape(-1, 2)
     sentences: list[list[str]] = [[]]
     for chunk, ends in zip(chunks, ends_after(marks[:, 0], marks[:, 1]), strict=True):
         sentences[-1] += [chunk] if chunk != NEWLINE else []
@@ -63,7 +69,7 @@ def test_chinese_stops_and_quotes_in_any_order(text: str) -> None:
 def test_a_document_end_always_ends_a_sentence(language: Language) -> None:
     rule = RULES[language]
     chunks = ["and", DOCUMENT_END, "so", NEWLINE, "on"]
-    marks = np.array([marks_of(chunk, rule) for chunk in chunks], np.uint8)
+    marks = np.array([sentence_flags_of(chunk, rule) for chunk in chunks], np.uint8)
     assert ends_after(marks[:, 0], marks[:, 1]).tolist() == [True, True, True, True, True]
 
 

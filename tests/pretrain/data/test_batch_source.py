@@ -58,10 +58,10 @@ def rows_of(batch: Batch) -> list[Row]:
         for table in (batch.input_ids, batch.token_types, batch.positions, batch.sample_ids)
     ]
     masked, labels = batch.words
-    firsts, answers = batch.sentences
+    cls_positions, answers = batch.sentences
     for row in range(len(tables[0])):
-        asked, opens = masked // T == row, firsts // T == row
-        sparse = (masked[asked] % T, labels[asked], firsts[opens] % T, answers[opens])
+        asked, opens = masked // T == row, cls_positions // T == row
+        sparse = (masked[asked] % T, labels[asked], cls_positions[opens] % T, answers[opens])
         rows.append(tuple(tuple(t.tolist()) for t in (*(table[row] for table in tables), *sparse)))
     return rows
 
@@ -90,8 +90,8 @@ def read_samples(batch: Batch) -> list[Sample]:
     ids = restored(batch).tolist()
     types, positions = batch.token_types.tolist(), batch.positions.tolist()
     owners = batch.sample_ids.tolist()
-    firsts, labels = batch.sentences
-    for first, label in zip(firsts.tolist(), labels.tolist(), strict=True):
+    cls_positions, labels = batch.sentences
+    for first, label in zip(cls_positions.tolist(), labels.tolist(), strict=True):
         assert ids[first] == CLS
         middle = ids.index(SEP, first)
         last = ids.index(SEP, middle + 1)
@@ -214,7 +214,7 @@ def test_special_tokens_are_never_masked_and_replacements_are_ordinary(
 
 def test_places_and_counts_agree(source: BatchSource) -> None:
     for batch in source.step(1, BATCH, 0, 1, 4):
-        (masked, _), (firsts, _) = batch.words, batch.sentences
+        (masked, _), (cls_positions, _) = batch.words, batch.sentences
         assert batch.counts == {
             "masked": len(masked),
             "samples": int((restored(batch) == CLS).sum()),
@@ -222,7 +222,7 @@ def test_places_and_counts_agree(source: BatchSource) -> None:
             "squares": sum(length**2 for length in lengths_of(batch)),
         }
         assert masked.tolist() == sorted(set(masked.tolist()))
-        assert firsts.tolist() == (restored(batch) == CLS).nonzero().flatten().tolist()
+        assert cls_positions.tolist() == (restored(batch) == CLS).nonzero().flatten().tolist()
 
 
 def test_bounds_part_samples_and_padding_in_their_flat_order(source: BatchSource) -> None:
@@ -233,11 +233,11 @@ def test_bounds_part_samples_and_padding_in_their_flat_order(source: BatchSource
     owners = torch.stack([rows, batch.sample_ids])
     changes = (owners[:, 1:] != owners[:, :-1]).any(0).nonzero().flatten() + 1
     expected = [0, *changes.tolist(), len(batch.input_ids)]
-    bounds = batch.bounds.tolist()
+    bounds = batch.cu_seqlens.tolist()
     assert bounds[: len(expected)] == expected
     assert set(bounds[len(expected) - 1 :]) == {len(batch.input_ids)}, "the rest is empty"
-    assert batch.bounds.dtype == torch.int32
-    assert (batch.bounds.diff() <= batch.row_tokens).all()
+    assert batch.cu_seqlens.dtype == torch.int32
+    assert (batch.cu_seqlens.diff() <= batch.row_tokens).all()
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
@@ -249,15 +249,17 @@ def test_lists_take_few_lengths(
     shapes, contents = set(), set()
     for step in range(source.plan(0).num_rows // BATCH):
         for batch in source.step(step, BATCH, 0, 1, 4):
-            shapes.add((len(batch.bounds), len(batch.masked), len(batch.firsts)))
+            shapes.add(
+                (len(batch.cu_seqlens), len(batch.masked_positions), len(batch.cls_positions))
+            )
             contents.add(tuple(batch.counts.values()))
-            half = len(batch.masked) // 2
+            half = len(batch.masked_positions) // 2
             if bidirectional:
                 size = len(batch.input_ids) // 2
                 assert torch.equal(batch.mlm_labels[:half], batch.mlm_labels[half:])
                 # Rows lie where they lay, and so do the bounds of their samples.
                 assert torch.equal(batch.sample_ids[:size], batch.sample_ids[size:])
-                ends = batch.bounds.unique()
+                ends = batch.cu_seqlens.unique()
                 assert torch.equal(ends[ends <= size] + size, ends[ends >= size])
     assert len(contents) > 8 and len(shapes) <= 4
 

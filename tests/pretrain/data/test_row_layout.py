@@ -42,7 +42,7 @@ def lay(maker: RowMaker, rate: float = 0.3) -> list[Rows]:
 
 def unmasked(rows: Rows) -> list[list[int]]:
     ids = rows.input_ids.copy()
-    ids[rows.masked] = rows.mlm_labels
+    ids[rows.masked_positions] = rows.mlm_labels
     return ids.reshape(-1, T).tolist()
 
 
@@ -89,7 +89,7 @@ def test_sequences_begin_with_samples_and_with_the_padding_of_rows(
 
 def test_only_pairs_are_asked_for_next_sentences(corpus: Corpus, tiny_tokenizer: Path) -> None:
     (rows,) = lay(make(corpus, tiny_tokenizer))
-    assert rows.firsts.tolist() == [0, T] and rows.nsp_labels.tolist() == [0, 1]
+    assert rows.cls_positions.tolist() == [0, T] and rows.nsp_labels.tolist() == [0, 1]
 
 
 def test_a_reversed_sample_mirrors_text_masks_and_what_is_shown(
@@ -108,12 +108,12 @@ def test_a_reversed_sample_mirrors_text_masks_and_what_is_shown(
     ]
     assert np.array_equal(backward.positions, forward.positions)
     assert np.array_equal(backward.sample_ids, forward.sample_ids)
-    assert len(forward.masked) > 2
+    assert len(forward.masked_positions) > 2
     assert np.array_equal(backward.mlm_labels, forward.mlm_labels)
-    assert np.array_equal(backward.input_ids[backward.masked], forward.input_ids[forward.masked]), (
-        "a token is shown as the same in both directions"
-    )
-    assert len(backward.firsts) == len(backward.nsp_labels) == 0
+    assert np.array_equal(
+        backward.input_ids[backward.masked_positions], forward.input_ids[forward.masked_positions]
+    ), "a token is shown as the same in both directions"
+    assert len(backward.cls_positions) == len(backward.nsp_labels) == 0
 
 
 def test_the_forward_rows_are_those_of_a_run_in_one_direction(
@@ -130,8 +130,14 @@ def test_joined_rows_are_the_rows_of_both(corpus: Corpus, tiny_tokenizer: Path) 
     both = concatenate([lay(maker), maker.blank(1), lay(maker)])
     for joined, part in zip(both, lay(maker), strict=True):
         size = len(part.input_ids)
-        assert joined.masked.tolist() == [*part.masked, *(part.masked + size + T)]
-        assert joined.firsts.tolist() == [*part.firsts, *(part.firsts + size + T)]
+        assert joined.masked_positions.tolist() == [
+            *part.masked_positions,
+            *(part.masked_positions + size + T),
+        ]
+        assert joined.cls_positions.tolist() == [
+            *part.cls_positions,
+            *(part.cls_positions + size + T),
+        ]
         assert unmasked(joined) == [*unmasked(part), [PAD] * T, *unmasked(part)]
 
 
@@ -140,7 +146,7 @@ def test_every_policy_masks_nothing_but_words(
     corpus: Corpus, tiny_tokenizer: Path, policy: str
 ) -> None:
     (rows,) = lay(make(corpus, tiny_tokenizer, policy=policy, sparse_count=3), rate=0.5)
-    assert len(rows.masked) and (rows.mlm_labels >= NUMBERED_FROM).all()
+    assert len(rows.masked_positions) and (rows.mlm_labels >= NUMBERED_FROM).all()
     if policy == "sparse":
-        owners = rows.masked // T * 10 + rows.sample_ids[rows.masked]
+        owners = rows.masked_positions // T * 10 + rows.sample_ids[rows.masked_positions]
         assert np.unique(owners, return_counts=True)[1].tolist() == [3, 2, 3, 1]

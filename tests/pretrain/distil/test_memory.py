@@ -20,7 +20,7 @@ def activations(student: Bert, batch: Batch) -> Activations:
         shape=student.shape,
         precision="fp32",
         tokens=batch.input_ids.numel(),
-        masked=len(batch.masked),
+        masked=len(batch.masked_positions),
         row_tokens=batch.row_tokens,
     )
 

@@ -13,7 +13,7 @@ from data_prep.errors import UserError
 from data_prep.tokenizers.folder import load_tokenizer
 from pretrain.data.batch import Batch
 from pretrain.distil.config import StudentRecipe
-from pretrain.distil.setup import open_classroom
+from pretrain.distil.setup import set_up_distillation
 from pretrain.distributed import Cluster
 from pretrain.model.loading import WEIGHTS
 from tests.student_tasks import terms_of
@@ -45,14 +45,14 @@ def test_a_teacher_of_layers_is_cut_off_and_its_whole_size_is_told(
 ) -> None:
     first = [{"kind": "relations", "heads": 4, "teacher_layer": 1}]
     wanted = recipe({"path": str(published_teacher)}, objectives=first)
-    student, task, facts = open_classroom(wanted, inputs, alone)
+    student, task, facts = set_up_distillation(wanted, inputs, alone)
     assert facts["kind"] == "student" and facts["teacher_layers"] == [0]
     whole, kept = facts["teacher_parameters"], facts["teacher_parameters_kept"]
     layer = sum(p.numel() for p in student.bert.encoder.layer[0].parameters())
     assert whole - kept == layer, "the second of its two layers is not needed"
     assert task.at(0).asked[0].shape.layers == 1
     with_words = [*first, {"kind": "soft_targets"}]
-    _, _, facts = open_classroom(
+    _, _, facts = set_up_distillation(
         recipe({"path": str(published_teacher)}, objectives=with_words), inputs, alone
     )
     assert facts["teacher_parameters"] == facts["teacher_parameters_kept"]
@@ -64,7 +64,7 @@ def test_several_teachers_are_all_asked_and_all_part_of_the_run(
     words = [{"kind": "soft_targets"}, {"kind": "hard_mlm"}]
     paths = [str(published_teacher), str(other_teacher)]
     wanted = recipe({"paths": paths}, objectives=words, student={"format": "distilbert"})
-    student, task, facts = open_classroom(wanted, inputs, alone)
+    student, task, facts = set_up_distillation(wanted, inputs, alone)
     assert len(facts["teacher_weights"].split("+")) == 2
     assert len(task.at(0).asked) == 2
     assert not student.shape.token_types
@@ -77,4 +77,4 @@ def test_rows_must_fit_every_teacher(published_teacher: Path, inputs: Any, alone
     wanted = recipe({"path": str(published_teacher)})
     long = wanted.train.model_copy(update={"row_tokens": 128})
     with pytest.raises(UserError, match="128 exceeds the teacher's 64 positions"):
-        open_classroom(wanted.model_copy(update={"train": long}), inputs, alone)
+        set_up_distillation(wanted.model_copy(update={"train": long}), inputs, alone)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from data_prep.errors import UserError
-from pretrain.distil.stage_plan import LessonPlan, find_projections, plan_lessons
+from pretrain.distil.stage_plan import StagePlan, find_projections, plan_stages
 from pretrain.distil.stages import stages_of
 from pretrain.model import BertShape
 from pretrain.model.captured_states import Capture
@@ -14,9 +14,9 @@ from tests.student_tasks import stage
 
 
 def plan(
-    objective: dict[str, Any], student: BertShape, teacher: BertShape, predicts: bool = True
-) -> LessonPlan:
-    (found,) = plan_lessons(stages_of([stage([objective])]), student, teacher, predicts)
+    objective: dict[str, Any], student: BertShape, teacher: BertShape, has_mlm_head: bool = True
+) -> StagePlan:
+    (found,) = plan_stages(stages_of([stage([objective])]), student, teacher, has_mlm_head)
     return found
 
 
@@ -65,7 +65,7 @@ def test_what_does_not_fit_is_named(
 ) -> None:
     student = replace(tiny_shape, width=16, heads=2)
     with pytest.raises(UserError, match=message) as refusal:
-        plan(objective, student, tiny_shape, predicts=False)
+        plan(objective, student, tiny_shape, has_mlm_head=False)
     assert "\n" not in str(refusal.value)
 
 
@@ -82,7 +82,7 @@ def test_stages_share_the_projection_of_a_pair_of_layers(tiny_shape: BertShape) 
         for kind in ("hidden_mse", "hidden_cosine")
     )
     stages = stages_of([stage([mse]), stage([cosine, {"kind": "embeddings"}])])
-    plans = plan_lessons(stages, student, tiny_shape, True)
+    plans = plan_stages(stages, student, tiny_shape, True)
     wanted = {"layer0_to_0": 32, "layer1_to_1": 32, "layer2_to_2": 32}
     assert find_projections(plans, student, tiny_shape) == wanted
     assert find_projections(plans, tiny_shape, tiny_shape) == {}

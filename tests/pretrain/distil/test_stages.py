@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pretrain.distil.loss_config import Course, SoftTargets, value_at
+from pretrain.distil.loss_config import LinearSchedule, SoftTargets, value_at
 from pretrain.distil.stages import stage_at, stages_of
 from tests.student_tasks import stage
 
@@ -21,12 +21,14 @@ def test_steps_lie_in_their_stages() -> None:
     ("course", "expected"),
     [
         (None, [2, 2, 2, 2, 2]),
-        (Course(to=0), [2, 1.5, 1, 0.5, 0]),
-        (Course(to=4, steps=3), [2, 3, 4, 4, 4]),
-        (Course(to=0, steps=1), [0, 0, 0, 0, 0]),
+        (LinearSchedule(to=0), [2, 1.5, 1, 0.5, 0]),
+        (LinearSchedule(to=4, steps=3), [2, 3, 4, 4, 4]),
+        (LinearSchedule(to=0, steps=1), [0, 0, 0, 0, 0]),
     ],
 )
-def test_a_number_moves_on_a_line_and_stays(course: Course | None, expected: list[float]) -> None:
+def test_a_number_moves_on_a_line_and_stays(
+    course: LinearSchedule | None, expected: list[float]
+) -> None:
     assert [value_at(2.0, course, step, 5) for step in range(5)] == pytest.approx(expected)
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from pretrain.data.batch import IGNORE_INDEX, Batch
-from pretrain.distil.logit_losses import SoftLoss, stored_soft_terms
+from pretrain.distil.logit_losses import SoftLoss, cached_soft_terms
 from pretrain.distil.teacher_cache.targets import top_targets
 from pretrain.losses.term import Term, normalised_loss
 from pretrain.model import Bert, BertShape, initialise
@@ -153,7 +153,7 @@ def test_soft_targets_of_all_tokens_ask_every_real_one(
     objective = {"kind": "soft_targets", "at": "all", "divergence": divergence}
     pupil, task = enrol(teacher, stage([objective]), layers=2)
     (term,) = terms_of(pupil, task, packed)
-    everywhere = dataclasses.replace(packed, masked=torch.arange(len(packed.input_ids)))
+    everywhere = dataclasses.replace(packed, masked_positions=torch.arange(len(packed.input_ids)))
     real = packed.sample_ids > 0
     with torch.no_grad():
         p, q = (m(everywhere).mlm_logits_MV[real].log_softmax(-1) for m in (teacher, pupil))
@@ -206,9 +206,9 @@ def test_soft_targets_in_bf16_come_from_logits_that_are_not_rounded(
             kept = top_targets(z_T.float(), z_T.shape[1], torch.float32)
             ids, values, rest = (x * asked.view(-1, *[1] * (x.dim() - 1)) for x in kept)
             batch = dataclasses.replace(
-                packed, taught_ids=ids, taught_values=values, taught_rest=rest
+                packed, cached_ids=ids, cached_values=values, cached_rest=rest
             )
-            (term,) = stored_soft_terms(SoftLoss(1.0, "forward", 1.0), own, batch, "top_k")
+            (term,) = cached_soft_terms(SoftLoss(1.0, "forward", 1.0), own, batch, "top_k")
         else:
             (term,) = terms_of(pupil, task, packed)
     p, q = (z[asked].log_softmax(-1) for z in (z_T, z_S))
@@ -258,7 +258,7 @@ def test_a_stage_has_its_own_terms_teacher_and_weights(teacher: Bert, packed: Ba
     assert task.at(0).capture == Capture(attention=frozenset({2}))
     asked = [task.at(step).asked for step in (0, 5, 8)]
     assert [len(models) for models in asked] == [1, 1, 0]
-    assert not asked[0][0].predicts and asked[1][0].predicts
+    assert not asked[0][0].has_mlm_head and asked[1][0].has_mlm_head
     # The teacher's last layer is not asked for, but the one that is asked for is the last.
     assert asked[0][0].shape.layers == 4
 

@@ -89,7 +89,7 @@ ASKED = Capture(hidden=frozenset({2}))
 
 def test_a_sound_teacher_passes_the_check(tiny_model: Bert) -> None:
     batch = dummy_batch(tiny_model.shape.vocab_size, rows=2, row_tokens=16, masked_tokens=8)
-    assert len(batch.masked) == 8
+    assert len(batch.masked_positions) == 8
     for words in (True, False):
         Teacher(tiny_model, CPU, "fp32").check(batch, ASKED, words)
 
@@ -128,7 +128,7 @@ def test_any_bert_of_transformers_can_teach(
     folder = folder_of(kind)
     fingerprint = load_tokenizer(tiny_tokenizer).fingerprint
     (located,) = locate_teachers([folder], fingerprint)
-    assert located.predicts
+    assert located.has_mlm_head
     model = load_located(located).model.eval()
     batch = dummy_batch(model.shape.vocab_size, rows=2, row_tokens=16)
     rows = {
@@ -159,7 +159,7 @@ def test_the_first_names_of_layer_norms_are_understood(folder_of: Save) -> None:
 def test_a_bert_without_heads_can_teach_its_layers_alone(folder_of: Save, packed: Batch) -> None:
     folder = folder_of(BertModel)
     located = locate(folder)
-    assert not located.predicts
+    assert not located.has_mlm_head
     model = load_located(located).model
     plain = BertModel.from_pretrained(folder).state_dict()
     for name, tensor in plain.items():

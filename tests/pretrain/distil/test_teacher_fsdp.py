@@ -20,7 +20,7 @@ from pretrain.data.dummy_batch import dummy_batch
 from pretrain.distil.teacher import Teacher
 from pretrain.kernels.dispatch import choose_kernels
 from pretrain.model import Bert, BertShape, initialise
-from pretrain.model.backend import Execution
+from pretrain.model.backend import Backend
 from pretrain.model.captured_states import Capture, States
 from pretrain.model.compilation import Compilations, compile_layers
 
@@ -113,8 +113,8 @@ def two_in_turns(sharded: bool, batch: Batch) -> Answers:
 
 
 def triton(sharded: bool, batch: Batch) -> Answers:
-    execution = Execution(kernels=choose_kernels("triton", "triton", CPU))
-    asked = teacher(sharded, model(layers=2), execution=execution)
+    backend = Backend(kernels=choose_kernels("triton", "triton", CPU))
+    asked = teacher(sharded, model(layers=2), backend=backend)
     return [asked(batch).mlm_logits_MV]
 
 

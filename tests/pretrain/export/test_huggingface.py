@@ -14,7 +14,7 @@ from data_prep.manifest import write_manifest
 from data_prep.tokenizers.folder import load_tokenizer
 from pretrain.export import huggingface
 from pretrain.data.batch import Batch
-from pretrain.model.hf_conversion import 
+from pretrain.model.hf_conversion import to_hf_config
 from pretrain.model import BertShape
 from pretrain.export.huggingface import FACTS, check_export, publish
 from pretrain.model.loading import WEIGHTS, load_trained
@@ -30,10 +30,10 @@ def one_sample(input_ids: torch.Tensor) -> Batch:
         token_types=torch.zeros_like(ids),
         positions=torch.arange(length),
         sample_ids=torch.ones_like(ids, dtype=torch.int32),
-        bounds=torch.tensor([0, length], dtype=torch.int32),
-        masked=torch.arange(length),
+        cu_seqlens=torch.tensor([0, length], dtype=torch.int32),
+        masked_positions=torch.arange(length),
         mlm_labels=ids,
-        firsts=torch.tensor([0]),
+        cls_positions=torch.tensor([0]),
         nsp_labels=torch.tensor([0]),
         row_tokens=length,
         counts={"masked": length, "samples": 1, "tokens": length},

@@ -62,7 +62,7 @@ def test_chances_follow_the_power_of_the_place(power: float) -> None:
     weights = ((np.arange(PLACES) + 0.5) / PLACES) ** power
     for part, weight in enumerate(weights):
         found = ((positions >= 10 * part) & (positions < 10 * part + 10)).sum()
-        assert_share(found, 10 * len(laid.firsts), 0.1 * weight / weights.mean())
+        assert_share(found, 10 * len(laid.cls_positions), 0.1 * weight / weights.mean())
 
 
 def test_the_place_is_relative_to_the_sample() -> None:

@@ -94,13 +94,13 @@ def test_a_mask_is_the_same_whatever_else_is_in_the_batch(name: str) -> None:
     whole = lay(samples, padding=2)
     apply = masking(POLICIES[name])
     places, labels, shown = apply(whole, KEY, 0.2)
-    owners = np.searchsorted(whole.firsts, places, side="right") - 1
+    owners = np.searchsorted(whole.cls_positions, places, side="right") - 1
     assert len(places) > 60
     for parts in ([7], [59, 3, 12], list(range(30, 60))):
         alone = lay([samples[index] for index in parts], padding=0)
         found = apply(alone, KEY, 0.2)
         expected = [
-            (alone.firsts[nth] + place - whole.firsts[index], label, token)
+            (alone.cls_positions[nth] + place - whole.cls_positions[index], label, token)
             for nth, index in enumerate(parts)
             for place, label, token in zip(
                 places[owners == index], labels[owners == index], shown[owners == index],

@@ -43,8 +43,8 @@ def test_tokens_are_masked_at_the_rate(table: WordTable, rate: float) -> None:
 def test_the_first_words_of_a_segment_are_masked_as_often_as_the_others(place: int) -> None:
     laid = lay([(number, [50] * 10, [60] * 10) for number in range(12_000)])
     chosen = choose(laid, SINGLES, 0.2)
-    for first in (laid.firsts + 1, laid.firsts + 12):
-        assert_share(chosen[first + place].sum(), len(laid.firsts), 0.2)
+    for first in (laid.cls_positions + 1, laid.cls_positions + 12):
+        assert_share(chosen[first + place].sum(), len(laid.cls_positions), 0.2)
 
 
 def test_runs_are_as_long_as_independent_starts_make_them() -> None:
@@ -63,9 +63,9 @@ def test_a_span_ends_with_its_segment() -> None:
     # The end of A says nothing about the start of B, nor the last sample about the next.
     laid = lay([(number, [50] * 3, [60] * 3) for number in range(20_000)])
     chosen = choose(laid, SINGLES, 0.3)
-    ends, starts = chosen[laid.firsts + 3], chosen[laid.firsts + 5]
-    later = chosen[(laid.firsts + 1)[1:]]
-    for first, second in ((ends, starts), (chosen[laid.firsts + 7][:-1], later)):
+    ends, starts = chosen[laid.cls_positions + 3], chosen[laid.cls_positions + 5]
+    later = chosen[(laid.cls_positions + 1)[1:]]
+    for first, second in ((ends, starts), (chosen[laid.cls_positions + 7][:-1], later)):
         correlation = np.corrcoef(first, second)[0, 1]
         assert abs(correlation) < 5 / np.sqrt(len(first))
-    assert np.corrcoef(chosen[laid.firsts + 2], ends)[0, 1] > 0.2, "within a segment it does"
+    assert np.corrcoef(chosen[laid.cls_positions + 2], ends)[0, 1] > 0.2, "within a segment it does"

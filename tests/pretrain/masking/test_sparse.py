@@ -27,7 +27,7 @@ def test_each_sample_has_exactly_as_many_or_all_that_are_allowed(count: int) -> 
     laid = lay(draw_samples(400, 100), padding=1)
     places = Sparse(count, allowed).choose(laid, KEY, 0.15)
     assert allowed[laid.ids[places]].all()
-    bounds = [*laid.firsts.tolist(), len(laid.ids)]
+    bounds = [*laid.cls_positions.tolist(), len(laid.ids)]
     for start, stop in itertools.pairwise(bounds):
         candidates = int(allowed[laid.ids[start:stop]].sum())
         assert ((places >= start) & (places < stop)).sum() == min(count, candidates)
@@ -36,9 +36,11 @@ def test_each_sample_has_exactly_as_many_or_all_that_are_allowed(count: int) -> 
 def test_every_candidate_is_equally_likely() -> None:
     laid = lay([(number, [50, 7, 50, 7], [7, 50, 50, 50]) for number in range(9000)])
     places = Sparse(2, np.arange(100) == 50).choose(laid, KEY, 0.15)
-    position = places - laid.firsts[np.searchsorted(laid.firsts, places, side="right") - 1]
+    position = (
+        places - laid.cls_positions[np.searchsorted(laid.cls_positions, places, side="right") - 1]
+    )
     for candidate in (1, 3, 7, 8, 9):
-        assert_share((position == candidate).sum(), len(laid.firsts), 2 / 5)
+        assert_share((position == candidate).sum(), len(laid.cls_positions), 2 / 5)
 
 
 def test_the_rate_is_not_asked() -> None:

@@ -25,7 +25,7 @@ from pretrain.losses.mlm_nsp import pretraining_terms
 from pretrain.losses.relations import relation_kl_sum
 from pretrain.losses.term import normalised_loss
 from pretrain.model import Bert, BertShape
-from pretrain.model.backend import Execution
+from pretrain.model.backend import Backend
 from pretrain.model.compilation import compile_layers
 from pretrain.model.dropout_rng import dropout_keys
 
@@ -58,7 +58,7 @@ def train(block: Any, dtype: torch.dtype) -> None:
     with GPU:
         model = Bert(SHAPE)
     torch.set_default_dtype(torch.float32)
-    model.execution = Execution(kernels=choose_kernels(block, "triton", GPU), attention="varlen")
+    model.backend = Backend(kernels=choose_kernels(block, "triton", GPU), attention="varlen")
     if block == "compiled":
         compile_layers(model, backend="aot_eager")
     batch = changed(dummy_batch(SHAPE.vocab_size, 4, 32, 20), lambda tensor: tensor.to(GPU))

@@ -8,7 +8,7 @@ import torch
 from pretrain.data.batch import Batch
 from pretrain.losses.mlm_nsp import pretraining_terms
 from pretrain.model import Bert, BertShape, initialise
-from pretrain.model.backend import Execution
+from pretrain.model.backend import Backend
 from pretrain.model.dropout_rng import dropout_keys
 
 LAYERS = 4
@@ -22,7 +22,7 @@ def gradients_of(model: Bert, batch: Batch, recompute: int) -> tuple[list[torch.
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    model.execution = dataclasses.replace(Execution(), recompute=recompute)
+    model.backend = dataclasses.replace(Backend(), recompute=recompute)
     model.zero_grad()
     (keys,) = dropout_keys(1, 2, 3, 1, LAYERS, torch.device("cpu"))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):

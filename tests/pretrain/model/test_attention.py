@@ -18,7 +18,7 @@ from pretrain.model.attention import (
     make_packing,
     packed_attention,
 )
-from pretrain.model.backend import Execution
+from pretrain.model.backend import Backend
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 N, H, D = 32, 2, 8
@@ -28,7 +28,11 @@ SAMPLE_IDS = torch.tensor([1] * 5 + [2] * 4 + [3] * 5 + [0] * 2 + [1] * 16, dtyp
 
 
 def by_sequence(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bounds: torch.Tensor, *_: object
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    *_: object,
 ) -> torch.Tensor:
     """Attend within one sequence after another, by the formula."""
     parts = []
@@ -62,7 +66,7 @@ def test_a_model_by_bounds_is_the_model_by_masks(
     monkeypatch.setattr(attention, "varlen_attn", by_sequence)
     model = tiny_model.double()
     by_masks = model(packed)
-    model.execution = dataclasses.replace(Execution(), attention="varlen")
+    model.backend = dataclasses.replace(Backend(), attention="varlen")
     by_bounds = model(packed)
     # Padding differs by nothing either: it attends to itself.
     torch.testing.assert_close(by_bounds.hidden_ND, by_masks.hidden_ND)
@@ -74,7 +78,7 @@ def test_varlen_on_a_gpu_equals_sdpa(tiny_model: Bert, packed: Batch, dtype: tor
     model, batch = tiny_model.to(GPU, dtype), packed.to(GPU)
     found = []
     for kind in ("sdpa", "varlen"):
-        model.execution = dataclasses.replace(Execution(), attention=kind)
+        model.backend = dataclasses.replace(Backend(), attention=kind)
         model.zero_grad()
         terms = model(batch, pretraining_terms)
         torch.stack([term.total for term in terms if term.weight]).sum().backward()

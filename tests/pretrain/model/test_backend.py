@@ -9,7 +9,7 @@ from data_prep.errors import UserError
 from pretrain.config.model import KernelOptions
 from pretrain.config.train import TrainOptions
 from pretrain.model import BertShape
-from pretrain.model.backend import Execution, choose_block, choose_execution, explain
+from pretrain.model.backend import Backend, choose_backend, choose_block, explain
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -69,22 +69,22 @@ def train(recompute: bool | int) -> TrainOptions:
 
 def test_layers_are_computed_again_as_asked(tiny_shape: BertShape) -> None:
     for recompute, layers in ((False, 0), (True, 2), (0, 0), (1, 1), (2, 2)):
-        chosen = choose_execution(KernelOptions(), train(recompute), tiny_shape, CPU)
-        assert chosen == Execution(kernels=chosen.kernels, recompute=layers)
+        chosen = choose_backend(KernelOptions(), train(recompute), tiny_shape, CPU)
+        assert chosen == Backend(kernels=chosen.kernels, recompute=layers)
     with pytest.raises(UserError, match=r"recompute 3 exceeds the model's 2 layers"):
-        choose_execution(KernelOptions(), train(3), tiny_shape, CPU)
+        choose_backend(KernelOptions(), train(3), tiny_shape, CPU)
 
 
 def test_another_flash_attention_needs_varlen(tiny_shape: BertShape) -> None:
     with pytest.raises(UserError, match=r"flash FA4 serves kernels\.attention varlen.* uses sdpa"):
-        choose_execution(KernelOptions(flash="FA4"), train(False), tiny_shape, CPU)
+        choose_backend(KernelOptions(flash="FA4"), train(False), tiny_shape, CPU)
 
 
 def test_the_choices_are_told_and_why_nothing_is_compiled(tiny_shape: BertShape) -> None:
-    execution = choose_execution(KernelOptions(), train(True), tiny_shape, CPU)
-    line = explain(KernelOptions(), execution, CPU)
-    choices = f"{execution.kernels.name}, sdpa attention, 2 layer(s) computed again"
+    backend = choose_backend(KernelOptions(), train(True), tiny_shape, CPU)
+    line = explain(KernelOptions(), backend, CPU)
+    choices = f"{backend.kernels.name}, sdpa attention, 2 layer(s) computed again"
     assert line == f"Computed with {choices}."
-    assert "because ZeRO-3" in explain(KernelOptions(), execution, GPU)
-    compiled = dataclasses.replace(execution, compiled=True)
+    assert "because ZeRO-3" in explain(KernelOptions(), backend, GPU)
+    compiled = dataclasses.replace(backend, compiled=True)
     assert explain(KernelOptions(), compiled, GPU).endswith("compiled layers.")

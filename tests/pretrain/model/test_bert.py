@@ -71,7 +71,7 @@ def test_outputs_and_gradients_equal_those_of_transformers(model: Bert, packed: 
     )
     ours: Outputs = model(alone)
     real = alone.sample_ids > 0
-    mlm = expected.prediction_logits.flatten(0, 1)[alone.masked]
+    mlm = expected.prediction_logits.flatten(0, 1)[alone.masked_positions]
     nsp = expected.seq_relationship_logits
     assert ours.nsp_logits_S2 is not None and len(mlm) > 20 and mlm.std() > 0.5
     close(ours.hidden_ND[real], expected.hidden_states[-1].flatten(0, 1)[real])

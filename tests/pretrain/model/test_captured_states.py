@@ -11,7 +11,7 @@ from transformers import BertConfig, BertForPreTraining
 from pretrain.data.batch import Batch
 from pretrain.data.dummy_batch import dummy_batch
 from pretrain.model import Bert, BertShape, initialise
-from pretrain.model.backend import Execution
+from pretrain.model.backend import Backend
 from pretrain.model.captured_states import Capture
 from pretrain.model.compilation import compile_layers
 from pretrain.model.dropout_rng import dropout_keys
@@ -105,7 +105,7 @@ def test_layers_computed_again_hand_out_the_same_with_the_same_gradients(
     keys = dropout_keys(0, 0, 0, 1, LAYERS, torch.device("cpu"))[0]
     found = []
     for recompute in (0, LAYERS):
-        model.execution = Execution(recompute=recompute)
+        model.backend = Backend(recompute=recompute)
         model.zero_grad()
         states = everything(model, packed, keys)
         torch.stack([state.square().sum() for state in states]).sum().backward()

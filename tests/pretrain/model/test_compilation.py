@@ -15,7 +15,7 @@ from pretrain.data.batch import Batch
 from pretrain.data.batch_source import BatchSource
 from pretrain.losses.mlm_nsp import pretraining_terms
 from pretrain.model import Bert, BertShape, attention, initialise
-from pretrain.model.backend import Execution
+from pretrain.model.backend import Backend
 from pretrain.model.compilation import Compilations, compile_layers
 from pretrain.model.dropout_rng import dropout_keys
 
@@ -93,13 +93,13 @@ def test_another_number_of_sequences_takes_no_other_program(
     batch = pieces(open_source())[0]
     model.eval()
     expected = model(batch).hidden_ND
-    model.execution = dataclasses.replace(Execution(), attention="varlen")
+    model.backend = dataclasses.replace(Backend(), attention="varlen")
     compile_layers(model, backend="eager")
     found = [model(batch).hidden_ND]
     compilations = Compilations()
     for more in (1, 5, 40):
-        bounds = torch.cat([batch.bounds, batch.bounds[-1:].expand(more)])
-        found.append(model(dataclasses.replace(batch, bounds=bounds)).hidden_ND)
+        bounds = torch.cat([batch.cu_seqlens, batch.cu_seqlens[-1:].expand(more)])
+        found.append(model(dataclasses.replace(batch, cu_seqlens=bounds)).hidden_ND)
     assert compilations.since_last() == 0
     for hidden in found:
         torch.testing.assert_close(hidden, expected)
@@ -124,7 +124,7 @@ def test_a_compiled_layer_can_be_computed_again(model: Bert, open_source: OpenSo
         torch.compiler.reset()
         again = Bert(model.shape)
         again.load_state_dict(model.state_dict())
-        again.execution = dataclasses.replace(Execution(), recompute=recompute)
+        again.backend = dataclasses.replace(Backend(), recompute=recompute)
         compile_layers(again, backend="aot_eager")
         train(again, batches)
         gradients.append([p.grad for p in again.parameters()])

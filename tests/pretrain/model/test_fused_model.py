@@ -14,7 +14,7 @@ from pretrain.data.batch_source import BatchSource
 from pretrain.kernels.dispatch import choose_kernels
 from pretrain.losses.mlm_nsp import pretraining_terms
 from pretrain.model import Bert, BertShape, initialise
-from pretrain.model.backend import Execution
+from pretrain.model.backend import Backend
 from pretrain.model.dropout_rng import dropout_keys
 
 OpenSource = Callable[..., BatchSource]
@@ -35,7 +35,7 @@ def test_fused_kernels_change_nothing_but_rounding(
     found = []
     for kernels in (choose_kernels("reference", "reference", DEVICE),
                     choose_kernels(block, head, DEVICE)):  # type: ignore[arg-type]  # fmt: skip
-        model.execution = Execution(kernels=kernels)
+        model.backend = Backend(kernels=kernels)
         model.zero_grad()
         terms = model(batch, pretraining_terms, keys)
         torch.stack([term.total for term in terms if term.weight]).sum().backward()

@@ -50,7 +50,7 @@ def test_losses_and_gradients_equal_those_of_megatron_bert(model: Bert, packed: 
     assert set(theirs.load_state_dict(model.state_dict(), strict=False).missing_keys) <= TIED
     alone, _ = unpack(packed)
     labels = torch.full((len(alone.input_ids),), -100)
-    labels[alone.masked] = alone.mlm_labels
+    labels[alone.masked_positions] = alone.mlm_labels
     expected = theirs(
         input_ids=alone.input_ids.view(-1, T),
         token_type_ids=alone.token_types.view(-1, T),

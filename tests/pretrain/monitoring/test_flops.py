@@ -13,7 +13,7 @@ from pretrain.distributed import Cluster
 from pretrain.losses.mlm_nsp import pretraining_terms
 from pretrain.losses.term import Term, normalised_loss
 from pretrain.model import Bert, BertShape
-from pretrain.monitoring.flops import Asked, StepFlops, forward_flops, training_flops
+from pretrain.monitoring.flops import StepFlops, TeacherPass, forward_flops, training_flops
 from pretrain.monitoring.gpu_peaks import Arithmetic, device_peak, peak_flops
 from pretrain.monitoring.window_metrics import Window
 
@@ -58,7 +58,11 @@ def test_the_matrix_products_of_a_training_step_are_counted_exactly(
     found = counter.get_flop_counts()["Global"]
     attention = [n for operator, n in found.items() if "attention" in str(operator)]
     places = batch.input_ids.numel()
-    filled = {"tokens": places, "masked": len(batch.masked), "samples": len(batch.firsts)}
+    filled = {
+        "tokens": places,
+        "masked": len(batch.masked_positions),
+        "samples": len(batch.cls_positions),
+    }
     expected = training_flops(tiny_shape, batch.counts | filled | {"squares": 0})
     assert sum(found.values()) - sum(attention) == expected
 
@@ -77,11 +81,11 @@ def test_shown_both_ways_a_sample_costs_twice_but_for_the_next_sentence(
 def test_a_teacher_adds_its_forward_pass(tiny_shape: BertShape) -> None:
     work = counts(tokens=10, squares=52, masked=2)
     own = training_flops(tiny_shape, work)
-    both = StepFlops(trained=tiny_shape).of_step(work, [Asked(LARGE, predicts=True)])
+    both = StepFlops(trained=tiny_shape).of_step(work, [TeacherPass(LARGE, has_mlm_head=True)])
     assert both == own + training_flops(LARGE, work) // 3
-    everywhere = StepFlops(trained=tiny_shape).of_step(work, all_words=True)
+    everywhere = StepFlops(trained=tiny_shape).of_step(work, logits_at_all_tokens=True)
     assert everywhere == training_flops(tiny_shape, {**work, "masked": 2 + 10})
-    layers = StepFlops(trained=tiny_shape).of_step(work, [Asked(LARGE, predicts=False)])
+    layers = StepFlops(trained=tiny_shape).of_step(work, [TeacherPass(LARGE, has_mlm_head=False)])
     assert layers == own + forward_flops(LARGE, counts(tokens=10, squares=52))
     assert StepFlops(trained=LARGE).of_step(work) == 3 * forward_flops(LARGE, work)
 

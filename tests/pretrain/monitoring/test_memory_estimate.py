@@ -16,7 +16,7 @@ from pretrain.data.batch_source import BatchSource
 from pretrain.losses.mlm_nsp import pretraining_terms
 from pretrain.losses.term import normalised_loss
 from pretrain.model import Bert, BertShape, initialise
-from pretrain.model.backend import Execution
+from pretrain.model.backend import Backend
 from pretrain.model.dropout_rng import dropout_keys
 from pretrain.monitoring.memory_estimate import (
     Activations,
@@ -53,7 +53,7 @@ def activations(shape: BertShape, batch: Batch, **changes: Any) -> Activations:
         shape=shape,
         precision="fp32",
         tokens=batch.input_ids.numel(),
-        masked=len(batch.masked),
+        masked=len(batch.masked_positions),
         row_tokens=batch.row_tokens,
         keeps_drops=False,
     )
@@ -126,8 +126,8 @@ def test_the_largest_phase_and_the_choices_of_execution_count(tiny_shape: BertSh
     act = Activations.of(recipe, model)
     assert (act.tokens, act.row_tokens, act.masked) == (2048, 64, 614)
     assert act.keeps_drops and act.masks_attention and not act.chunks_logits
-    fused = replace(model.execution.kernels, linear_cross_entropy=max, residual_norm=max)
-    model.execution = Execution(kernels=fused, attention="varlen", recompute=1)
+    fused = replace(model.backend.kernels, linear_cross_entropy=max, residual_norm=max)
+    model.backend = Backend(kernels=fused, attention="varlen", recompute=1)
     act = Activations.of(recipe, model)
     assert not act.keeps_drops and not act.masks_attention
     assert act.chunks_logits and act.recompute == 1

@@ -17,7 +17,7 @@ from pretrain.data.batch_source import BatchSource
 from pretrain.losses.mlm_nsp import pretraining_terms
 from pretrain.losses.term import normalised_loss
 from pretrain.model import Bert
-from pretrain.model.backend import Execution
+from pretrain.model.backend import Backend
 from pretrain.model.hf_conversion import to_hf_config
 from tests.unpacked_rows import T, unpack
 
@@ -64,7 +64,7 @@ def packed_curve(
 ) -> torch.Tensor:
     model = copy.deepcopy(start).to(device)
     attention = "varlen" if device.type == "cuda" and narrow else "sdpa"
-    model.execution = dataclasses.replace(Execution(), attention=attention)
+    model.backend = dataclasses.replace(Backend(), attention=attention)
 
     def loss_of(batch: Batch) -> torch.Tensor:
         terms = model(batch.to(device), pretraining_terms)
@@ -81,7 +81,7 @@ def padded_curve(
     def loss_of(batch: Batch) -> torch.Tensor:
         alone, _ = unpack(batch)
         labels = torch.full_like(alone.input_ids, -100)
-        labels[alone.masked] = alone.mlm_labels
+        labels[alone.masked_positions] = alone.mlm_labels
         rows = {
             "input_ids": alone.input_ids,
             "token_type_ids": alone.token_types,

@@ -21,7 +21,7 @@ from pretrain.monitoring.memory_estimate import Expectation
 from pretrain.train import loop
 from pretrain.train.checkpoint import Progress
 from pretrain.train.nonfinite import FiniteCheck
-from pretrain.train.task import Lesson
+from pretrain.train.task import StepSpec
 
 STEPS = 12
 
@@ -122,8 +122,8 @@ class Engine:
 
 
 class Task:
-    def at(self, step: int) -> Lesson:
-        return Lesson(terms=self.terms)
+    def at(self, step: int) -> StepSpec:
+        return StepSpec(terms=self.terms)
 
     def teacher_ms(self) -> float:
         return 0.0
@@ -172,7 +172,7 @@ def training(
         flops=StepFlops(trained=shape),
         loader=Rows(),
         validation=SimpleNamespace(evaluate=lambda engine: {}),
-        stop_watch=SimpleNamespace(flags=lambda: [0, 0, 0]),
+        preemption=SimpleNamespace(flags=lambda: [0, 0, 0]),
         log=Log(),
         memory=Expectation([], alone.device),
     )

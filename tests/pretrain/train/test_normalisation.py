@@ -116,7 +116,7 @@ def test_the_students_gradient_is_the_same_for_any_split(
 
 def one_direction(batch: Batch, reverse: bool) -> Batch:
     """Return one half of a batch of both directions, as a batch of its own."""
-    size, masked = len(batch.input_ids) // 2, len(batch.masked) // 2
+    size, masked = len(batch.input_ids) // 2, len(batch.masked_positions) // 2
     half, tokens = (slice(n, None) if reverse else slice(n) for n in (size, masked))
     return dataclasses.replace(
         batch,
@@ -124,8 +124,8 @@ def one_direction(batch: Batch, reverse: bool) -> Batch:
         token_types=batch.token_types[half],
         positions=batch.positions[half],
         sample_ids=batch.sample_ids[half],
-        bounds=batch.bounds[: len(batch.bounds) // 2 + 1],
-        masked=batch.masked[tokens] - (size if reverse else 0),
+        cu_seqlens=batch.cu_seqlens[: len(batch.cu_seqlens) // 2 + 1],
+        masked_positions=batch.masked_positions[tokens] - (size if reverse else 0),
         mlm_labels=batch.mlm_labels[tokens],
         directions=1,
     )

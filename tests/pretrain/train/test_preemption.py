@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pretrain.train import preemption as interrupt
-from pretrain.train.preemption import REASONS, STOP_FILE, StopWatch, reason_of
+from pretrain.train.preemption import REASONS, STOP_FILE, PreemptionMonitor, reason_of
 
 SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 
@@ -25,14 +25,14 @@ def handlers() -> Iterator[None]:
 
 
 def test_a_run_that_nobody_stops_goes_on(tmp_path: Path) -> None:
-    watch = StopWatch(tmp_path, max_minutes=None)
+    watch = PreemptionMonitor(tmp_path, max_minutes=None)
     assert watch.flags() == [0, 0, 0]
     assert reason_of(watch.flags()) is None
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 def test_a_signal_sets_a_flag_and_interrupts_nothing(tmp_path: Path, number: int) -> None:
-    watch = StopWatch(tmp_path, max_minutes=None)
+    watch = PreemptionMonitor(tmp_path, max_minutes=None)
     os.kill(os.getpid(), number)
     os.kill(os.getpid(), number)
     assert watch.flags() == [1, 0, 0], "this line is reached, so nothing was interrupted"
@@ -40,7 +40,7 @@ def test_a_signal_sets_a_flag_and_interrupts_nothing(tmp_path: Path, number: int
 
 
 def test_a_stop_file_is_heard_while_it_exists(tmp_path: Path) -> None:
-    watch = StopWatch(tmp_path, max_minutes=None)
+    watch = PreemptionMonitor(tmp_path, max_minutes=None)
     (tmp_path / STOP_FILE).touch()
     assert reason_of(watch.flags()) == "the file STOP"
     (tmp_path / STOP_FILE).unlink()
@@ -52,7 +52,7 @@ def test_the_wall_clock_stops_a_run_after_its_minutes(
 ) -> None:
     now = 1000.0
     monkeypatch.setattr(interrupt.time, "monotonic", lambda: now)
-    watch = StopWatch(tmp_path, max_minutes=1.5)
+    watch = PreemptionMonitor(tmp_path, max_minutes=1.5)
     now += 89
     assert watch.flags() == [0, 0, 0]
     now += 2
@@ -72,8 +72,8 @@ def test_a_second_warning_does_not_kill_a_rank_on_its_way_out(number: int) -> No
     # The interpreter puts default actions back while it ends, but leaves an ignored signal alone,
     # as `exec` does: so another program in the same process tells.
     program = [
-        "import os, pathlib; from pretrain.train.preemption import StopWatch",
-        "StopWatch(pathlib.Path('.'), None).retire()",
+        "import os, pathlib; from pretrain.train.preemption import PreemptionMonitor",
+        "PreemptionMonitor(pathlib.Path('.'), None).retire()",
         f"os.execvp('bash', ['bash', '-c', 'kill -{int(number)} $$; exit 0'])",
     ]
     assert subprocess.run([sys.executable, "-c", "\n".join(program)]).returncode == 0

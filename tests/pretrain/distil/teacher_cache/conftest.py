@@ -10,8 +10,8 @@ import torch
 from data_prep.corpus.shards import Corpus
 from pretrain.data.batch import Batch
 from pretrain.data.batch_source import BatchSource
-from pretrain.distil.teacher_cache.key import SignalOptions, signal_key
-from pretrain.distil.teacher_cache.writer import SignalWriter
+from pretrain.distil.teacher_cache.key import TeacherCacheOptions, cache_key
+from pretrain.distil.teacher_cache.writer import TeacherCacheWriter
 from pretrain.model import Bert
 from tests.pretrain.conftest import OpenSource
 
@@ -37,7 +37,7 @@ def key_of_source(tiny_corpus: Path) -> Callable[..., dict[str, Any]]:
     """Return the function that gives the key of a source."""
 
     def key(source: BatchSource, teacher: str = "a" * 64) -> dict[str, Any]:
-        return signal_key(source, Corpus.open(tiny_corpus), teacher, TEMPERATURE)
+        return cache_key(source, Corpus.open(tiny_corpus), teacher, TEMPERATURE)
 
     return key
 
@@ -45,18 +45,18 @@ def key_of_source(tiny_corpus: Path) -> Callable[..., dict[str, Any]]:
 @pytest.fixture
 def make_writer(
     tmp_path: Path, open_source: OpenSource, key_of_source: Callable[..., dict[str, Any]]
-) -> Callable[..., SignalWriter]:
+) -> Callable[..., TeacherCacheWriter]:
     """Return a function that gives a writer of 22 rows in three shards."""
 
     def make(
         folder: str = "signal", mask: dict[str, Any] | None = None, **options: Any
-    ) -> SignalWriter:
+    ) -> TeacherCacheWriter:
         source = open_source(**(mask or {}))
         options = {"kind": "top_k", "count": 201, "number": "float32"} | options
-        return SignalWriter(
+        return TeacherCacheWriter(
             tmp_path / folder,
             key_of_source(source),
-            SignalOptions(**options),
+            TeacherCacheOptions(**options),
             source,
             ROWS,
             SHARD_ROWS,
@@ -66,8 +66,8 @@ def make_writer(
 
 
 @pytest.fixture
-def write_signal(
-    tmp_path: Path, make_writer: Callable[..., SignalWriter], teach: Teach
+def write_teacher_cache(
+    tmp_path: Path, make_writer: Callable[..., TeacherCacheWriter], teach: Teach
 ) -> WriteSignal:
     """Return a function that writes a whole cache, four rows at a time."""
 

@@ -17,10 +17,10 @@ from pretrain.data.batch import IGNORE_INDEX, Batch
 from pretrain.data.batch_source import BatchSource
 from pretrain.distil.teacher_cache import writer as writing
 from pretrain.distil.teacher_cache.format import record_type
-from pretrain.distil.teacher_cache.key import SignalOptions
-from pretrain.distil.teacher_cache.reader import SignalReader
-from pretrain.distil.teacher_cache.targets import soft_target_sum_from_signal
-from pretrain.distil.teacher_cache.writer import SignalWriter
+from pretrain.distil.teacher_cache.key import TeacherCacheOptions
+from pretrain.distil.teacher_cache.reader import TeacherCacheReader
+from pretrain.distil.teacher_cache.targets import cached_soft_target_sum
+from pretrain.distil.teacher_cache.writer import TeacherCacheWriter
 from pretrain.losses.soft_targets import soft_target_sum
 from tests.pretrain.conftest import OpenSource
 from tests.pretrain.distil.teacher_cache.conftest import ROWS, TEMPERATURE, Teach, WriteSignal
@@ -34,25 +34,25 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def loss_from(
-    reader: SignalReader, batch: Batch, rows: np.ndarray, logits_MV: torch.Tensor
+    reader: TeacherCacheReader, batch: Batch, rows: np.ndarray, logits_MV: torch.Tensor
 ) -> float:
     targets = reader.targets(batch, rows)
     kind = reader.options.kind
-    return soft_target_sum_from_signal(logits_MV, targets, kind, reader.temperature).item()
+    return cached_soft_target_sum(logits_MV, targets, kind, reader.temperature).item()
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_training_from_disk_is_training_from_the_teacher(
-    write_signal: WriteSignal,
+    write_teacher_cache: WriteSignal,
     open_source: OpenSource,
     key_of_source: Key,
     teach: Teach,
     bidirectional: bool,
 ) -> None:
     mask = {"bidirectional": bidirectional}
-    folder = write_signal(mask=mask)
+    folder = write_teacher_cache(mask=mask)
     source = open_source(**mask)
-    reader = SignalReader.open(folder, key_of_source(source), ROWS)
+    reader = TeacherCacheReader.open(folder, key_of_source(source), ROWS)
     # Batches of other sizes than those of the writer, over the edge of a shard, one with blanks.
     for first, end, size in ((0, 3, 3), (5, 18, 13), (19, 22, 5)):
         rows = np.arange(first, end)
@@ -66,11 +66,11 @@ def test_training_from_disk_is_training_from_the_teacher(
 
 
 def test_drawn_words_are_as_good_as_the_teacher_within_their_noise(
-    write_signal: WriteSignal, open_source: OpenSource, key_of_source: Key, teach: Teach
+    write_teacher_cache: WriteSignal, open_source: OpenSource, key_of_source: Key, teach: Teach
 ) -> None:
-    folder = write_signal(kind="sampled", count=64, number="float16")
+    folder = write_teacher_cache(kind="sampled", count=64, number="float16")
     source = open_source()
-    reader = SignalReader.open(folder, key_of_source(source), ROWS)
+    reader = TeacherCacheReader.open(folder, key_of_source(source), ROWS)
     rows = np.arange(ROWS)
     batch = source.rows(rows, ROWS)
     taught_MV = teach(batch)
@@ -87,12 +87,12 @@ def test_drawn_words_are_as_good_as_the_teacher_within_their_noise(
 
 
 def test_ranks_and_stops_leave_the_same_bytes(
-    make_writer: Callable[..., SignalWriter],
-    write_signal: WriteSignal,
+    make_writer: Callable[..., TeacherCacheWriter],
+    write_teacher_cache: WriteSignal,
     teach: Teach,
     tmp_path: Path,
 ) -> None:
-    whole = write_signal("whole", kind="sampled", count=6)
+    whole = write_teacher_cache("whole", kind="sampled", count=6)
     asked = 0
 
     def dies(batch: Batch) -> torch.Tensor:
@@ -123,9 +123,9 @@ def test_ranks_and_stops_leave_the_same_bytes(
 
 
 def test_a_finished_pass_asks_the_teacher_nothing(
-    write_signal: WriteSignal, make_writer: Callable[..., SignalWriter]
+    write_teacher_cache: WriteSignal, make_writer: Callable[..., TeacherCacheWriter]
 ) -> None:
-    folder = write_signal()
+    folder = write_teacher_cache()
     before = contents(folder)
 
     def refuses(batch: Batch) -> torch.Tensor:
@@ -139,8 +139,8 @@ def test_a_finished_pass_asks_the_teacher_nothing(
 
 
 def test_the_size_is_said_before_anything_is_written(
-    make_writer: Callable[..., SignalWriter],
-    write_signal: WriteSignal,
+    make_writer: Callable[..., TeacherCacheWriter],
+    write_teacher_cache: WriteSignal,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     options = {"kind": "sampled", "count": 12, "number": "float16"}
@@ -151,14 +151,14 @@ def test_the_size_is_said_before_anything_is_written(
     writer.begin()
     said = re.search(r"54 bytes a masked token x about (\d+)", capsys.readouterr().err)
     assert said is not None
-    folder = write_signal(**options)
+    folder = write_teacher_cache(**options)
     stored = sum(path.stat().st_size for path in folder.glob("*.records.bin"))
     assert stored == 54 * int(said[1])  # so few rows are counted, all of them
     assert size.total_bytes == stored
 
 
 def test_a_disk_without_room_is_refused_before_the_teacher_is_asked(
-    make_writer: Callable[..., SignalWriter], monkeypatch: pytest.MonkeyPatch
+    make_writer: Callable[..., TeacherCacheWriter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writing.shutil, "disk_usage", lambda path: FULL)
     with pytest.raises(UserError, match=r"has 0.1 MB left, but .* needs about 0.2 MB"):
@@ -179,24 +179,24 @@ def test_a_disk_without_room_is_refused_before_the_teacher_is_asked(
     ],
 )
 def test_a_signal_of_anything_else_is_refused_by_name(
-    write_signal: WriteSignal,
+    write_teacher_cache: WriteSignal,
     open_source: OpenSource,
     key_of_source: Key,
     change: dict[str, Any],
     difference: str,
 ) -> None:
-    folder = write_signal()
+    folder = write_teacher_cache()
     key = key_of_source(open_source())
     for name, value in change.items():
         key[name] = key[name] | value if isinstance(value, dict) else value
     with pytest.raises(UserError, match=f"was made for something else .{difference}"):
-        SignalReader.open(folder, key, ROWS)
+        TeacherCacheReader.open(folder, key, ROWS)
 
 
 def test_a_signal_begun_for_anything_else_is_not_gone_on_with(
-    write_signal: WriteSignal, make_writer: Callable[..., SignalWriter], tmp_path: Path
+    write_teacher_cache: WriteSignal, make_writer: Callable[..., TeacherCacheWriter], tmp_path: Path
 ) -> None:
-    write_signal()
+    write_teacher_cache()
     with pytest.raises(UserError, match=r"begun for something else .signal.count is 201 there"):
         make_writer(count=5).begin()
     with pytest.raises(UserError, match=r"begun for something else .mask.rate is 0.15 there"):
@@ -209,24 +209,24 @@ def test_a_signal_begun_for_anything_else_is_not_gone_on_with(
 
 @pytest.mark.parametrize("name", ["00001.records.bin", "00001.offsets.bin"])
 def test_a_flipped_bit_is_refused(
-    write_signal: WriteSignal, open_source: OpenSource, key_of_source: Key, name: str
+    write_teacher_cache: WriteSignal, open_source: OpenSource, key_of_source: Key, name: str
 ) -> None:
-    folder = write_signal()
+    folder = write_teacher_cache()
     data = bytearray((folder / name).read_bytes())
     data[len(data) // 2] ^= 1
     (folder / name).write_bytes(data)
     with pytest.raises(UserError, match=f"is damaged .the contents of {name} have changed"):
-        SignalReader.open(folder, key_of_source(open_source()), ROWS)
+        TeacherCacheReader.open(folder, key_of_source(open_source()), ROWS)
 
 
 def test_a_damaged_shard_is_written_again_when_its_marker_is_removed(
-    make_writer: Callable[..., SignalWriter],
-    write_signal: WriteSignal,
+    make_writer: Callable[..., TeacherCacheWriter],
+    write_teacher_cache: WriteSignal,
     open_source: OpenSource,
     key_of_source: Key,
     teach: Teach,
 ) -> None:
-    folder = write_signal()
+    folder = write_teacher_cache()
     before = contents(folder)
     (folder / "00001.records.bin").write_bytes(bytes(len(before["00001.records.bin"])))
     (folder / "00001.json").unlink()
@@ -235,35 +235,35 @@ def test_a_damaged_shard_is_written_again_when_its_marker_is_removed(
     writer.write(teach, 4)
     writer.finish()
     assert contents(folder) == before
-    SignalReader.open(folder, key_of_source(open_source()), ROWS)
+    TeacherCacheReader.open(folder, key_of_source(open_source()), ROWS)
 
 
 def test_a_signal_that_is_not_complete_or_too_short_is_refused(
-    write_signal: WriteSignal, open_source: OpenSource, key_of_source: Key
+    write_teacher_cache: WriteSignal, open_source: OpenSource, key_of_source: Key
 ) -> None:
-    folder, key = write_signal(), key_of_source(open_source())
+    folder, key = write_teacher_cache(), key_of_source(open_source())
     with pytest.raises(UserError, match="holds 22 rows, but 23 will be asked for"):
-        SignalReader.open(folder, key, ROWS + 1)
+        TeacherCacheReader.open(folder, key, ROWS + 1)
     (folder / "00002.records.bin").unlink()
     with pytest.raises(UserError, match=r"is damaged .00002.records.bin is missing"):
-        SignalReader.open(folder, key, ROWS, contents=False)
+        TeacherCacheReader.open(folder, key, ROWS, contents=False)
     (folder / MANIFEST).unlink()
     with pytest.raises(UserError, match=r"has no manifest.json: write it, or go on"):
-        SignalReader.open(folder, key, ROWS)
+        TeacherCacheReader.open(folder, key, ROWS)
 
 
 def test_other_masks_than_the_stored_ones_are_noticed(
-    write_signal: WriteSignal, open_source: OpenSource, key_of_source: Key
+    write_teacher_cache: WriteSignal, open_source: OpenSource, key_of_source: Key
 ) -> None:
     """The key knows the options of masking; a change of its code shows in the places alone."""
-    folder, source = write_signal(), open_source()
-    reader = SignalReader.open(folder, key_of_source(source), ROWS)
+    folder, source = write_teacher_cache(), open_source()
+    reader = TeacherCacheReader.open(folder, key_of_source(source), ROWS)
     with pytest.raises(UserError, match="Rows 3 to 5 have other masks"):
         reader.targets(source.rows(np.arange(6, 9), 3), np.arange(3, 6))
 
 
 def test_an_answer_that_is_not_finite_is_refused(
-    make_writer: Callable[..., SignalWriter], teach: Teach
+    make_writer: Callable[..., TeacherCacheWriter], teach: Teach
 ) -> None:
     writer = make_writer()
     writer.begin()
@@ -279,7 +279,7 @@ def test_a_rate_that_changes_with_the_steps_is_refused(
 
 
 def test_more_words_than_there_are_cannot_be_kept(
-    make_writer: Callable[..., SignalWriter],
+    make_writer: Callable[..., TeacherCacheWriter],
 ) -> None:
     with pytest.raises(UserError, match=r"signal.count 202 is more than the 201 words"):
         make_writer(count=202)
@@ -288,13 +288,13 @@ def test_more_words_than_there_are_cannot_be_kept(
 
 
 def test_large_vocabularies_take_four_bytes_a_word() -> None:
-    options = SignalOptions(kind="sampled", count=10, number="float16")
+    options = TeacherCacheOptions(kind="sampled", count=10, number="float16")
     assert record_type(options, 1 << 16).itemsize == 2 + 10 * (2 + 2) + 4
     assert record_type(options, (1 << 16) + 1).itemsize == 2 + 10 * (4 + 2) + 4
 
 
-def test_the_manifest_is_plain_and_names_every_file(write_signal: WriteSignal) -> None:
-    folder = write_signal()
+def test_the_manifest_is_plain_and_names_every_file(write_teacher_cache: WriteSignal) -> None:
+    folder = write_teacher_cache()
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     binaries = {path.name for path in folder.glob("*.bin")}
     assert set(manifest["files"]) == binaries and len(binaries) == 6

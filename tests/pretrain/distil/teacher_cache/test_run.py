@@ -13,12 +13,12 @@ from data_prep.errors import UserError
 from pretrain.data.batch import Batch
 from pretrain.data.setup import Inputs, open_inputs
 from pretrain.distil.config import StudentRecipe
-from pretrain.distil.setup import open_classroom
+from pretrain.distil.setup import set_up_distillation
 from pretrain.distil.teacher_cache.run import (
-    SignalRecipe,
+    TeacherCacheRecipe,
     rows_needed,
     stored_temperature,
-    write_signals,
+    write_teacher_caches,
 )
 from pretrain.distributed import Cluster
 from pretrain.losses.term import normalised_loss
@@ -58,7 +58,7 @@ def learned(tree: dict[str, Any], alone: Cluster) -> tuple[Inputs, list[dict[str
     """Return the inputs of a run, and figures and a gradient of its second step's micro-batches."""
     recipe = StudentRecipe.model_validate(tree)
     inputs = open_inputs(recipe, recipe.run.path / "plans", alone)
-    student, task, _ = open_classroom(recipe, inputs, alone)
+    student, task, _ = set_up_distillation(recipe, inputs, alone)
     steps = inputs.loader.steps_from(1)
     found = []
     for batch in next(steps):
@@ -78,7 +78,7 @@ def test_a_run_learns_from_disk_what_it_learns_from_its_teacher(
 ) -> None:
     for each in (tree, stored):
         each["train"] = {**each["train"], "precision": precision}
-    write_signals(SignalRecipe.model_validate(stored | {"signal": EXACT}), alone)
+    write_teacher_caches(TeacherCacheRecipe.model_validate(stored | {"signal": EXACT}), alone)
     _, online = learned(tree, alone)
     _, offline = learned(stored, alone)
     assert len(online) == len(offline) == 4
@@ -92,21 +92,23 @@ def test_a_run_learns_from_disk_what_it_learns_from_its_teacher(
 def test_the_rows_that_the_loader_gives_bring_their_answers_to_its_workers(
     stored: dict[str, Any], alone: Cluster
 ) -> None:
-    write_signals(SignalRecipe.model_validate(stored | {"signal": {"count": 5}}), alone)
+    write_teacher_caches(
+        TeacherCacheRecipe.model_validate(stored | {"signal": {"count": 5}}), alone
+    )
     inputs, _ = learned(stored, alone)
     shares = inputs.loader._shares
     here, there = shares[2], pickle.loads(pickle.dumps(shares))[2]
-    for name in ("taught_ids", "taught_values", "taught_rest"):
+    for name in ("cached_ids", "cached_values", "cached_rest"):
         assert torch.equal(getattr(here, name), getattr(there, name))
     batch: Batch = there.micro_batches()[1]
-    assert batch.taught_ids is not None
-    assert batch.taught_ids.shape == (len(batch.masked), 5)
+    assert batch.cached_ids is not None
+    assert batch.cached_ids.shape == (len(batch.masked_positions), 5)
 
 
 def test_a_run_takes_no_other_teachers_answers(
     stored: dict[str, Any], alone: Cluster, published_teacher: Path
 ) -> None:
-    write_signals(SignalRecipe.model_validate(stored), alone)
+    write_teacher_caches(TeacherCacheRecipe.model_validate(stored), alone)
     weights = published_teacher / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
     with pytest.raises(UserError, match=r"made for something else .teacher is '\w+' there"):
@@ -116,7 +118,7 @@ def test_a_run_takes_no_other_teachers_answers(
 def test_a_run_that_sees_more_rows_than_are_stored_is_refused(
     stored: dict[str, Any], alone: Cluster
 ) -> None:
-    write_signals(SignalRecipe.model_validate(stored), alone)
+    write_teacher_caches(TeacherCacheRecipe.model_validate(stored), alone)
     longer = stored | {"train": {**stored["train"], "steps": 7}}
     with pytest.raises(UserError, match="holds 48 rows, but 56 will be asked for"):
         learned(longer, alone)
@@ -159,4 +161,4 @@ def test_the_answers_of_several_teachers_are_not_stored(stored: dict[str, Any]) 
 
 def test_nobody_to_ask_or_nowhere_to_write_is_refused(tree: dict[str, Any], alone: Cluster) -> None:
     with pytest.raises(UserError, match=r"Give teacher.path, .* and teacher.signal"):
-        write_signals(SignalRecipe.model_validate(tree), alone)
+        write_teacher_caches(TeacherCacheRecipe.model_validate(tree), alone)

@@ -8,8 +8,8 @@ from data_prep.counter_rng import key_of, uniform
 from pretrain.distil.teacher_cache.targets import (
     Kind,
     Targets,
+    cached_soft_target_sum,
     sampled_targets,
-    soft_target_sum_from_signal,
     top_targets,
 )
 
@@ -29,7 +29,7 @@ def online(student_MV: torch.Tensor, teacher_MV: torch.Tensor) -> torch.Tensor:
 
 
 def stored(student_MV: torch.Tensor, targets: Targets, kind: Kind) -> torch.Tensor:
-    return soft_target_sum_from_signal(student_MV, targets, kind, TEMPERATURE)
+    return cached_soft_target_sum(student_MV, targets, kind, TEMPERATURE)
 
 
 def draw(teacher_MV: torch.Tensor, seed: int, count: int, power: float = 1.0) -> Targets:

@@ -1,6 +1,6 @@
 """Store a teacher's soft targets for the rows that a student's run will see.
 
-    deepspeed launch/write_signal.py --config launch/recipes/student_6x768.yaml \
+    deepspeed launch/write_teacher_cache.py --config launch/recipes/student_6x768.yaml \
         teacher.path=runs/teacher teacher.signal=runs/signal [key.path=value ...]
 
 It says first how large the folder will be. A pass that was stopped goes on where it was when the
@@ -14,18 +14,18 @@ except ImportError as error:
     raise SystemExit(f"{error}: install Stillhouse with `pip install -e .` first.") from error
 
 from launch.cli import recipe_parser, run_rank
-from pretrain.distil.teacher_cache.run import SignalRecipe, write_signals
+from pretrain.distil.teacher_cache.run import TeacherCacheRecipe, write_teacher_caches
 from pretrain.distributed import Cluster
 
 
 def main() -> None:
     """Read the recipe and write."""
-    keys = f"keys of a recipe, with their defaults:\n{describe_keys(SignalRecipe)}"
+    keys = f"keys of a recipe, with their defaults:\n{describe_keys(TeacherCacheRecipe)}"
     arguments = recipe_parser(__doc__, keys).parse_intermixed_args()
-    recipe = load_recipe(SignalRecipe, arguments.config, arguments.overrides)
+    recipe = load_recipe(TeacherCacheRecipe, arguments.config, arguments.overrides)
     cluster = Cluster.join(recipe.run.world_size)
     try:
-        write_signals(recipe, cluster)
+        write_teacher_caches(recipe, cluster)
     finally:
         cluster.leave()
 
