@@ -1,7 +1,7 @@
 """Plans: which samples an epoch holds, and in which row each of them lies.
 
-A plan is a pure function of the corpus (split and weights included) and a `EpochIndexKey`. It is built
-shard by shard in bounded memory, a few seconds for 100 million tokens, and kept as two flat files
+A plan is a pure function of the corpus (split and weights included) and a `EpochIndexKey`. It is
+built shard by shard in bounded memory, a few seconds for 100 million tokens, and kept as two flat files
 that every rank maps into memory:
 
     samples.bin   one SAMPLE record a sample, in row order

@@ -27,8 +27,8 @@ class TeacherOptions(Options):
     )
     signal: Path | None = Field(
         None,
-        description="folder of its stored soft targets, made by launch/write_teacher_cache.py: it is "
-        "asked for no words then; null asks it",
+        description="folder of its cached soft targets, made by launch/write_teacher_cache.py: it "
+        "computes no logits then; null computes them",
     )
     sharded: bool = Field(
         False,

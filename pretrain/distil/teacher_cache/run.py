@@ -32,7 +32,7 @@ from pretrain.model.loading import load_located
 
 
 class TeacherCacheRecipe(StudentRecipe):
-    """`launch/write_teacher_cache.py`: the recipe of a student, and how answers to it are shortened."""
+    """`launch/write_teacher_cache.py`: the recipe of a student, and how targets are shortened."""
 
     signal: TeacherCacheOptions = TeacherCacheOptions()
 

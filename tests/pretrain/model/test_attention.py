@@ -36,7 +36,7 @@ def by_sequence(
 ) -> torch.Tensor:
     """Attend within one sequence after another, by the formula."""
     parts = []
-    for start, stop in pairwise(bounds.tolist()):
+    for start, stop in pairwise(cu_seqlens.tolist()):
         q, k, v = (x[start:stop].transpose(0, 1) for x in (query, key, value))
         chances = torch.softmax(q @ k.transpose(1, 2) / math.sqrt(q.shape[-1]), dim=-1)
         parts.append((chances @ v).transpose(0, 1))
