@@ -1,8 +1,8 @@
 """Plans: which samples an epoch holds, and in which row each of them lies.
 
-A plan is a pure function of the corpus (split and weights included) and a `EpochIndexKey`. It is
-built shard by shard in bounded memory, a few seconds for 100 million tokens, and kept as two flat files
-that every rank maps into memory:
+A plan is a pure function of the corpus (split and weights included) and an `EpochIndexKey`. It is
+built shard by shard in bounded memory, a few seconds for 100 million tokens, and kept as two flat
+files that every rank maps into memory:
 
     samples.bin   one SAMPLE record a sample, in row order
     rows.bin      uint64; row i holds samples[rows[i] : rows[i + 1]]
