@@ -17,7 +17,7 @@ import torch.distributed as dist
 from data_prep.errors import UserError
 
 # Also the longest that ranks wait for rank 0 to build a plan or convert a checkpoint.
-_PATIENCE = timedelta(minutes=60)
+_TIMEOUT = timedelta(minutes=60)
 
 Result = TypeVar("Result")
 
@@ -58,7 +58,7 @@ class Cluster:
         if cluster.device.type == "cpu":
             # LOCAL_SIZE is the DeepSpeed launcher's word for the ranks on this machine.
             bind_cores(cluster.local_rank, int(os.environ.get("LOCAL_SIZE", "1")))
-        cluster._meet()
+        cluster._initialise_group()
         return cluster
 
     @property
@@ -106,7 +106,7 @@ class Cluster:
         """End the group; all ranks call this last."""
         dist.destroy_process_group()
 
-    def _meet(self) -> None:
+    def _initialise_group(self) -> None:
         if dist.is_initialized():
             return
         backend = "gloo"
@@ -117,7 +117,7 @@ class Cluster:
             alone = dist.HashStore()  # type: ignore[attr-defined]  # exported, but not in the stubs
             dist.init_process_group(backend, store=alone, rank=0, world_size=1)
         else:
-            dist.init_process_group(backend, timeout=_PATIENCE)
+            dist.init_process_group(backend, timeout=_TIMEOUT)
 
 
 def _sendable(error: Exception | None) -> Exception | None:

@@ -152,7 +152,7 @@ class UnderDeepSpeed:
         batches = setting.data.packed[number % len(setting.data.packed)]
         counts = add_counts(batches)
         keys = dropout_keys(0, number, 0, len(batches), setting.shape.layers, setting.device)
-        self._engine.expect(len(batches))
+        self._engine.set_micro_batches(len(batches))
         for batch, own_keys in zip(batches, keys, strict=True):
             terms: Any = self._engine(batch.to(setting.device), pretraining_terms, own_keys)
             self._engine.backward(normalised_loss(terms, counts))

@@ -32,5 +32,5 @@ def saved_by_comparison(lesson: StepSpec, act: Activations) -> int:
     wanted = lesson.capture
     attention = _OF_ATTENTION * len(wanted.attention) * act.shape.width
     # Those of a narrower student are projected first.
-    widths = [act.shape.width, *(asked.shape.width for asked in lesson.asked)]
+    widths = [act.shape.width, *(asked.shape.width for asked in lesson.teacher_passes)]
     return (attention + _OF_HIDDEN * len(wanted.hidden) * max(widths)) * _FP32 * act.tokens

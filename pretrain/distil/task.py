@@ -68,7 +68,7 @@ class DistillationTask:
         return StepSpec(
             terms=partial(self._terms, plan, step),
             capture=plan.student,
-            asked=self._asked(plan),
+            teacher_passes=self._asked(plan),
             logits_at_all_tokens=any(
                 isinstance(o, SoftTargets) and o.at == "all" for o in stage.objectives
             ),

@@ -42,7 +42,7 @@ class StepFlops:
     def of_step(
         self,
         counts: Mapping[str, int],
-        asked: Sequence[TeacherPass] = (),
+        teacher_passes: Sequence[TeacherPass] = (),
         logits_at_all_tokens: bool = False,
     ) -> int:
         """Return the operations of a step.
@@ -55,7 +55,7 @@ class StepFlops:
         if logits_at_all_tokens:
             counts = {**counts, "masked": counts["masked"] + counts["tokens"]}
         flops = training_flops(self.trained, counts, self.directions)
-        for shape, has_mlm_head in asked:
+        for shape, has_mlm_head in teacher_passes:
             # Of layers alone, neither head is computed.
             of_layers = counts if has_mlm_head else {**counts, "masked": 0, "samples": 0}
             flops += forward_flops(shape, of_layers, self.directions)

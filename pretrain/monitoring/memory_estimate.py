@@ -107,7 +107,7 @@ class Activations:
         return _ELEMENT[self.precision]
 
 
-class Expectation:
+class MemoryForecast:
     """A forecast, told before the first step and held against the peak after it."""
 
     def __init__(self, parts: Sequence[Part], device: torch.device) -> None:
@@ -130,16 +130,16 @@ class Expectation:
             return {}
         return {"memory/predicted_gib": self._total / 2**30}
 
-    def compare_once(self) -> None:
+    def compare_with_peak(self) -> None:
         """After the first steps, say so if the peak of a GPU is off by more than a fifth."""
         if self._device.type != "cuda" or self._compared:
             return
         self._compared = True
-        if note := describe_error(self._total, torch.cuda.max_memory_allocated(self._device)):
+        if note := forecast_error_note(self._total, torch.cuda.max_memory_allocated(self._device)):
             print(note, flush=True)
 
 
-def describe_error(predicted: int, measured: int) -> str | None:
+def forecast_error_note(predicted: int, measured: int) -> str | None:
     """Return what to say when a forecast was off by more than a fifth, or None."""
     if abs(measured - predicted) <= _OFF_BY * measured:
         return None

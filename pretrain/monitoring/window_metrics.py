@@ -21,7 +21,7 @@ class _Stretch:
     steps: int = 0
 
 
-class Window:
+class MetricsWindow:
     """Collects figures of the steps since the last log line.
 
     The terms stay on the device until the line is due, so that no step waits for them.

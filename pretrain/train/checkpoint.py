@@ -65,7 +65,7 @@ def save_checkpoint(
     cluster.barrier()
     with _removed_on_refusal(writing), clear_disk_errors(folder):
         engine.save(folder, writing.name, asdict(progress))
-        weights = engine.full_weights()
+        weights = engine.gather_fp32_weights()
         if cluster.is_main:
             _refuse_unusable(weights, progress.step)
             save_file(weights, writing / "model.safetensors")
@@ -148,11 +148,11 @@ def adapt_to_ranks(found: FoundCheckpoint, cluster: Cluster) -> FoundCheckpoint:
     target = found.path.with_name(found.path.name + _UNIVERSAL)
 
     def convert() -> None:
-        from pretrain.train.deepspeed_engine import convert_for_other_ranks
+        from pretrain.train.deepspeed_engine import convert_to_universal
 
         print(f"Converting {found.path} from {found.world_size} to {cluster.world_size} ranks.")
         shutil.rmtree(target, ignore_errors=True)
-        convert_for_other_ranks(found.path, target)
+        convert_to_universal(found.path, target)
 
     cluster.on_main(convert)
     return FoundCheckpoint(target, found.facts)

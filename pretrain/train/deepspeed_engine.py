@@ -106,7 +106,7 @@ class Engine:
         terms: list[Term] = self._engine(batch, objective, dropout_keys, capture)
         return terms
 
-    def expect(self, micro_batches: int) -> None:
+    def set_micro_batches(self, micro_batches: int) -> None:
         """Say at the edge of a step how many micro-batches the coming one has."""
         if micro_batches == self._engine.gradient_accumulation_steps():
             return
@@ -185,7 +185,7 @@ class Engine:
         return float(self._grad_norm)
 
     @property
-    def grad_norm_to_watch(self) -> torch.Tensor | None:
+    def device_grad_norm(self) -> torch.Tensor | None:
         """The same, still on the device, where it must be finite.
 
         In fp16 a norm that is not finite means a loss scale too high, and that step is skipped.
@@ -204,7 +204,7 @@ class Engine:
         """Optimizer steps that fp16 overflow has skipped."""
         return int(self._engine.skipped_steps)
 
-    def full_weights(self) -> dict[str, torch.Tensor]:
+    def gather_fp32_weights(self) -> dict[str, torch.Tensor]:
         """Return all parameters in fp32 on the CPU, gathered from the ranks that hold parts.
 
         Collective under ZeRO. Rank 0 gets the weights, the others an empty dictionary.
@@ -250,7 +250,7 @@ def parameter_shape(parameter: torch.Tensor) -> torch.Size:
     return shape
 
 
-def convert_for_other_ranks(source: Path, target: Path) -> None:
+def convert_to_universal(source: Path, target: Path) -> None:
     """Convert a checkpoint to DeepSpeed's universal form, which any number of ranks can load."""
     ds_to_universal.main(
         SimpleNamespace(
@@ -302,7 +302,7 @@ def _step_without_waiting() -> None:
     ZeRO-0 in bf16, ZeRO-3 and offload still wait.
 
     It also puts -1, which it copies to the device and waits for, where a norm is not finite: that
-    is left out, so that such a norm is seen for what it is (see `grad_norm_to_watch`).
+    is left out, so that such a norm is seen for what it is (see `device_grad_norm`).
     """
     for module in (bf16_optimizer, stage_1_and_2):
         module.is_invalid_grad_norm  # noqa: B018  it must be there to be replaced

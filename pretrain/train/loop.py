@@ -20,16 +20,16 @@ from pretrain.model.dropout_rng import dropout_keys
 from pretrain.monitoring.flops import StepFlops
 from pretrain.monitoring.gpu_peaks import device_peak
 from pretrain.monitoring.logger import RunLog
-from pretrain.monitoring.memory_estimate import Expectation
-from pretrain.monitoring.window_metrics import Window
+from pretrain.monitoring.memory_estimate import MemoryForecast
+from pretrain.monitoring.window_metrics import MetricsWindow
 from pretrain.optim.lr_schedule import Schedule
 from pretrain.train.checkpoint import Progress, save_checkpoint
 from pretrain.train.evaluation import ValidationSet
-from pretrain.train.nonfinite import FiniteCheck
+from pretrain.train.nonfinite import NonfiniteCheck
 from pretrain.train.preemption import PreemptionMonitor, reason_of
 from pretrain.train.run_directory import RunDirectory
 from pretrain.train.task import Task
-from pretrain.train.time_budget import Budget
+from pretrain.train.time_budget import TimeBudget
 
 if TYPE_CHECKING:  # DeepSpeed takes ten seconds to import, and the loop itself needs none of it
     from pretrain.train.deepspeed_engine import Engine
@@ -49,7 +49,7 @@ class Training:
     layers: int  # of the model
     compilations: Compilations | None  # None where nothing is compiled
     flops: StepFlops
-    memory: Expectation
+    memory: MemoryForecast
     loader: Loader
     validation: ValidationSet
     preemption: PreemptionMonitor
@@ -79,7 +79,7 @@ def train(t: Training, progress: Progress, scores: dict[str, float]) -> str | No
         why the run stopped early, or None when it reached its last step or the end of its
         budget. In both cases the last thing it did was to commit a checkpoint.
     """
-    window = Window(t.cluster, device_peak(t.cluster.device, t.recipe.train.precision))
+    window = MetricsWindow(t.cluster, device_peak(t.cluster.device, t.recipe.train.precision))
     if progress.step == 0:
         scores = _validate(t, progress, window)
     with closing(t.loader.steps_from(progress.step)) as steps:
@@ -89,14 +89,14 @@ def train(t: Training, progress: Progress, scores: dict[str, float]) -> str | No
 def _train(
     t: Training,
     progress: Progress,
-    window: Window,
+    window: MetricsWindow,
     scores: dict[str, float],
     steps: Iterator[list[Batch]],
 ) -> str | None:
     recipe, cluster, options = t.recipe, t.cluster, t.recipe.train
-    finite = FiniteCheck()
+    finite = NonfiniteCheck()
     schedule = Schedule(recipe.optim, options)
-    budget = Budget(options.budget_minutes, progress.trained_ms, cluster.is_main)
+    budget = TimeBudget(options.budget_minutes, progress.trained_ms, cluster.is_main)
     done = progress.step == options.steps or budget.share(progress.trained_ms) >= 1
     while not done:
         # The rows of this step that are ours, as micro-batches.
@@ -111,7 +111,7 @@ def _train(
 
         # Gradients add up over the micro-batches; the last one updates the weights.
         learning_rate = schedule.rate(progress.step, budget.share(agreed.used_ms))
-        t.engine.expect(len(micro_batches))
+        t.engine.set_micro_batches(len(micro_batches))
         lesson = t.task.at(progress.step)
         all_keys = dropout_keys(
             options.seed, progress.step, cluster.rank, len(micro_batches), t.layers, cluster.device
@@ -123,7 +123,7 @@ def _train(
             t.engine.step(learning_rate, lesson.stage)
             window.add_terms(terms, counts)
             finite.add(loss)
-        if (grad_norm := t.engine.grad_norm_to_watch) is not None:
+        if (grad_norm := t.engine.device_grad_norm) is not None:
             finite.add(grad_norm)
         finite.close_step()
 
@@ -134,7 +134,7 @@ def _train(
         window.add_step(
             tokens=counts["tokens"],
             places=t.loader.places(progress.step - 1),
-            flops=t.flops.of_step(counts, lesson.asked, lesson.logits_at_all_tokens),
+            flops=t.flops.of_step(counts, lesson.teacher_passes, lesson.logits_at_all_tokens),
             data_wait_s=waited_s,
         )
 
@@ -158,8 +158,8 @@ def _train(
 
 def _agree(
     micro_batches: list[Batch],
-    finite: FiniteCheck,
-    budget: Budget,
+    finite: NonfiniteCheck,
+    budget: TimeBudget,
     preemption: PreemptionMonitor,
     cluster: Cluster,
 ) -> Agreed:
@@ -185,7 +185,7 @@ def _stop_unless_finite(t: Training, progress: Progress, bad_ranks: int) -> None
         )
 
 
-def _log(t: Training, progress: Progress, window: Window, learning_rate: float) -> None:
+def _log(t: Training, progress: Progress, window: MetricsWindow, learning_rate: float) -> None:
     steps = window.steps
     figures = window.close() | t.memory.figures()
     if teacher_ms := t.task.teacher_ms() / steps:
@@ -203,10 +203,10 @@ def _log(t: Training, progress: Progress, window: Window, learning_rate: float) 
         figures["speed/recompilations"] = t.compilations.since_last()
     if t.log is not None:
         t.log.write(progress.step, progress.samples_seen, figures)
-        t.memory.compare_once()
+        t.memory.compare_with_peak()
 
 
-def _validate(t: Training, progress: Progress, window: Window) -> dict[str, float]:
+def _validate(t: Training, progress: Progress, window: MetricsWindow) -> dict[str, float]:
     started = time.perf_counter()
     scores = t.validation.evaluate(t.engine)
     if t.log is not None:
@@ -215,7 +215,7 @@ def _validate(t: Training, progress: Progress, window: Window) -> dict[str, floa
     return {**scores, "validation/step": progress.step}
 
 
-def _save(t: Training, progress: Progress, window: Window, scores: dict[str, float]) -> None:
+def _save(t: Training, progress: Progress, window: MetricsWindow, scores: dict[str, float]) -> None:
     started = time.perf_counter()
     facts = {**t.facts, "validation": scores}
     path = save_checkpoint(

@@ -23,7 +23,7 @@ class _Answer(NamedTuple):
         return bool(self.bad)
 
 
-class FiniteCheck:
+class NonfiniteCheck:
     """Remembers what the device will have said of the last steps; each rank sees its own.
 
     The loop adds up the flags of all ranks in a collective that it needs anyway, so that all stop

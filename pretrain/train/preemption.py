@@ -31,7 +31,7 @@ class PreemptionMonitor:
         late = self._deadline is not None and time.monotonic() > self._deadline
         return [int(self._signalled), int(self._stop_file.exists()), int(late)]
 
-    def retire(self) -> None:
+    def ignore_signals(self) -> None:
         """Ignore further signals: a second warning must not kill a rank on its way out."""
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)

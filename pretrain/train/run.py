@@ -75,7 +75,7 @@ def _train(
     from pretrain.model.compilation import Compilations, prepare_model
     from pretrain.monitoring.flops import StepFlops
     from pretrain.monitoring.logger import RunLog
-    from pretrain.monitoring.memory_estimate import Activations, Expectation, forecast
+    from pretrain.monitoring.memory_estimate import Activations, MemoryForecast, forecast
     from pretrain.train.deepspeed_config import read_deepspeed_config
     from pretrain.train.deepspeed_engine import Engine
     from pretrain.train.loop import Training, train
@@ -94,7 +94,7 @@ def _train(
     teachers = facts.get("teacher_parameters_kept", 0)
     parts = forecast(recipe, config, model, cluster.world_size, teachers)
     parts += task.memory_parts(Activations.of(recipe, model))
-    memory = Expectation(parts, cluster.device)
+    memory = MemoryForecast(parts, cluster.device)
     if cluster.is_main:
         print(memory.table())
     progress, log = Progress(), None
@@ -136,7 +136,7 @@ def _train(
                 log=log,
             )
             stopped = train(training, progress, found.facts["validation"] if found else {})
-            training.preemption.retire()
+            training.preemption.ignore_signals()
     except UserError as error:
         # Any other exception may be the machine's fault: the status stays at "running", and a
         # batch script that finds it so after the job may try again.

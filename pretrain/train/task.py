@@ -23,7 +23,7 @@ class StepSpec:
 
     terms: Objective  # always the same tags in the same order
     capture: Capture = NO_CAPTURE  # states that the terms read, of the model that learns
-    asked: tuple[TeacherPass, ...] = ()  # models that are asked beside it
+    teacher_passes: tuple[TeacherPass, ...] = ()  # models that are asked beside it
     logits_at_all_tokens: bool = False  # whether words are compared at all tokens
     stage: int = 0  # of the task's stages, see `Task.trained`
 

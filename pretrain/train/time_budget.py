@@ -3,7 +3,7 @@
 import time
 
 
-class Budget:
+class TimeBudget:
     """The clock of a run. Rank 0's decides, and all ranks learn it in the collective of a step.
 
     It runs while steps are computed, validated and saved; starting up and waiting in a queue do

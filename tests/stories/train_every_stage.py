@@ -99,7 +99,7 @@ def one_step(recipe: TeacherRecipe, cluster: Cluster) -> dict[str, torch.Tensor]
         terms = engine(batch, PretrainingTask().terms)
         engine.backward(normalised_loss(terms, {"masked": masked, "samples": samples}))
         engine.step(learning_rate=1e-2)
-    return {**engine.full_weights(), "grad_norm": torch.tensor(engine.grad_norm)}
+    return {**engine.gather_fp32_weights(), "grad_norm": torch.tensor(engine.grad_norm)}
 
 
 if __name__ == "__main__":

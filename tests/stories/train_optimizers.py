@@ -25,7 +25,7 @@ from launch.cli import run_rank
 from pretrain.config.run import TeacherRecipe
 from pretrain.distributed import Cluster
 from pretrain.train.deepspeed_config import read_deepspeed_config
-from pretrain.train.deepspeed_engine import Engine, convert_for_other_ranks
+from pretrain.train.deepspeed_engine import Engine, convert_to_universal
 
 MICRO_BATCHES = 4  # of a step, over all ranks
 STEPS = 3
@@ -118,7 +118,7 @@ class Case:
         return engine
 
     def write(self, engine: Engine, folder: Path) -> None:
-        weights = engine.full_weights()
+        weights = engine.gather_fp32_weights()
         if self.cluster.is_main:
             figures = {"norm": torch.tensor(engine.grad_norm),
                        "skipped": torch.tensor(engine.skipped_steps)}  # fmt: skip
@@ -152,7 +152,7 @@ def take_all_steps(recipe: Path, out: Path, cluster: Cluster) -> None:
     for variant in CONVERTED:
         case = Case(recipe, variant, cluster)
         saved, universal = out / "saved" / variant, out / "saved" / f"{variant}.universal"
-        cluster.on_main(partial(convert_for_other_ranks, saved, universal))
+        cluster.on_main(partial(convert_to_universal, saved, universal))
         take_the_last_step_of(universal, recipe, out, cluster)
     for variant in POISONED:
         case = Case(recipe, variant, cluster)

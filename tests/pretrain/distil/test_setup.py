@@ -50,7 +50,7 @@ def test_a_teacher_of_layers_is_cut_off_and_its_whole_size_is_told(
     whole, kept = facts["teacher_parameters"], facts["teacher_parameters_kept"]
     layer = sum(p.numel() for p in student.bert.encoder.layer[0].parameters())
     assert whole - kept == layer, "the second of its two layers is not needed"
-    assert task.at(0).asked[0].shape.layers == 1
+    assert task.at(0).teacher_passes[0].shape.layers == 1
     with_words = [*first, {"kind": "soft_targets"}]
     _, _, facts = set_up_distillation(
         recipe({"path": str(published_teacher)}, objectives=with_words), inputs, alone
@@ -66,7 +66,7 @@ def test_several_teachers_are_all_asked_and_all_part_of_the_run(
     wanted = recipe({"paths": paths}, objectives=words, student={"format": "distilbert"})
     student, task, facts = set_up_distillation(wanted, inputs, alone)
     assert len(facts["teacher_weights"].split("+")) == 2
-    assert len(task.at(0).asked) == 2
+    assert len(task.at(0).teacher_passes) == 2
     assert not student.shape.token_types
     assert task.teacher_ms() == 0, "the first questions are not part of a step"
     assert all(torch.isfinite(t.total) for t in terms_of(student, task, packed))  # type: ignore[arg-type]

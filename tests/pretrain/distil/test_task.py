@@ -14,7 +14,7 @@ from pretrain.distil.teacher_cache.targets import top_targets
 from pretrain.losses.term import Term, normalised_loss
 from pretrain.model import Bert, BertShape, initialise
 from pretrain.model.captured_states import Capture
-from pretrain.train.nonfinite import FiniteCheck
+from pretrain.train.nonfinite import NonfiniteCheck
 from tests.student_tasks import DISTILBERT, Objectives, enrol, stage, terms_of
 
 LAYER_KINDS: Objectives = [
@@ -256,7 +256,7 @@ def test_a_stage_has_its_own_terms_teacher_and_weights(teacher: Bert, packed: Ba
     weights = [terms_of(pupil, task, packed, step)[0].weight for step in range(5)]
     assert weights == pytest.approx([1, 0.875, 0.75, 0.625, 0.5])
     assert task.at(0).capture == Capture(attention=frozenset({2}))
-    asked = [task.at(step).asked for step in (0, 5, 8)]
+    asked = [task.at(step).teacher_passes for step in (0, 5, 8)]
     assert [len(models) for models in asked] == [1, 1, 0]
     assert not asked[0][0].has_mlm_head and asked[1][0].has_mlm_head
     # The teacher's last layer is not asked for, but the one that is asked for is the last.
@@ -277,7 +277,7 @@ def test_a_micro_batch_without_masked_tokens_takes_part(teacher: Bert, packed: B
 
 def test_a_teacher_that_goes_wrong_in_mid_run_is_noticed(teacher: Bert, packed: Batch) -> None:
     pupil, task = enrol(teacher, stage(DISTILBERT), layers=2)
-    check = FiniteCheck()
+    check = NonfiniteCheck()
     for number in (0.0, float("nan")):
         teacher.bert.encoder.layer[3].output.dense.bias.data[0] += number
         terms = terms_of(pupil, task, packed)

@@ -15,7 +15,7 @@ from pretrain.losses.term import Term, normalised_loss
 from pretrain.model import Bert, BertShape
 from pretrain.monitoring.flops import StepFlops, TeacherPass, forward_flops, training_flops
 from pretrain.monitoring.gpu_peaks import Arithmetic, device_peak, peak_flops
-from pretrain.monitoring.window_metrics import Window
+from pretrain.monitoring.window_metrics import MetricsWindow
 
 LARGE = BertShape(
     vocab_size=30522,
@@ -149,7 +149,7 @@ def test_a_window_shows_operations_a_second_and_their_share_of_a_known_peak(
     now = [100.0]
     monkeypatch.setattr("pretrain.monitoring.window_metrics.time.perf_counter", lambda: now[0])
     for peak in (4e12, None):
-        window = Window(alone, peak)
+        window = MetricsWindow(alone, peak)
         window.add_terms([Term("loss/mlm", torch.tensor(3.0), "masked", 1.0)], counts(masked=1))
         for _ in range(2):
             window.add_step(tokens=60, places=64, flops=3 * 10**12, data_wait_s=0.0)

@@ -20,10 +20,10 @@ from pretrain.model.backend import Backend
 from pretrain.model.dropout_rng import dropout_keys
 from pretrain.monitoring.memory_estimate import (
     Activations,
-    Expectation,
+    MemoryForecast,
     Part,
     Zero,
-    describe_error,
+    forecast_error_note,
     predict,
     saved_by_embeddings,
     saved_by_heads,
@@ -182,13 +182,13 @@ GIB = 2**30
 
 def test_the_table_names_every_part_and_their_sum() -> None:
     lines = (
-        Expectation([Part("weights", GIB), Part("work space", 3 * GIB)], torch.device("cpu"))
+        MemoryForecast([Part("weights", GIB), Part("work space", 3 * GIB)], torch.device("cpu"))
         .table()
         .splitlines()
     )
     assert lines[1].split() == ["weights", "1.00", "GiB"]
     assert lines[-1].split() == ["together", "4.00", "GiB"]
-    assert "MiB" in Expectation([Part("weights", 2**20)], torch.device("cpu")).table()
+    assert "MiB" in MemoryForecast([Part("weights", 2**20)], torch.device("cpu")).table()
 
 
 def test_a_forecast_is_corrected_once_when_it_was_off_by_more_than_a_fifth(
@@ -196,15 +196,15 @@ def test_a_forecast_is_corrected_once_when_it_was_off_by_more_than_a_fifth(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 10 * GIB)
     for expected, said in ((9, ""), (7, "7.00 GiB were expected"), (13, "13.00 GiB were expected")):
-        card = Expectation([Part("weights", expected * GIB)], torch.device("cuda", 0))
+        card = MemoryForecast([Part("weights", expected * GIB)], torch.device("cuda", 0))
         assert card.figures() == {"memory/predicted_gib": expected}
-        card.compare_once()
-        card.compare_once()
+        card.compare_with_peak()
+        card.compare_with_peak()
         assert capsys.readouterr().out.count("10.00 GiB were needed") == bool(said)
-    assert describe_error(12 * GIB, 10 * GIB) is None
+    assert forecast_error_note(12 * GIB, 10 * GIB) is None
 
 
 def test_a_cpu_is_not_compared(capsys: pytest.CaptureFixture[str]) -> None:
-    laptop = Expectation([Part("weights", GIB)], torch.device("cpu"))
-    laptop.compare_once()
+    laptop = MemoryForecast([Part("weights", GIB)], torch.device("cpu"))
+    laptop.compare_with_peak()
     assert laptop.figures() == {} and capsys.readouterr().out == ""

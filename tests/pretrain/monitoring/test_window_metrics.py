@@ -5,7 +5,7 @@ import torch
 
 from pretrain.distributed import Cluster
 from pretrain.losses.term import Term
-from pretrain.monitoring.window_metrics import Window
+from pretrain.monitoring.window_metrics import MetricsWindow
 
 COUNTS = {"masked": 2, "tokens": 4, "samples": 1}
 
@@ -14,14 +14,14 @@ def term(tag: str, total: float, weight: float) -> Term:
     return Term(f"loss/{tag}", torch.tensor(total), "tokens", weight)
 
 
-def add(window: Window, *micro_batches: list[Term]) -> None:
+def add(window: MetricsWindow, *micro_batches: list[Term]) -> None:
     for terms in micro_batches:
         window.add_terms(terms, COUNTS)
     window.add_step(tokens=4, places=8, flops=1, data_wait_s=0.0)
 
 
 def test_a_term_is_a_mean_over_the_steps_that_had_it(alone: Cluster) -> None:
-    window = Window(alone)
+    window = MetricsWindow(alone)
     add(window, [term("layers", 4.0, 1.0)], [term("layers", 8.0, 1.0)])
     add(window, [term("words", 2.0, 0.5), term("layers", 4.0, 1.0)])
     add(window, [term("words", 6.0, 0.5)])
@@ -34,7 +34,7 @@ def test_a_term_is_a_mean_over_the_steps_that_had_it(alone: Cluster) -> None:
 
 
 def test_the_loss_is_weighted_as_each_step_was(alone: Cluster) -> None:
-    window = Window(alone)
+    window = MetricsWindow(alone)
     for weight in (1.0, 0.5, 0.0):
         add(window, [term("words", 8.0, weight)])
     figures = window.close()

@@ -42,7 +42,7 @@ class FakeEngine:
         state: dict[str, Any] = json.loads((folder / tag / "rank_0.pt").read_text())
         return {**state, "universal_checkpoint_info": {}}
 
-    def full_weights(self) -> dict[str, torch.Tensor]:
+    def gather_fp32_weights(self) -> dict[str, torch.Tensor]:
         return {"weight": torch.arange(4.0)}
 
 
@@ -154,7 +154,7 @@ def test_weights_that_are_not_finite_never_replace_a_good_checkpoint(
 ) -> None:
     save(tmp_path, alone, step=1)
     poisoned = {"layer.weight": torch.tensor([1.0, float("nan")])}
-    monkeypatch.setattr(FakeEngine, "full_weights", lambda engine: poisoned)
+    monkeypatch.setattr(FakeEngine, "gather_fp32_weights", lambda engine: poisoned)
     with pytest.raises(UserError, match=r"After step 2 the weights layer\.weight are not finite"):
         save(tmp_path, alone, step=2)
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000001"]

@@ -17,18 +17,18 @@ from pretrain.distributed import Cluster
 from pretrain.losses.term import Term
 from pretrain.model import BertShape
 from pretrain.monitoring.flops import StepFlops
-from pretrain.monitoring.memory_estimate import Expectation
+from pretrain.monitoring.memory_estimate import MemoryForecast
 from pretrain.train import loop
 from pretrain.train.checkpoint import Progress
-from pretrain.train.nonfinite import FiniteCheck
+from pretrain.train.nonfinite import NonfiniteCheck
 from pretrain.train.task import StepSpec
 
 STEPS = 12
 
 
-def watched(*losses: float) -> FiniteCheck:
+def watched(*losses: float) -> NonfiniteCheck:
     """Return a check that has seen steps of one micro-batch with these losses."""
-    check = FiniteCheck()
+    check = NonfiniteCheck()
     for loss in losses:
         check.add(torch.tensor(loss))
         check.close_step()
@@ -57,7 +57,7 @@ def test_finite_losses_of_any_size_pass() -> None:
 
 
 def test_micro_batches_cannot_cancel_what_is_wrong() -> None:
-    check = FiniteCheck()
+    check = NonfiniteCheck()
     for value in (math.inf, -math.inf, 1.0):
         check.add(torch.tensor(value, dtype=torch.float64))
     check.close_step()
@@ -65,7 +65,7 @@ def test_micro_batches_cannot_cancel_what_is_wrong() -> None:
 
 
 def test_no_graph_is_kept_alive() -> None:
-    check = FiniteCheck()
+    check = NonfiniteCheck()
     check.add(torch.ones((), requires_grad=True) * 2)
     assert check._sum is not None and not check._sum.requires_grad
 
@@ -82,7 +82,7 @@ def watch_on_two_ranks(rank: int, folder: str) -> None:
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
     )
     cluster = Cluster(rank, rank, 2)
-    check = FiniteCheck()
+    check = NonfiniteCheck()
     for step in range(1, STEPS):
         (bad_ranks,) = cluster.sum([check.flag()])
         if bad_ranks:
@@ -106,7 +106,7 @@ class Engine:
         terms: list[Term] = objective(torch.tensor(self.losses.get(self.steps, 1.0)), batch)
         return terms
 
-    def expect(self, micro_batches: int) -> None: ...
+    def set_micro_batches(self, micro_batches: int) -> None: ...
 
     def backward(self, loss: torch.Tensor) -> None: ...
 
@@ -117,7 +117,7 @@ class Engine:
         return self.grad_norms.get(self.steps, 1.0)
 
     @property
-    def grad_norm_to_watch(self) -> torch.Tensor:
+    def device_grad_norm(self) -> torch.Tensor:
         return torch.tensor(self.grad_norm)
 
 
@@ -174,7 +174,7 @@ def training(
         validation=SimpleNamespace(evaluate=lambda engine: {}),
         preemption=SimpleNamespace(flags=lambda: [0, 0, 0]),
         log=Log(),
-        memory=Expectation([], alone.device),
+        memory=MemoryForecast([], alone.device),
     )
     return made  # type: ignore[no-any-return]
 

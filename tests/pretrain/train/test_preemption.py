@@ -73,7 +73,7 @@ def test_a_second_warning_does_not_kill_a_rank_on_its_way_out(number: int) -> No
     # as `exec` does: so another program in the same process tells.
     program = [
         "import os, pathlib; from pretrain.train.preemption import PreemptionMonitor",
-        "PreemptionMonitor(pathlib.Path('.'), None).retire()",
+        "PreemptionMonitor(pathlib.Path('.'), None).ignore_signals()",
         f"os.execvp('bash', ['bash', '-c', 'kill -{int(number)} $$; exit 0'])",
     ]
     assert subprocess.run([sys.executable, "-c", "\n".join(program)]).returncode == 0

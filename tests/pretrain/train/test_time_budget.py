@@ -4,28 +4,28 @@ import time
 
 import pytest
 
-from pretrain.train.time_budget import Budget
+from pretrain.train.time_budget import TimeBudget
 
 
 def test_a_resumed_run_has_only_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    first = Budget(minutes=2, used_ms=0, is_main=True)
+    first = TimeBudget(minutes=2, used_ms=0, is_main=True)
     now += 30
     assert first.reading() == 30_000
     assert first.share(first.reading()) == 0.25
     # Days later, on another machine whose clock counts from another moment.
     now = 50.0
-    second = Budget(minutes=2, used_ms=30_000, is_main=True)
+    second = TimeBudget(minutes=2, used_ms=30_000, is_main=True)
     assert second.reading() == 30_000
     now += 90
     assert second.share(second.reading()) == 1.0
 
 
 def test_only_rank_0_has_a_reading() -> None:
-    assert Budget(minutes=2, used_ms=30_000, is_main=False).reading() == 0
+    assert TimeBudget(minutes=2, used_ms=30_000, is_main=False).reading() == 0
 
 
 def test_without_a_limit_nothing_is_ever_used_up() -> None:
-    budget = Budget(minutes=None, used_ms=10**12, is_main=True)
+    budget = TimeBudget(minutes=None, used_ms=10**12, is_main=True)
     assert budget.share(budget.reading()) == 0
