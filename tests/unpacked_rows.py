@@ -33,7 +33,9 @@ def unpack(batch: Batch) -> tuple[Batch, torch.Tensor]:
     alone = dataclasses.replace(
         batch,
         **{**tables, "sample_ids": held.int()},
-        bounds=torch.cat([torch.stack([starts, starts + lengths], 1).flatten(), starts[-1:] + T]),
+        cu_seqlens=torch.cat(
+            [torch.stack([starts, starts + lengths], 1).flatten(), starts[-1:] + T]
+        ),
         masked_positions=torch.isin(origin, masked).nonzero().flatten(),
         mlm_labels=labels,
         cls_positions=starts,

@@ -17,11 +17,11 @@ from data_prep.errors import UserError
 from data_prep.manifest import describe_files, find_damage, write_json
 from data_prep.tokenizers.folder import load_tokenizer
 from pretrain.data.batch import Batch
-from pretrain.export.model_card import card_name, write_card
-from pretrain.model.hf_conversion import hf_name, to_hf_config
-from pretrain.model import Bert, Outputs
-from pretrain.export.hf_loading import load_plain
 from pretrain.data.dummy_batch import dummy_batch
+from pretrain.export.hf_loading import load_plain
+from pretrain.export.model_card import card_name, write_card
+from pretrain.model import Bert, Outputs
+from pretrain.model.hf_conversion import hf_name, to_hf_config
 from pretrain.model.loading import WEIGHTS, TrainedModel, load_trained
 
 FACTS = "stillhouse.json"

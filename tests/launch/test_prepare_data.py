@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.data_prep.conftest import make_prose
+
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "launch" / "prepare_data.py"
 
@@ -13,9 +15,9 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def command(tmp_path: Path, prose: Callable[[str, int], str]) -> Command:
+def command(tmp_path: Path) -> Command:
     """Return a function that runs the script on a small recipe, in another folder."""
-    (tmp_path / "text.txt").write_text(prose("command", 20), "utf-8")
+    (tmp_path / "text.txt").write_text(make_prose("command", 20), "utf-8")
     (tmp_path / "recipe.yaml").write_text(
         "input: {path: text.txt}\n"
         "tokenizer: {path: run/tokenizer, vocab_size: 200}\n"

@@ -134,11 +134,11 @@ def test_broken_records_are_counted_over_all_tasks(recipe_for: RecipeFor, text: 
 STARTED = """
 import sys
 from pathlib import Path
-from data_prep.readers import sources
+from data_prep.readers import listing
 from data_prep.pipeline import task
 from data_prep.pipeline.build import build_corpus
 from data_prep.config.schema import CorpusRecipe
-sources.SLICE_BYTES = 6_000
+listing.SLICE_BYTES = 6_000
 if __name__ == "__main__":
     build_corpus(CorpusRecipe.model_validate_json(sys.argv[1]))
 """

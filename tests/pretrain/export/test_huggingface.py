@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from data_prep.errors import UserError
 from data_prep.manifest import write_manifest
 from data_prep.tokenizers.folder import load_tokenizer
-from pretrain.export import huggingface
 from pretrain.data.batch import Batch
-from pretrain.model.hf_conversion import to_hf_config
-from pretrain.model import BertShape
+from pretrain.export import huggingface
 from pretrain.export.huggingface import FACTS, check_export, publish
+from pretrain.model import BertShape
+from pretrain.model.hf_conversion import to_hf_config
 from pretrain.model.loading import WEIGHTS, load_trained
 from tests.run_folders import facts_of, make_run
 
