@@ -1,33 +1,37 @@
-# Makes or reuses the virtual environment of this checkout, and activates it.
+# shellcheck shell=bash
+# Creates or reuses the virtual environment of this checkout, and activates it in this shell.
 #
 #     source launch/setup_venv.sh
 #
 # VENV names another folder than .venv, PYTHON another interpreter than python3. Nothing is
-# installed when pyproject.toml and launch/constraints.txt are those of the last time.
+# installed when pyproject.toml and launch/constraints.txt are unchanged since the last time.
+# Errors return 2 instead of exiting: an interactive shell that sources this file stays open.
 
 _root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 VENV="${VENV:-$_root/.venv}"
 
 _refuse() {
     echo "error: $1" >&2
-    exit 2
+    return 2
 }
 
-# What the environment was made from; the checkout's own path, because it is installed in place.
-_recipe_of_environment() {
+# The inputs of the environment; the checkout's path is one, because it is installed in place.
+_environment_inputs() {
     echo "$_root"
     cat "$_root/pyproject.toml" "$_root/launch/constraints.txt"
 }
 
 _check_machine() {
     local python="$1"
-    command -v "$python" > /dev/null || _refuse "There is no $python: install Python 3.10 or newer."
-    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-        || _refuse "$("$python" -V) is too old: install Python 3.10 or newer, or name one as PYTHON=..."
-    command -v "${CXX:-c++}" > /dev/null \
-        || _refuse "There is no C++ compiler: DeepSpeed builds with one (on Debian: apt-get install g++)."
-    "$python" -c 'import os, sysconfig as s; os.stat(s.get_path("include") + "/Python.h")' 2> /dev/null \
-        || _refuse "Python.h is missing: DeepSpeed builds with it (on Debian: apt-get install python3-dev)."
+    if ! command -v "$python" > /dev/null; then
+        _refuse "There is no $python: install Python 3.11 or newer."
+    elif ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+        _refuse "$("$python" -V) is too old: install Python 3.11 or newer, or name one as PYTHON=..."
+    elif ! command -v "${CXX:-c++}" > /dev/null; then
+        _refuse "There is no C++ compiler: DeepSpeed builds with one (on Debian: apt-get install g++)."
+    elif ! "$python" -c 'import os, sysconfig as s; os.stat(s.get_path("include") + "/Python.h")' 2> /dev/null; then
+        _refuse "Python.h is missing: DeepSpeed builds with it (on Debian: apt-get install python3-dev)."
+    fi
 }
 
 _make_environment() {
@@ -43,14 +47,14 @@ _install() {
     torch="$(grep '^torch==' "$_root/launch/constraints.txt")"
     echo "Installing $torch, then everything else (some minutes the first time) ..."
     # First and by its exact version, so that nothing below can bring another build of it.
-    "${pip[@]}" "$torch" || _refuse "pip could not install $torch: see its message above."
+    "${pip[@]}" "$torch" || _refuse "pip could not install $torch: see its message above." || return
     # DeepSpeed compiles its operators when they are first used, never while it is installed.
-    DS_BUILD_OPS=0 "${pip[@]}" -c "$_root/launch/constraints.txt" -e "$_root[dev,plots]" \
+    DS_BUILD_OPS=0 "${pip[@]}" -c "$_root/launch/constraints.txt" -e "${_root}[dev,plots]" \
         || _refuse "pip could not install Stillhouse: see its message above."
 }
 
-# A build that was killed leaves its lock behind, and whoever needs that operator next waits for
-# ever without a word. A living build keeps its lock open, so one that nobody holds is stale.
+# A build that was killed leaves its lock file, and the next process that needs that operator would
+# wait without end or message. A running build keeps its lock open, so an unopened one is stale.
 _remove_stale_locks() {
     local cache="${TORCH_EXTENSIONS_DIR:-$HOME/.cache/torch_extensions}" lock
     [[ -d "$cache" && -d /proc/self/fd ]] || return 0
@@ -62,14 +66,20 @@ _remove_stale_locks() {
     done
 }
 
-_stamp="$VENV/.stillhouse-stamp"
-if [[ "$(cat "$_stamp" 2> /dev/null)" != "$(_recipe_of_environment | cksum)" ]]; then
-    _check_machine "${PYTHON:-python3}"
-    _make_environment "${PYTHON:-python3}"
-    _install
-    _recipe_of_environment | cksum > "$_stamp"
-fi
-_remove_stale_locks
+_set_up() {
+    local stamp="$VENV/.stillhouse-stamp" python="${PYTHON:-python3}"
+    if [[ "$(cat "$stamp" 2> /dev/null)" != "$(_environment_inputs | cksum)" ]]; then
+        # Chained, because `set -e` is off inside a function whose result is tested.
+        _check_machine "$python" && _make_environment "$python" && _install \
+            && _environment_inputs | cksum > "$stamp" || return 2
+    fi
+    _remove_stale_locks
+}
+
+_set_up || return 2
 
 export VIRTUAL_ENV="$VENV"
 export PATH="$VENV/bin:$PATH"
+unset -f _refuse _environment_inputs _check_machine _make_environment _install _remove_stale_locks \
+    _set_up
+unset -v _root
