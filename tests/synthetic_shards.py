@@ -1,6 +1,6 @@
-"""An atlas: where documents and sentences lie, by adding up lengths, and shards made from lengths.
+"""Shards without files, and an index of where their documents and sentences lie.
 
-Token positions count through all shards, as in a corpus.
+Both are made from lengths. Token positions count through all shards, as in a corpus.
 """
 
 from bisect import bisect_right
@@ -15,10 +15,12 @@ from data_prep.samples.sentence_pairs import SampleArray
 from tests.synthetic_corpora import Shards
 
 
-class MadeShard:
-    """A shard without files: all that making samples looks at."""
+class SyntheticShard:
+    """A shard without files: the attributes that sample making reads."""
 
-    def __init__(self, documents: list[list[int]], token_base: int = 0, name: str = "made") -> None:
+    def __init__(
+        self, documents: list[list[int]], token_base: int = 0, name: str = "synthetic"
+    ) -> None:
         sentences = [0, *accumulate(chain.from_iterable(documents))]
         self.token_base = token_base
         self.weight = 1.0
@@ -32,12 +34,14 @@ class MadeShard:
         )
 
 
-def made_shard(documents: list[list[int]], token_base: int = 0, name: str = "made") -> Shard:
-    return cast(Shard, MadeShard(documents, token_base, name))
+def synthetic_shard(
+    documents: list[list[int]], token_base: int = 0, name: str = "synthetic"
+) -> Shard:
+    return cast(Shard, SyntheticShard(documents, token_base, name))
 
 
-class Atlas:
-    """Where documents and sentences begin."""
+class PositionIndex:
+    """The token positions at which documents and sentences begin."""
 
     def __init__(self, shards: Shards) -> None:
         documents = list(chain.from_iterable(shards))
@@ -48,34 +52,36 @@ class Atlas:
         return bisect_right(self.documents, position) - 1
 
     def document_of_range(self, start: int, length: int) -> int:
-        """Return the one document that holds a range."""
+        """Return the document that holds all of a range."""
         first, last = self.document_of(start), self.document_of(start + length - 1)
         assert length > 0 and first == last, (start, length)
         return first
 
 
-def segment(sample: np.void, which: str) -> range:
+def segment_range(sample: np.void, which: str) -> range:
     """Return the token positions of segment `a` or `b`."""
     start = int(sample[f"{which}_start"])
     return range(start, start + int(sample[f"{which}_length"]))
 
 
-def totals(samples: SampleArray) -> npt.NDArray[np.int64]:
+def total_lengths(samples: SampleArray) -> npt.NDArray[np.int64]:
     """Return the tokens of each sample: both segments, [CLS], and a [SEP] after each segment."""
     lengths = [
-        len(segment(sample, "a")) + len(segment(sample, "b")) + (3 if sample["b_length"] else 2)
+        len(segment_range(sample, "a"))
+        + len(segment_range(sample, "b"))
+        + (3 if sample["b_length"] else 2)
         for sample in samples
     ]
     return np.array(lengths, np.int64)
 
 
-def advantage(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> float:
-    """Return how far apart two distributions are: the Kolmogorov-Smirnov distance."""
+def ks_distance(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> float:
+    """Return the Kolmogorov-Smirnov distance of two samples."""
     grid = np.arange(max(first.max(), second.max()) + 1)
     below = [np.searchsorted(np.sort(x), grid, side="right") / len(x) for x in (first, second)]
     return float(np.abs(below[0] - below[1]).max())
 
 
-def off_half(flags: npt.NDArray[np.bool_]) -> float:
-    """Return how many standard deviations a count of fair coins is from half."""
+def deviations_from_half(flags: npt.NDArray[np.bool_]) -> float:
+    """Return how many standard deviations the number of true flags is from half."""
     return abs(float(flags.sum()) - len(flags) / 2) / (len(flags) ** 0.5 / 2)

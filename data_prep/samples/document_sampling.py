@@ -1,4 +1,11 @@
-"""Visits: which documents of a shard an epoch takes, and how often."""
+"""Document sampling: which documents of a shard an epoch takes, and how often.
+
+The weight of a corpus is the expected number of times an epoch takes each of its documents. The
+integer part takes all of them that often. The fraction is systematic sampling over epochs: each
+document has a phase drawn uniformly from [0, 1) that advances by the fraction every epoch, and an
+epoch takes the documents whose phase passes an integer. So with a weight of 0.5 the second epoch
+takes exactly the documents that the first left out.
+"""
 
 from collections.abc import Iterator
 
@@ -12,19 +19,17 @@ from data_prep.samples.segments import BoolArray
 def sampled_documents(
     shard: Shard, seed: int, epoch: int
 ) -> Iterator[tuple[int, BoolArray | None]]:
-    """Yield (number of the visit, marks of the documents visited; None for all of them).
+    """Yield (repetition, mask of the documents taken; None for all of them).
 
-    With a weight of 2.3 every document is visited twice and three in ten once more. A document
-    keeps a place between 0 and 1 and every epoch moves on by the fraction: whoever passes a whole
-    number is visited. So with 0.5 the second epoch takes exactly what the first left out.
+    A weight of 2.3 gives three repetitions: 0 and 1 with all documents, 2 with three in ten.
     """
     whole = int(shard.weight)
-    for visit in range(whole):
-        yield visit, None
-    share = shard.weight - whole
-    if share > 0:
+    for repetition in range(whole):
+        yield repetition, None
+    fraction = shard.weight - whole
+    if fraction > 0:
         key = key_of("visits", seed, shard.counts.name)
-        place = uniform(key, np.arange(shard.counts.documents)) + epoch * share
-        extra = np.floor(place + share) > np.floor(place)
-        if extra.any():
-            yield whole, extra
+        phase = uniform(key, np.arange(shard.counts.documents)) + epoch * fraction
+        taken = np.floor(phase + fraction) > np.floor(phase)
+        if taken.any():
+            yield whole, taken

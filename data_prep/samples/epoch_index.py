@@ -1,13 +1,13 @@
-"""Plans: which samples an epoch holds, and in which row each of them lies.
+"""The epoch index: which samples an epoch holds, and in which row each of them lies.
 
-A plan is a pure function of the corpus (split and weights included) and an `EpochIndexKey`. It is
-built shard by shard in bounded memory, a few seconds for 100 million tokens, and kept as two flat
-files that every rank maps into memory:
+It is a pure function of the corpus (split and weights included) and an `EpochIndexKey`. It is
+built shard by shard in bounded memory, in a few seconds for 100 million tokens, and cached as two
+flat files that every rank maps into memory:
 
     samples.bin   one SAMPLE record a sample, in row order
     rows.bin      uint64; row i holds samples[rows[i] : rows[i + 1]]
 
-The epoch visits the rows in the order of a keyed permutation, which needs no table.
+The epoch takes the rows in the order of a keyed permutation, which needs no table.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
+from uuid import uuid4
 
 import numpy as np
 
@@ -28,18 +28,19 @@ from data_prep.errors import UserError
 from data_prep.manifest import fingerprint, write_json
 from data_prep.progress import log
 from data_prep.samples.document_sampling import sampled_documents
-from data_prep.samples.packing import choose_loose, pack
+from data_prep.samples.packing import pack, underfull_rows
 from data_prep.samples.sentence_pairs import SAMPLE, Pairs, SampleArray, make_samples, sample_tokens
 
 MIN_ROW_TOKENS, MAX_ROW_TOKENS = 16, 1 << 15
 _PARTIAL = ".partial"
 _LEFTOVER_S = 86_400.0
+_FACTS = "plan.json"
 _VERSION = 3  # raise it when the same key gives other samples or rows
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochIndexKey:
-    """All that a plan depends on, besides the corpus."""
+    """All that an epoch index depends on, besides the corpus."""
 
     seed: int
     epoch: int
@@ -52,7 +53,7 @@ class EpochIndex:
     """The rows of one epoch, memory-mapped."""
 
     def __init__(self, directory: Path, key: EpochIndexKey) -> None:
-        facts = json.loads((directory / "plan.json").read_text(encoding="utf-8"))
+        facts = json.loads((directory / _FACTS).read_text(encoding="utf-8"))
         self.key = key
         self.num_rows: int = facts["rows"]
         self.num_samples: int = facts["samples"]
@@ -65,15 +66,18 @@ class EpochIndex:
 
     @property
     def padding_share(self) -> float:
-        """Share of the token places in the rows that no sample fills."""
+        """Share of the positions in the rows that no sample fills."""
         return 1.0 - self.num_tokens / (self.num_rows * self.key.row_tokens)
 
     def read(self, positions: Int64Array) -> tuple[SampleArray, Int64Array, Int64Array]:
-        """Return the samples of some rows, named by their place in the epoch's order.
+        """Return the samples of the rows at some positions of the epoch's order.
+
+        Args:
+            positions: of rows, from 0 below `num_rows`, [R].
 
         Returns:
-            the sample records; the number of each sample within the plan, which keys its
-            masks; and, for each sample, the index in `positions` of the row it lies in.
+            the sample records, [S]; the index of each sample within the epoch, which is the
+            counter of its masks, [S]; and the entry of `positions` whose row holds it, [S].
         """
         rows = self._order(positions)
         first = self._rows[rows].astype(np.int64)
@@ -84,11 +88,11 @@ class EpochIndex:
 
 
 def open_epoch_index(corpus: Corpus, key: EpochIndexKey, cache: Path) -> EpochIndex:
-    """Return a plan from the cache folder, building it first when it is not there.
+    """Open an epoch index in the cache folder, after building it if it is not there.
 
-    The folder's name holds the fingerprint of everything the plan depends on, so a stale plan
-    is never found. A damaged one is built again. Builders do not disturb each other: whoever
-    comes first leaves the plan, and the others take it.
+    The folder's name holds the fingerprint of everything the index depends on, so a stale one is
+    never opened. A damaged one is built again. Several processes may build the same index at once:
+    the first to finish renames its folder into place, and the others use that one.
 
     Raises:
         UserError: when the split cannot make such samples or a row is too short or too long.
@@ -121,9 +125,9 @@ def _check(corpus: Corpus, key: EpochIndexKey) -> None:
 
 
 def _is_whole(directory: Path) -> bool:
-    """Tell whether a plan is there and its tables are as long as they should be."""
+    """Tell whether an epoch index exists and its tables have the lengths that it states."""
     try:
-        facts = json.loads((directory / "plan.json").read_text(encoding="utf-8"))
+        facts = json.loads((directory / _FACTS).read_text(encoding="utf-8"))
         expected = {
             "samples.bin": facts["samples"] * SAMPLE.itemsize,
             "rows.bin": (facts["rows"] + 1) * OFFSET_TYPE.itemsize,
@@ -138,26 +142,26 @@ def _build(corpus: Corpus, key: EpochIndexKey, facts: dict[str, object], directo
     started = time.monotonic()
     directory.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(directory)
-    # No two builders share a folder, not even in two containers with the same process ids.
-    building = Path(mkdtemp(_PARTIAL, f"{directory.name}.", directory.parent))
+    # Unique even in two containers with the same process ids. Not mkdtemp, which ignores the umask.
+    building = directory.with_name(f"{directory.name}.{uuid4().hex}{_PARTIAL}")
+    building.mkdir()
     try:
-        building.chmod(0o755)  # mkdtemp lets nobody else in, but a plan may be shared
         with clear_disk_errors(directory):
             counts = _write_tables(corpus, key, building)
-            write_json(building / "plan.json", {**facts, **counts})
+            write_json(building / _FACTS, {**facts, **counts})
             _publish(building, directory)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    plan = EpochIndex(directory, key)
+    index = EpochIndex(directory, key)
     log(
-        f"{corpus.split} plan of epoch {key.epoch}: {plan.num_samples:,} samples in "
-        f"{plan.num_rows:,} rows of {key.row_tokens} tokens, {plan.padding_share:.2%} padding, "
+        f"{corpus.split} index of epoch {key.epoch}: {index.num_samples:,} samples in "
+        f"{index.num_rows:,} rows of {key.row_tokens} tokens, {index.padding_share:.2%} padding, "
         f"{time.monotonic() - started:.1f} s"
     )
 
 
 def _remove_leftovers(directory: Path) -> None:
-    """Remove what killed builders left of this plan; a living one is not a day old."""
+    """Remove what killed builders left of this index; a running one is not a day old."""
     for left in directory.parent.glob(f"{directory.name}.*{_PARTIAL}"):
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > _LEFTOVER_S:
@@ -165,13 +169,13 @@ def _remove_leftovers(directory: Path) -> None:
 
 
 def _publish(building: Path, directory: Path) -> None:
-    """Give a built plan its name, unless another builder was first."""
+    """Rename a built index into place, unless another builder was first."""
     try:
         building.rename(directory)
     except OSError:
         if _is_whole(directory):
             return
-        # A damaged plan: what is open elsewhere stays readable there under its new name.
+        # A damaged index: processes that have it open can go on reading it under its new name.
         aside = building.with_name(f"torn.{building.name}")
         directory.rename(aside)
         building.rename(directory)
@@ -202,8 +206,8 @@ def _write_tables(corpus: Corpus, key: EpochIndexKey, building: Path) -> dict[st
 def _packed_blocks(corpus: Corpus, key: EpochIndexKey) -> Iterator[tuple[SampleArray, Int64Array]]:
     """Yield the samples of each block in row order, with the offsets of its rows.
 
-    A block is a shard and what the one before left over: rows that are still far from full.
-    Without that, every small shard would end in padding.
+    A block is a shard and the samples carried over from the one before: those of rows that are far
+    from full. Without that, every small shard would end in padding.
     """
     carried = np.zeros(0, SAMPLE)
     for index, shard in enumerate(corpus.shards):
@@ -212,31 +216,31 @@ def _packed_blocks(corpus: Corpus, key: EpochIndexKey) -> Iterator[tuple[SampleA
         order, offsets = pack(
             lengths, key.row_tokens, key_of("pack", key.seed, key.epoch, shard.counts.name)
         )
-        loose = np.zeros(len(offsets) - 1, bool)
+        underfull = np.zeros(len(offsets) - 1, bool)
         if index + 1 < len(corpus.shards) and len(order):
             fills = np.add.reduceat(lengths[order], offsets[:-1])
-            loose = choose_loose(fills, key.row_tokens)
+            underfull = underfull_rows(fills, key.row_tokens)
         counts = np.diff(offsets)
-        stays = np.repeat(~loose, counts)
+        stays = np.repeat(~underfull, counts)
         carried = block[order[~stays]]
-        yield block[order[stays]], np.concatenate([[0], np.cumsum(counts[~loose])])
+        yield block[order[stays]], np.concatenate([[0], np.cumsum(counts[~underfull])])
 
 
 def _shard_samples(corpus: Corpus, index: int, key: EpochIndexKey) -> Iterator[SampleArray]:
-    """Yield the samples of every visit that an epoch pays a shard."""
+    """Yield the samples of every repetition of a shard in an epoch."""
     shard = corpus.shards[index]
-    # A shard of one document finds its unrelated pairs in the next shard.
+    # A shard of one document takes its NSP negatives from the next shard.
     alone = shard.counts.documents < 2
-    partner = corpus.shards[(index + 1) % len(corpus.shards)] if alone else shard
-    for visit, documents in sampled_documents(shard, key.seed, key.epoch):
+    negatives = corpus.shards[(index + 1) % len(corpus.shards)] if alone else shard
+    for repetition, documents in sampled_documents(shard, key.seed, key.epoch):
         yield make_samples(
             shard,
-            partner,
+            negatives,
             key.row_tokens,
             key.seed,
             key.epoch,
             pairs=key.pairs,
             short_share=key.short_share,
-            visit=visit,
+            repetition=repetition,
             documents=documents,
         )

@@ -1,13 +1,13 @@
-"""Packing: lay samples of different lengths into rows of one length, with little padding."""
+"""Packing: put samples of different lengths into rows of one length, with little padding."""
 
 import numpy as np
-import numpy.typing as npt
 
 from data_prep.corpus.shards import Int64Array
 from data_prep.counter_rng import hash64
+from data_prep.samples.segments import BoolArray
 
-_MOST_LOOSE_ROWS = 2048
-_TIGHT_FILL = 0.98  # a row as full as this leaves no more padding than we aim at
+_MAX_UNDERFULL_ROWS = 2048
+_FULL_SHARE = 0.98  # a row filled to this share has no more padding than packing aims at
 
 
 def pack(lengths: Int64Array, capacity: int, key: np.uint64) -> tuple[Int64Array, Int64Array]:
@@ -16,7 +16,7 @@ def pack(lengths: Int64Array, capacity: int, key: np.uint64) -> tuple[Int64Array
     Args:
         lengths: tokens of each sample, at most `capacity`.
         capacity: tokens of a row.
-        key: decides which of several equally long samples comes first.
+        key: of the draw that orders samples of equal length.
 
     Returns:
         `order`, the samples in row order, and `offsets`, one entry more than there are rows:
@@ -30,35 +30,28 @@ def pack(lengths: Int64Array, capacity: int, key: np.uint64) -> tuple[Int64Array
     return longest_first[by_row], np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
-def choose_loose(
-    fills: Int64Array, capacity: int, most: int = _MOST_LOOSE_ROWS
-) -> npt.NDArray[np.bool_]:
-    """Mark the rows whose samples are better packed again, together with those of the next block.
+def underfull_rows(fills: Int64Array, capacity: int, limit: int = _MAX_UNDERFULL_ROWS) -> BoolArray:
+    """Return a mask of the rows whose samples are packed again with those of the next block.
 
-    These are the emptiest, at most `most`, so that what is carried from block to block stays
+    These are the emptiest, at most `limit`, so that what is carried from block to block stays
     small even where nothing fits together.
 
     Args:
-        fills: tokens in each row.
+        fills: tokens in each row, [rows].
         capacity: tokens of a row.
-        most: how many rows may be marked.
+        limit: how many rows may be chosen.
     """
-    emptiest = np.argsort(fills, kind="stable")[:most]
-    loose = np.zeros(len(fills), bool)
-    loose[emptiest] = fills[emptiest] < capacity * _TIGHT_FILL
-    return loose
-
-
-def padding_share(lengths: npt.NDArray[np.integer], num_rows: int, capacity: int) -> float:
-    """Return the share of token places in the rows that no sample fills."""
-    return 1.0 - float(lengths.sum()) / max(1, num_rows * capacity)
+    emptiest = np.argsort(fills, kind="stable")[:limit]
+    underfull = np.zeros(len(fills), bool)
+    underfull[emptiest] = fills[emptiest] < capacity * _FULL_SHARE
+    return underfull
 
 
 def _best_fit(lengths: list[int], capacity: int) -> list[int]:
     """Return the row of each sample: always the open row with the least room that suffices.
 
-    `with_room[r]` lists the rows with exactly r free places, and bit r of `rooms` says that
-    there is one, so that the best fit is found by a shift and a lowest set bit.
+    `with_room[r]` lists the rows with exactly r free tokens, and bit r of `rooms` is set where the
+    list is not empty, so that the best fit is found by a shift and a lowest set bit.
     """
     with_room: list[list[int]] = [[] for _ in range(capacity + 1)]
     rooms, opened, rows = 0, 0, []

@@ -1,15 +1,16 @@
-"""Pairs: turn the documents of a shard into training samples.
+"""Sentence pairs: turn the documents of a shard into training samples.
 
-`next_sentence` (BERT, arXiv 1810.04805, 3.1): `[CLS] A [SEP] B [SEP]`. A chunk is parted into A
-and B at a sentence border. In half of the samples B is what follows A; in the other half B is a
-stretch of another document, and what followed A opens the next chunk.
+`next_sentence` (BERT, arXiv 1810.04805, 3.1): `[CLS] A [SEP] B [SEP]`. A segment is split into A
+and B between two sentences. In half of the samples B is what follows A; in the other half B is an
+NSP negative, a segment of another document, and what followed A starts the next sample.
 
 `sentence_order` (ALBERT, arXiv 1909.11942, 3.1): A and B always follow one another in the text;
 in half of the samples they are swapped.
 
-`none` (RoBERTa, arXiv 1907.11692, 4.2): `[CLS] A [SEP]`, one stretch of one document.
+`none` (RoBERTa, arXiv 1907.11692, 4.2): `[CLS] A [SEP]`, one segment of one document.
 
-Every text is visited once in each, apart from the beginning of a sentence that a full row cut.
+Each kind uses every token of the text once, apart from the beginning of a sentence that a full row
+cut.
 """
 
 from typing import Literal
@@ -20,7 +21,13 @@ import numpy.typing as npt
 from data_prep.corpus.shards import Int64Array, Shard
 from data_prep.counter_rng import hash64, integers_below, key_of, uniform
 from data_prep.samples.nsp_negatives import draw_nsp_negatives
-from data_prep.samples.segments import BoolArray, Chunks, Cuts, SegmentRules, follow
+from data_prep.samples.segments import (
+    BoolArray,
+    CandidateSegments,
+    SegmentRules,
+    Segments,
+    walk,
+)
 
 Pairs = Literal["next_sentence", "sentence_order", "none"]
 
@@ -32,7 +39,7 @@ SAMPLE = np.dtype(
         ("b_start", "<i8"),
         ("a_length", "<u2"),
         ("b_length", "<u2"),  # 0 in a sample of a single segment
-        ("is_next", "<u2"),  # 0 where B comes from elsewhere, or where the two are swapped
+        ("is_next", "<u2"),  # 0 where B is an NSP negative or the two are swapped
     ]
 )
 SampleArray = npt.NDArray[np.void]
@@ -45,40 +52,42 @@ _BALANCING_WALKS = 3
 
 def make_samples(
     shard: Shard,
-    partner: Shard,
+    negatives: Shard,
     row_tokens: int,
     seed: int,
     epoch: int,
     *,
     pairs: Pairs = "next_sentence",
     short_share: float = 0.0,
-    visit: int = 0,
+    repetition: int = 0,
     documents: BoolArray | None = None,
 ) -> SampleArray:
     """Return the samples of one shard in document order.
 
     Args:
         shard: whose documents are cut.
-        partner: where the B of an unrelated pair comes from; `shard` itself when it has
-            several documents.
+        negatives: where NSP negatives come from; `shard` itself when it has several documents.
         row_tokens: longest sample, its special tokens included.
-        seed, epoch, visit: key every choice, together with the shard's name.
+        seed: part of the key of every draw, as are the epoch, the repetition and the shard's name.
+        epoch: see `seed`.
         pairs: what a sample is.
-        short_share: share of the chunks that aim at a shorter length.
-        documents: marks the documents to visit, [documents of the shard]; None takes all.
+        short_share: share of the segments that have a shorter target length.
+        repetition: how often the epoch has taken these documents before.
+        documents: mask of the documents to use, [documents of the shard]; None takes all.
     """
-    budget = row_tokens - (SPECIALS_ALONE if pairs == "none" else SPECIALS_PER_PAIR)
+    max_tokens = row_tokens - (SPECIALS_ALONE if pairs == "none" else SPECIALS_PER_PAIR)
     rules = SegmentRules(
-        budget=budget,
-        piece=budget if pairs == "none" else budget // 2,  # a full pair can always be parted
+        max_tokens=max_tokens,
+        # Half a row, so that a full pair can always be split.
+        max_sentence_tokens=max_tokens if pairs == "none" else max_tokens // 2,
         short_share=short_share,
-        place=(seed, epoch, visit, shard.counts.name),
+        key_parts=(seed, epoch, repetition, shard.counts.name),
     )
-    cuts = Cuts(shard, rules)
+    candidates = CandidateSegments(shard, rules)
     if pairs == "next_sentence":
-        return _next_sentence(cuts, rules, shard, partner, documents)
-    chunks = _visited(cuts.all[follow(cuts.next_first)], documents)
-    samples = _single(chunks) if pairs == "none" else _sentence_order(cuts, chunks, rules)
+        return _next_sentence(candidates, rules, shard, negatives, documents)
+    segments = _of_documents(candidates.segments[walk(candidates.next_first)], documents)
+    samples = _single(segments) if pairs == "none" else _sentence_order(candidates, segments, rules)
     for field in ("a_start", "b_start"):
         samples[field] += shard.token_base
     return samples
@@ -91,101 +100,116 @@ def sample_tokens(samples: SampleArray) -> Int64Array:
     return samples["a_length"] + b_length + specials
 
 
-def _visited(chunks: Chunks, documents: BoolArray | None) -> Chunks:
-    return chunks if documents is None else chunks[documents[chunks.document]]
+def _of_documents(segments: Segments, documents: BoolArray | None) -> Segments:
+    return segments if documents is None else segments[documents[segments.document]]
 
 
-def _single(chunks: Chunks) -> SampleArray:
-    samples = np.zeros(len(chunks), SAMPLE)
-    samples["a_start"] = samples["b_start"] = chunks.start
-    samples["a_length"] = chunks.stop - chunks.start
+def _single(segments: Segments) -> SampleArray:
+    samples = np.zeros(len(segments), SAMPLE)
+    samples["a_start"] = samples["b_start"] = segments.start
+    samples["a_length"] = segments.stop - segments.start
     samples["is_next"] = 1
     return samples
 
 
-def _sentence_order(cuts: Cuts, chunks: Chunks, rules: SegmentRules) -> SampleArray:
-    # A last token that stands alone takes the one before it along, to be parted from it.
-    alone = (chunks.stop - chunks.start == 1) & (
-        chunks.start > cuts.document_bounds[chunks.document]
+def _sentence_order(
+    candidates: CandidateSegments, segments: Segments, rules: SegmentRules
+) -> SampleArray:
+    # A last token on its own is joined by the one before it, to be split from it.
+    alone = (segments.stop - segments.start == 1) & (
+        segments.start > candidates.document_bounds[segments.document]
     )
-    start = chunks.start - alone
-    length = chunks.stop - start
-    # A single sentence has no border of its own: it is parted at any of its tokens.
+    start = segments.start - alone
+    length = segments.stop - start
+    # A single sentence has no boundary inside: it is split at any of its tokens.
     within = (
         start
         + 1
-        + integers_below(key_of("within", *rules.place), chunks.first, np.maximum(length - 1, 1))
+        + integers_below(
+            key_of("within", *rules.key_parts), segments.first, np.maximum(length - 1, 1)
+        )
     )
-    meeting = np.where(chunks.several, cuts.borders[_meeting_border(chunks, rules)], within)
+    split = np.where(
+        segments.has_several_sentences,
+        candidates.boundaries[_split_boundary(segments, rules)],
+        within,
+    )
     # A document of one token makes a single segment.
-    meeting = np.minimum(meeting, chunks.stop)
-    label = hash64(key_of("label", *rules.place), chunks.first) >> np.uint64(63)
-    swapped = (label == 1) & (meeting < chunks.stop)
+    split = np.minimum(split, segments.stop)
+    label = hash64(key_of("label", *rules.key_parts), segments.first) >> np.uint64(63)
+    swapped = (label == 1) & (split < segments.stop)
 
-    samples = np.zeros(len(chunks), SAMPLE)
-    samples["a_start"] = np.where(swapped, meeting, start)
-    samples["b_start"] = np.where(swapped, start, meeting)
-    samples["a_length"] = np.where(swapped, chunks.stop - meeting, meeting - start)
+    samples = np.zeros(len(segments), SAMPLE)
+    samples["a_start"] = np.where(swapped, split, start)
+    samples["b_start"] = np.where(swapped, start, split)
+    samples["a_length"] = np.where(swapped, segments.stop - split, split - start)
     samples["b_length"] = length - samples["a_length"]
     samples["is_next"] = ~swapped
     return samples
 
 
-def _meeting_border(chunks: Chunks, rules: SegmentRules) -> Int64Array:
-    """Return the border where A ends: after a keyed number of sentences, the last one excepted."""
-    several = np.maximum(chunks.last - chunks.first, 1)
-    return chunks.first + 1 + integers_below(key_of("border", *rules.place), chunks.first, several)
+def _split_boundary(segments: Segments, rules: SegmentRules) -> Int64Array:
+    """Return the boundary where A ends: after a drawn number of sentences, never after the last."""
+    choices = np.maximum(segments.last - segments.first, 1)
+    key = key_of("border", *rules.key_parts)
+    return segments.first + 1 + integers_below(key, segments.first, choices)
 
 
 def _next_sentence(
-    cuts: Cuts, rules: SegmentRules, shard: Shard, partner: Shard, documents: BoolArray | None
+    candidates: CandidateSegments,
+    rules: SegmentRules,
+    shard: Shard,
+    negatives: Shard,
+    documents: BoolArray | None,
 ) -> SampleArray:
-    border = _meeting_border(cuts.all, rules)
-    all_related = _walk_balanced(cuts, border, rules)
-    # What followed the A of an unrelated pair opens the next chunk.
-    next_first = np.where(all_related, cuts.next_first, border)
-    chunks = _visited(cuts.all[follow(next_first)], documents)
-    related = all_related[chunks.first]
-    meeting = cuts.borders[border[chunks.first]]
-    a_length = meeting - chunks.start
+    boundary = _split_boundary(candidates.segments, rules)
+    all_true = _balanced_labels(candidates, boundary, rules)
+    # What followed the A of a negative pair starts the next segment.
+    next_first = np.where(all_true, candidates.next_first, boundary)
+    segments = _of_documents(candidates.segments[walk(next_first)], documents)
+    is_true = all_true[segments.first]
+    split = candidates.boundaries[boundary[segments.first]]
+    a_length = split - segments.start
 
-    samples = np.zeros(len(chunks), SAMPLE)
-    samples["a_start"] = shard.token_base + chunks.start
+    samples = np.zeros(len(segments), SAMPLE)
+    samples["a_start"] = shard.token_base + segments.start
     samples["a_length"] = a_length
-    samples["b_start"] = shard.token_base + meeting
-    samples["b_length"] = chunks.stop - meeting
-    samples["is_next"] = related
-    foreign = ~related
-    samples["b_start"][foreign], samples["b_length"][foreign] = draw_nsp_negatives(
-        partner,
-        chunks.document[foreign] if partner is shard else np.full(int(foreign.sum()), -1),
-        _models(cuts, chunks, a_length, rules)[:, foreign],
-        rules.budget - a_length[foreign],
-        key_of("partner", *rules.place),
-        chunks.first[foreign],
+    samples["b_start"] = shard.token_base + split
+    samples["b_length"] = segments.stop - split
+    samples["is_next"] = is_true
+    negative = ~is_true
+    samples["b_start"][negative], samples["b_length"][negative] = draw_nsp_negatives(
+        negatives,
+        segments.document[negative] if negatives is shard else np.full(int(negative.sum()), -1),
+        _negative_templates(candidates, segments, a_length, rules)[:, negative],
+        rules.max_tokens - a_length[negative],
+        key_of("partner", *rules.key_parts),
+        segments.first[negative],
     )
     return samples
 
 
-def _walk_balanced(cuts: Cuts, border: Int64Array, rules: SegmentRules) -> BoolArray:
-    """Return for every border whether the chunk that starts there is a true pair.
+def _balanced_labels(
+    candidates: CandidateSegments, boundary: Int64Array, rules: SegmentRules
+) -> BoolArray:
+    """Return for every boundary whether the segment that starts there is a true pair.
 
-    A chunk of a single sentence has no B of its own, so it is always an unrelated pair, and its A
-    is short. Were the others drawn evenly, the length of A would tell the label. So the share of
-    true pairs is set, for each class of lengths of A, to what makes the labels even in it. How
-    many single sentences a walk meets depends on that share; a few walks settle both.
+    A segment of a single sentence has no B of its own, so it always gets an NSP negative, and its A
+    is short. With an even draw for the others, the length of A would predict the label. So the
+    share of true pairs is set, for each class of lengths of A, to what balances the labels in it.
+    How many single sentences a walk meets depends on that share; a few walks settle both.
     """
-    a_length = cuts.borders[border] - cuts.all.start
+    a_length = candidates.boundaries[boundary] - candidates.segments.start
     classes = _length_classes(a_length)
-    draws = uniform(key_of("label", *rules.place), cuts.all.first)
-    several = cuts.all.several
+    draws = uniform(key_of("label", *rules.key_parts), candidates.segments.first)
+    several = candidates.segments.has_several_sentences
     share = np.full(_CLASSES, 0.5)
     for _ in range(_BALANCING_WALKS):
-        related = several & (draws < share[classes])
-        opened = follow(np.where(related, cuts.next_first, border))
-        met = np.bincount(classes[opened], minlength=_CLASSES)
-        parted = np.bincount(classes[opened[several[opened]]], minlength=_CLASSES)
-        share = np.minimum(met / (2 * np.maximum(parted, 1)), 1.0)
+        is_true = several & (draws < share[classes])
+        started = walk(np.where(is_true, candidates.next_first, boundary))
+        total = np.bincount(classes[started], minlength=_CLASSES)
+        splittable = np.bincount(classes[started[several[started]]], minlength=_CLASSES)
+        share = np.minimum(total / (2 * np.maximum(splittable, 1)), 1.0)
     balanced: BoolArray = several & (draws < share[classes])
     return balanced
 
@@ -193,25 +217,28 @@ def _walk_balanced(cuts: Cuts, border: Int64Array, rules: SegmentRules) -> BoolA
 def _length_classes(lengths: Int64Array) -> Int64Array:
     """Return classes of lengths, `_CLASSES_PER_OCTAVE` to a doubling, without rounding errors.
 
-    A logarithm that differs in its last bit on another processor would make another plan there.
+    A logarithm that differs in its last bit on another processor would make other samples there.
     """
     mantissa, octave = np.frexp(lengths)  # lengths = mantissa x 2^octave, mantissa from 0.5 to 1
     within = ((mantissa - 0.5) * (2 * _CLASSES_PER_OCTAVE)).astype(np.int64)
     return octave.astype(np.int64) * _CLASSES_PER_OCTAVE + within
 
 
-def _models(cuts: Cuts, chunks: Chunks, a_length: Int64Array, rules: SegmentRules) -> Int64Array:
-    """Return what a B from elsewhere should look like: its length, and 1 if it ends a sentence.
+def _negative_templates(
+    candidates: CandidateSegments, segments: Segments, a_length: Int64Array, rules: SegmentRules
+) -> Int64Array:
+    """Return the length an NSP negative should have, and 1 if it should end a sentence, [2, N].
 
-    It takes after the B that it replaces. A chunk of a single sentence has none: it takes after
-    another chunk with about as long an A, so that its length looks like those of the others.
+    The template is the B that is replaced. A segment of a single sentence has none: its template is
+    the B of another segment with about as long an A, so that its length looks like the others'.
     """
-    several = chunks.several
-    models = np.flatnonzero(several) if several.any() else np.arange(len(chunks))
-    models = models[np.argsort(a_length[models], kind="stable")]
-    near = np.searchsorted(a_length[models], a_length)
-    spread = max(1, len(models) // 20)
-    near += integers_below(key_of("model", *rules.place), chunks.first, spread) - spread // 2
-    model = np.where(several, np.arange(len(chunks)), models[np.clip(near, 0, len(models) - 1)])
-    length = chunks.stop[model] - chunks.start[model] - a_length
-    return np.stack([np.maximum(length, 1), cuts.ends_sentence(chunks.stop[model])])
+    several = segments.has_several_sentences
+    templates = np.flatnonzero(several) if several.any() else np.arange(len(segments))
+    templates = templates[np.argsort(a_length[templates], kind="stable")]
+    near = np.searchsorted(a_length[templates], a_length)
+    spread = max(1, len(templates) // 20)
+    near += integers_below(key_of("model", *rules.key_parts), segments.first, spread) - spread // 2
+    near = np.clip(near, 0, len(templates) - 1)
+    template = np.where(several, np.arange(len(segments)), templates[near])
+    length = segments.stop[template] - segments.start[template] - a_length
+    return np.stack([np.maximum(length, 1), candidates.ends_sentence(segments.stop[template])])

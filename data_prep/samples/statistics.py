@@ -24,17 +24,17 @@ _LONGEST = 1 << 22  # tokens; whatever is longer counts as this
 
 @dataclass(frozen=True)
 class Lengths:
-    """How often each length occurs: `counts[n]` things are n tokens long."""
+    """A histogram of lengths: `counts[n]` items are n tokens long."""
 
     counts: Int64Array
 
     @classmethod
     def of(cls, lengths: npt.NDArray[np.integer]) -> "Lengths":
-        """Count some lengths."""
+        """Return the histogram of an array of lengths."""
         return cls(np.bincount(np.minimum(lengths.astype(np.int64), _LONGEST)))
 
     def __add__(self, other: "Lengths") -> "Lengths":
-        """Return the counts of both."""
+        """Return the histogram of both together."""
         longer, shorter = sorted((self.counts, other.counts), key=len, reverse=True)
         total = longer.copy()
         total[: len(shorter)] += shorter
@@ -42,21 +42,21 @@ class Lengths:
 
     @property
     def number(self) -> int:
-        """How many things were counted."""
+        """How many items were counted."""
         return int(self.counts.sum())
 
     @property
     def mean(self) -> float:
-        """Tokens."""
+        """Mean length in tokens."""
         return float(self.counts @ np.arange(len(self.counts))) / max(1, self.number)
 
     @property
     def longest(self) -> int:
-        """Tokens."""
+        """Greatest length in tokens."""
         return int(np.flatnonzero(self.counts)[-1]) if self.number else 0
 
     def quantile(self, share: float) -> int:
-        """Return the shortest length that this share of the things does not exceed."""
+        """Return the shortest length that this share of the items does not exceed."""
         return int(np.searchsorted(np.cumsum(self.counts), share * self.number))
 
 
@@ -70,13 +70,13 @@ class Packing:
 
     @property
     def padding_share(self) -> float:
-        """Share of the token places in the rows that no sample fills."""
+        """Share of the positions in the rows that no sample fills."""
         return 1.0 - self.fills.mean / self.row_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusStatistics:
-    """What one split of a corpus looks like."""
+    """The distributions of one split of a corpus."""
 
     documents: Lengths
     sentences: Lengths
@@ -92,7 +92,8 @@ def gather_statistics(
     Args:
         corpus: the split.
         row_tokens: the lengths of rows to try.
-        pairs, short_share: what samples are, see `EpochIndexKey`.
+        pairs: kind of the samples.
+        short_share: share of the segments that have a shorter target length.
     """
     nothing = Lengths(np.zeros(1, np.int64))
     documents, sentences = nothing, nothing
@@ -119,9 +120,9 @@ def _pack(corpus: Corpus, row_tokens: int, pairs: Pairs, short_share: float) -> 
     )
     samples = fills = Lengths(np.zeros(1, np.int64))
     with tempfile.TemporaryDirectory() as cache:
-        plan = open_epoch_index(corpus, key, Path(cache))
-        for start in range(0, plan.num_rows, _READ_ROWS):
-            read, _, rows = plan.read(np.arange(start, min(start + _READ_ROWS, plan.num_rows)))
+        index = open_epoch_index(corpus, key, Path(cache))
+        for start in range(0, index.num_rows, _READ_ROWS):
+            read, _, rows = index.read(np.arange(start, min(start + _READ_ROWS, index.num_rows)))
             lengths = sample_tokens(read)
             samples += Lengths.of(lengths)
             fills += Lengths.of(np.bincount(rows, lengths))

@@ -1,4 +1,4 @@
-"""Plans: the same from anyone who builds them, found again, and never found half-built."""
+"""The epoch index: a pure function of the corpus and its key, cached between runs."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 
 from data_prep.corpus.shards import Corpus
 from data_prep.errors import UserError
-from data_prep.samples import epoch_index as plan_module
+from data_prep.samples import epoch_index as epoch_index_module
 from data_prep.samples.epoch_index import (
     MAX_ROW_TOKENS,
     EpochIndex,
@@ -24,7 +24,7 @@ KEY = EpochIndexKey(seed=3, epoch=0, row_tokens=64)
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     """Return three shards; the second has a single document."""
-    path = tmp_path_factory.mktemp("plan") / "corpus"
+    path = tmp_path_factory.mktemp("epoch_index") / "corpus"
     return numbered_corpus(path, draw_shards("plan", (20, 1, 15)))
 
 
@@ -37,8 +37,8 @@ def contents(cache: Path) -> dict[str, bytes]:
     return {str(path.relative_to(cache)): path.read_bytes() for path in files}
 
 
-def everything(plan: EpochIndex) -> tuple[SampleArray, list[int], list[int]]:
-    samples, numbers, rows = plan.read(np.arange(plan.num_rows))
+def read_all(index: EpochIndex) -> tuple[SampleArray, list[int], list[int]]:
+    samples, numbers, rows = index.read(np.arange(index.num_rows))
     return samples, numbers.tolist(), rows.tolist()
 
 
@@ -50,32 +50,32 @@ def test_two_builds_give_the_same_files_byte_for_byte(corpus: Corpus, tmp_path: 
 
 
 def test_an_epoch_holds_every_sample_of_every_shard_once(corpus: Corpus, tmp_path: Path) -> None:
-    plan = open_epoch_index(corpus, KEY, tmp_path)
-    samples, numbers, rows = everything(plan)
+    index = open_epoch_index(corpus, KEY, tmp_path)
+    samples, numbers, rows = read_all(index)
     shards = corpus.shards
-    partners = [shards[0], shards[2], shards[2]]
+    negatives = [shards[0], shards[2], shards[2]]
     made = [
-        make_samples(shard, partner, 64, seed=3, epoch=0).tolist()
-        for shard, partner in zip(shards, partners, strict=True)
+        make_samples(shard, other, 64, seed=3, epoch=0).tolist()
+        for shard, other in zip(shards, negatives, strict=True)
     ]
     assert sorted(samples.tolist()) == sorted(sample for shard in made for sample in shard)
-    assert sorted(numbers) == list(range(plan.num_samples))
-    assert sorted(set(rows)) == list(range(plan.num_rows)) and rows == sorted(rows)
+    assert sorted(numbers) == list(range(index.num_samples))
+    assert sorted(set(rows)) == list(range(index.num_rows)) and rows == sorted(rows)
     tokens = 3 + samples["a_length"].astype(int) + samples["b_length"]
     assert np.bincount(rows, tokens).max() <= 64
-    assert plan.num_tokens == tokens.sum()
-    assert plan.padding_share == pytest.approx(1 - tokens.sum() / (64 * plan.num_rows))
+    assert index.num_tokens == tokens.sum()
+    assert index.padding_share == pytest.approx(1 - tokens.sum() / (64 * index.num_rows))
 
 
 def test_any_rows_in_any_order_are_those_of_the_whole(corpus: Corpus, tmp_path: Path) -> None:
-    plan = open_epoch_index(corpus, KEY, tmp_path)
-    _, numbers, rows = everything(plan)
-    asked = np.array([7, 0, 7, plan.num_rows - 1])
-    samples, found, places = plan.read(asked)
-    for index, position in enumerate(asked):
+    index = open_epoch_index(corpus, KEY, tmp_path)
+    _, numbers, rows = read_all(index)
+    positions = np.array([7, 0, 7, index.num_rows - 1])
+    samples, found, entries = index.read(positions)
+    for entry, position in enumerate(positions):
         expected = [n for n, row in zip(numbers, rows, strict=True) if row == position]
-        assert found[places == index].tolist() == expected
-    by_number = dict(zip(numbers, everything(plan)[0].tolist(), strict=True))
+        assert found[entries == entry].tolist() == expected
+    by_number = dict(zip(numbers, read_all(index)[0].tolist(), strict=True))
     assert samples.tolist() == [by_number[number] for number in found.tolist()]
 
 
@@ -93,15 +93,15 @@ def test_any_rows_in_any_order_are_those_of_the_whole(corpus: Corpus, tmp_path: 
 def test_any_other_key_is_another_plan(
     corpus: Corpus, tmp_path: Path, change: dict[str, Any]
 ) -> None:
-    first = everything(open_epoch_index(corpus, KEY, tmp_path))[0]
-    second = everything(open_epoch_index(corpus, key_for(**change), tmp_path))[0]
+    first = read_all(open_epoch_index(corpus, KEY, tmp_path))[0]
+    second = read_all(open_epoch_index(corpus, key_for(**change), tmp_path))[0]
     assert first.tobytes() != second.tobytes()
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_another_epoch_visits_rows_in_another_order(corpus: Corpus, tmp_path: Path) -> None:
     first, second = (
-        everything(open_epoch_index(corpus, key_for(epoch=epoch), tmp_path))[1] for epoch in (0, 1)
+        read_all(open_epoch_index(corpus, key_for(epoch=epoch), tmp_path))[1] for epoch in (0, 1)
     )
     size = min(len(first), len(second))
     assert np.mean(np.array(first[:size]) == np.array(second[:size])) < 0.1
@@ -110,13 +110,13 @@ def test_another_epoch_visits_rows_in_another_order(corpus: Corpus, tmp_path: Pa
 def test_a_plan_is_found_again(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = everything(open_epoch_index(corpus, KEY, tmp_path))
+    first = read_all(open_epoch_index(corpus, KEY, tmp_path))
 
     def build_again(*arguments: object) -> None:
-        raise AssertionError("the plan is in the cache")
+        raise AssertionError("the index is in the cache")
 
-    monkeypatch.setattr(plan_module, "_write_tables", build_again)
-    assert everything(open_epoch_index(corpus, KEY, tmp_path))[1:] == first[1:]
+    monkeypatch.setattr(epoch_index_module, "_write_tables", build_again)
+    assert read_all(open_epoch_index(corpus, KEY, tmp_path))[1:] == first[1:]
 
 
 def test_a_plan_of_another_corpus_or_split_is_not_taken_for_it(
@@ -155,19 +155,20 @@ def test_one_document_makes_samples_that_need_no_other(tmp_path: Path) -> None:
 def test_a_weight_is_how_often_documents_are_visited(tmp_path: Path) -> None:
     corpus = numbered_corpus(tmp_path / "corpus", draw_shards("weights", (300, 300)))
     corpus.shards[1].weight = 2.5
-    plan = open_epoch_index(corpus, key_for(pairs="none"), tmp_path / "plans")
-    samples = plan.read(np.arange(plan.num_rows))[0]
+    index = open_epoch_index(corpus, key_for(pairs="none"), tmp_path / "plans")
+    samples = index.read(np.arange(index.num_rows))[0]
     second = corpus.shards[1]
     starts = samples["a_start"].astype(np.int64) - second.token_base
     bounds = second.sentences[second.documents.astype(np.int64)]
-    # A sample that starts where a document does opens a visit to it.
-    visits = (starts[:, None] == bounds[None, :-1].astype(np.int64)).sum(axis=0)
-    assert set(visits.tolist()) == {2, 3} and abs(visits.mean() - 2.5) < 0.15
+    # A sample that starts where a document does begins a repetition of it.
+    times = (starts[:, None] == bounds[None, :-1].astype(np.int64)).sum(axis=0)
+    assert set(times.tolist()) == {2, 3} and abs(times.mean() - 2.5) < 0.15
     firsts = [int(shard.sentences[shard.documents[0]]) for shard in corpus.shards]
     assert (samples["a_start"] == firsts[0]).sum() == 1
     corpus.shards[1].weight = 1.0
     assert (
-        open_epoch_index(corpus, key_for(pairs="none"), tmp_path / "plans").num_rows < plan.num_rows
+        open_epoch_index(corpus, key_for(pairs="none"), tmp_path / "plans").num_rows
+        < index.num_rows
     )
 
 
@@ -184,11 +185,11 @@ def test_padding_is_low_for_every_kind_of_sample(
 def test_many_small_shards_do_not_end_in_padding(tmp_path: Path) -> None:
     lengths = draw_shards("small", (4,) * 150)
     corpus = numbered_corpus(tmp_path / "corpus", lengths)
-    plan = open_epoch_index(corpus, key_for(row_tokens=512, pairs="none"), tmp_path / "plans")
-    assert plan.padding_share <= 0.02
-    samples, numbers, rows = everything(plan)
-    assert sorted(numbers) == list(range(plan.num_samples))
+    index = open_epoch_index(corpus, key_for(row_tokens=512, pairs="none"), tmp_path / "plans")
+    assert index.padding_share <= 0.02
+    samples, numbers, rows = read_all(index)
+    assert sorted(numbers) == list(range(index.num_samples))
     assert np.bincount(rows, 2 + samples["a_length"].astype(int)).max() <= 512
     starts = {int(start) for start in samples["a_start"]}
     bounds = [shard.token_base for shard in corpus.shards]
-    assert starts.issuperset(bounds), "every shard is there"
+    assert starts.issuperset(bounds), "every shard is used"

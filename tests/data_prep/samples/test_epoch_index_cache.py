@@ -1,4 +1,4 @@
-"""The cache of plans: never half-built, never damaged, and safe with many builders at once."""
+"""The cache of epoch indices: never incomplete or damaged, and safe with concurrent builders."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 
 from data_prep.corpus.shards import Corpus
 from data_prep.errors import UserError
-from data_prep.samples import epoch_index as plan_module
+from data_prep.samples import epoch_index as epoch_index_module
 from data_prep.samples.epoch_index import EpochIndex, EpochIndexKey, open_epoch_index
 from tests.synthetic_corpora import draw_shards, numbered_corpus
 
@@ -20,12 +20,12 @@ KEY = EpochIndexKey(seed=3, epoch=0, row_tokens=64)
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    path = tmp_path_factory.mktemp("plan_cache") / "corpus"
+    path = tmp_path_factory.mktemp("epoch_index_cache") / "corpus"
     return numbered_corpus(path, draw_shards("plan", (20, 15)))
 
 
-def contents(plan: EpochIndex) -> list[object]:
-    return [part.tolist() for part in plan.read(np.arange(plan.num_rows))]
+def contents(index: EpochIndex) -> list[object]:
+    return [part.tolist() for part in index.read(np.arange(index.num_rows))]
 
 
 def test_a_plan_that_breaks_off_is_never_found(
@@ -39,11 +39,11 @@ def test_a_plan_that_breaks_off_is_never_found(
             raise OSError(28, "No space left on device")
         return real_pack(*arguments)  # type: ignore[arg-type]
 
-    real_pack = plan_module.pack
-    monkeypatch.setattr(plan_module, "pack", pack_until_full)
+    real_pack = epoch_index_module.pack
+    monkeypatch.setattr(epoch_index_module, "pack", pack_until_full)
     with pytest.raises(UserError, match=r"disk that holds .* is full"):
         open_epoch_index(corpus, KEY, tmp_path)
-    assert list(tmp_path.iterdir()) == [], "nothing half-built stays"
+    assert list(tmp_path.iterdir()) == [], "nothing incomplete stays"
     monkeypatch.undo()
     assert open_epoch_index(corpus, KEY, tmp_path).num_rows > 0
 
@@ -72,11 +72,11 @@ def test_builders_at_once_end_with_one_plan_that_all_can_read(
 
     def write_together(*arguments: object) -> dict[str, int]:
         counts = real_write(*arguments)  # type: ignore[arg-type]
-        together.wait()  # nobody renames before everybody has written
+        together.wait()  # no builder renames before all have written
         return counts
 
-    real_write = plan_module._write_tables
-    monkeypatch.setattr(plan_module, "_write_tables", write_together)
+    real_write = epoch_index_module._write_tables
+    monkeypatch.setattr(epoch_index_module, "_write_tables", write_together)
     found: list[object] = []
 
     def build() -> None:
@@ -118,12 +118,14 @@ def test_a_damaged_plan_is_built_again(corpus: Corpus, tmp_path: Path, damage: s
 def test_building_says_what_was_built(
     corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plan = open_epoch_index(corpus, KEY, tmp_path)
+    index = open_epoch_index(corpus, KEY, tmp_path)
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"train plan of epoch 0: {plan.num_samples:,} samples in {plan.num_rows:,} rows" in line
-    assert f"of 64 tokens, {plan.padding_share:.2%} padding, " in line and line.endswith(" s")
+    assert (
+        f"train index of epoch 0: {index.num_samples:,} samples in {index.num_rows:,} rows" in line
+    )
+    assert f"of 64 tokens, {index.padding_share:.2%} padding, " in line and line.endswith(" s")
     open_epoch_index(corpus, KEY, tmp_path)
-    assert capsys.readouterr().err == "", "a plan that is found needs no word"
+    assert capsys.readouterr().err == "", "opening a cached index logs nothing"
 
 
 def test_a_plan_names_all_that_it_depends_on(corpus: Corpus, tmp_path: Path) -> None:

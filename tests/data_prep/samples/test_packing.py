@@ -1,19 +1,19 @@
-"""Packing: every sample once, no row too full, hardly any padding."""
+"""Packing: every sample once, no row overfull, little padding."""
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from data_prep.counter_rng import integers_below, key_of
-from data_prep.samples.packing import choose_loose, pack, padding_share
+from data_prep.samples.packing import pack, underfull_rows
 from tests.synthetic_corpora import draw_shards
 
 KEY = key_of("pack")
 Int64Array = npt.NDArray[np.int64]
 
 
-def chunk_lengths(capacity: int, documents: int) -> Int64Array:
-    """Return what documents leave when they are cut into full rows: those, and their tails."""
+def segment_lengths(capacity: int, documents: int) -> Int64Array:
+    """Return the lengths of full rows and of the tails that documents leave."""
     (shard,) = draw_shards("packing", (documents,))
     totals = np.array([sum(document) for document in shard])
     tails = totals % (capacity - 3)
@@ -53,12 +53,11 @@ def test_best_fit_is_taken(trial: int) -> None:
 
 @pytest.mark.parametrize("capacity", [128, 512])
 def test_at_most_two_percent_is_padding(capacity: int) -> None:
-    lengths = chunk_lengths(capacity, documents=2000)
+    lengths = segment_lengths(capacity, documents=2000)
     rows = fills(lengths, capacity)
     assert max(rows) <= capacity
     share = 1 - sum(rows) / (len(rows) * capacity)
     assert share <= 0.02
-    assert padding_share(lengths, len(rows), capacity) == pytest.approx(share)
 
 
 def test_samples_as_long_as_a_row_lie_alone() -> None:
@@ -78,7 +77,7 @@ def test_nothing_packs_into_no_rows() -> None:
 
 def test_the_emptiest_rows_are_packed_again_and_never_more_than_asked() -> None:
     fills = np.array([100, 40, 98, 97, 99, 3, 60], np.int64)
-    assert np.flatnonzero(choose_loose(fills, 100)).tolist() == [1, 3, 5, 6]
-    assert np.flatnonzero(choose_loose(fills, 100, most=2)).tolist() == [1, 5]
-    assert not choose_loose(np.full(9, 100), 100).any()
-    assert not choose_loose(np.zeros(0, np.int64), 100).any()
+    assert np.flatnonzero(underfull_rows(fills, 100)).tolist() == [1, 3, 5, 6]
+    assert np.flatnonzero(underfull_rows(fills, 100, limit=2)).tolist() == [1, 5]
+    assert not underfull_rows(np.full(9, 100), 100).any()
+    assert not underfull_rows(np.zeros(0, np.int64), 100).any()

@@ -1,19 +1,26 @@
-"""Sentence orders and single segments."""
+"""Sentence-order pairs and samples of a single segment."""
 
 import numpy as np
 import pytest
 
 from data_prep.samples.sentence_pairs import Pairs, SampleArray, make_samples, sample_tokens
 from tests.synthetic_corpora import draw_shards
-from tests.synthetic_shards import Atlas, advantage, made_shard, off_half, segment, totals
+from tests.synthetic_shards import (
+    PositionIndex,
+    deviations_from_half,
+    ks_distance,
+    segment_range,
+    synthetic_shard,
+    total_lengths,
+)
 
 ROW = 128
 DOCUMENTS = [list(document) for document in draw_shards("kinds", (400,))[0]]
-ATLAS = Atlas([DOCUMENTS])
+INDEX = PositionIndex([DOCUMENTS])
 
 
 def made(pairs: Pairs, documents: list[list[int]] = DOCUMENTS, row: int = ROW) -> SampleArray:
-    shard = made_shard(documents, token_base=5000)
+    shard = synthetic_shard(documents, token_base=5000)
     samples = make_samples(shard, shard, row, 1, 0, pairs=pairs)
     for field in ("a_start", "b_start"):
         samples[field] -= 5000
@@ -26,33 +33,33 @@ def orders() -> SampleArray:
 
 
 def test_half_of_the_orders_are_swapped(orders: SampleArray) -> None:
-    assert len(orders) > 700 and off_half(orders["is_next"] == 1) < 4
+    assert len(orders) > 700 and deviations_from_half(orders["is_next"] == 1) < 4
 
 
 def test_an_order_label_says_which_part_comes_first_in_the_text(orders: SampleArray) -> None:
     for sample in orders:
-        a, b = segment(sample, "a"), segment(sample, "b")
+        a, b = segment_range(sample, "a"), segment_range(sample, "b")
         first, second = (a, b) if sample["is_next"] else (b, a)
         assert first.stop == second.start
-        ATLAS.document_of_range(first.start, len(first) + len(second))
+        INDEX.document_of_range(first.start, len(first) + len(second))
 
 
 def test_the_parts_of_an_order_meet_between_sentences_where_there_are_several(
     orders: SampleArray,
 ) -> None:
     for sample in orders:
-        first = segment(sample, "a" if sample["is_next"] else "b")
-        second = segment(sample, "b" if sample["is_next"] else "a")
+        first = segment_range(sample, "a" if sample["is_next"] else "b")
+        second = segment_range(sample, "b" if sample["is_next"] else "a")
         within = range(first.start + 1, second.stop)
-        assert second.start in ATLAS.sentences or not ATLAS.sentences & set(within)
+        assert second.start in INDEX.sentences or not INDEX.sentences & set(within)
 
 
 def test_lengths_do_not_give_the_order_away(orders: SampleArray) -> None:
     in_order, swapped = orders[orders["is_next"] == 1], orders[orders["is_next"] == 0]
     chance = 1.95 * (1 / len(in_order) + 1 / len(swapped)) ** 0.5
-    assert advantage(totals(in_order), totals(swapped)) < chance
-    # A chunk that is cut in the middle of a sentence ends in a part of one, so B may be shorter.
-    assert advantage(in_order["a_length"], swapped["a_length"]) < 0.1 + chance
+    assert ks_distance(total_lengths(in_order), total_lengths(swapped)) < chance
+    # A segment cut in the middle of a sentence ends in a part of one, so B may be shorter.
+    assert ks_distance(in_order["a_length"], swapped["a_length"]) < 0.1 + chance
 
 
 def test_a_single_sentence_is_parted_within() -> None:
@@ -67,7 +74,13 @@ def test_a_token_that_stands_alone_is_parted_from_its_predecessor_if_it_has_one(
     # 125 tokens fill a row; one is left over in the first document, and is all of the second.
     samples = made("sentence_order", [[60, 65, 1], [1]])
     ranges = [
-        sorted([(part.start, part.stop) for part in (segment(s, "a"), segment(s, "b")) if part])
+        sorted(
+            [
+                (part.start, part.stop)
+                for part in (segment_range(s, "a"), segment_range(s, "b"))
+                if part
+            ]
+        )
         for s in samples
     ]
     assert ranges == [[(0, 60), (60, 125)], [(124, 125), (125, 126)], [(126, 127)]]
@@ -77,10 +90,10 @@ def test_a_token_that_stands_alone_is_parted_from_its_predecessor_if_it_has_one(
 def test_single_segments_fill_rows_with_one_document() -> None:
     samples = made("none")
     assert (samples["b_length"] == 0).all()
-    assert totals(samples).max() == ROW and sample_tokens(samples).max() == ROW
+    assert total_lengths(samples).max() == ROW and sample_tokens(samples).max() == ROW
     assert sample_tokens(samples).tolist() == (samples["a_length"].astype(int) + 2).tolist()
     for sample in samples:
-        ATLAS.document_of_range(int(sample["a_start"]), int(sample["a_length"]))
+        INDEX.document_of_range(int(sample["a_start"]), int(sample["a_length"]))
 
 
 def test_a_long_text_without_sentence_ends_fills_rows_with_single_segments() -> None:

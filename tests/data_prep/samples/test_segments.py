@@ -1,14 +1,14 @@
-"""Chunks: every text is visited, in every mode, and nothing is repeated but a cut sentence."""
+"""Segments: every token of the text is used, and only a cut sentence is repeated."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.samples.segments import Cuts, SegmentRules, follow
+from data_prep.samples.segments import CandidateSegments, SegmentRules, walk
 from data_prep.samples.sentence_pairs import Pairs, SampleArray, make_samples
 from tests.synthetic_corpora import draw_shards
-from tests.synthetic_shards import Atlas, made_shard, segment, totals
+from tests.synthetic_shards import PositionIndex, segment_range, synthetic_shard, total_lengths
 
 MODES: tuple[Pairs, ...] = ("next_sentence", "sentence_order", "none")
 Documents = list[list[int]]
@@ -18,37 +18,35 @@ documents_of_any_shape = st.lists(
 )
 
 
-def own_stretches(samples: SampleArray, pairs: Pairs) -> list[range]:
-    """Return the stretch of its own document that each sample shows, in document order."""
-    stretches = []
+def own_ranges(samples: SampleArray, pairs: Pairs) -> list[range]:
+    """Return the token range of its own document that each sample holds, in document order."""
+    ranges = []
     for sample in samples:
-        a, b = segment(sample, "a"), segment(sample, "b")
+        a, b = segment_range(sample, "a"), segment_range(sample, "b")
         if len(b) and (pairs == "sentence_order" or sample["is_next"]):
             assert a.stop == b.start or b.stop == a.start, "A and B meet"
             a = range(min(a.start, b.start), max(a.stop, b.stop))
-        stretches.append(a)
-    return stretches
+        ranges.append(a)
+    return ranges
 
 
-def check_every_text_is_visited(
-    documents: Documents, pairs: Pairs, row: int, short_share: float
-) -> None:
-    shard, atlas = made_shard(documents), Atlas([documents])
+def check_coverage(documents: Documents, pairs: Pairs, row: int, short_share: float) -> None:
+    shard, index = synthetic_shard(documents), PositionIndex([documents])
     samples = make_samples(shard, shard, row, 1, 0, pairs=pairs, short_share=short_share)
     specials = 2 if pairs == "none" else 3
     expected = before = 0
-    for stretch in own_stretches(samples, pairs):
-        atlas.document_of_range(stretch.start, len(stretch))
-        back = expected - stretch.start
+    for held in own_ranges(samples, pairs):
+        index.document_of_range(held.start, len(held))
+        back = expected - held.start
         assert back >= 0, "nothing is skipped"
-        alone = pairs == "sentence_order" and back == 1 and len(stretch) == 2
+        alone = pairs == "sentence_order" and back == 1 and len(held) == 2
         if back and not alone:
             assert before == row - specials, "only the sentence that a full row cut begins again"
             longest = row - specials if pairs == "none" else (row - specials) // 2
-            assert back <= longest and stretch.start not in atlas.documents
-        expected, before = stretch.stop, len(stretch)
-    assert expected == atlas.documents[-1], "nothing is left at the end"
-    assert totals(samples).max() <= row and samples["a_length"].min() > 0
+            assert back <= longest and held.start not in index.documents
+        expected, before = held.stop, len(held)
+    assert expected == index.documents[-1], "nothing is left at the end"
+    assert total_lengths(samples).max() <= row and samples["a_length"].min() > 0
     assert (samples["b_length"] > 0).all() or pairs != "next_sentence"
 
 
@@ -62,7 +60,7 @@ def check_every_text_is_visited(
 def test_every_text_is_visited_once_but_for_cut_sentences(
     pairs: Pairs, documents: Documents, row: int, short_share: float
 ) -> None:
-    check_every_text_is_visited(documents, pairs, row, short_share)
+    check_coverage(documents, pairs, row, short_share)
 
 
 @pytest.mark.parametrize("pairs", MODES)
@@ -76,24 +74,26 @@ def test_every_text_is_visited_once_but_for_cut_sentences(
 )
 def test_texts_of_awkward_lengths_are_visited_too(pairs: Pairs, documents: Documents) -> None:
     for short_share in (0.0, 0.5):
-        check_every_text_is_visited(documents, pairs, 128, short_share)
+        check_coverage(documents, pairs, 128, short_share)
 
 
 def test_a_walk_opens_a_chunk_wherever_the_last_one_led() -> None:
-    assert follow(np.array([2, 0, 3, 5, 9])).tolist() == [0, 2, 3]
+    assert walk(np.array([2, 0, 3, 5, 9])).tolist() == [0, 2, 3]
 
 
-def lengths_of_chunks(short_share: float, place: str = "here") -> np.ndarray:
-    shard = made_shard([[5] * 40_000])
-    rules = SegmentRules(budget=125, piece=62, short_share=short_share, place=(place,))
-    cuts = Cuts(shard, rules)
-    chunks = cuts.all[follow(cuts.next_first)]
-    return chunks.stop - chunks.start
+def segment_lengths(short_share: float, key: str = "one") -> np.ndarray:
+    shard = synthetic_shard([[5] * 40_000])
+    rules = SegmentRules(
+        max_tokens=125, max_sentence_tokens=62, short_share=short_share, key_parts=(key,)
+    )
+    candidates = CandidateSegments(shard, rules)
+    segments = candidates.segments[walk(candidates.next_first)]
+    return segments.stop - segments.start
 
 
 def test_a_share_of_the_chunks_aims_at_a_length_drawn_evenly() -> None:
-    assert set(lengths_of_chunks(0.0).tolist()) == {125}
-    lengths = lengths_of_chunks(0.25)
+    assert set(segment_lengths(0.0).tolist()) == {125}
+    lengths = segment_lengths(0.25)
     count = len(lengths)
     # A target of 121 to 125 reaches the full length too: 5 of 124 targets.
     expected = 0.25 * count * 119 / 124
@@ -102,9 +102,9 @@ def test_a_share_of_the_chunks_aims_at_a_length_drawn_evenly() -> None:
     # A target is rounded up to the end of a sentence of 5: 2 to 5 to 5, 6 to 10 to 10, ...
     expected_mean = 5 * np.ceil(np.arange(2, 121) / 5).mean()
     assert abs(short.mean() - expected_mean) < 5 * short.std() / len(short) ** 0.5
-    assert not np.array_equal(lengths_of_chunks(0.25, "there")[:50], lengths[:50])
+    assert not np.array_equal(segment_lengths(0.25, "other")[:50], lengths[:50])
 
 
 def test_all_chunks_may_be_short() -> None:
-    lengths = lengths_of_chunks(1.0)
+    lengths = segment_lengths(1.0)
     assert np.bincount(lengths, minlength=126)[5::5].min() > 0 and lengths.mean() < 75

@@ -1,4 +1,4 @@
-"""Statistics of a corpus, against lists of lengths that are known from outside."""
+"""Statistics of a corpus, checked against lists of known lengths."""
 
 from collections import Counter
 from itertools import chain
