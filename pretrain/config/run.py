@@ -17,6 +17,8 @@ from pretrain.config.train import TrainOptions
 
 
 class RunOptions(Options):
+    """Where the run writes, and how many ranks it expects."""
+
     path: Path = Field(description="folder of this run: status, metrics, checkpoints")
     world_size: int | None = Field(
         None, ge=1, description="ranks that must be present; null accepts any number"
@@ -24,6 +26,8 @@ class RunOptions(Options):
 
 
 class CorpusOptions(Options):
+    """The corpus to train on, and how it is verified at start."""
+
     path: Path = Field(description="folder that launch/prepare_data.py made")
     verify: Literal["contents", "sizes"] = Field(
         "contents",
@@ -32,6 +36,8 @@ class CorpusOptions(Options):
 
 
 class TokenizerOptions(Options):
+    """The tokenizer of the corpus."""
+
     path: Path = Field(description="tokenizer folder; it must be the one the corpus was made with")
 
 
@@ -91,6 +97,8 @@ class MaskOptions(Options):
 
 
 class ValidationOptions(Options):
+    """How often, and on how much held-out text, the model is evaluated."""
+
     every_steps: int = Field(500, ge=1, description="steps between evaluations")
     rows: int = Field(
         512,
@@ -100,11 +108,15 @@ class ValidationOptions(Options):
 
 
 class CheckpointOptions(Options):
+    """How often the run is saved, and how many checkpoints are kept."""
+
     every_steps: int = Field(1000, ge=1, description="steps between checkpoints")
     keep: int = Field(2, ge=1, description="newest checkpoints to keep")
 
 
 class LogOptions(Options):
+    """How often progress is logged."""
+
     every_steps: int = Field(50, ge=1, description="steps between lines, scalars and metrics")
 
 
@@ -120,6 +132,8 @@ class LoaderOptions(Options):
 
 
 class DeepSpeedOptions(Options):
+    """The DeepSpeed JSON file: ZeRO stage, offload, communication."""
+
     config: Path = Field(
         Path("ds_configs/zero1_fp32.json"), description="ZeRO stage, offload and communication"
     )

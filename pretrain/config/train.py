@@ -37,6 +37,8 @@ class RampOptions(Options):
 
 
 class TrainOptions(Options):
+    """How long, on how much at a time, and in which precision the model is trained."""
+
     steps: int = Field(ge=1, description="optimizer steps of the whole run")
     seed: int = Field(0, ge=0, description="keys order, pairs, masks, initial weights and dropout")
     batch_rows: int = Field(ge=1, description="rows of one optimizer step, over all ranks")
