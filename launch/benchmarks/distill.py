@@ -22,7 +22,7 @@ from launch.benchmarks.report import Row
 from launch.benchmarks.timing import Turns, take_turns, top_operations
 from launch.benchmarks.train_sides import add_counts
 from pretrain.model import BertShape
-from pretrain.model.compilation import Compilations
+from pretrain.model.compilation import CompilationCounter
 from pretrain.monitoring.flops import StepFlops, TeacherPass
 from pretrain.monitoring.gpu_peaks import device_peak
 
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace, scratch: Path) -> list[Row]:
         steps=arguments.steps,
         warm_up=train.WARM_UP,
         device=device,
-        count_compilations=Compilations().since_last,
+        count_compilations=CompilationCounter().since_last,
     )
     rows = compare(sides, lecture, arguments, device_peak(device, arguments.precision))
     _print_terms(arguments, lecture, sides)

@@ -19,7 +19,7 @@ from pretrain.losses.term import Term, normalised_loss
 from pretrain.model import Bert, BertShape, Outputs, initialise
 from pretrain.model.backend import Backend
 from pretrain.model.captured_states import Capture, States
-from pretrain.model.compilation import prepare_model
+from pretrain.model.compilation import apply_backend
 from pretrain.model.dropout_rng import dropout_keys
 from pretrain.monitoring.device_timer import DeviceTimer
 
@@ -136,7 +136,7 @@ class Ours:
         if shape is lecture.student and self._learned == "distilbert":
             model.projections.update(projection(lecture))
         initialise(model, seed)
-        prepare_model(model, lecture.backend)
+        apply_backend(model, lecture.backend)
         return model.to(lecture.device, DTYPES[lecture.precision])
 
 

@@ -29,7 +29,7 @@ from pretrain.kernels.dispatch import choose_kernels, resolve_block
 from pretrain.model import BertShape
 from pretrain.model.attention import choose_attention
 from pretrain.model.backend import Backend
-from pretrain.model.compilation import Compilations
+from pretrain.model.compilation import CompilationCounter
 from pretrain.monitoring.flops import training_flops
 from pretrain.monitoring.gpu_peaks import device_peak
 
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace, scratch: Path) -> list[Row]:
         steps=arguments.steps,
         warm_up=WARM_UP,
         device=device,
-        count_compilations=Compilations().since_last,
+        count_compilations=CompilationCounter().since_last,
     )
     rows = compare(sides, setting, arguments, device_peak(device, arguments.precision))
     _print_terms(arguments, setting, sides, rows)

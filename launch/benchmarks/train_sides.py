@@ -14,7 +14,7 @@ from pretrain.losses.mlm_nsp import pretraining_terms
 from pretrain.losses.term import normalised_loss
 from pretrain.model import Bert, BertShape, initialise
 from pretrain.model.backend import Backend
-from pretrain.model.compilation import prepare_model
+from pretrain.model.compilation import apply_backend
 from pretrain.model.dropout_rng import dropout_keys
 from pretrain.model.hf_conversion import to_hf_config
 
@@ -78,7 +78,7 @@ class Ours:
         self._setting = setting
         self._model = Bert(setting.shape)
         initialise(self._model, seed=0)
-        prepare_model(self._model, setting.backend)
+        apply_backend(self._model, setting.backend)
         self._model.to(setting.device, DTYPES[setting.precision])
         self._update = Update(self._model)
 
@@ -141,7 +141,7 @@ class UnderDeepSpeed:
         Cluster.join()
         model = Bert(setting.shape)
         initialise(model, seed=0)
-        prepare_model(model, setting.backend)
+        apply_backend(model, setting.backend)
         on_gpu = setting.device.type == "cuda"
         config = read_deepspeed_config(recipe, 1, on_gpu)
         self._engine = Engine(model.to(setting.device), recipe, config)

@@ -12,7 +12,7 @@ from pretrain.distil.teacher_fsdp import gather, most_held, reset_gather_order, 
 from pretrain.model import Bert, Outputs
 from pretrain.model.backend import Backend
 from pretrain.model.captured_states import NO_CAPTURE, Capture, States
-from pretrain.model.compilation import prepare_model
+from pretrain.model.compilation import apply_backend
 from pretrain.model.loading import LocatedModel, locate
 from pretrain.monitoring.device_timer import DeviceTimer
 from pretrain.train.run_directory import RunDirectory
@@ -54,7 +54,7 @@ class Teacher:
             del model.bert.encoder.layer[layers:]
         model.to(_DTYPES[precision]).eval().requires_grad_(False)
         self._model = shard_layers(model, device) if sharded else model.to(device)
-        prepare_model(self._model, backend)
+        apply_backend(self._model, backend)
 
     def __call__(self, batch: Batch, capture: Capture = NO_CAPTURE) -> Outputs:
         """Return the teacher's outputs for a micro-batch, without dropout or gradients."""

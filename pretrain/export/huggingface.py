@@ -21,7 +21,7 @@ from pretrain.data.dummy_batch import dummy_batch
 from pretrain.export.hf_loading import load_plain
 from pretrain.export.model_card import card_name, write_card
 from pretrain.model import Bert, Outputs
-from pretrain.model.hf_conversion import hf_name, to_hf_config
+from pretrain.model.hf_conversion import to_hf_config, to_hf_name
 from pretrain.model.loading import WEIGHTS, TrainedModel, load_trained
 
 FACTS = "stillhouse.json"
@@ -84,7 +84,7 @@ def check_export(folder: Path, model: Bert) -> None:
 def _write(building: Path, trained: TrainedModel, facts: dict[str, Any], run_path: Path) -> None:
     shape = trained.model.shape
     weights = {
-        hf_name(name, shape): tensor.contiguous()
+        to_hf_name(name, shape): tensor.contiguous()
         for name, tensor in trained.model.state_dict().items()
     }
     save_file(weights, building / WEIGHTS, metadata={"format": "pt"})

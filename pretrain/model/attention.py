@@ -1,9 +1,10 @@
-"""Self-attention over packed rows: a token sees its own sample and nothing else.
+"""Self-attention over packed rows: each token attends to its own sample alone.
 
-Two ways lead there. `varlen` hands the cu_seqlens of the samples to FlashAttention, which computes
-what is needed and no more; it takes bf16 and fp16 on a GPU. `sdpa` computes every row under a
-block-diagonal mask; it takes any precision anywhere.
-Shapes: N places, B rows of T tokens, D width, H heads, d = D/H head width, C sequences.
+`varlen` passes the cu_seqlens of the samples to FlashAttention, which skips all other pairs; it
+needs a GPU and bf16 or fp16. `sdpa` masks every row block-diagonally, in any precision on any
+device.
+Shapes: N tokens with padding, B rows of T tokens, D width, H heads, d = D/H head width,
+C sequences.
 """
 
 from typing import Literal, NamedTuple
@@ -18,15 +19,15 @@ from data_prep.errors import UserError
 from pretrain.model.captured_states import Projected
 
 Attention = Literal["varlen", "sdpa"]
-_OLDEST_GPU = (8, 0)  # NVIDIA's Ampere, as FlashAttention asks for
+_OLDEST_GPU = (8, 0)  # NVIDIA's Ampere, the oldest that FlashAttention supports
 
 
 class Packing(NamedTuple):
-    """Which places attend to each other: made once a forward pass, for all layers."""
+    """Which positions attend to each other: built once per forward pass, for all layers."""
 
-    row_tokens: int  # T, longer than any sequence or as long
-    cu_seqlens: torch.Tensor | None  # [C + 1] int32, where sequences begin and end; `varlen` only
-    mask_B1TT: torch.Tensor | None  # true where two places attend to each other; `sdpa` only
+    row_tokens: int  # T, at least the length of the longest sequence
+    cu_seqlens: torch.Tensor | None  # [C + 1] int32, cumulative sequence lengths; `varlen` only
+    mask_B1TT: torch.Tensor | None  # true where two positions attend to each other; `sdpa` only
 
 
 def make_packing(
@@ -34,10 +35,10 @@ def make_packing(
 ) -> Packing:
     """Return the packing of a batch.
 
-    Padding makes sequences of its own: no place attends to nothing, which would be NaN.
+    Padding forms sequences of its own: a position that attended to none would be NaN.
     """
     if attention == "varlen":
-        # Compiled layers take any number of sequences: the kernel reads it from the cu_seqlens.
+        # Dynamic, so that another number of sequences does not recompile the layers.
         torch._dynamo.maybe_mark_dynamic(cu_seqlens, 0)
         return Packing(row_tokens, cu_seqlens, None)
     ids_BT = sample_ids_N.view(-1, row_tokens)
@@ -46,26 +47,26 @@ def make_packing(
 
 
 def choose_attention(
-    wanted: Literal["auto", "varlen", "sdpa"],
+    requested: Literal["auto", "varlen", "sdpa"],
     device: torch.device,
     precision: str,
     head_width: int,
 ) -> Attention:
-    """Return how a run attends.
+    """Return the attention of a run; `auto` is `varlen` wherever it is possible.
 
     Raises:
-        UserError: when `varlen` is asked for where it is impossible.
+        UserError: when `varlen` is requested where it is impossible.
     """
-    lacking = _lacking_for_varlen(device, precision, head_width)
-    if wanted == "varlen" and lacking is not None:
-        raise UserError(f"kernels.attention varlen needs {lacking}: choose auto or sdpa.")
-    if wanted == "sdpa":
+    missing = _missing_for_varlen(device, precision, head_width)
+    if requested == "varlen" and missing is not None:
+        raise UserError(f"kernels.attention varlen needs {missing}: choose auto or sdpa.")
+    if requested == "sdpa":
         return "sdpa"
-    return "varlen" if lacking is None else "sdpa"
+    return "varlen" if missing is None else "sdpa"
 
 
-def _lacking_for_varlen(device: torch.device, precision: str, head_width: int) -> str | None:
-    """Return what FlashAttention needs and a run does not have, or None."""
+def _missing_for_varlen(device: torch.device, precision: str, head_width: int) -> str | None:
+    """Return the requirement of FlashAttention that a run does not meet, or None."""
     if device.type != "cuda" or precision == "fp32":
         return f"a GPU and bf16 or fp16, but the run computes in {precision} on {device.type}"
     if head_width % 8 or head_width > 256:
@@ -76,10 +77,10 @@ def _lacking_for_varlen(device: torch.device, precision: str, head_width: int) -
 
 
 def activate_flash(version: Literal["builtin", "FA3", "FA4"]) -> None:
-    """Let `varlen` run on another FlashAttention than the one that torch brings.
+    """Make `varlen` use another FlashAttention than torch's own.
 
     Raises:
-        UserError: when it is not installed, or this torch does not know it.
+        UserError: when it is not installed, or this torch does not support it.
     """
     if version == "builtin":
         return
@@ -100,7 +101,7 @@ def packed_attention(
             query_NHd, key_NHd, value_NHd,
             packing.cu_seqlens, packing.cu_seqlens, packing.row_tokens, packing.row_tokens,
         )  # fmt: skip
-        assert isinstance(varlen, torch.Tensor)  # a tuple only where more is asked for
+        assert isinstance(varlen, torch.Tensor)  # a tuple only if the log-sum-exp is requested too
         return varlen
     rows = (-1, packing.row_tokens, *query_NHd.shape[1:])
     query, key, value = (x.view(rows).transpose(1, 2) for x in (query_NHd, key_NHd, value_NHd))
@@ -119,15 +120,16 @@ class SelfAttention(nn.Module):
         self.value = nn.Linear(width, width)
 
     def forward(
-        self, hidden_ND: torch.Tensor, packing: Packing, shows: bool
+        self, hidden_ND: torch.Tensor, packing: Packing, return_projections: bool
     ) -> tuple[torch.Tensor, Projected | None]:
-        """Return the attended values [N, D], and what they come from where `shows` asks for it."""
+        """Return the attended values [N, D], and the projections [N, D] if requested."""
         projections = (self.query, self.key, self.value)
-        # One product of thrice the width keeps a GPU busier than three.
+        # One product of three times the width uses a GPU better than three products.
         weight = torch.cat([projection.weight for projection in projections])
         bias = torch.cat([projection.bias for projection in projections])
         projected = F.linear(hidden_ND, weight, bias).view(len(hidden_ND), 3, self.heads, -1)
         query, key, value = projected.unbind(1)
         attended_ND = packed_attention(query, key, value, packing).flatten(1)
-        shown = Projected(query.flatten(1), key.flatten(1), value.flatten(1)) if shows else None
-        return attended_ND, shown
+        if not return_projections:
+            return attended_ND, None
+        return attended_ND, Projected(query.flatten(1), key.flatten(1), value.flatten(1))

@@ -1,6 +1,6 @@
-"""How a model is computed: kernels, attention, what is compiled, what is computed again.
+"""How a model is computed: kernels, attention, compilation, activation checkpointing.
 
-Nothing here changes what is computed, up to rounding: a run may go on with other choices.
+None of these choices changes a result beyond rounding, so a run may resume with other ones.
 """
 
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ _REFERENCE = choose_kernels("reference", "reference", torch.device("cpu"))
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """The choices of one model."""
+    """The kernels, attention, compilation and activation checkpointing of one model."""
 
     kernels: Kernels = _REFERENCE
     attention: Attention = "sdpa"
-    compiled: bool = False  # whether `compile_layers` is to be called
-    recompute: int = 0  # layers, from the first, whose activations are not kept but made again
+    compiled: bool = False  # whether `apply_backend` compiles the layers
+    checkpointed_layers: int = 0  # the first so many layers use activation checkpointing
 
 
 def choose_backend(
@@ -37,14 +37,14 @@ def choose_backend(
     device: torch.device,
     zero_stage: int = 0,
 ) -> Backend:
-    """Return how to compute a model under a recipe.
+    """Resolve the recipe's choices for a model, device and ZeRO stage.
 
     Args:
-        options: what the recipe asks for.
-        train: its precision, and the layers to compute again.
+        options: the recipe's group `kernels`.
+        train: its precision and activation checkpointing.
         shape: of the model.
-        device: that computes.
-        zero_stage: 3 partitions the weights, which a compiled layer cannot follow.
+        device: the device of the model.
+        zero_stage: stage 3 partitions the weights, which excludes compiled layers.
 
     Raises:
         UserError: for choices that contradict each other, the device or ZeRO.
@@ -56,32 +56,35 @@ def choose_backend(
         activate_flash(options.flash)
     elif options.flash != "builtin":
         raise UserError(
-            f"kernels.flash {options.flash} serves kernels.attention varlen, but this run uses "
+            f"kernels.flash {options.flash} applies to kernels.attention varlen, but this run uses "
             f"{attention}: choose builtin."
         )
     return Backend(
         kernels=choose_kernels(block, options.head, device),
         attention=attention,
         compiled=block == "compiled",
-        recompute=_recomputed_layers(train.recompute, shape.layers),
+        checkpointed_layers=_checkpointed_layers(train.recompute, shape.layers),
     )
 
 
 def choose_block(
     options: "KernelOptions", shape: BertShape, device: torch.device, zero_stage: int
 ) -> Block:
-    """Return how the parts of a layer are fused.
+    """Return the implementation of a layer's fused operations.
 
-    Left to itself, a GPU compiles; under ZeRO-3 it takes the Triton kernels instead, and a CPU
-    the references.
+    With `auto`, a GPU compiles its layers, or uses the Triton kernels under ZeRO-3; a CPU uses the
+    references.
+
+    Raises:
+        UserError: for choices that contradict each other, ZeRO-3 or the model.
     """
     block = options.block
     if block == "auto":
-        block = _block_of_auto(options, shape, device, zero_stage)
+        block = _resolve_auto_block(options, shape, device, zero_stage)
     if block == "compiled" and zero_stage == 3:
         raise UserError(
-            "kernels.compile does not go together with ZeRO-3, which takes weights away between "
-            "layers: leave out kernels.compile and kernels.block, or use ZeRO-2."
+            "kernels.compile does not work under ZeRO-3, which partitions the weights of each "
+            "layer: leave out kernels.compile and kernels.block, or use ZeRO-2."
         )
     if options.compile not in (None, block == "compiled"):
         raise UserError(
@@ -95,34 +98,35 @@ def choose_block(
     return block
 
 
-def _block_of_auto(
+def _resolve_auto_block(
     options: "KernelOptions", shape: BertShape, device: torch.device, zero_stage: int
 ) -> Block:
-    usual = resolve_block("auto", device)
+    default = resolve_block("auto", device)
     if options.compile:
         return "compiled"
-    if usual == "compiled" and (options.compile is False or zero_stage == 3):
+    if default == "compiled" and (options.compile is False or zero_stage == 3):
         return "triton" if shape.norm == "post" else "reference"
-    return usual
+    return default
 
 
-def explain(options: "KernelOptions", backend: Backend, device: torch.device) -> str:
-    """Return a line that names the choices, and why a GPU's layers are not compiled."""
-    kept = f"{backend.recompute} layer(s) computed again" if backend.recompute else ""
-    parts = [backend.kernels.name, f"{backend.attention} attention", kept]
+def describe_backend(options: "KernelOptions", backend: Backend, device: torch.device) -> str:
+    """Return one line for the log: the choices, and why a GPU's layers are not compiled."""
+    parts = [backend.kernels.name, f"{backend.attention} attention"]
+    if backend.checkpointed_layers:
+        parts.append(f"activation checkpointing of {backend.checkpointed_layers} layer(s)")
     if backend.compiled:
         parts.append("compiled layers")
     elif device.type == "cuda" and options.compile is None and options.block == "auto":
         parts.append("layers not compiled because ZeRO-3 partitions their weights")
-    return f"Computed with {', '.join(part for part in parts if part)}."
+    return f"Computed with {', '.join(parts)}."
 
 
-def _recomputed_layers(wanted: bool | int, layers: int) -> int:
-    if wanted is True:
+def _checkpointed_layers(requested: bool | int, layers: int) -> int:
+    if requested is True:
         return layers
-    if wanted > layers:
+    if requested > layers:
         raise UserError(
-            f"train.recompute {wanted} exceeds the model's {layers} layers: choose at most "
-            f"{layers}, or true for all."
+            f"train.activation_checkpointing {requested} exceeds the model's {layers} layers: "
+            f"choose at most {layers}, or true for all."
         )
-    return int(wanted)
+    return int(requested)

@@ -1,8 +1,8 @@
-"""BERT for pre-training: the encoder, the masked-word head and the next-sentence head.
+"""BERT for pre-training: the encoder, the MLM head and the NSP head.
 
-Both heads run only where they are needed, which saves most of their cost: the vocabulary head at
-masked places (about 15 % of the tokens), the next-sentence head at the [CLS] of each sample.
-Shapes: N places, D width, M masked tokens, S samples, V vocabulary.
+Each head runs only at the positions that have labels, which saves most of its cost: the MLM head at
+masked tokens (about 15 % of all), the NSP head at the [CLS] of each sample.
+Shapes: N tokens with padding, D width, M masked tokens, S samples, V vocabulary.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,32 +32,32 @@ def _unchanged(hidden: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """What a forward pass gives the objectives."""
+    """The results of a forward pass, from which objectives compute their losses."""
 
     hidden_ND: torch.Tensor  # last hidden states
-    masked_MD: torch.Tensor  # at masked places, made ready for the vocabulary
-    nsp_logits_S2: torch.Tensor | None  # None for a model without that head
+    masked_MD: torch.Tensor  # at masked tokens, after the transform of the MLM head
+    nsp_logits_S2: torch.Tensor | None  # None for a model without an NSP head
     decoder_VD: torch.Tensor  # the word embeddings, which are the decoder's weight
     decoder_bias_V: torch.Tensor
     kernels: Kernels
-    states: States = field(default_factory=no_states)  # of the layers that were asked for
-    transform: Transformation = _unchanged  # makes hidden states ready for the vocabulary
-    projections: Mapping[str, Transformation] = field(default_factory=dict)  # a student's own
+    states: States = field(default_factory=no_states)  # of the captured layers
+    transform: Transformation = _unchanged  # that of the MLM head, for other hidden states
+    projections: Mapping[str, Transformation] = field(default_factory=dict)  # of a student, by name
 
     @cached_property
     def mlm_logits_MV(self) -> torch.Tensor:
-        """Logits over the vocabulary at masked places; computed when they are asked for."""
+        """Logits over the vocabulary at masked tokens, computed at the first access."""
         return F.linear(self.masked_MD, self.decoder_VD, self.decoder_bias_V)
 
     def mlm_loss(self, masked_MD: torch.Tensor, labels_M: torch.Tensor) -> CrossEntropy:
-        """Return the summed loss of (some of) the masked tokens, without the logits in memory."""
+        """Return the summed MLM loss of (some of) the masked tokens, without storing the logits."""
         return self.kernels.linear_cross_entropy(
             masked_MD, self.decoder_VD, self.decoder_bias_V, labels_M
         )
 
 
 class Transform(nn.Module):
-    """Dense, GELU, LayerNorm: what stands before the vocabulary."""
+    """Dense, GELU, LayerNorm: the transform before the decoder."""
 
     def __init__(self, shape: BertShape) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Transform(nn.Module):
 
 
 class MlmHead(nn.Module):
-    """What is predicted at masked places; the decoder's weight is the word embedding itself."""
+    """The MLM head; its decoder's weight is tied to the word embeddings."""
 
     def __init__(self, shape: BertShape) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class Bert(nn.Module):
     Attributes:
         backend: how it is computed; the plain references unless it is set.
         projections: of a student, from its width to its teacher's, by name; they are trained and
-            saved with it and are no part of what is published.
+            saved with it but not published.
     """
 
     def __init__(self, shape: BertShape) -> None:
@@ -117,10 +117,10 @@ class Bert(nn.Module):
 
         Args:
             batch: on the device of the model.
-            objective: turns outputs into terms. It is called in here so that ZeRO-3 has the
-                decoder's weights at hand, and its terms begin the backward pass.
+            objective: turns outputs into loss terms. It is called inside the forward pass, where
+                ZeRO-3 has gathered the decoder's weights, and its terms start the backward pass.
             dropout_keys: int32 [2 * layers + 1, 2], see `dropout_keys`; None drops nothing.
-            capture: which states of its layers the outputs hold.
+            capture: the layers whose states the outputs hold.
 
         Returns:
             the terms of the objective, or the outputs without one.
@@ -129,11 +129,12 @@ class Bert(nn.Module):
         kernels, predictions = self.backend.kernels, self.cls.predictions
         nsp_logits_S2 = None
         if self.shape.next_sentence:
-            first_SD = hidden_ND.index_select(0, batch.cls_positions)
-            nsp_logits_S2 = self.cls.seq_relationship(self.bert.pooler(first_SD))
+            cls_SD = hidden_ND.index_select(0, batch.cls_positions)
+            nsp_logits_S2 = self.cls.seq_relationship(self.bert.pooler(cls_SD))
         outputs = Outputs(
             hidden_ND=hidden_ND,
-            # Not `hidden_ND[masked]`: its gradient sorts places, and place 0 fills the list up.
+            # Not `hidden_ND[masked]`: its gradient sorts the indices, of which index 0, as padding,
+            # is repeated many times.
             masked_MD=predictions.transform(
                 hidden_ND.index_select(0, batch.masked_positions), kernels
             ),
@@ -148,7 +149,7 @@ class Bert(nn.Module):
         return outputs if objective is None else objective(outputs, batch)
 
     def states(self, batch: Batch, capture: Capture) -> States:
-        """Return states alone: the highest layer asked for is the last one computed."""
+        """Return the captured states alone; layers above the highest captured one are skipped."""
         _, states = self.bert(batch, None, self.backend, capture, capture.last)
         return states
 

@@ -1,8 +1,9 @@
-"""What a model hands out beside its predictions: states of layers, for those who compare models.
+"""Hidden states and attention projections that a forward pass returns beside its predictions.
 
-Layers are counted as their outputs are: 0 is the embeddings, l what layer l makes of them. What is
-asked for is fixed before the pass, so nothing is kept or compiled that nobody reads.
-Shapes: N places, D width.
+Distillation losses compare them between models. Index 0 is the output of the embeddings, index l
+that of layer l. The requested states are fixed before the pass, so that no others are stored or
+compiled.
+Shapes: N tokens with padding, D width.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch
 
 
 class Projected(NamedTuple):
-    """What a layer's attention compares and mixes, all its heads side by side."""
+    """The projections of one layer's attention, all heads side by side."""
 
     query_ND: torch.Tensor
     key_ND: torch.Tensor
@@ -20,9 +21,9 @@ class Projected(NamedTuple):
 
 
 class States(NamedTuple):
-    """What was asked for, by layer."""
+    """The captured states, by layer."""
 
-    hidden: dict[int, torch.Tensor]  # [N, D]; the last layer's after the norm that ends a stack
+    hidden: dict[int, torch.Tensor]  # [N, D]; for the last layer, after the final LayerNorm
     attention: dict[int, Projected]
 
 
@@ -33,14 +34,14 @@ def no_states() -> States:
 
 @dataclass(frozen=True, kw_only=True)
 class Capture:
-    """A request: hidden states after some layers, and the projections within some."""
+    """The layers whose hidden states and attention projections a forward pass returns."""
 
-    hidden: frozenset[int] = frozenset()  # 0 to the number of layers
-    attention: frozenset[int] = frozenset()  # 1 to the number of layers
+    hidden: frozenset[int] = frozenset()  # of 0 to the number of layers
+    attention: frozenset[int] = frozenset()  # of 1 to the number of layers
 
     @property
     def last(self) -> int:
-        """The highest layer that is needed."""
+        """The highest layer to compute."""
         return max(self.hidden | self.attention, default=0)
 
 

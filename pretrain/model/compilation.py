@@ -1,7 +1,7 @@
-"""Compiled layers, and a count of compilations: after the first steps there must be none.
+"""Compiled layers, and a counter of compilations: after the first steps there must be none.
 
 Each layer is compiled in place, so that parameters keep their names. All layers of a model share
-one program; rows of another length, or evaluation, make another one.
+one program; another row length, and evaluation, each compile another one.
 """
 
 import torch
@@ -12,24 +12,24 @@ from torch.distributed.fsdp import FSDPModule
 from pretrain.model.backend import Backend
 from pretrain.model.bert import Bert
 
-# Torch gives up after 8 programs of one function. A run needs one for training and one for
-# evaluation, times the shapes of its phases; the teacher of a distillation has its own.
-_PROGRAMS = 64
+# Torch stops compiling after 8 programs of one function. A run needs one for training and one for
+# evaluation, for each row length of its phases; a teacher adds its own.
+_MOST_PROGRAMS = 64
 
 
-def prepare_model(model: Bert, backend: Backend) -> None:
-    """Let a model be computed as chosen."""
+def apply_backend(model: Bert, backend: Backend) -> None:
+    """Set the backend of a model, and compile its layers if the backend does."""
     model.backend = backend
     if backend.compiled:
         compile_layers(model)
 
 
 def compile_layers(model: Bert, backend: str = "inductor") -> None:
-    """Compile every layer of a model in place; each is one graph, or it is an error."""
-    dynamo_config.recompile_limit = max(dynamo_config.recompile_limit, _PROGRAMS)
+    """Compile every layer of a model in place; a graph break is an error."""
+    dynamo_config.recompile_limit = max(dynamo_config.recompile_limit, _MOST_PROGRAMS)
     for layer in model.bert.encoder.layer:
         if isinstance(layer, FSDPModule):
-            # What gathers its weights stands around it and is no part of any graph.
+            # The hooks that gather its weights run outside `forward` and stay uncompiled.
             layer.forward = torch.compile(
                 layer.forward, fullgraph=True, dynamic=False, backend=backend
             )
@@ -37,14 +37,14 @@ def compile_layers(model: Bert, backend: str = "inductor") -> None:
             layer.compile(fullgraph=True, dynamic=False, backend=backend)
 
 
-class Compilations:
-    """Counts what this process compiles."""
+class CompilationCounter:
+    """Counts the compilations of this process."""
 
     def __init__(self) -> None:
         self._seen = self._total()
 
     def since_last(self) -> int:
-        """Return the compilations since the last call, or since this counter was made."""
+        """Return the compilations since the last call, or since construction."""
         total = self._total()
         new, self._seen = total - self._seen, total
         return new

@@ -1,4 +1,4 @@
-"""The shape of a BERT: everything that fixes its parameters and its forward pass."""
+"""The shape of a BERT."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, kw_only=True)
 class BertShape:
-    """Everything that fixes the parameters and the forward pass of a model."""
+    """The hyperparameters that determine the parameters and the forward pass of a model."""
 
     vocab_size: int
     layers: int
@@ -16,10 +16,10 @@ class BertShape:
     positions: int
     dropout: float
     pad_id: int
-    next_sentence: bool  # whether it has a pooler and a next-sentence head
+    next_sentence: bool  # whether it has a pooler and an NSP head
     norm_epsilon: float = 1e-12
-    norm: Literal["post", "pre"] = "post"  # LayerNorm after each block as in BERT, or before it
-    token_types: bool = True  # whether it tells two segments apart; DistilBERT does not
+    norm: Literal["post", "pre"] = "post"  # LayerNorm after each block (BERT) or before it
+    token_types: bool = True  # whether it has segment embeddings; DistilBERT has none
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, for a manifest."""

@@ -2,7 +2,8 @@
 
 Modules are nested and named as in transformers, so that a state dict of ours is one of theirs:
 `embeddings.word_embeddings.weight`, `encoder.layer.0.attention.self.query.weight`, and so on.
-Everything is flat: rows matter to attention alone. Shapes: N places, D width, L layers.
+Tensors are flat: only attention separates rows.
+Shapes: N tokens with padding, D width, L layers, S samples, V vocabulary.
 """
 
 import torch
@@ -16,8 +17,7 @@ from pretrain.model.attention import Packing, make_packing
 from pretrain.model.backend import Backend
 from pretrain.model.captured_states import Capture, States
 from pretrain.model.config import BertShape
-from pretrain.model.post_norm import PostNormLayer
-from pretrain.model.pre_norm import PreNormLayer
+from pretrain.model.layers import PostNormLayer, PreNormLayer
 
 
 class Embeddings(nn.Module):
@@ -30,9 +30,9 @@ class Embeddings(nn.Module):
         if shape.token_types:
             self.token_type_embeddings = nn.Embedding(2, shape.width)
         else:
-            # Segments that make no difference: nothing is learned, and nothing is saved.
-            self.register_buffer("no_types_2D", torch.zeros(2, shape.width), persistent=False)
-        self.tells_types = shape.token_types
+            # A table of zeros for the fused kernel: neither trained nor saved.
+            self.register_buffer("zero_types_2D", torch.zeros(2, shape.width), persistent=False)
+        self.has_token_types = shape.token_types
         self.LayerNorm: nn.LayerNorm | None = None
         if shape.norm == "post":
             self.LayerNorm = nn.LayerNorm(shape.width, eps=shape.norm_epsilon)
@@ -42,22 +42,22 @@ class Embeddings(nn.Module):
         """Return embeddings [N, D]."""
         if self.LayerNorm is None:
             embedded_ND = self.word_embeddings(batch.input_ids)
-            if self.tells_types:
+            if self.has_token_types:
                 embedded_ND = embedded_ND + self.token_type_embeddings(batch.token_types)
             embedded_ND = embedded_ND + self.position_embeddings(batch.positions)
             return keyed_dropout(embedded_ND, self.rate, key)
-        words_VD = self.word_embeddings.weight
-        # DeepSpeed casts parameters and leaves buffers in fp32, to which a sum would be promoted.
+        word_VD = self.word_embeddings.weight
+        # DeepSpeed casts parameters but no buffers; a buffer in fp32 would promote the sum.
         types_2D = (
             self.token_type_embeddings.weight
-            if self.tells_types
-            else self.no_types_2D.to(words_VD.dtype)
+            if self.has_token_types
+            else self.zero_types_2D.to(word_VD.dtype)
         )
         return kernels.embedding_norm(
             batch.input_ids,
             batch.token_types,
             batch.positions,
-            words_VD,
+            word_VD,
             types_2D,
             self.position_embeddings.weight,
             self.LayerNorm.weight,
@@ -75,7 +75,7 @@ class LayerStack(nn.Module):
         super().__init__()
         kind = PostNormLayer if shape.norm == "post" else PreNormLayer
         self.layer = nn.ModuleList(kind(shape) for _ in range(shape.layers))
-        self.depth = shape.layers  # more than there are in a teacher that was cut off
+        self.depth = shape.layers  # a truncated teacher holds fewer
         self.ln: nn.LayerNorm | None = None
         if shape.norm == "pre":
             self.ln = nn.LayerNorm(shape.width, eps=shape.norm_epsilon)
@@ -89,31 +89,31 @@ class LayerStack(nn.Module):
         capture: Capture,
         layers: int,
     ) -> tuple[torch.Tensor, States]:
-        """Return the hidden states [N, D] after so many layers, and what is asked for."""
-        recomputed = backend.recompute if torch.is_grad_enabled() else 0
+        """Return the hidden states [N, D] after the first `layers`, and the captured states."""
+        checkpointed = backend.checkpointed_layers if torch.is_grad_enabled() else 0
         states = States({0: hidden_ND} if 0 in capture.hidden else {}, {})
         for number, layer in enumerate(self.layer[:layers], start=1):
             keys_22 = None if keys_L22 is None else keys_L22[number - 1]
-            shows = number in capture.attention
-            inputs = (hidden_ND, packing, keys_22, backend.kernels, shows)
-            if number <= recomputed:
-                # Dropout is keyed: computed again, it drops the same, so no state need be kept.
-                hidden_ND, shown = checkpoint(
+            project = number in capture.attention
+            inputs = (hidden_ND, packing, keys_22, backend.kernels, project)
+            if number <= checkpointed:
+                # Keyed dropout drops the same elements again, so no generator state is saved.
+                hidden_ND, projected = checkpoint(
                     layer, *inputs, use_reentrant=False, preserve_rng_state=False
                 )
             else:
-                hidden_ND, shown = layer(*inputs)
+                hidden_ND, projected = layer(*inputs)
             if self.ln is not None and number == self.depth:
                 hidden_ND = self.ln(hidden_ND)
-            if shows:
-                states.attention[number] = shown
+            if project:
+                states.attention[number] = projected
             if number in capture.hidden:
                 states.hidden[number] = hidden_ND
         return hidden_ND, states
 
 
 class Encoder(nn.Module):
-    """Embeddings and layers: packed rows in, last hidden states out."""
+    """Embeddings and layers: packed rows in, hidden states out."""
 
     def __init__(self, shape: BertShape) -> None:
         super().__init__()
@@ -130,8 +130,8 @@ class Encoder(nn.Module):
         capture: Capture,
         layers: int,
     ) -> tuple[torch.Tensor, States]:
-        """Return the hidden states [N, D] after so many layers, and what is asked for."""
-        # The layers' keys come first: their places in memory are then aligned for any kernel.
+        """Return the hidden states [N, D] after the first `layers`, and the captured states."""
+        # The layers' keys come first, so that their addresses are aligned for any kernel.
         layers_L22, embeddings_2 = None, None
         if dropout_keys is not None:
             layers_L22, embeddings_2 = dropout_keys[:-1].view(-1, 2, 2), dropout_keys[-1]
@@ -143,12 +143,12 @@ class Encoder(nn.Module):
 
 
 class Pooler(nn.Module):
-    """The transformed state of [CLS], from which next sentences are judged."""
+    """Dense and tanh over the state of [CLS]: the input of the NSP head."""
 
     def __init__(self, shape: BertShape) -> None:
         super().__init__()
         self.dense = nn.Linear(shape.width, shape.width)
 
-    def forward(self, first_SD: torch.Tensor) -> torch.Tensor:
+    def forward(self, cls_SD: torch.Tensor) -> torch.Tensor:
         """Return [S, D] for the states of S [CLS] tokens."""
-        return torch.tanh(self.dense(first_SD))
+        return torch.tanh(self.dense(cls_SD))

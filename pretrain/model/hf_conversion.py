@@ -1,8 +1,8 @@
 """Conversion to and from Hugging Face: `config.json` and the names of parameters.
 
-Ours are those of transformers' BERT. DistilBERT, a BERT without segments and pooler, has names of
-its own: only what is published bears them; while it trains, and in our checkpoints, such a student
-is named like any other BERT.
+Parameters here have the names of transformers' BERT. DistilBERT, a BERT without segment embeddings
+and pooler, has other names in transformers; they are used on export alone. In training and in
+checkpoints such a student has the names of BERT.
 """
 
 import re
@@ -11,15 +11,14 @@ from typing import Any, Literal
 from data_prep.errors import UserError
 from pretrain.model.config import BertShape
 
-# Where the LayerNorms stand decides which model of transformers ours is, and whether it has
-# embeddings of the two segments.
+# The position of the LayerNorms in each model of transformers that is supported.
 _MODEL_TYPES: dict[str, Literal["post", "pre"]] = {
     "bert": "post",
     "megatron-bert": "pre",
     "distilbert": "post",
 }
 _FAMILIES = {"post": ("bert", "Bert"), "pre": ("megatron-bert", "MegatronBert")}
-# Ours and theirs, as the ends of a name.
+# Names of BERT to those of DistilBERT: prefixes in the head, modules in a layer.
 _HEAD = {
     "cls.predictions.transform.dense": "vocab_transform",
     "cls.predictions.transform.LayerNorm": "vocab_layer_norm",
@@ -35,6 +34,7 @@ _LAYER = {
     "output.dense": "ffn.lin2",
     "output.LayerNorm": "output_layer_norm",
 }
+# Keys of DistilBERT's `config.json` to those of BERT's.
 _CONFIG = {
     "n_layers": "num_hidden_layers",
     "dim": "hidden_size",
@@ -60,7 +60,7 @@ def to_hf_config(shape: BertShape) -> dict[str, Any]:
         "intermediate_size": shape.feed_forward,
         "max_position_embeddings": shape.positions,
         "hidden_dropout_prob": shape.dropout,
-        # Ours has none while pre-training; fine-tuning usually wants BERT's own 0.1.
+        # Pre-training here has no attention dropout; fine-tuning usually uses that of BERT, 0.1.
         "attention_probs_dropout_prob": shape.dropout,
         "hidden_act": "gelu",
         "type_vocab_size": 2,
@@ -72,10 +72,10 @@ def to_hf_config(shape: BertShape) -> dict[str, Any]:
 
 
 def from_hf_config(config: dict[str, Any], source: str) -> BertShape:
-    """Read a `config.json`; `source` names it in messages.
+    """Return the shape of a `config.json`; `source` names the file in errors.
 
     Raises:
-        UserError: when it is not a BERT that this project computes exactly.
+        UserError: when this project cannot compute the model exactly.
     """
     if config.get("model_type") == "distilbert":
         config = _as_bert_config(config)
@@ -105,21 +105,23 @@ def from_hf_config(config: dict[str, Any], source: str) -> BertShape:
             token_types=config.get("model_type") != "distilbert",
         )
     except KeyError as error:
-        raise UserError(f"{source} does not give {error}, so its shape is unknown.") from error
+        raise UserError(
+            f"{source} has no {error}, so the shape of the model is unknown."
+        ) from error
 
 
-def hf_name(name: str, shape: BertShape) -> str:
-    """Return what a parameter of ours is called in the model that transformers makes of a shape."""
+def to_hf_name(name: str, shape: BertShape) -> str:
+    """Return the name of a parameter in the model that transformers builds from the same shape."""
     if shape.token_types:
         return name
     return _renamed(name, "bert.encoder.layer.", "distilbert.transformer.layer.", forward=True)
 
 
-def our_name(name: str) -> str:
-    """Return what a parameter of transformers is called here.
+def from_hf_name(name: str) -> str:
+    """Return the name here of a parameter of transformers.
 
-    A BERT without heads lacks the first part of our names; the first BERTs called the two vectors
-    of a LayerNorm gamma and beta.
+    A BERT without heads has no prefix `bert.`; the first BERTs name the weight and bias of a
+    LayerNorm gamma and beta.
     """
     if name.startswith(("distilbert.", "vocab_")):
         return _from_distilbert(name)
@@ -155,7 +157,7 @@ def _distilbert_config(shape: BertShape) -> dict[str, Any]:
 
 
 def _as_bert_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a DistilBERT's `config.json` in the words of a BERT's; its norms have 1e-12."""
+    """Return a DistilBERT's `config.json` with the keys of a BERT's."""
     return {_CONFIG.get(key, key): value for key, value in config.items()}
 
 

@@ -1,4 +1,4 @@
-"""Where weights come from: a run's newest checkpoint, or an exported folder. safetensors only."""
+"""Loading weights from a run's newest checkpoint or an exported folder; safetensors only."""
 
 import dataclasses
 import json
@@ -15,31 +15,31 @@ from data_prep.manifest import file_sha256
 from pretrain.checkpoint_manifest import find_newest
 from pretrain.model.bert import Bert
 from pretrain.model.config import BertShape
-from pretrain.model.hf_conversion import from_hf_config, our_name
+from pretrain.model.hf_conversion import from_hf_config, from_hf_name
 
 WEIGHTS = "model.safetensors"
-_NEXT_SENTENCE = "cls.seq_relationship.weight"
-# Other programs may store the tied decoder a second time; it is the embedding, not more.
+_NSP_HEAD = "cls.seq_relationship.weight"
+# Other programs may store the tied decoder a second time; it equals the word embeddings.
 _TIED = {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
 _POOLER = {"bert.pooler.dense.weight", "bert.pooler.dense.bias"}
-_WORDS = "cls.predictions."
+_MLM_HEAD = "cls.predictions."
 _PICKLES = ("pytorch_model.bin", "model.pt", "tf_model.h5", "flax_model.msgpack")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocatedModel:
-    """Verified weights on disk: enough for every rank to load the same ones."""
+    """Verified weights on disk, which every rank can load by itself."""
 
     weights: Path
     sha256: str
     shape: BertShape
     facts: dict[str, Any]  # of the run: step, corpus, tokenizer, identity, validation scores
-    has_mlm_head: bool = True  # whether they hold a masked-word head
+    has_mlm_head: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedModel:
-    """A model with its weights, and what is known of how they were made."""
+    """A model with its weights, and the facts of the run that trained it."""
 
     model: Bert
     facts: dict[str, Any]
@@ -51,11 +51,11 @@ def load_trained(path: Path) -> TrainedModel:
 
     Raises:
         UserError: when the folder is neither, its weights do not fit its shape, or it has no
-            masked-word head.
+            MLM head.
     """
     located = locate(path)
     if not located.has_mlm_head:
-        raise UserError(f"{path} has no masked-word head: name a model with one.")
+        raise UserError(f"{path} has no MLM head: name a model that has one.")
     return load_located(located)
 
 
@@ -72,8 +72,8 @@ def locate(path: Path) -> LocatedModel:
         return _locate_export(path)
     if pickled := [name for name in _PICKLES if (path / name).is_file()]:
         raise UserError(
-            f"{path} has its weights in {pickled[0]} and none in {WEIGHTS}: only the latter is "
-            "read, because the former can run code; save the model as safetensors first."
+            f"{path} has its weights in {pickled[0]}, not in {WEIGHTS}: pickled weights are not "
+            "read, because they can run code; save the model as safetensors first."
         )
     raise UserError(
         f"{path} is neither a run folder with a checkpoint nor an exported model "
@@ -84,12 +84,12 @@ def locate(path: Path) -> LocatedModel:
 def load_located(located: LocatedModel) -> TrainedModel:
     """Load weights into a model, in fp32 on the CPU, after comparing them with its shape.
 
-    A masked-word head that is not there is left at zero.
+    A missing MLM head is set to zero.
     """
     weights, model = _read_weights(located.weights), Bert(located.shape)
     expected = model.state_dict()
     if not located.has_mlm_head:
-        absent = {name: torch.zeros_like(t) for name, t in expected.items() if _WORDS in name}
+        absent = {name: torch.zeros_like(t) for name, t in expected.items() if _MLM_HEAD in name}
         weights = absent | weights
     _check_fit(located.weights, weights, expected)
     model.load_state_dict({name: weights[name].float() for name in expected})
@@ -100,22 +100,22 @@ def _locate_export(path: Path) -> LocatedModel:
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     shape = from_hf_config(config, source=str(path / "config.json"))
     facts_file = path / "stillhouse.json"
-    names = {our_name(name) for name in _names(path / WEIGHTS)}
+    names = {from_hf_name(name) for name in _names(path / WEIGHTS)}
     return LocatedModel(
         weights=path / WEIGHTS,
         sha256=file_sha256(path / WEIGHTS),
-        # A file may hold a next-sentence head that its config.json does not name.
-        shape=dataclasses.replace(shape, next_sentence=_NEXT_SENTENCE in names),
+        # A file may hold an NSP head that its config.json does not name.
+        shape=dataclasses.replace(shape, next_sentence=_NSP_HEAD in names),
         facts=json.loads(facts_file.read_text(encoding="utf-8")) if facts_file.is_file() else {},
-        has_mlm_head=any(name.startswith(_WORDS) for name in names),
+        has_mlm_head=any(name.startswith(_MLM_HEAD) for name in names),
     )
 
 
 def _check_fit(
     path: Path, found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]
 ) -> None:
-    spare = _TIED if _NEXT_SENTENCE in expected else _TIED | _POOLER
-    # What maps a student's states to its teacher's width is no part of the model.
+    spare = _TIED if _NSP_HEAD in expected else _TIED | _POOLER
+    # Projections from a student's width to its teacher's are not part of the model.
     spare |= {name for name in found if name.startswith("projections.")}
     # Buffers that older versions of transformers saved.
     spare |= {name for name in found if name.endswith(".position_ids")}
@@ -143,6 +143,6 @@ def _names(path: Path) -> set[str]:
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
-        return {our_name(name): tensor for name, tensor in load_file(path).items()}
+        return {from_hf_name(name): tensor for name, tensor in load_file(path).items()}
     except (OSError, SafetensorError) as error:
         raise UserError(f"The weights {path} cannot be read: {error}.") from error

@@ -98,7 +98,7 @@ class Activations:
             keeps_drops=plain and not backend.compiled and model.shape.dropout > 0,
             masks_attention=backend.attention == "sdpa",
             chunks_logits=backend.kernels.linear_cross_entropy is not linear_cross_entropy,
-            recompute=backend.recompute,
+            recompute=backend.checkpointed_layers,
         )
 
     @property

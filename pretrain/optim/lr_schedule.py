@@ -26,7 +26,7 @@ class Curve:
     end: float  # where the fall would arrive
 
 
-class Schedule:
+class LrSchedule:
     """The learning rate of every step of a run.
 
     There is one curve over the whole run, and another from each phase on that names its own `lr`:

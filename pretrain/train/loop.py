@@ -15,14 +15,14 @@ from pretrain.data.batch import Batch
 from pretrain.data.loader import Loader
 from pretrain.distributed import Cluster
 from pretrain.losses.term import normalised_loss
-from pretrain.model.compilation import Compilations
+from pretrain.model.compilation import CompilationCounter
 from pretrain.model.dropout_rng import dropout_keys
 from pretrain.monitoring.flops import StepFlops
 from pretrain.monitoring.gpu_peaks import device_peak
 from pretrain.monitoring.logger import RunLog
 from pretrain.monitoring.memory_estimate import MemoryForecast
 from pretrain.monitoring.window_metrics import MetricsWindow
-from pretrain.optim.lr_schedule import Schedule
+from pretrain.optim.lr_schedule import LrSchedule
 from pretrain.train.checkpoint import Progress, save_checkpoint
 from pretrain.train.evaluation import ValidationSet
 from pretrain.train.nonfinite import NonfiniteCheck
@@ -47,7 +47,7 @@ class Training:
     engine: "Engine"
     task: Task
     layers: int  # of the model
-    compilations: Compilations | None  # None where nothing is compiled
+    compilations: CompilationCounter | None  # None where nothing is compiled
     flops: StepFlops
     memory: MemoryForecast
     loader: Loader
@@ -95,7 +95,7 @@ def _train(
 ) -> str | None:
     recipe, cluster, options = t.recipe, t.cluster, t.recipe.train
     finite = NonfiniteCheck()
-    schedule = Schedule(recipe.optim, options)
+    schedule = LrSchedule(recipe.optim, options)
     budget = TimeBudget(options.budget_minutes, progress.trained_ms, cluster.is_main)
     done = progress.step == options.steps or budget.share(progress.trained_ms) >= 1
     while not done:

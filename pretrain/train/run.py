@@ -15,7 +15,7 @@ from pretrain.config.run import RunRecipe, identity_of
 from pretrain.data.setup import Inputs, open_inputs
 from pretrain.distributed import Cluster
 from pretrain.model import Bert
-from pretrain.model.backend import choose_backend, explain
+from pretrain.model.backend import choose_backend, describe_backend
 from pretrain.train.checkpoint import (
     Progress,
     adapt_to_ranks,
@@ -72,7 +72,7 @@ def _train(
     facts: dict[str, Any],
 ) -> None:
     # Imported here because DeepSpeed takes ten seconds: bad input is answered before that.
-    from pretrain.model.compilation import Compilations, prepare_model
+    from pretrain.model.compilation import CompilationCounter, apply_backend
     from pretrain.monitoring.flops import StepFlops
     from pretrain.monitoring.logger import RunLog
     from pretrain.monitoring.memory_estimate import Activations, MemoryForecast, forecast
@@ -87,9 +87,9 @@ def _train(
     backend = choose_backend(
         recipe.kernels, recipe.train, model.shape, cluster.device, facts["zero_stage"]
     )
-    prepare_model(model, backend)
+    apply_backend(model, backend)
     if cluster.is_main:
-        print(explain(recipe.kernels, backend, cluster.device))
+        print(describe_backend(recipe.kernels, backend, cluster.device))
     found = _choose_checkpoint(recipe, run, cluster, facts)
     teachers = facts.get("teacher_parameters_kept", 0)
     parts = forecast(recipe, config, model, cluster.world_size, teachers)
@@ -118,7 +118,7 @@ def _train(
                 engine=engine,
                 task=task,
                 layers=model.shape.layers,
-                compilations=Compilations() if backend.compiled else None,
+                compilations=CompilationCounter() if backend.compiled else None,
                 flops=StepFlops(
                     trained=model.shape,
                     directions=2 if recipe.mask.bidirectional else 1,

@@ -15,10 +15,10 @@ def test_a_compiled_run_learns_the_same_and_stops_compiling(
 ) -> None:
     plain, compiled = tmp_path / "plain", tmp_path / "compiled"
     deepspeed(TEACHER, "--config", teacher_recipe, f"run.path={plain}", ranks=1)
-    # What is computed again is of no account either.
+    # Nor does activation checkpointing change anything.
     words = ["kernels.compile=true", "train.recompute=1", f"run.path={compiled}"]
     ended = deepspeed(TEACHER, "--config", teacher_recipe, *words, ranks=1)
-    assert "1 layer(s) computed again, compiled layers." in ended.stdout
+    assert "activation checkpointing of 1 layer(s), compiled layers." in ended.stdout
     for step, figures in curve(plain).items():
         # Dropout included: a compiled kernel sums in another order, and nothing else differs.
         assert curve(compiled)[step] == pytest.approx(figures, rel=1e-4), step

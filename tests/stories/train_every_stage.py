@@ -21,7 +21,7 @@ from pretrain.distributed import Cluster
 from pretrain.losses.term import normalised_loss
 from pretrain.model import Bert, initialise
 from pretrain.model.backend import choose_backend
-from pretrain.model.compilation import prepare_model
+from pretrain.model.compilation import apply_backend
 from pretrain.train.deepspeed_config import read_deepspeed_config
 from pretrain.train.deepspeed_engine import Engine
 from pretrain.train.task import PretrainingTask
@@ -90,7 +90,7 @@ def one_step(recipe: TeacherRecipe, cluster: Cluster) -> dict[str, torch.Tensor]
     model = Bert(teacher_shape(recipe, inputs))
     initialise(model, recipe.train.seed)
     cpu = cluster.device
-    prepare_model(model, choose_backend(recipe.kernels, recipe.train, model.shape, cpu))
+    apply_backend(model, choose_backend(recipe.kernels, recipe.train, model.shape, cpu))
     engine = Engine(model, recipe, read_deepspeed_config(recipe, cluster.world_size, on_gpu=False))
     batches = next(inputs.loader.steps_from(0))
     own = [sum(batch.counts[name] for batch in batches) for name in ("masked", "samples")]

@@ -165,7 +165,7 @@ def test_a_bert_without_heads_can_teach_its_layers_alone(folder_of: Save, packed
     for name, tensor in plain.items():
         if not name.startswith("pooler.") and "position_ids" not in name:
             assert torch.equal(model.state_dict()[f"bert.{name}"], tensor), name
-    with pytest.raises(UserError, match="has no masked-word head"):
+    with pytest.raises(UserError, match="has no MLM head"):
         load_trained(folder)
 
 
@@ -173,7 +173,7 @@ def test_a_bert_without_heads_can_teach_its_layers_alone(folder_of: Save, packed
 def test_weights_in_a_pickle_are_not_read(folder_of: Save, name: str) -> None:
     folder = folder_of(BertForMaskedLM)
     (folder / WEIGHTS).rename(folder / name)
-    with pytest.raises(UserError, match=f"has its weights in {name} and none in {WEIGHTS}"):
+    with pytest.raises(UserError, match=f"has its weights in {name}, not in {WEIGHTS}"):
         locate(folder)
 
 

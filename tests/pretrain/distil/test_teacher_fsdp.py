@@ -22,7 +22,7 @@ from pretrain.kernels.dispatch import choose_kernels
 from pretrain.model import Bert, BertShape, initialise
 from pretrain.model.backend import Backend
 from pretrain.model.captured_states import Capture, States
-from pretrain.model.compilation import Compilations, compile_layers
+from pretrain.model.compilation import CompilationCounter, compile_layers
 
 pytestmark = pytest.mark.story
 CPU = torch.device("cpu")
@@ -122,7 +122,7 @@ def compiled(sharded: bool, batch: Batch) -> Answers:
     torch.compiler.reset()
     asked = teacher(sharded, model())
     compile_layers(asked._model, backend="aot_eager")
-    compilations = Compilations()
+    compilations = CompilationCounter()
     answers = words(asked, batch)
     assert compilations.since_last() == 2, "of layers that show their attention, and of others"
     answers += words(asked, batch)

@@ -22,7 +22,7 @@ def gradients_of(model: Bert, batch: Batch, recompute: int) -> tuple[list[torch.
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    model.backend = dataclasses.replace(Backend(), recompute=recompute)
+    model.backend = dataclasses.replace(Backend(), checkpointed_layers=recompute)
     model.zero_grad()
     (keys,) = dropout_keys(1, 2, 3, 1, LAYERS, torch.device("cpu"))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):

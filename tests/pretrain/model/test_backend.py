@@ -9,7 +9,7 @@ from data_prep.errors import UserError
 from pretrain.config.model import KernelOptions
 from pretrain.config.train import TrainOptions
 from pretrain.model import BertShape
-from pretrain.model.backend import Backend, choose_backend, choose_block, explain
+from pretrain.model.backend import Backend, choose_backend, choose_block, describe_backend
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -42,8 +42,8 @@ def test_a_recipe_device_and_stage_give_a_block(
 @pytest.mark.parametrize(
     ("options", "zero_stage", "message"),
     [
-        ({"compile": True}, 3, "does not go together with ZeRO-3"),
-        ({"block": "compiled"}, 3, "does not go together with ZeRO-3"),
+        ({"compile": True}, 3, "does not work under ZeRO-3"),
+        ({"block": "compiled"}, 3, "does not work under ZeRO-3"),
         ({"block": "compiled", "compile": False}, 0, "false contradicts kernels.block compiled"),
         ({"block": "reference", "compile": True}, 0, "true contradicts kernels.block reference"),
         ({"block": "triton", "compile": True}, 0, "true contradicts kernels.block triton"),
@@ -70,21 +70,23 @@ def train(recompute: bool | int) -> TrainOptions:
 def test_layers_are_computed_again_as_asked(tiny_shape: BertShape) -> None:
     for recompute, layers in ((False, 0), (True, 2), (0, 0), (1, 1), (2, 2)):
         chosen = choose_backend(KernelOptions(), train(recompute), tiny_shape, CPU)
-        assert chosen == Backend(kernels=chosen.kernels, recompute=layers)
-    with pytest.raises(UserError, match=r"recompute 3 exceeds the model's 2 layers"):
+        assert chosen == Backend(kernels=chosen.kernels, checkpointed_layers=layers)
+    with pytest.raises(UserError, match=r"activation_checkpointing 3 exceeds the model's 2 layers"):
         choose_backend(KernelOptions(), train(3), tiny_shape, CPU)
 
 
 def test_another_flash_attention_needs_varlen(tiny_shape: BertShape) -> None:
-    with pytest.raises(UserError, match=r"flash FA4 serves kernels\.attention varlen.* uses sdpa"):
+    with pytest.raises(
+        UserError, match=r"flash FA4 applies to kernels\.attention varlen.* uses sdpa"
+    ):
         choose_backend(KernelOptions(flash="FA4"), train(False), tiny_shape, CPU)
 
 
 def test_the_choices_are_told_and_why_nothing_is_compiled(tiny_shape: BertShape) -> None:
     backend = choose_backend(KernelOptions(), train(True), tiny_shape, CPU)
-    line = explain(KernelOptions(), backend, CPU)
-    choices = f"{backend.kernels.name}, sdpa attention, 2 layer(s) computed again"
+    line = describe_backend(KernelOptions(), backend, CPU)
+    choices = f"{backend.kernels.name}, sdpa attention, activation checkpointing of 2 layer(s)"
     assert line == f"Computed with {choices}."
-    assert "because ZeRO-3" in explain(KernelOptions(), backend, GPU)
+    assert "because ZeRO-3" in describe_backend(KernelOptions(), backend, GPU)
     compiled = dataclasses.replace(backend, compiled=True)
-    assert explain(KernelOptions(), compiled, GPU).endswith("compiled layers.")
+    assert describe_backend(KernelOptions(), compiled, GPU).endswith("compiled layers.")

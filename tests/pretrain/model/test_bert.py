@@ -248,7 +248,7 @@ def test_a_shape_survives_its_config_json(tiny_shape: BertShape) -> None:
             "export has model_type 'roberta'; only 'bert' or 'megatron-bert'",
         ),
         ({"hidden_act": "relu"}, "export has hidden_act 'relu'; only 'gelu'"),
-        ({"hidden_size": None}, "does not give 'hidden_size', so its shape is unknown"),
+        ({"hidden_size": None}, "has no 'hidden_size', so the shape of the model is unknown"),
     ],
 )
 def test_a_config_that_is_not_our_bert_is_refused(

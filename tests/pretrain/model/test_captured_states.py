@@ -105,7 +105,7 @@ def test_layers_computed_again_hand_out_the_same_with_the_same_gradients(
     keys = dropout_keys(0, 0, 0, 1, LAYERS, torch.device("cpu"))[0]
     found = []
     for recompute in (0, LAYERS):
-        model.backend = Backend(recompute=recompute)
+        model.backend = Backend(checkpointed_layers=recompute)
         model.zero_grad()
         states = everything(model, packed, keys)
         torch.stack([state.square().sum() for state in states]).sum().backward()

@@ -16,7 +16,7 @@ from pretrain.data.batch_source import BatchSource
 from pretrain.losses.mlm_nsp import pretraining_terms
 from pretrain.model import Bert, BertShape, attention, initialise
 from pretrain.model.backend import Backend
-from pretrain.model.compilation import Compilations, compile_layers
+from pretrain.model.compilation import CompilationCounter, compile_layers
 from pretrain.model.dropout_rng import dropout_keys
 
 OpenSource = Callable[..., BatchSource]
@@ -49,7 +49,7 @@ def train(model: Bert, batches: list[Batch]) -> None:
 
 def test_batches_of_any_content_take_one_program(model: Bert, open_source: OpenSource) -> None:
     compile_layers(model, backend="eager")
-    compilations = Compilations()
+    compilations = CompilationCounter()
     batches = pieces(open_source())
     assert len({tuple(batch.counts.values()) for batch in batches}) > 10
     train(model, batches[:1])
@@ -62,7 +62,7 @@ def test_evaluation_and_rows_of_another_length_have_programs_of_their_own(
     model: Bert, open_source: OpenSource
 ) -> None:
     compile_layers(model, backend="eager")
-    compilations = Compilations()
+    compilations = CompilationCounter()
     long, short = pieces(open_source()), pieces(open_source(row_tokens=32))
     train(model, long[:2])
     compilations.since_last()
@@ -96,7 +96,7 @@ def test_another_number_of_sequences_takes_no_other_program(
     model.backend = dataclasses.replace(Backend(), attention="varlen")
     compile_layers(model, backend="eager")
     found = [model(batch).hidden_ND]
-    compilations = Compilations()
+    compilations = CompilationCounter()
     for more in (1, 5, 40):
         bounds = torch.cat([batch.cu_seqlens, batch.cu_seqlens[-1:].expand(more)])
         found.append(model(dataclasses.replace(batch, cu_seqlens=bounds)).hidden_ND)
@@ -124,7 +124,7 @@ def test_a_compiled_layer_can_be_computed_again(model: Bert, open_source: OpenSo
         torch.compiler.reset()
         again = Bert(model.shape)
         again.load_state_dict(model.state_dict())
-        again.backend = dataclasses.replace(Backend(), recompute=recompute)
+        again.backend = dataclasses.replace(Backend(), checkpointed_layers=recompute)
         compile_layers(again, backend="aot_eager")
         train(again, batches)
         gradients.append([p.grad for p in again.parameters()])

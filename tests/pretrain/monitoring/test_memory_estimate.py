@@ -127,7 +127,7 @@ def test_the_largest_phase_and_the_choices_of_execution_count(tiny_shape: BertSh
     assert (act.tokens, act.row_tokens, act.masked) == (2048, 64, 614)
     assert act.keeps_drops and act.masks_attention and not act.chunks_logits
     fused = replace(model.backend.kernels, linear_cross_entropy=max, residual_norm=max)
-    model.backend = Backend(kernels=fused, attention="varlen", recompute=1)
+    model.backend = Backend(kernels=fused, attention="varlen", checkpointed_layers=1)
     act = Activations.of(recipe, model)
     assert not act.keeps_drops and not act.masks_attention
     assert act.chunks_logits and act.recompute == 1

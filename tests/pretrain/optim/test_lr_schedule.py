@@ -8,12 +8,12 @@ import pytest
 
 from pretrain.config.optim import OptimOptions
 from pretrain.config.train import TrainOptions
-from pretrain.optim.lr_schedule import Schedule
+from pretrain.optim.lr_schedule import LrSchedule
 
 
-def schedule(steps: int, train: dict[str, Any] | None = None, **optim: Any) -> Schedule:
+def schedule(steps: int, train: dict[str, Any] | None = None, **optim: Any) -> LrSchedule:
     options: dict[str, Any] = {"steps": steps, "batch_rows": 8, "micro_rows": 1, **(train or {})}
-    return Schedule(OptimOptions(**optim), TrainOptions(**options))
+    return LrSchedule(OptimOptions(**optim), TrainOptions(**options))
 
 
 def rates(steps: int, **options: Any) -> list[float]:
