@@ -1,12 +1,13 @@
-"""Write what was measured into README.md, from the reports in launch/results/.
+"""Write what was measured into the documentation, from the reports in launch/results/.
 
-    python launch/results_table.py
+    python launch/results_table.py [--into FILE]
 
 A report is what `launch/bench.py NAME --json launch/results/NAME_MACHINE.json` leaves, or
 `launch/study.py --json launch/results/study_NAME.json`. What has none is listed as not measured
-yet: no figure gets into the README by hand.
+yet: no figure gets into the documentation by hand.
 """
 
+import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,8 +21,8 @@ from launch.studies.summary import render_study
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "launch" / "results"
-BEGIN, END = "<!-- results: launch/results_table.py writes this -->", "<!-- /results -->"
-STUDY_BEGIN, STUDY_END = "<!-- study: launch/results_table.py writes this -->", "<!-- /study -->"
+# Each table lies between two comment lines that carry its marker's name.
+SPEEDS, STUDY = "results", "study"
 # What each benchmark measures, in the order of the table.
 _BENCHMARKS = {
     "prep": "preparing a corpus",
@@ -38,24 +39,41 @@ _HEAD = """\
 
 
 def main() -> None:
-    """Renew the tables in README.md."""
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    text = replace_table(text, render(RESULTS))
-    text = replace_table(text, render_studied(RESULTS), STUDY_BEGIN, STUDY_END)
-    readme.write_text(text, encoding="utf-8")
+    """Renew the tables of the file that the command line names."""
+    arguments = _parser().parse_args()
+    path: Path = arguments.into
+    if not path.is_file():
+        sys.exit(f"error: There is no file {path}: correct --into.")
+    text = path.read_text(encoding="utf-8")
+    tables = {arguments.speeds_marker: render(RESULTS), arguments.study_marker: render_studied()}
+    for name, table in tables.items():
+        text = replace_table(text, table, name, path)
+    path.write_text(text, encoding="utf-8")
 
 
-def replace_table(text: str, table: str, begin: str = BEGIN, end: str = END) -> str:
-    """Return a text with the table between its two markers."""
+def default_target(root: Path = ROOT) -> Path:
+    """Return `docs/benchmarks.md` where there is one, else `README.md`."""
+    page = root / "docs" / "benchmarks.md"
+    return page if page.is_file() else root / "README.md"
+
+
+def markers(name: str) -> tuple[str, str]:
+    """Return the lines that stand before and after the table of a name."""
+    return f"<!-- {name}: launch/results_table.py writes this -->", f"<!-- /{name} -->"
+
+
+def replace_table(text: str, table: str, name: str = SPEEDS, path: Path | None = None) -> str:
+    """Return a text with the table between the markers of a name; `path` is for the error."""
+    begin, end = markers(name)
     if begin not in text or end not in text:
-        sys.exit(f"error: README.md has no lines {begin} and {end}, between which the table goes.")
+        where = path or "The text"
+        sys.exit(f"error: {where} has no lines {begin} and {end}: add them where the table goes.")
     before, rest = text.split(begin)
     _, after = rest.split(end)
     return f"{before}{begin}\n{table}\n{end}{after}"
 
 
-def render_studied(folder: Path) -> str:
+def render_studied(folder: Path = RESULTS) -> str:
     """Return the tables of all studies of students, with the machine of each."""
     reports = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("study_*.json"))]
     tables = [f"{render_study(report)} On {report['device']}." for report in reports]
@@ -68,6 +86,8 @@ def render(folder: Path) -> str:
     for name, what in _BENCHMARKS.items():
         paths = sorted(folder.glob(f"{name}_*.json")) + sorted(folder.glob(f"{name}.json"))
         reports = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+        # What `bench.py gpu` leaves of a part that failed has no figures.
+        reports = [report for report in reports if "error" not in report]
         lines += [line for report in reports for line in _lines(report, what)]
         if not any(report.get("gpu") or name not in _ON_GPU for report in reports):
             where = " on a GPU" if name in _ON_GPU else ""
@@ -93,6 +113,19 @@ def _peak(row: Mapping[str, Any]) -> str:
 
 def _shown(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Write what was measured into the documentation.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "--into", type=Path, default=default_target(), metavar="FILE", help="with the markers"
+    )
+    parser.add_argument("--speeds-marker", default=SPEEDS, metavar="NAME", help="of the speeds")
+    parser.add_argument("--study-marker", default=STUDY, metavar="NAME", help="of the study")
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Fine-tuning a published model on a classification task, as a colleague would: plain transformers.
+"""Fine-tuning a published model on a classification task with plain transformers.
 
 Shapes: B examples of a batch, S tokens.
 """

@@ -1,4 +1,4 @@
-"""What must hold before a study may start: methods that compare, a teacher and a corpus that serve.
+"""Checks before a study starts: comparable methods, and a suitable teacher and corpus.
 
 A study takes days; what would spoil its table is found before its first step.
 """
@@ -17,15 +17,15 @@ from pretrain.config.run import identity_of
 from pretrain.distil.config import StudentRecipe
 from pretrain.distil.teacher import locate_teachers
 
-# What makes a method: what is learned, and from which start.
+# What makes a method: its objectives and its initialisation.
 _OF_A_METHOD = ("objectives", "stages", "student.init", "student.layers")
 
 
 def check_methods(study: StudyRecipe) -> None:
-    """Refuse methods that differ in more than what they learn and start from.
+    """Refuse methods that differ in more than their objectives and initialisation.
 
     Raises:
-        UserError: when a recipe does not hold, or has another corpus, budget, optimizer, mask or
+        UserError: when a recipe is not valid, or has another corpus, budget, optimizer, mask or
             student than that of the first method.
     """
     by_name = {
@@ -39,7 +39,7 @@ def check_methods(study: StudyRecipe) -> None:
             if value != by_name[first][key]:
                 raise UserError(
                     f"The method {name} has {key} {value}, but {first} has {by_name[first][key]}: "
-                    "a study compares what is learned and from which start; all else must be the "
+                    "a study compares objectives and initialisation; all else must be the "
                     "same."
                 )
 
@@ -50,10 +50,10 @@ def _shared(recipe: StudentRecipe) -> dict[str, Any]:
 
 
 def check_inputs(study: StudyRecipe) -> None:
-    """Refuse a teacher or a corpus that cannot serve, or others than the study was begun with.
+    """Refuse an unsuitable teacher or corpus, or others than the study was started with.
 
     Raises:
-        UserError: for a teacher that is still training, knows no masked words, has another
+        UserError: for a teacher that is still training, has no MLM head, has another
             tokenizer or too few positions; a corpus without held-out documents; or a study folder
             whose trials had another teacher or corpus.
     """
@@ -61,7 +61,7 @@ def check_inputs(study: StudyRecipe) -> None:
     corpus = Corpus.open(recipe.corpus.path, "validation")
     (teacher,) = locate_teachers([study.teacher], corpus.tokenizer_fingerprint)
     if not teacher.has_mlm_head:
-        raise UserError(f"{study.teacher} has no masked-word head: name a teacher with one.")
+        raise UserError(f"{study.teacher} has no MLM head: name a teacher with one.")
     longest = max([SCORED_TOKENS, *(task.max_tokens for task in study.tasks)])
     if teacher.shape.positions < longest:
         raise UserError(
@@ -72,7 +72,7 @@ def check_inputs(study: StudyRecipe) -> None:
 
 
 def _keep_inputs(folder: Path, inputs: dict[str, str]) -> None:
-    """Write what a study is begun with, or compare it: trials that are done are not done again."""
+    """Write what a study starts with, or compare it: finished trials are not run again."""
     path = folder / "inputs.json"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,6 +81,6 @@ def _keep_inputs(folder: Path, inputs: dict[str, str]) -> None:
     for name, kept in json.loads(path.read_text(encoding="utf-8")).items():
         if inputs[name] != kept:
             raise UserError(
-                f"The study {folder} was begun with the {name} {kept[:16]}, not "
+                f"The study {folder} was started with the {name} {kept[:16]}, not "
                 f"{inputs[name][:16]}: give another path, or the {name} of then."
             )

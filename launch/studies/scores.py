@@ -1,4 +1,4 @@
-"""What a study finds out about its models, kept until a model or a question changes."""
+"""The scores of a study's models, cached until a model or the settings of a score change."""
 
 import json
 import statistics
@@ -19,7 +19,7 @@ from pretrain.model.loading import WEIGHTS, locate
 from pretrain.monitoring.logger import read_metrics
 
 _TERA = 1e12
-# What methods share, for whoever reads the report.
+# What methods share, for readers of the report.
 _BUDGET = ("steps", "batch_rows", "row_tokens")
 
 
@@ -41,7 +41,7 @@ def score_study(
     Returns:
         the `budget` of each method, and `rows`: `name`, `what`, `parameters`, `training_flops`
         (0 for what was not trained here), and for each of `seeds` the `loss` and `accuracy` of
-        masked words and, by name, the `tasks` as `best_accuracy` has them.
+        masked tokens and, by name, the `tasks` as `best_accuracy` has them.
     """
     recipe = recipe_of(study, trials[0])
     corpus = Corpus.open(recipe.corpus.path, "validation")
@@ -89,41 +89,41 @@ def _row(
 def _scores(
     study: StudyRecipe, subject: Subject, seed: int, corpus: Corpus, tasks: Sequence[Task]
 ) -> dict[str, Any]:
-    """Return a model's scores; each is found once, and kept in a file of its own."""
+    """Return a model's scores; each is computed once and cached in a file of its own."""
     export = subject.exports[seed]
     folder = study.path / "scores" / f"{subject.name}-{seed}"
     # Of random weights, the shape alone decides.
     decides = "config.json" if subject.random else WEIGHTS
     model = {"model": file_sha256(export / decides), "random": subject.random}
-    held_out = _kept(
+    held_out = _cached(
         folder / "held_out.json",
         {**model, "corpus": corpus.fingerprint, "rows": study.held_out_rows},
         lambda: score_held_out(export, corpus.path, study.held_out_rows)._asdict(),
     )
     found = {}
     for task in tasks:
-        found[task.options.name] = _kept(
+        found[task.options.name] = _cached(
             folder / f"{task.options.name}.json",
             {**model, "seed": seed, "task": task.fingerprint},
             partial(best_accuracy, export, task, seed, random=subject.random),
         )
-    # Random weights know no words: of that shape's model only its size is told.
-    words = {"parameters": held_out["parameters"]} if subject.random else held_out
-    return {**words, "tasks": found}
+    # Held-out scores of random weights mean nothing: only the size is reported.
+    held_out_row = {"parameters": held_out["parameters"]} if subject.random else held_out
+    return {**held_out_row, "tasks": found}
 
 
-def _kept(
-    path: Path, question: dict[str, Any], answer: Callable[[], dict[str, Any]]
+def _cached(
+    path: Path, settings: dict[str, Any], compute: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
-    """Return the answer in a file if it is one to the same question, else find and write it."""
+    """Return the scores in a file if they are of the same settings, else compute and write them."""
     if path.is_file():
         kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["question"] == question:
+        if kept["question"] == settings:
             return dict(kept["answer"])
     print(f"scoring {path.parent.name}: {path.stem}", flush=True)
-    found = answer()
+    found = compute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"question": question, "answer": found})
+    write_json(path, {"question": settings, "answer": found})
     return found
 
 

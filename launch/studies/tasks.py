@@ -43,7 +43,7 @@ def read_task(options: TaskOptions) -> Task:
     """Read the three files of a task; its labels are those of the training examples.
 
     A training example whose text is in `dev` or `test` too is left out, and their number printed:
-    with it the rate would be chosen, or the model judged, by what it has learned by heart.
+    with it the rate would be chosen, or the model scored, on examples it was trained on.
 
     Raises:
         UserError: for a file or a column that is not there, a file without examples, or a label
@@ -97,7 +97,9 @@ def _read_table(path: Path, options: TaskOptions) -> list[tuple[str, str]]:
     try:
         table = list(_examples(path, options))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as UTF-8 and a table ({error}): mend it.") from None
+        raise UserError(
+            f"{path} cannot be read as UTF-8 and a table ({error}): correct it."
+        ) from None
     if not table:
         raise UserError(f"{path} has no examples: give the task {options.name} another file.")
     return table

@@ -1,4 +1,4 @@
-"""The README's tables are what the committed reports say, and nothing else."""
+"""The committed tables are what the committed reports say, and nothing else."""
 
 import json
 from pathlib import Path
@@ -8,35 +8,41 @@ import pytest
 from launch import results_table
 from launch.benchmarks.report import Row, write_findings, write_report
 from launch.results_table import (
-    BEGIN,
-    END,
     RESULTS,
-    ROOT,
-    STUDY_BEGIN,
-    STUDY_END,
+    SPEEDS,
+    STUDY,
+    default_target,
+    markers,
     render,
     render_studied,
     replace_table,
 )
 
 
-def table_of(text: str, begin: str, end: str) -> str:
+def table_of(text: str, name: str) -> str:
+    begin, end = markers(name)
     return text.split(begin)[1].split(end)[0].strip()
 
 
 @pytest.mark.parametrize(
-    ("begin", "end", "table"),
-    [(BEGIN, END, render(RESULTS)), (STUDY_BEGIN, STUDY_END, render_studied(RESULTS))],
-    ids=["speeds", "study"],
+    ("name", "table"), [(SPEEDS, render(RESULTS)), (STUDY, render_studied(RESULTS))]
 )
-def test_the_readme_holds_the_tables_of_the_committed_reports(
-    begin: str, end: str, table: str
-) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert table_of(readme, begin, end) == table, "run `python launch/results_table.py`"
+def test_committed_tables_match_reports(name: str, table: str) -> None:
+    """The documentation holds the tables of the committed reports."""
+    text = default_target().read_text(encoding="utf-8")
+    assert table_of(text, name) == table, "run `python launch/results_table.py`"
 
 
-def test_a_study_shows_its_table_and_its_machine(tmp_path: Path) -> None:
+def test_default_target_prefers_docs_page(tmp_path: Path) -> None:
+    """Tables go to docs/benchmarks.md where it exists, else to README.md."""
+    assert default_target(tmp_path) == tmp_path / "README.md"
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "benchmarks.md").touch()
+    assert default_target(tmp_path) == tmp_path / "docs" / "benchmarks.md"
+
+
+def test_study_table_names_machine(tmp_path: Path) -> None:
+    """A study's table is followed by the machine that it was measured on."""
     assert "not measured yet" in render_studied(tmp_path)
     seeds = [{"seed": 0, "loss": 4.5, "accuracy": 0.2, "tasks": {"news": {"test": 0.75}}}]
     row = {"name": "soft", "what": "s", "parameters": 10, "training_flops": 1.0, "seeds": seeds}
@@ -50,13 +56,15 @@ def test_a_study_shows_its_table_and_its_machine(tmp_path: Path) -> None:
     assert render_studied(tmp_path).count("| soft |") == 2
 
 
-def test_what_has_no_report_is_not_measured_yet(tmp_path: Path) -> None:
+def test_missing_reports_are_unmeasured(tmp_path: Path) -> None:
+    """What has no report is not measured yet."""
     lines = render(tmp_path / "none").splitlines()[2:]
     assert len(lines) == 5
     assert all("not measured yet" in line for line in lines)
 
 
-def test_a_report_shows_our_rows_with_what_they_were_compared_with(tmp_path: Path) -> None:
+def test_report_line_shows_ratios(tmp_path: Path) -> None:
+    """A line shows one of our rows with what it was compared with."""
     peer = Row(name="peer/hf_sdpa/base_128", unit="tokens/s", values=(100_000.0,))
     ours = Row(
         name="ours/packed/base_128", unit="tokens/s", values=(250_000.0,), peak_bytes=3 * 10**9
@@ -73,9 +81,10 @@ def test_a_report_shows_our_rows_with_what_they_were_compared_with(tmp_path: Pat
     assert sum("not measured yet" in line for line in lines) == 5
 
 
-def test_a_step_measured_on_a_processor_alone_is_still_to_be_measured_on_a_gpu(
+def test_cpu_report_still_lacks_gpu(
     tmp_path: Path,
 ) -> None:
+    """A step measured on a processor alone is still to be measured on a GPU."""
     peer = Row(name="peer/hf", unit="tokens/s", values=(1.0,))
     ours = Row(name="ours/packed", unit="tokens/s", values=(2.0,)).against([peer])
     for name, device in (("train_card", "NVIDIA H100"), ("distill_laptop", None)):
@@ -88,7 +97,8 @@ def test_a_step_measured_on_a_processor_alone_is_still_to_be_measured_on_a_gpu(
     assert "not measured yet on a GPU" in both[1]
 
 
-def test_each_of_our_sides_has_a_line_with_every_peer(tmp_path: Path) -> None:
+def test_every_own_side_has_a_line(tmp_path: Path) -> None:
+    """Each of our sides has a line with its ratio to every peer."""
     peers = [
         Row(name=f"peer/{name}/tiny_to_1x64_128", unit="tokens/s", values=(100.0,))
         for name in ("distilbert_all_tokens", "minilm_v2_materialised")
@@ -104,17 +114,39 @@ def test_each_of_our_sides_has_a_line_with_every_peer(tmp_path: Path) -> None:
     assert "4.00 `peer/minilm_v2_materialised/tiny_to_1x64_128`" in lines[1]
 
 
-def test_only_what_lies_between_the_markers_is_replaced() -> None:
-    text = f"before\n{BEGIN}\nold\n{END}\nafter\n"
-    assert replace_table(text, "new") == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
-    assert replace_table(replace_table(text, "x"), "new") == replace_table(text, "new")
+def test_replace_table_keeps_surrounding_text() -> None:
+    """Only what lies between the markers of a name is replaced."""
+    begin, end = markers("speeds")
+    text = f"before\n{begin}\nold\n{end}\nafter\n"
+    assert replace_table(text, "new", "speeds") == f"before\n{begin}\nnew\n{end}\nafter\n"
+    again = replace_table(replace_table(text, "x", "speeds"), "new", "speeds")
+    assert again == replace_table(text, "new", "speeds")
 
 
-def test_a_readme_without_the_markers_is_refused_and_left_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(results_table, "ROOT", tmp_path)
-    (tmp_path / "README.md").write_text("nothing", encoding="utf-8")
-    with pytest.raises(SystemExit, match="no lines"):
+def test_target_and_markers_are_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line chooses the file and the names of the markers in it."""
+    page = tmp_path / "page.md"
+    page.write_text("\n".join([*markers("a"), *markers("b")]), encoding="utf-8")
+    words = ["--into", str(page), "--speeds-marker", "a", "--study-marker", "b"]
+    monkeypatch.setattr("sys.argv", ["results_table.py", *words])
+    results_table.main()
+    text = page.read_text(encoding="utf-8")
+    assert table_of(text, "a") == render(RESULTS)
+    assert table_of(text, "b") == render_studied(RESULTS)
+
+
+def test_target_without_markers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file without the markers is refused and left as it is."""
+    page = tmp_path / "page.md"
+    page.write_text("nothing", encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["results_table.py", "--into", str(page)])
+    with pytest.raises(SystemExit, match=r"page\.md has no lines"):
         results_table.main()
-    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "nothing"
+    assert page.read_text(encoding="utf-8") == "nothing"
+
+
+def test_failed_report_counts_as_unmeasured(tmp_path: Path) -> None:
+    """The report of a part that failed adds no line and measures nothing."""
+    report = {"gpu": "a card", "device": "a card", "rows": [], "error": "out of memory"}
+    (tmp_path / "train_base.json").write_text(json.dumps(report), encoding="utf-8")
+    assert render(tmp_path) == render(tmp_path / "none")

@@ -38,9 +38,10 @@ def make_task(rates: list[float], epochs: int = 8) -> Task:
     return Task(options, ("no", "yes"), *parts)
 
 
-def test_a_model_learns_the_task_and_reports_the_rate_that_is_best_on_dev(
+def test_best_dev_rate_is_reported(
     published_teacher: Path,
 ) -> None:
+    """A model is fine-tuned at every rate, and the one that is best on dev is reported."""
     task = make_task([1e-9, 3e-3])
     found = best_accuracy(published_teacher, task, 0)
     assert found["rate"] == 3e-3
@@ -50,7 +51,8 @@ def test_a_model_learns_the_task_and_reports_the_rate_that_is_best_on_dev(
     assert found["tried"][0]["dev"] < found["dev"]
 
 
-def test_the_same_seed_gives_the_same_scores(published_teacher: Path) -> None:
+def test_same_seed_gives_same_scores(published_teacher: Path) -> None:
+    """The same seed gives the same scores."""
     task = make_task([1e-3], epochs=1)
     rows = encode(published_teacher, task.train, 32)
     weights = []
@@ -63,7 +65,8 @@ def test_the_same_seed_gives_the_same_scores(published_teacher: Path) -> None:
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_random_weights_have_the_shape_but_nothing_of_the_model(published_teacher: Path) -> None:
+def test_random_weights_keep_shape_only(published_teacher: Path) -> None:
+    """Random weights have the shape of the model and none of its values."""
     loaded, random = (
         load_classifier(published_teacher, 2, random=random).state_dict()
         for random in (False, True)
@@ -82,20 +85,23 @@ class ByLength(torch.nn.Module):
         return self
 
 
-def test_accuracy_counts_each_example_once_whatever_its_length() -> None:
+def test_accuracy_counts_each_example_once() -> None:
+    """Accuracy counts each example once, whatever its length."""
     rows = [[2, 3], [2, 9, 8, 7, 3], [2, 9, 3], [2, 3]] * 40
     right = [0, 1, 0, 0] * 40  # the third of each four is found as 1
     assert accuracy(ByLength(), Encoded(rows, right), CPU) == 0.75
 
 
-def test_a_long_text_is_cut_and_a_short_one_padded_behind_its_mask() -> None:
+def test_batch_pads_behind_attention_mask() -> None:
+    """A batch pads short texts, and the attention mask excludes the padding."""
     batch = make_batch(Encoded([[2, 7, 3], [2, 3]], [1, 0]), [1, 0], CPU)
     assert batch["input_ids"].tolist() == [[2, 3, 0], [2, 7, 3]]
     assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
     assert batch["labels"].tolist() == [0, 1]
 
 
-def test_an_epoch_has_every_row_once() -> None:
+def test_epoch_has_every_row_once() -> None:
+    """An epoch has every row once."""
     batches = list(batch_orders(10, 2, 4, seed=3))
     assert [len(batch) for batch in batches] == [4, 4, 2] * 2
     first, second = (list(itertools.chain(*half)) for half in (batches[:3], batches[3:]))
@@ -104,6 +110,7 @@ def test_an_epoch_has_every_row_once() -> None:
 
 
 @pytest.mark.parametrize("most", [8, 16])
-def test_texts_are_cut_at_the_task_s_length(published_teacher: Path, most: int) -> None:
+def test_texts_truncate_at_task_length(published_teacher: Path, most: int) -> None:
+    """Texts are cut at the task's `max_tokens`."""
     rows = encode(published_teacher, Examples(("a " * 50,), (0,)), most).rows
     assert len(rows[0]) == most

@@ -51,7 +51,8 @@ def make(tmp_path: Path, published_teacher: Path, tiny_corpus: Path, tiny_tokeni
     return made
 
 
-def test_methods_may_differ_in_what_they_learn_and_start_from(make: Make) -> None:
+def test_methods_may_differ_in_objectives(make: Make) -> None:
+    """Methods may differ in their objectives, stages and initialisation."""
     stages = [
         {"steps": 4, "objectives": [{"kind": "hidden_mse"}]},
         {"steps": 2, "objectives": [{"kind": "soft_targets"}]},
@@ -71,47 +72,54 @@ def test_methods_may_differ_in_what_they_learn_and_start_from(make: Make) -> Non
         ("student.width", 16),
     ],
 )
-def test_methods_that_differ_in_anything_else_are_refused(make: Make, key: str, value: Any) -> None:
+def test_other_differences_are_refused(make: Make, key: str, value: Any) -> None:
+    """Methods that differ in any other key are refused."""
     unfair = [METHODS[0], {**METHODS[1], "keys": {key: value}}]
     with pytest.raises(UserError, match=rf"method soft has {key} {value}, but none has"):
         check_methods(make(unfair))
 
 
-def test_a_group_that_a_method_replaces_whole_is_seen(make: Make) -> None:
+def test_replaced_key_group_is_compared(make: Make) -> None:
+    """A group of keys that a method replaces as a whole is compared key by key."""
     whole = [METHODS[0], {**METHODS[1], "keys": {"optim": {"name": "lamb"}}}]
     with pytest.raises(UserError, match=r"soft has optim\.name lamb, but none has adamw"):
         check_methods(make(whole))
 
 
-def test_a_misspelt_key_of_a_method_is_found(make: Make) -> None:
+def test_misspelt_method_key_is_refused(make: Make) -> None:
+    """A misspelt key of a method is refused."""
     with pytest.raises(UserError, match=r"Unknown key 'optim\.rl'"):
         check_methods(make([{**METHODS[0], "keys": {"optim.rl": 1}}]))
 
 
-def test_a_study_keeps_to_its_teacher_and_corpus(make: Make, tmp_path: Path) -> None:
+def test_changed_study_inputs_are_refused(make: Make, tmp_path: Path) -> None:
+    """A study cannot go on with another teacher or corpus."""
     check_inputs(make())
     check_inputs(make())
     kept = tmp_path / "study" / "inputs.json"
     inputs = json.loads(kept.read_text(encoding="utf-8"))
     kept.write_text(json.dumps({**inputs, "teacher": "f" * 64}), encoding="utf-8")
-    with pytest.raises(UserError, match="was begun with the teacher ffffffffffffffff, not"):
+    with pytest.raises(UserError, match="was started with the teacher ffffffffffffffff, not"):
         check_inputs(make())
 
 
-def test_a_task_with_longer_texts_than_the_teacher_has_positions_is_refused(make: Make) -> None:
+def test_task_beyond_teacher_positions_refused(make: Make) -> None:
+    """A task with longer texts than the teacher has positions is refused."""
     files = {"train": "a.csv", "dev": "b.csv", "test": "c.csv"}
     task = {"name": "long", "max_tokens": 129, **files}
     with pytest.raises(UserError, match="has 128 positions, but rows of 129 tokens are scored"):
         check_inputs(make(tasks=[task]))
 
 
-def test_a_teacher_that_is_not_there_is_named(make: Make, tmp_path: Path) -> None:
+def test_missing_teacher_is_named(make: Make, tmp_path: Path) -> None:
+    """A teacher that does not exist is named in the error."""
     with pytest.raises(UserError, match="is neither a run folder with a checkpoint nor"):
         check_inputs(make(teacher=tmp_path / "nothing"))
 
 
 @pytest.mark.parametrize("name", ["study_simplewiki.yaml", "study_base.yaml"])
-def test_the_shipped_studies_are_fair_and_compare_the_published_methods(name: str) -> None:
+def test_shipped_studies_are_fair(name: str) -> None:
+    """The shipped studies pass the checks and compare the published methods."""
     study = load_recipe(StudyRecipe, Path("launch/recipes") / name)
     check_methods(study)
     names = [method.name for method in study.methods]

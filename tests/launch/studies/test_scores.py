@@ -88,7 +88,8 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return folders
 
 
-def test_a_copy_of_the_teacher_scores_as_the_teacher(study: StudyRecipe) -> None:
+def test_teacher_copy_scores_as_teacher(study: StudyRecipe) -> None:
+    """A copy of the teacher has the teacher's scores."""
     found = score_study(study, list(trials_of(study)), [])
     teacher, untrained, copy = found["rows"]
     assert [row["name"] for row in found["rows"]] == ["teacher", "untrained", "copy"]
@@ -98,7 +99,8 @@ def test_a_copy_of_the_teacher_scores_as_the_teacher(study: StudyRecipe) -> None
     assert found["budget"]["steps"] == 2
 
 
-def test_scores_are_found_once(study: StudyRecipe, scored: list[Path]) -> None:
+def test_scores_are_cached(study: StudyRecipe, scored: list[Path]) -> None:
+    """A score is computed once and then read from its file."""
     trials = list(trials_of(study))
     first = score_study(study, trials, [])
     count = len(scored)
@@ -110,7 +112,8 @@ def test_scores_are_found_once(study: StudyRecipe, scored: list[Path]) -> None:
     ]
 
 
-def test_a_model_that_has_changed_is_scored_again(study: StudyRecipe, scored: list[Path]) -> None:
+def test_changed_model_is_scored_again(study: StudyRecipe, scored: list[Path]) -> None:
+    """A model that has changed is scored again."""
     trials = list(trials_of(study))
     score_study(study, trials, [])
     scored.clear()
@@ -125,7 +128,8 @@ def test_a_model_that_has_changed_is_scored_again(study: StudyRecipe, scored: li
     assert scored == [trials[0].export]
 
 
-def test_another_question_is_answered_anew(study: StudyRecipe, scored: list[Path]) -> None:
+def test_changed_settings_are_scored_again(study: StudyRecipe, scored: list[Path]) -> None:
+    """Other settings of a score replace its cached result."""
     trials = list(trials_of(study))
     score_study(study, trials, [])
     scored.clear()
@@ -133,16 +137,16 @@ def test_another_question_is_answered_anew(study: StudyRecipe, scored: list[Path
     assert len(scored) == 6
 
 
-def test_compute_is_that_of_each_interval_whatever_its_speed(study: StudyRecipe) -> None:
+def test_training_flops_sum_log_intervals(study: StudyRecipe) -> None:
+    """Training FLOPs are summed over the log intervals, whatever their speed."""
     run = next(trials_of(study)).run
     # 1e6 operations a second at 500 tokens a second are 2,000 a token; then they are 4,000.
     assert read_training_flops(run) == pytest.approx(2000 * 1000 + 4000 * 500)
 
 
 @pytest.mark.parametrize("ranks", [1, 4])
-def test_training_flops_are_those_of_the_formula_over_all_ranks(
-    tiny_shape: BertShape, tmp_path: Path, ranks: int
-) -> None:
+def test_training_flops_match_formula(tiny_shape: BertShape, tmp_path: Path, ranks: int) -> None:
+    """Training FLOPs read from a run equal the formula over all ranks."""
     counts = {"tokens": 640, "squares": 9000, "masked": 96, "samples": 20}
     flops = training_flops(tiny_shape, counts)
     line = {"step": 5, "speed/tokens_per_s": 3.0, "progress/tokens": 640}

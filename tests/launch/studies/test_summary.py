@@ -34,7 +34,8 @@ def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_a_row_shows_means_and_sample_deviations() -> None:
+def test_row_shows_means_and_deviations() -> None:
+    """A row shows means and sample standard deviations."""
     table, _, note = render_study(FINDINGS).rpartition("\n\n")
     head, _, teacher, untrained, none, default = map(cells, table.splitlines())
     assert note == "Means of 2 seeds ± their deviation."
@@ -46,6 +47,7 @@ def test_a_row_shows_means_and_sample_deviations() -> None:
     assert default[3:5] == ["1.50", "4.100 ± 0.141"]
 
 
-def test_all_lines_have_as_many_cells() -> None:
+def test_lines_have_equal_cell_counts() -> None:
+    """All lines of the table have the same number of cells."""
     lines = render_study(FINDINGS).split("\n\n")[0].splitlines()
     assert len({len(cells(line)) for line in lines}) == 1

@@ -19,7 +19,8 @@ def write(folder: Path, suffix: str = ".csv", **texts: str) -> TaskOptions:
     return TaskOptions(name="news", **files)
 
 
-def test_labels_are_numbered_in_order_and_shared_by_all_parts(tmp_path: Path) -> None:
+def test_labels_are_shared_by_parts(tmp_path: Path) -> None:
+    """Labels are numbered in order, alike in all parts."""
     task = read_task(write(tmp_path, dev="text,label\na race,sport\n"))
     assert task.labels == ("sport", "world")
     assert task.train.labels == (1, 0)
@@ -27,7 +28,8 @@ def test_labels_are_numbered_in_order_and_shared_by_all_parts(tmp_path: Path) ->
     assert task.dev == type(task.dev)(("a race",), (0,))
 
 
-def test_quotes_enclose_a_text_in_csv_and_belong_to_it_in_tsv(tmp_path: Path) -> None:
+def test_quotes_differ_in_csv_and_tsv(tmp_path: Path) -> None:
+    """Quotes enclose a text in .csv and belong to it in .tsv."""
     quoted = read_task(write(tmp_path, train='label,text\nsport,"one, two"\nworld,x\n'))
     assert quoted.train.texts[0] == "one, two"
     plain = read_task(write(tmp_path, ".tsv", train='label\ttext\nsport\t"one, two\nworld\tx\n'))
@@ -35,6 +37,7 @@ def test_quotes_enclose_a_text_in_csv_and_belong_to_it_in_tsv(tmp_path: Path) ->
 
 
 def test_columns_may_have_other_names(tmp_path: Path) -> None:
+    """Columns may have other names."""
     other = {
         part: f"sentence\tstars\nfine {part}\t1\npoor {part}\t0\n" for part in ("train", "dev")
     }
@@ -43,9 +46,10 @@ def test_columns_may_have_other_names(tmp_path: Path) -> None:
     assert read_task(renamed).dev.texts == ("fine dev", "poor dev")
 
 
-def test_a_training_example_that_is_also_held_out_is_left_out_and_counted(
+def test_held_out_training_examples_are_dropped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A training example that is also held out is left out and counted."""
     texts = {
         "train": "label,text\nsport,one\nsport,two\nworld,three\nsport,four\n",
         "dev": "label,text\nsport,two\n",
@@ -73,28 +77,30 @@ def test_a_training_example_that_is_also_held_out_is_left_out_and_counted(
         ("train", "label,text\nsport,one\nsport,two\n", "has one label, 'sport'"),
     ],
 )
-def test_a_file_that_does_not_fit_is_refused(
-    tmp_path: Path, part: str, text: str, sentence: str
-) -> None:
+def test_unsuitable_file_is_refused(tmp_path: Path, part: str, text: str, sentence: str) -> None:
+    """A file that does not fit the task is refused with a sentence that names it."""
     with pytest.raises(UserError, match=sentence) as refused:
         read_task(write(tmp_path, **{part: text}))
     assert f"{part}.csv" in str(refused.value)
 
 
-def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
+def test_other_encoding_is_refused(tmp_path: Path) -> None:
+    """A file that is not UTF-8 is refused."""
     options = write(tmp_path)
     options.test.write_bytes("label,text\nsport,caf\xe9\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"test\.csv cannot be read as UTF-8"):
         read_task(options)
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
+def test_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    """A byte order mark is no part of the first column's name."""
     options = write(tmp_path)
     options.dev.write_text("\ufefflabel,text\nsport,a race\n", encoding="utf-8")
     assert read_task(options).dev.texts == ("a race",)
 
 
-def test_the_fingerprint_follows_examples_and_options_but_not_paths(tmp_path: Path) -> None:
+def test_fingerprint_ignores_paths(tmp_path: Path) -> None:
+    """A task's fingerprint follows its examples and options, not its paths."""
     (tmp_path / "other").mkdir()
     one, same = read_task(write(tmp_path)), read_task(write(tmp_path / "other"))
     assert one.fingerprint == same.fingerprint
@@ -103,7 +109,8 @@ def test_the_fingerprint_follows_examples_and_options_but_not_paths(tmp_path: Pa
     assert len({one.fingerprint, dev.fingerprint, rates.fingerprint}) == 3
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    """A file that does not exist is named in the error."""
     options = write(tmp_path)
     options.dev.unlink()
     with pytest.raises(UserError, match=r"news has no file .*dev\.csv: correct its path"):

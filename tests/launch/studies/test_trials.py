@@ -52,13 +52,13 @@ def make(folder: Path, methods: list[dict[str, Any]], **keys: Any) -> StudyRecip
     )
 
 
-def test_each_seed_goes_through_all_methods(study: StudyRecipe) -> None:
+def test_trials_run_seed_by_seed(study: StudyRecipe) -> None:
+    """Trials are ordered by seed, and every seed has all methods."""
     assert [trial.name for trial in trials_of(study)] == ["none-0", "soft-0", "none-5", "soft-5"]
 
 
-def test_the_keys_of_a_method_come_after_those_of_the_study(
-    study: StudyRecipe, tmp_path: Path
-) -> None:
+def test_method_keys_override_study_keys(study: StudyRecipe, tmp_path: Path) -> None:
+    """The keys of a method replace those of the study."""
     keys = {"optim.lr": 1e-5, "student.init": "upper"}
     first, second, *_ = trials_of(make(tmp_path, METHODS, keys=keys))
     recipe = recipe_of(make(tmp_path, METHODS, keys=keys), first)
@@ -67,9 +67,10 @@ def test_the_keys_of_a_method_come_after_those_of_the_study(
     assert recipe_of(make(tmp_path, METHODS, keys=keys), second).student.init == "lower"
 
 
-def test_a_trial_has_its_own_folder_and_seed_and_the_teacher_of_the_study(
+def test_trial_has_own_folder_and_seed(
     study: StudyRecipe,
 ) -> None:
+    """A trial has its own folder and seed, and the study's teacher."""
     *_, last = trials_of(study)
     recipe = recipe_of(study, last)
     assert recipe.train.seed == 5
@@ -77,14 +78,16 @@ def test_a_trial_has_its_own_folder_and_seed_and_the_teacher_of_the_study(
     assert recipe.teacher.path == Path("teacher")
 
 
-def test_what_is_shown_can_be_typed(study: StudyRecipe) -> None:
+def test_shown_command_can_be_typed(study: StudyRecipe) -> None:
+    """A command that is printed can be typed."""
     command = command_of(study, next(trials_of(study)))
     assert shlex.split(shown(command)) == command
     assert command[0] == "deepspeed"
     assert Path(command[1]).name == "distill_student.py"
 
 
-def test_names_are_given_once(tmp_path: Path) -> None:
+def test_duplicate_names_are_refused(tmp_path: Path) -> None:
+    """A method, task or seed may be named once only."""
     with pytest.raises(ValueError, match="the method none is there twice"):
         make(tmp_path, [METHODS[0], METHODS[0]])
     with pytest.raises(ValueError, match="the seed 3 is there twice"):
@@ -93,17 +96,15 @@ def test_names_are_given_once(tmp_path: Path) -> None:
         make(tmp_path, [{**METHODS[0], "name": "teacher"}])
 
 
-def test_a_training_that_ends_early_stops_the_study_even_with_exit_code_0(
-    study: StudyRecipe, tmp_path: Path
-) -> None:
+def test_early_end_stops_study(study: StudyRecipe, tmp_path: Path) -> None:
+    """A training that ends before its last step stops the study, even with exit code 0."""
     study = make(tmp_path, METHODS, launcher=["true"])
     with pytest.raises(UserError, match="trial none-0 ended with code 0 before its last step"):
         train_trial(study, next(trials_of(study)))
 
 
-def test_a_finished_run_of_another_recipe_is_not_taken_for_this_one(
-    study: StudyRecipe, tmp_path: Path
-) -> None:
+def test_finished_run_of_other_recipe_refused(study: StudyRecipe, tmp_path: Path) -> None:
+    """A finished run of another recipe is refused."""
     trial = next(trials_of(study))
     finish(study, trial)
     changed = make(tmp_path, METHODS, keys={"optim.lr": 0.5})
@@ -119,13 +120,15 @@ def finish(study: StudyRecipe, trial: Trial) -> None:
     (trial.run / "status.json").write_text('{"state": "done", "step": 6}', encoding="utf-8")
 
 
-def test_a_launcher_that_is_not_there_is_named(study: StudyRecipe, tmp_path: Path) -> None:
+def test_missing_launcher_is_named(study: StudyRecipe, tmp_path: Path) -> None:
+    """A launcher that does not exist is named in the error."""
     study = make(tmp_path, METHODS, launcher=["no-such-launcher"])
     with pytest.raises(UserError, match="The launcher no-such-launcher cannot be started"):
         train_trial(study, next(trials_of(study)))
 
 
-def test_overrides_keep_their_types(study: StudyRecipe, tmp_path: Path) -> None:
+def test_overrides_keep_types(study: StudyRecipe, tmp_path: Path) -> None:
+    """Overrides keep their types."""
     keys = {"train.tf32": True, "student.init": [0, 1], "optim.lr": 1e-05}
     trial = next(trials_of(make(tmp_path, METHODS, keys=keys)))
     recipe = recipe_of(make(tmp_path, METHODS, keys=keys), trial)
