@@ -45,7 +45,7 @@ def readable_samples(
         source = BatchSource(
             corpus, tokenizer, MaskOptions(), seed=0, row_tokens=row_tokens, cache=Path(cache)
         )
-        rows, left = source.plan(0).num_rows, count
+        rows, left = source.epoch_index(0).num_rows, count
         for start in range(0, rows, _ROWS_AT_A_TIME):
             numbers = np.arange(start, min(start + _ROWS_AT_A_TIME, rows))
             batch = source.rows(numbers, len(numbers))
@@ -75,7 +75,7 @@ def _describe_sample(batch: Batch, row: int, sample: int, tokenizer: LoadedToken
     places = torch.nonzero(own).flatten() + row * batch.row_tokens
     labels, answers = (
         dict(zip(places.tolist(), labels.tolist(), strict=True))
-        for places, labels in (batch.words, batch.sentences)
+        for places, labels in (batch.mlm_targets, batch.nsp_targets)
     )
     masked = sum(place in labels for place in places.tolist())
     segments = _segments(batch, places)

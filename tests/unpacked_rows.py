@@ -17,7 +17,7 @@ def rows_with_two(batch: Batch) -> torch.Tensor:
 
 def unpack(batch: Batch) -> tuple[Batch, torch.Tensor]:
     """Lay each sample into a row of its own; also return where its places were, -1 for padding."""
-    (cls_positions, answers), (masked, labels) = batch.sentences, batch.words
+    (cls_positions, answers), (masked, labels) = batch.nsp_targets, batch.mlm_targets
     origin = torch.full((len(cls_positions), T), -1)
     owners = batch.sample_ids.tolist()
     for row, first in enumerate(cls_positions.tolist()):

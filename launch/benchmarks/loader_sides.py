@@ -109,11 +109,11 @@ def _our_batches(source: "BatchSource", job: Job) -> Iterator[int]:
 def _samples_of(batch: "Batch") -> list[Sample]:
     """Return the samples of a batch as they were before masking."""
     ids = batch.input_ids.numpy().copy()
-    masked, labels = (x.numpy() for x in batch.words)
+    masked, labels = (x.numpy() for x in batch.mlm_targets)
     ids[masked] = labels
     types, within = batch.token_types.numpy(), batch.sample_ids.numpy()
     samples = []
-    cls_positions, answers = (x.tolist() for x in batch.sentences)
+    cls_positions, answers = (x.tolist() for x in batch.nsp_targets)
     for first, label in zip(cls_positions, answers, strict=True):
         row_end = (first // batch.row_tokens + 1) * batch.row_tokens
         own = slice(first, first + int((within[first:row_end] == within[first]).sum()))

@@ -14,7 +14,7 @@ import torch
 
 from data_prep.counter_rng import hash64, integers_below, key_of
 from data_prep.progress import log
-from pretrain.data.batch import IGNORE_INDEX, Batch, changed
+from pretrain.data.batch import IGNORE_INDEX, Batch
 
 Counts = dict[str, int]
 Padded = dict[str, torch.Tensor]
@@ -88,7 +88,7 @@ def make_data(
     whole = len(padded) // micro_batches * micro_batches
     grouped = [padded[first : first + micro_batches] for first in range(0, whole, micro_batches)]
     if pin:
-        packed = [[changed(batch, torch.Tensor.pin_memory) for batch in step] for step in packed]
+        packed = [[batch.map_tensors(torch.Tensor.pin_memory) for batch in step] for step in packed]
         for batch in (batch for step in grouped for batch in step):
             batch.inputs.update({k: v.pin_memory() for k, v in batch.inputs.items()})
     return Data(origin, packed, grouped)
@@ -97,9 +97,9 @@ def make_data(
 def samples_of(batch: Batch) -> list[Sample]:
     """Return the samples of packed rows, in their order."""
     labels = torch.full_like(batch.input_ids, IGNORE_INDEX)
-    places, words = batch.words
-    labels[places] = words
-    nexts = dict(zip(*(x.tolist() for x in batch.sentences), strict=True))
+    masked, targets = batch.mlm_targets
+    labels[masked] = targets
+    nexts = dict(zip(*(x.tolist() for x in batch.nsp_targets), strict=True))
     ids = batch.sample_ids
     begins = (ids > 0) & (batch.positions == 0)
     owners = begins.cumsum(0)

@@ -42,30 +42,30 @@ class Batch:
     cached_rest: torch.Tensor | None = None  # [M]
 
     @property
-    def words(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Places and labels of the masked tokens, without what fills the lists up."""
-        asked = self.mlm_labels != IGNORE_INDEX
-        return self.masked_positions[asked], self.mlm_labels[asked]
+    def mlm_targets(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Positions and labels of the masked tokens, without fill: ([m], [m])."""
+        real = self.mlm_labels != IGNORE_INDEX
+        return self.masked_positions[real], self.mlm_labels[real]
 
     @property
-    def sentences(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Places of [CLS] and next-sentence labels, without what fills the lists up."""
-        asked = self.nsp_labels != IGNORE_INDEX
-        return self.cls_positions[asked], self.nsp_labels[asked]
+    def nsp_targets(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Positions of [CLS] and NSP labels of the sentence pairs, without fill: ([s], [s])."""
+        real = self.nsp_labels != IGNORE_INDEX
+        return self.cls_positions[real], self.nsp_labels[real]
 
     def to(self, device: torch.device) -> "Batch":
-        """Copy to a device, from pinned memory and without waiting when it is a GPU."""
+        """Copy to a device; to a GPU from pinned memory, without blocking the host."""
         if device.type == "cpu":
             return self
-        return changed(self, lambda t: t.pin_memory().to(device, non_blocking=True))
+        return self.map_tensors(lambda tensor: tensor.pin_memory().to(device, non_blocking=True))
+
+    def map_tensors(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        """Return the batch with a function applied to each of its tensors."""
+        tensors = tensors_of(self).items()
+        return replace(self, **{name: function(tensor) for name, tensor in tensors})  # type: ignore[arg-type]
 
 
 def tensors_of(batch: Any) -> dict[str, torch.Tensor]:
     """Return the tensors among the fields of a dataclass, by name."""
     values = {field.name: getattr(batch, field.name) for field in fields(batch)}
     return {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
-
-
-def changed(batch: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """Return a dataclass with a change made to each of its tensors."""
-    return replace(batch, **{name: change(tensor) for name, tensor in tensors_of(batch).items()})

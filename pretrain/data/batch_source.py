@@ -6,7 +6,7 @@ batch, and every rank gets the same number of rows in every step. There is no lo
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from data_prep.counter_rng import key_of
 from data_prep.samples.epoch_index import EpochIndex, EpochIndexKey, open_epoch_index
 from data_prep.tokenizers.folder import LoadedTokenizer
 from pretrain.config.run import MaskOptions, SampleOptions
-from pretrain.data.batch import IGNORE_INDEX, Batch, changed, tensors_of
+from pretrain.data.batch import IGNORE_INDEX, Batch, tensors_of
 from pretrain.data.row_layout import RowMaker, Rows, concatenate
 from pretrain.masking.factory import BuildFirst, open_masking
 
@@ -55,7 +55,8 @@ class Share:
 
     def pin_memory(self) -> "Share":
         """Copy into memory that a GPU reads without the processor's help."""
-        return changed(self, lambda tensor: tensor.pin_memory())
+        pinned: dict[str, Any] = {name: t.pin_memory() for name, t in tensors_of(self).items()}
+        return replace(self, **pinned)
 
     def micro_batches(self) -> list[Batch]:
         """Return the micro-batches, which are views."""
@@ -145,7 +146,7 @@ class BatchSource:
         self._plans: list[EpochIndex] = []
         self._ends: list[int] = []  # number of the first row after each epoch
 
-    def plan(self, epoch: int) -> EpochIndex:
+    def epoch_index(self, epoch: int) -> EpochIndex:
         """Return the plan of an epoch, building plans up to it as needed (all ranks)."""
         while len(self._plans) <= epoch:
             self._open_next_plan()

@@ -108,8 +108,8 @@ class Loader:
         """Add to every batch, by the length of its rows, such as cached soft targets."""
         self._shares.transforms = transforms
 
-    def places(self, step: int) -> int:
-        """Return the tokens that the rows of a step have room for, over all ranks."""
+    def step_tokens(self, step: int) -> int:
+        """Return the tokens of the rows of a step, padding included, over all ranks."""
         phase = phase_at(self._shares.phases, step)
         return phase.batch_rows * phase.row_tokens
 

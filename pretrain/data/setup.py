@@ -93,7 +93,7 @@ def _check_tokenizer(tokenizer: LoadedTokenizer, corpus: Corpus, recipe: RunReci
 
 
 def _check_size(source: BatchSource, phase: Phase, recipe: RunRecipe) -> None:
-    rows = source.plan(0).num_rows
+    rows = source.epoch_index(0).num_rows
     if rows < phase.batch_rows:
         raise UserError(
             f"The corpus {recipe.corpus.path} makes {rows} rows of {phase.row_tokens} "

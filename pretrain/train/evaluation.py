@@ -33,7 +33,7 @@ class ValidationSet:
 
     def __init__(self, source: BatchSource, rows: int, micro_rows: int, cluster: Cluster) -> None:
         self._source = source
-        self._rows = min(rows, source.plan(0).num_rows)
+        self._rows = min(rows, source.epoch_index(0).num_rows)
         self._micro_rows = micro_rows
         self._cluster = cluster
 

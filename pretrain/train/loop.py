@@ -133,7 +133,7 @@ def _train(
         progress.trained_ms = agreed.used_ms
         window.add_step(
             tokens=counts["tokens"],
-            places=t.loader.places(progress.step - 1),
+            places=t.loader.step_tokens(progress.step - 1),
             flops=t.flops.of_step(counts, lesson.teacher_passes, lesson.logits_at_all_tokens),
             data_wait_s=waited_s,
         )

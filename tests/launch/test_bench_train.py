@@ -68,7 +68,7 @@ def test_random_rows_are_such_as_the_loader_makes(packed: list[list[Batch]]) -> 
         assert {first * ROW_TOKENS for first in range(ROWS)} <= set(begins)
         lengths = torch.tensor(bounds).diff()
         assert lengths.min() >= 16 and lengths.max() <= ROW_TOKENS
-        places, labels = batch.words
+        places, labels = batch.mlm_targets
         assert (batch.input_ids[places] == train_data._MASK).all() and (labels >= 5).all()
         assert batch.counts == {
             "masked": len(places),
@@ -101,8 +101,8 @@ def test_padded_rows_hold_the_same_samples_and_masks(
     )
     real = torch.cat([row.inputs["attention_mask"].flatten() for row in padded]) > 0
     assert ids[real].tolist() == batch.input_ids[batch.sample_ids > 0].tolist()
-    assert labels[labels != IGNORE_INDEX].tolist() == batch.words[1].tolist()
-    assert nexts[nexts != IGNORE_INDEX].tolist() == batch.sentences[1].tolist()
+    assert labels[labels != IGNORE_INDEX].tolist() == batch.mlm_targets[1].tolist()
+    assert nexts[nexts != IGNORE_INDEX].tolist() == batch.nsp_targets[1].tolist()
     assert (labels[~real] == IGNORE_INDEX).all()
 
 

@@ -55,9 +55,9 @@ def open_source(
 def packed(open_source: OpenSource) -> Batch:
     """Return rows of 64 tokens that hold several samples each, and some padding."""
     source = open_source()
-    rows = np.arange(source.plan(0).num_rows)
+    rows = np.arange(source.epoch_index(0).num_rows)
     batch = source.rows(rows[rows_with_two(source.rows(rows, len(rows))).numpy()][:6], 6)
-    assert len(batch.sentences[0]) >= 12 and (batch.sample_ids == 0).any()
+    assert len(batch.nsp_targets[0]) >= 12 and (batch.sample_ids == 0).any()
     return batch
 
 

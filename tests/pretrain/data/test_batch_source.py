@@ -57,8 +57,8 @@ def rows_of(batch: Batch) -> list[Row]:
         table.view(-1, T)
         for table in (batch.input_ids, batch.token_types, batch.positions, batch.sample_ids)
     ]
-    masked, labels = batch.words
-    cls_positions, answers = batch.sentences
+    masked, labels = batch.mlm_targets
+    cls_positions, answers = batch.nsp_targets
     for row in range(len(tables[0])):
         asked, opens = masked // T == row, cls_positions // T == row
         sparse = (masked[asked] % T, labels[asked], cls_positions[opens] % T, answers[opens])
@@ -81,7 +81,7 @@ def global_rows(source: BatchSource, step: int, world: int = 1, micro: int = BAT
 
 def restored(batch: Batch) -> torch.Tensor:
     """Return the ids before masking, [N]."""
-    return batch.input_ids.scatter(0, *batch.words)
+    return batch.input_ids.scatter(0, *batch.mlm_targets)
 
 
 def read_samples(batch: Batch) -> list[Sample]:
@@ -90,7 +90,7 @@ def read_samples(batch: Batch) -> list[Sample]:
     ids = restored(batch).tolist()
     types, positions = batch.token_types.tolist(), batch.positions.tolist()
     owners = batch.sample_ids.tolist()
-    cls_positions, labels = batch.sentences
+    cls_positions, labels = batch.nsp_targets
     for first, label in zip(cls_positions.tolist(), labels.tolist(), strict=True):
         assert ids[first] == CLS
         middle = ids.index(SEP, first)
@@ -110,15 +110,15 @@ def read_samples(batch: Batch) -> list[Sample]:
 
 
 def epoch_rows(source: BatchSource, epoch: int) -> range:
-    first = sum(source.plan(before).num_rows for before in range(epoch))
-    return range(first, first + source.plan(epoch).num_rows)
+    first = sum(source.epoch_index(before).num_rows for before in range(epoch))
+    return range(first, first + source.epoch_index(epoch).num_rows)
 
 
 @pytest.mark.parametrize(("world", "micro"), [(1, 1), (1, 4), (2, 1), (2, 4), (4, 1), (4, 2)])
 def test_a_global_batch_is_the_same_for_any_ranks_and_micro_batches(
     source: BatchSource, world: int, micro: int
 ) -> None:
-    steps = source.plan(0).num_rows // BATCH + 2
+    steps = source.epoch_index(0).num_rows // BATCH + 2
     for step in range(steps):
         assert global_rows(source, step, world, micro) == global_rows(source, step)
     assert source.epoch_of(steps * BATCH - 1) == 1, "these steps cross the edge of an epoch"
@@ -133,7 +133,7 @@ def test_every_rank_gets_the_same_number_of_rows(source: BatchSource) -> None:
 def test_a_new_source_continues_from_any_step(
     source: BatchSource, corpus: Corpus, tokenizer: LoadedTokenizer, tmp_path: Path
 ) -> None:
-    steps = source.plan(0).num_rows // BATCH + 2
+    steps = source.epoch_index(0).num_rows // BATCH + 2
     passed = [global_rows(source, step) for step in range(steps)]
     for start in (1, steps - 1):
         resumed = BatchSource(
@@ -185,7 +185,7 @@ def test_labels_restore_the_text_and_pairs_are_what_they_say(
 
 
 def test_samples_are_numbered_within_their_row_and_padding_is_blank(source: BatchSource) -> None:
-    batch = source.rows(np.array(epoch_rows(source, 0)), source.plan(0).num_rows)
+    batch = source.rows(np.array(epoch_rows(source, 0)), source.epoch_index(0).num_rows)
     for row, row_owners in enumerate(batch.sample_ids.view(-1, T)):
         owners = row_owners.tolist()
         tokens = sum(owner > 0 for owner in owners)
@@ -200,21 +200,21 @@ def test_samples_are_numbered_within_their_row_and_padding_is_blank(source: Batc
 def test_special_tokens_are_never_masked_and_replacements_are_ordinary(
     source: BatchSource, tokenizer: LoadedTokenizer
 ) -> None:
-    batch = source.rows(np.array(epoch_rows(source, 0)), source.plan(0).num_rows)
-    masked, labels = batch.words
+    batch = source.rows(np.array(epoch_rows(source, 0)), source.epoch_index(0).num_rows)
+    masked, labels = batch.mlm_targets
     assert (labels >= NUMBERED_FROM).all()
     seen = batch.input_ids[masked]
     odd = seen[(seen != MASK) & (seen != labels)]
     assert len(odd) and set(odd.tolist()) <= set(tokenizer.ordinary_ids.tolist())
     rest = batch.input_ids.index_fill(0, masked, NUMBERED_FROM)
     assert set(rest[rest < NUMBERED_FROM].tolist()) == {PAD, CLS, SEP}
-    words = int((batch.sample_ids > 0).sum()) - 3 * len(batch.sentences[0])
+    words = int((batch.sample_ids > 0).sum()) - 3 * len(batch.nsp_targets[0])
     assert abs(len(masked) - 0.15 * words) < 5 * np.sqrt(words * 0.15 * 0.85)
 
 
 def test_places_and_counts_agree(source: BatchSource) -> None:
     for batch in source.step(1, BATCH, 0, 1, 4):
-        (masked, _), (cls_positions, _) = batch.words, batch.sentences
+        (masked, _), (cls_positions, _) = batch.mlm_targets, batch.nsp_targets
         assert batch.counts == {
             "masked": len(masked),
             "samples": int((restored(batch) == CLS).sum()),
@@ -247,7 +247,7 @@ def test_lists_take_few_lengths(
     mask = MaskOptions(bidirectional=bidirectional)
     source = BatchSource(corpus, tokenizer, mask, seed=4, row_tokens=T, cache=tmp_path)
     shapes, contents = set(), set()
-    for step in range(source.plan(0).num_rows // BATCH):
+    for step in range(source.epoch_index(0).num_rows // BATCH):
         for batch in source.step(step, BATCH, 0, 1, 4):
             shapes.add(
                 (len(batch.cu_seqlens), len(batch.masked_positions), len(batch.cls_positions))
@@ -292,6 +292,6 @@ def test_each_plan_is_announced_before_it_is_opened(
         corpus, tokenizer, MaskOptions(), seed=4, row_tokens=T, cache=tmp_path,
         build_first=build_here,
     )  # fmt: skip
-    source.plan(1)
-    source.plan(0)
+    source.epoch_index(1)
+    source.epoch_index(0)
     assert seen == [0, 1]

@@ -106,7 +106,7 @@ def test_phases_have_their_own_shapes_and_ranks_their_own_rows(
         assert [[b.row_tokens for b in batches] for batches in both] == [[length] * 2] * 2
         assert all(len(b.input_ids) == 64 for batches in both for b in batches)
         assert not torch.equal(both[0][0].input_ids, both[1][0].input_ids)
-    assert [ranks[0].places(step) for step in (0, 7, 8, 11)] == [256, 256, 256, 256]
+    assert [ranks[0].step_tokens(step) for step in (0, 7, 8, 11)] == [256, 256, 256, 256]
 
 
 def test_the_rate_rises_through_the_run(corpus: Path, tiny_tokenizer: Path) -> None:

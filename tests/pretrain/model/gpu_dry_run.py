@@ -13,7 +13,6 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from triton.runtime.jit import JITFunction
 
-from pretrain.data.batch import changed
 from pretrain.data.dummy_batch import dummy_batch
 from pretrain.kernels.dispatch import choose_kernels
 from pretrain.kernels.soft_cross_entropy import Head
@@ -61,7 +60,7 @@ def train(block: Any, dtype: torch.dtype) -> None:
     model.backend = Backend(kernels=choose_kernels(block, "triton", GPU), attention="varlen")
     if block == "compiled":
         compile_layers(model, backend="aot_eager")
-    batch = changed(dummy_batch(SHAPE.vocab_size, 4, 32, 20), lambda tensor: tensor.to(GPU))
+    batch = dummy_batch(SHAPE.vocab_size, 4, 32, 20).map_tensors(lambda tensor: tensor.to(GPU))
     for own_keys in keys_of(3):
         terms: Any = model(batch, pretraining_terms, own_keys)
         normalised_loss(terms, batch.counts).backward()

@@ -23,7 +23,7 @@ ROWS = 7
 @pytest.fixture
 def source(open_source: OpenSource) -> BatchSource:
     held_out = open_source("validation")
-    assert held_out.plan(0).num_rows > ROWS
+    assert held_out.epoch_index(0).num_rows > ROWS
     return held_out
 
 
@@ -141,7 +141,7 @@ def test_evaluation_is_repeatable_and_gives_training_back(
 def test_no_more_rows_are_asked_for_than_there_are(
     source: BatchSource, model: Bert, alone: Cluster
 ) -> None:
-    available = source.plan(0).num_rows
+    available = source.epoch_index(0).num_rows
     found = ValidationSet(source, 10_000, 16, alone).evaluate(model)
     assert found == ValidationSet(source, available, 16, alone).evaluate(model)
 

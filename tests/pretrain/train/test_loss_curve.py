@@ -32,7 +32,7 @@ def batches(open_source: OpenSource) -> list[Batch]:
     """Return the packed rows of each step: few, so that they are learned by heart."""
     source = open_source()
     found = [b for step in range(DIFFERENT) for b in source.step(step, ROWS, 0, 1, ROWS)]
-    assert all(len(batch.sentences[0]) > ROWS for batch in found), "rows hold several samples"
+    assert all(len(batch.nsp_targets[0]) > ROWS for batch in found), "rows hold several samples"
     return found * (STEPS // DIFFERENT)
 
 
