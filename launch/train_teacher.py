@@ -6,8 +6,6 @@ It makes the folder `run.path`: config.yaml, status.json, metrics.jsonl, tensorb
 checkpoints/. The same command again continues an interrupted run, bit for bit.
 """
 
-from typing import Any
-
 try:
     from data_prep.config.loader import describe_keys, load_recipe
 except ImportError as error:
@@ -19,7 +17,7 @@ from pretrain.data.setup import Inputs
 from pretrain.distributed import Cluster
 from pretrain.model import Bert, BertShape, initialise
 from pretrain.train.run import execute
-from pretrain.train.task import PretrainingTask, Task
+from pretrain.train.task import Prepared, PretrainingTask
 
 
 def main() -> None:
@@ -28,10 +26,10 @@ def main() -> None:
     arguments = recipe_parser(__doc__, keys).parse_intermixed_args()
     recipe = load_recipe(TeacherRecipe, arguments.config, arguments.overrides)
 
-    def prepare(inputs: Inputs, cluster: Cluster) -> tuple[Bert, Task, dict[str, Any]]:
+    def prepare(inputs: Inputs, cluster: Cluster) -> Prepared:
         model = Bert(teacher_shape(recipe, inputs))
         initialise(model, recipe.train.seed)
-        return model, PretrainingTask(), {"kind": "teacher"}
+        return Prepared(model=model, task=PretrainingTask())
 
     execute(recipe, prepare)
 

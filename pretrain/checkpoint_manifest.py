@@ -6,12 +6,14 @@ published or distilled from wherever a run folder lies.
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_prep.errors import UserError
 from data_prep.manifest import MANIFEST, find_damage
+from pretrain.run_facts import RunFacts
 
 
 @dataclass(frozen=True)
@@ -19,17 +21,8 @@ class FoundCheckpoint:
     """A committed checkpoint whose files are what its manifest says."""
 
     path: Path
-    facts: dict[str, Any]
-
-    @property
-    def step(self) -> int:
-        """Optimizer steps done when it was written."""
-        return int(self.facts["step"])
-
-    @property
-    def world_size(self) -> int:
-        """Number of ranks that wrote it."""
-        return int(self.facts["world_size"])
+    facts: RunFacts
+    files: Mapping[str, Mapping[str, Any]]  # size and sha256, by name
 
 
 def find_newest(folder: Path) -> FoundCheckpoint | None:
@@ -42,10 +35,10 @@ def find_newest(folder: Path) -> FoundCheckpoint | None:
     """
     committed = [path for path in sorted(folder.glob("step_*"), reverse=True) if is_committed(path)]
     for path in committed:
-        damage, facts = _inspect(path)
-        if damage is None:
-            return FoundCheckpoint(path, facts)
-        print(f"warning: checkpoint {path} is damaged ({damage}); trying the one before it.",
+        found = _inspect(path)
+        if isinstance(found, FoundCheckpoint):
+            return found
+        print(f"warning: checkpoint {path} is damaged ({found}); trying the one before it.",
               file=sys.stderr)  # fmt: skip
     if committed:
         raise UserError(
@@ -60,10 +53,11 @@ def is_committed(path: Path) -> bool:
     return path.is_dir() and path.name.removeprefix("step_").isdigit()
 
 
-def _inspect(path: Path) -> tuple[str | None, dict[str, Any]]:
-    """Return (damage or None, facts) of one checkpoint."""
+def _inspect(path: Path) -> FoundCheckpoint | str:
+    """Return a checkpoint whose files verify, or else the damage found."""
     try:
-        facts = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        return find_damage(path, facts, hashes=True), facts
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        damage = find_damage(path, manifest, hashes=True)
+        return damage or FoundCheckpoint(path, RunFacts.from_dict(manifest), manifest["files"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"its manifest cannot be read: {error!r}", {}
+        return f"its manifest cannot be read: {error!r}"

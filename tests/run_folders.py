@@ -14,6 +14,7 @@ from pretrain.config.run import TeacherRecipe, identity_of
 from pretrain.distil.config import StudentRecipe
 from pretrain.model import Bert, BertShape, initialise
 from pretrain.model.loading import WEIGHTS
+from pretrain.run_facts import RunFacts, TeacherFacts
 
 
 def make_run(folder: Path, tokenizer_path: Path, kind: str, shape: BertShape) -> Bert:
@@ -27,39 +28,38 @@ def make_run(folder: Path, tokenizer_path: Path, kind: str, shape: BertShape) ->
     checkpoint = folder / "checkpoints" / "step_00000005"
     checkpoint.mkdir(parents=True)
     save_file(model.state_dict(), checkpoint / WEIGHTS)
-    write_manifest(checkpoint, facts_of(model, kind, tokenizer.fingerprint), [WEIGHTS])
+    facts = facts_of(model, kind, tokenizer.fingerprint)
+    write_manifest(checkpoint, facts.to_dict(), [WEIGHTS])
     shutil.copytree(tokenizer_path, folder / "tokenizer")
     return model
 
 
-def facts_of(model: Bert, kind: str, tokenizer: str) -> dict[str, Any]:
+def facts_of(model: Bert, kind: str, tokenizer: str) -> RunFacts:
+    """Return the facts of a run that trained a model for five steps."""
     train = {"steps": 5, "batch_rows": 4, "micro_rows": 4, "row_tokens": 64}
     tree: dict[str, Any] = {name: {"path": name} for name in ("run", "corpus", "tokenizer")}
     recipe: TeacherRecipe | StudentRecipe = TeacherRecipe.model_validate({**tree, "train": train})
-    facts: dict[str, Any] = {}
+    teacher = None
     if kind == "student":
         tree["teacher"] = {"path": "teacher"}
         recipe = StudentRecipe.model_validate({**tree, "train": train})
-        facts = {
-            "teacher_layers": [0, 2],
-            "teacher_parameters": 1234567,
-            "teacher_validation": {"validation/loss_mlm": 1.5},
-        }
-    return {
-        **facts,
-        "kind": kind,
-        "shape": model.shape.to_dict(),
-        "parameters": model.count_parameters(),
-        "corpus": "c" * 16,
-        "corpus_documents": 60,
-        "corpus_tokens": 4242,
-        "tokenizer": tokenizer,
-        "identity": identity_of(recipe),
-        "device": "CPU (test)",
-        "versions": {"torch": "2"},
-        "step": 5,
-        "samples_seen": 20,
-        "tokens_seen": 1000,
-        "world_size": 2,
-        "validation": {"validation/loss_mlm": 2.5, "validation/accuracy_mlm": 0.25},
-    }
+        teacher = TeacherFacts(
+            layers=[0, 2], parameters=1234567, validation={"validation/loss_mlm": 1.5}
+        )
+    return RunFacts(
+        teacher=teacher,
+        shape=model.shape.to_dict(),
+        parameters=model.count_parameters(),
+        corpus="c" * 16,
+        corpus_documents=60,
+        corpus_tokens=4242,
+        tokenizer=tokenizer,
+        identity=identity_of(recipe),
+        device="CPU (test)",
+        versions={"torch": "2"},
+        step=5,
+        samples_seen=20,
+        tokens_seen=1000,
+        world_size=2,
+        validation={"validation/loss_mlm": 2.5, "validation/accuracy_mlm": 0.25},
+    )

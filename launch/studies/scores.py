@@ -137,7 +137,8 @@ def read_training_flops(run: Path) -> float:
     logged = {
         line["step"]: line for line in read_metrics(run / "metrics.jsonl") if "speed/tflops" in line
     }
-    ranks = locate(run).facts["world_size"]
+    facts = locate(run).facts
+    ranks = facts.world_size if facts else 1
     total, before = 0.0, 0
     for _, line in sorted(logged.items()):
         of_a_token = ranks * line["speed/tflops"] * _TERA / line["speed/tokens_per_s"]

@@ -1,7 +1,6 @@
 """Student and teachers of a run, made from its recipe and checked against each other."""
 
 from dataclasses import replace
-from typing import Any
 
 from pretrain.config.phases import phases_of
 from pretrain.data.dummy_batch import dummy_batch
@@ -24,15 +23,14 @@ from pretrain.distributed import Cluster
 from pretrain.model import Bert
 from pretrain.model.backend import choose_backend
 from pretrain.model.loading import LocatedModel, TrainedModel, load_located
-from pretrain.train.task import Task
+from pretrain.run_facts import TeacherFacts
+from pretrain.train.task import Prepared
 
 _PROBED_WORDS = 256  # vocabularies of all tokens would not fit beside all that is to come
 
 
-def set_up_distillation(
-    recipe: StudentRecipe, inputs: Inputs, cluster: Cluster
-) -> tuple[Bert, Task, dict[str, Any]]:
-    """Return the student, its task, and facts for the manifest (all ranks).
+def set_up_distillation(recipe: StudentRecipe, inputs: Inputs, cluster: Cluster) -> Prepared:
+    """Return the student, its task, and what the manifest states of its teachers (all ranks).
 
     Raises:
         UserError: when recipe, student and teachers do not fit each other.
@@ -57,13 +55,23 @@ def set_up_distillation(
     student = make_student(
         trained[0].model, shape, layers, recipe.train.seed, find_projections(plans, shape, first)
     )
-    facts = _facts(found, trained, layers)
+    # Counted before layers that no loss reads are cut off.
+    parameters = sum(one.model.count_parameters() for one in trained)
     teachers = [
         _open_teacher(recipe, cluster, located, model.model, plans)
         for located, model in zip(found, trained, strict=True)
     ]
-    facts["teacher_parameters_kept"] = sum(teacher.parameters for teacher in teachers)
-    return student, DistillationTask(teachers, plans, kind), facts
+    return Prepared(
+        model=student,
+        task=DistillationTask(teachers, plans, kind),
+        teacher_facts=TeacherFacts(
+            weights="+".join(located.sha256 for located in found),
+            layers=layers,
+            parameters=parameters,
+            parameters_kept=sum(teacher.parameters for teacher in teachers),
+            validation=_validation_of(trained),
+        ),
+    )
 
 
 def _open_teacher(
@@ -103,13 +111,7 @@ def _asks_next_sentence(stages: list[Stage]) -> bool:
     return any(isinstance(o, NextSentence) for stage in stages for o in stage.objectives)
 
 
-def _facts(
-    found: list[LocatedModel], trained: list[TrainedModel], layers: list[int]
-) -> dict[str, Any]:
-    return {
-        "kind": "student",
-        "teacher_weights": "+".join(located.sha256 for located in found),
-        "teacher_layers": layers,
-        "teacher_parameters": sum(one.model.count_parameters() for one in trained),
-        "teacher_validation": trained[0].facts.get("validation", {}) if len(found) == 1 else {},
-    }
+def _validation_of(trained: list[TrainedModel]) -> dict[str, float]:
+    """Return the scores of the only teacher, where they are known."""
+    facts = trained[0].facts
+    return facts.validation if facts and len(trained) == 1 else {}

@@ -143,7 +143,8 @@ def _locate(path: Path, tokenizer_fingerprint: str) -> LocatedModel:
             f"The teacher {path} is {run.status()['state']} at step {run.status()['step']}: wait "
             "until it is done, or publish it as it is and name the export."
         )
-    its_own = located.facts.get("tokenizer") or read_tokenizer(path).fingerprint
+    stated = located.facts.tokenizer if located.facts else ""
+    its_own = stated or read_tokenizer(path).fingerprint
     if its_own != tokenizer_fingerprint:
         raise UserError(
             f"The teacher {path} was trained with tokenizer {its_own}, but the corpus was made "

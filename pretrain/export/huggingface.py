@@ -41,23 +41,22 @@ def publish(run_path: Path, export: Path, license_name: str, language: str) -> b
             transformers does not compute the same logits.
     """
     trained = load_trained(run_path)
-    facts = {key: value for key, value in trained.facts.items() if key != "files"}
-    if "identity" not in facts:
+    if trained.facts is None:
         raise UserError(f"{run_path} is not a run folder of ours: only a run can be published.")
-    facts |= {"license": license_name, "language": language}
-    if _is_current(export, facts):
+    stated = {**trained.facts.to_dict(), "license": license_name, "language": language}
+    if _is_current(export, stated):
         return False
     building = export.with_name(export.name + ".partial")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     try:
         with clear_disk_errors(export):
-            _write(building, trained, facts, run_path)
-            card = write_card(facts, card_name(export))
+            _write(building, trained, trained.facts.tokenizer, run_path)
+            card = write_card(trained.facts, card_name(export), license_name, language)
             (building / "README.md").write_text(card, encoding="utf-8")
             check_export(building, trained.model)
             names = [path.name for path in building.iterdir()]
-            write_json(building / FACTS, {**facts, "files": describe_files(building, names)})
+            write_json(building / FACTS, {**stated, "files": describe_files(building, names)})
             _replace(building, export)
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -81,7 +80,7 @@ def check_export(folder: Path, model: Bert) -> None:
             )
 
 
-def _write(building: Path, trained: TrainedModel, facts: dict[str, Any], run_path: Path) -> None:
+def _write(building: Path, trained: TrainedModel, fingerprint: str, run_path: Path) -> None:
     shape = trained.model.shape
     weights = {
         to_hf_name(name, shape): tensor.contiguous()
@@ -90,10 +89,10 @@ def _write(building: Path, trained: TrainedModel, facts: dict[str, Any], run_pat
     save_file(weights, building / WEIGHTS, metadata={"format": "pt"})
     write_json(building / "config.json", to_hf_config(shape))
     tokenizer = load_tokenizer(run_path / "tokenizer")
-    if tokenizer.fingerprint != facts["tokenizer"]:
+    if tokenizer.fingerprint != fingerprint:
         raise UserError(
             f"The tokenizer in {run_path} is {tokenizer.fingerprint}, but the model was trained "
-            f"with {facts['tokenizer']}: restore the run folder."
+            f"with {fingerprint}: restore the run folder."
         )
     for path in tokenizer.path.iterdir():
         if path.name != "manifest.json":
@@ -123,13 +122,13 @@ def _largest(theirs: torch.Tensor, ours: torch.Tensor) -> float:
     return float((theirs - ours).abs().max())
 
 
-def _is_current(export: Path, facts: dict[str, Any]) -> bool:
+def _is_current(export: Path, stated: dict[str, Any]) -> bool:
     path = export / FACTS
     if not path.is_file():
         return False
     found = json.loads(path.read_text(encoding="utf-8"))
     # Compared as JSON has it: in a file, tuples are lists.
-    same = found == {**json.loads(json.dumps(facts)), "files": found["files"]}
+    same = found == {**json.loads(json.dumps(stated)), "files": found["files"]}
     return same and find_damage(export, found, hashes=True) is None
 
 

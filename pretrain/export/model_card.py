@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from pretrain.run_facts import RunFacts
+
 _SCORES = {
     "validation/loss_mlm": ("masked-word loss", "{:.4f}"),
     "validation/accuracy_mlm": ("masked-word accuracy", "{:.2%}"),
@@ -20,44 +22,45 @@ _LEARNED = {
 }
 
 
-def write_card(facts: dict[str, Any], name: str) -> str:
+def write_card(facts: RunFacts, name: str, license_name: str, language: str) -> str:
     """Return the text of a model card.
 
     Args:
-        facts: the manifest of the checkpoint that is published, its licence as the model hub
-            writes it (`apache-2.0`) and its language as an ISO 639-1 code (`en`).
+        facts: of the checkpoint that is published.
         name: what the model is called.
+        license_name: as the model hub writes it, such as `apache-2.0`.
+        language: as an ISO 639-1 code, such as `en`.
     """
     template = Template((files("pretrain") / "export" / "card.md").read_text(encoding="utf-8"))
-    teacher_scores = facts.get("teacher_validation", {})
+    teacher_scores = facts.teacher.validation if facts.teacher else {}
     return template.substitute(
         name=name,
         location=name,
-        license=facts["license"],
-        language=facts["language"],
+        license=license_name,
+        language=language,
         summary=_summary(facts),
         shape_rows=_rows(_shape(facts)),
         teacher_heading=" | its teacher" if teacher_scores else "",
         teacher_rule="---|" if teacher_scores else "",
-        score_rows=_score_rows(facts.get("validation", {}), teacher_scores, _pairs(facts)),
+        score_rows=_score_rows(facts.validation, teacher_scores, _pairs(facts)),
         training_rows=_rows(_training(facts)),
-        recipe=yaml.safe_dump(facts["identity"], sort_keys=True).rstrip(),
+        recipe=yaml.safe_dump(facts.identity, sort_keys=True).rstrip(),
     )
 
 
-def _summary(facts: dict[str, Any]) -> str:
-    shape = f"{facts['shape']['layers']} layers of width {facts['shape']['width']}"
-    if facts["kind"] == "teacher":
+def _summary(facts: RunFacts) -> str:
+    shape = f"{facts.shape['layers']} layers of width {facts.shape['width']}"
+    if facts.teacher is None:
         return f"A BERT with {shape}, pre-trained on {_LEARNED[_pairs(facts)]}."
-    kept = ", ".join(str(layer) for layer in facts["teacher_layers"])
+    kept = ", ".join(str(layer) for layer in facts.teacher.layers)
     origin = f"started from layers {kept} of its teacher" if kept else "started at random"
     taught = "distilled from a teacher" if _is_taught(facts) else "trained without a teacher"
     return f"A BERT with {shape}, {origin} and {taught} on a general corpus."
 
 
-def _is_taught(facts: dict[str, Any]) -> bool:
+def _is_taught(facts: RunFacts) -> bool:
     """Tell whether an objective with a weight asked a teacher; before the list there was `loss`."""
-    identity = facts["identity"]
+    identity = facts.identity
     if "objectives" not in identity:
         return bool(identity["loss.soft"] or identity["loss.cosine"])
     lists = [stage["objectives"] for stage in identity["stages"]] or [identity["objectives"]]
@@ -65,39 +68,39 @@ def _is_taught(facts: dict[str, Any]) -> bool:
     return any(o["kind"] not in alone and o["weight"] for listed in lists for o in listed)
 
 
-def _pairs(facts: dict[str, Any]) -> str:
+def _pairs(facts: RunFacts) -> str:
     """Return the kind of samples; runs from before there was a choice had next sentences."""
-    return str(facts["identity"].get("samples.pairs", "next_sentence"))
+    return str(facts.identity.get("samples.pairs", "next_sentence"))
 
 
-def _shape(facts: dict[str, Any]) -> dict[str, Any]:
-    shape = facts["shape"]
+def _shape(facts: RunFacts) -> dict[str, Any]:
+    shape = facts.shape
     return {
-        "parameters": f"{facts['parameters']:,}",
+        "parameters": f"{facts.parameters:,}",
         "layers": shape["layers"],
         "width": shape["width"],
         "attention heads": shape["heads"],
         "feed-forward width": shape["feed_forward"],
         "longest input": f"{shape['positions']} tokens "
-        f"(trained on rows of {facts['identity']['train.row_tokens']})",
+        f"(trained on rows of {facts.identity['train.row_tokens']})",
         "vocabulary": f"{shape['vocab_size']:,}",
     }
 
 
-def _training(facts: dict[str, Any]) -> dict[str, Any]:
+def _training(facts: RunFacts) -> dict[str, Any]:
     rows = {
-        "corpus": f"{facts['corpus_documents']:,} documents, {facts['corpus_tokens']:,} tokens "
-        f"(fingerprint `{facts['corpus']}`)",
-        "tokenizer": f"fingerprint `{facts['tokenizer']}`",
-        "steps": f"{facts['step']:,}",
-        "real tokens seen": f"{facts['tokens_seen']:,}",
-        "samples seen": f"{facts['samples_seen']:,}",
-        "precision": facts["identity"]["train.precision"],
-        "hardware": f"{facts['world_size']} × {facts['device']}",
-        "software": ", ".join(f"{name} {number}" for name, number in facts["versions"].items()),
+        "corpus": f"{facts.corpus_documents:,} documents, {facts.corpus_tokens:,} tokens "
+        f"(fingerprint `{facts.corpus}`)",
+        "tokenizer": f"fingerprint `{facts.tokenizer}`",
+        "steps": f"{facts.step:,}",
+        "real tokens seen": f"{facts.tokens_seen:,}",
+        "samples seen": f"{facts.samples_seen:,}",
+        "precision": facts.identity["train.precision"],
+        "hardware": f"{facts.world_size} × {facts.device}",
+        "software": ", ".join(f"{name} {number}" for name, number in facts.versions.items()),
     }
-    if facts["kind"] == "student":
-        rows["teacher"] = f"{facts['teacher_parameters']:,} parameters"
+    if facts.teacher:
+        rows["teacher"] = f"{facts.teacher.parameters:,} parameters"
     return rows
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,6 +15,7 @@ from pretrain.checkpoint_manifest import find_newest
 from pretrain.model.bert import Bert
 from pretrain.model.config import BertShape
 from pretrain.model.hf_conversion import from_hf_config, from_hf_name
+from pretrain.run_facts import RunFacts
 
 WEIGHTS = "model.safetensors"
 _NSP_HEAD = "cls.seq_relationship.weight"
@@ -33,7 +33,7 @@ class LocatedModel:
     weights: Path
     sha256: str
     shape: BertShape
-    facts: dict[str, Any]  # of the run: step, corpus, tokenizer, identity, validation scores
+    facts: RunFacts | None  # of the run that made them; None for a model from elsewhere
     has_mlm_head: bool = True
 
 
@@ -42,7 +42,7 @@ class TrainedModel:
     """A model with its weights, and the facts of the run that trained it."""
 
     model: Bert
-    facts: dict[str, Any]
+    facts: RunFacts | None
     source: Path
 
 
@@ -64,8 +64,8 @@ def locate(path: Path) -> LocatedModel:
     if (path / "checkpoints").is_dir() and (found := find_newest(path / "checkpoints")):
         return LocatedModel(
             weights=found.path / WEIGHTS,
-            sha256=found.facts["files"][WEIGHTS]["sha256"],
-            shape=BertShape(**found.facts["shape"]),
+            sha256=found.files[WEIGHTS]["sha256"],
+            shape=BertShape(**found.facts.shape),
             facts=found.facts,
         )
     if (path / "config.json").is_file() and (path / WEIGHTS).is_file():
@@ -99,16 +99,21 @@ def load_located(located: LocatedModel) -> TrainedModel:
 def _locate_export(path: Path) -> LocatedModel:
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     shape = from_hf_config(config, source=str(path / "config.json"))
-    facts_file = path / "stillhouse.json"
     names = {from_hf_name(name) for name in _names(path / WEIGHTS)}
     return LocatedModel(
         weights=path / WEIGHTS,
         sha256=file_sha256(path / WEIGHTS),
         # A file may hold an NSP head that its config.json does not name.
         shape=dataclasses.replace(shape, next_sentence=_NSP_HEAD in names),
-        facts=json.loads(facts_file.read_text(encoding="utf-8")) if facts_file.is_file() else {},
+        facts=_read_facts(path / "stillhouse.json"),
         has_mlm_head=any(name.startswith(_MLM_HEAD) for name in names),
     )
+
+
+def _read_facts(path: Path) -> RunFacts | None:
+    if not path.is_file():
+        return None
+    return RunFacts.from_dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _check_fit(

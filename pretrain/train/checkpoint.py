@@ -13,9 +13,9 @@ DeepSpeed's own files are pickles; they are only ever read when the manifest ver
 import contextlib
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import save_file
@@ -25,6 +25,7 @@ from data_prep.errors import UserError
 from data_prep.manifest import MANIFEST, write_manifest
 from pretrain.checkpoint_manifest import FoundCheckpoint, is_committed
 from pretrain.distributed import Cluster
+from pretrain.run_facts import RunFacts
 
 if TYPE_CHECKING:  # DeepSpeed takes ten seconds to import; reading a checkpoint needs none of it
     from pretrain.train.deepspeed_engine import Engine
@@ -47,7 +48,7 @@ def save_checkpoint(
     folder: Path,
     engine: "Engine",
     progress: Progress,
-    facts: dict[str, Any],
+    facts: RunFacts,
     cluster: Cluster,
     keep: int,
 ) -> Path:
@@ -73,8 +74,8 @@ def save_checkpoint(
         cluster.barrier()
         if cluster.is_main:
             names = [str(p.relative_to(writing)) for p in writing.rglob("*") if p.is_file()]
-            all_facts = {**facts, **asdict(progress), "world_size": cluster.world_size}
-            write_manifest(writing, all_facts, names)
+            stated = replace(facts, **asdict(progress), world_size=cluster.world_size)
+            write_manifest(writing, stated.to_dict(), names)
             shutil.rmtree(final, ignore_errors=True)
             writing.rename(final)
             _remove_others(folder, progress.step, keep)
@@ -89,7 +90,7 @@ def load_checkpoint(engine: "Engine", found: FoundCheckpoint) -> Progress:
     return Progress(**{name: state[name] for name in asdict(Progress())})
 
 
-def check_continues(found: FoundCheckpoint, facts: dict[str, Any], world_size: int) -> None:
+def check_continues(found: FoundCheckpoint, facts: RunFacts, world_size: int) -> None:
     """Refuse to continue a checkpoint with what would make it another run.
 
     Args:
@@ -101,44 +102,55 @@ def check_continues(found: FoundCheckpoint, facts: dict[str, Any], world_size: i
         UserError: for another corpus or teacher, a ZeRO stage that cannot read its state, or
             another number of ranks under ZeRO-3 or with Muon.
     """
-    for key, name in (("corpus", "the corpus"), ("teacher_weights", "the teacher")):
-        if found.facts.get(key) != facts.get(key):
-            raise UserError(
-                f"The checkpoint {found.path} was trained with {name} {found.facts.get(key)}, but "
-                f"the recipe now leads to {facts.get(key)}: restore it, or choose another run.path."
-            )
-    was, now = found.facts["zero_stage"], facts["zero_stage"]
+    _check_same_inputs(found, facts)
+    was, now = found.facts.zero_stage, facts.zero_stage
     # Stages 1 and 2 keep the same state, but in bf16, where DeepSpeed gives stage 1 an optimizer of
     # its own; the others cut it in ways that do not convert.
-    bf16 = found.facts.get("identity", {}).get("train.precision") == "bf16"
+    bf16 = found.facts.identity.get("train.precision") == "bf16"
     if was != now and ({was, now} != {1, 2} or bf16):
         raise UserError(
             f"The checkpoint {found.path} was written under ZeRO-{was}, which ZeRO-{now} cannot "
             "load: restore deepspeed.config, or choose another run.path."
         )
-    other_ranks = found.world_size != world_size
+    written_by = found.facts.world_size
+    other_ranks = written_by != world_size
     # Its converter knows the state of Adam alone (deepspeed/checkpoint/ds_to_universal.py).
     if now > 0 and other_ranks and _optimizer_of(found) == "muon":
         raise UserError(
-            f"The checkpoint {found.path} was written by {found.world_size} ranks, and DeepSpeed "
+            f"The checkpoint {found.path} was written by {written_by} ranks, and DeepSpeed "
             f"cannot cut the momentum of optim.name muon for {world_size}: start as many again."
         )
     # Measured: DeepSpeed 0.19.8 converts it, but the gradient norm is off by 2e-4 two steps later.
     if now == 3 and other_ranks:
         raise UserError(
-            f"The checkpoint {found.path} was written by {found.world_size} ranks under ZeRO-3, "
+            f"The checkpoint {found.path} was written by {written_by} ranks under ZeRO-3, "
             f"and {world_size} ranks cannot continue it exactly: start as many again, or "
             "train under ZeRO-2, where the number may change."
         )
 
 
+def _check_same_inputs(found: FoundCheckpoint, facts: RunFacts) -> None:
+    def weights(one: RunFacts) -> str | None:
+        return one.teacher.weights if one.teacher else None
+
+    for name, was, now in (
+        ("the corpus", found.facts.corpus, facts.corpus),
+        ("the teacher", weights(found.facts), weights(facts)),
+    ):
+        if was != now:
+            raise UserError(
+                f"The checkpoint {found.path} was trained with {name} {was}, but the recipe now "
+                f"leads to {now}: restore it, or choose another run.path."
+            )
+
+
 def _optimizer_of(found: FoundCheckpoint) -> str:
-    return str(found.facts.get("identity", {}).get("optim.name", "adamw"))
+    return str(found.facts.identity.get("optim.name", "adamw"))
 
 
 def needs_conversion(found: FoundCheckpoint, cluster: Cluster) -> bool:
     """Tell whether optimizer state is cut for another number of ranks; ZeRO-0 does not cut it."""
-    return found.world_size != cluster.world_size and found.facts["zero_stage"] > 0
+    return found.facts.world_size != cluster.world_size and found.facts.zero_stage > 0
 
 
 def adapt_to_ranks(found: FoundCheckpoint, cluster: Cluster) -> FoundCheckpoint:
@@ -150,12 +162,14 @@ def adapt_to_ranks(found: FoundCheckpoint, cluster: Cluster) -> FoundCheckpoint:
     def convert() -> None:
         from pretrain.train.deepspeed_engine import convert_to_universal
 
-        print(f"Converting {found.path} from {found.world_size} to {cluster.world_size} ranks.")
+        print(
+            f"Converting {found.path} from {found.facts.world_size} to {cluster.world_size} ranks."
+        )
         shutil.rmtree(target, ignore_errors=True)
         convert_to_universal(found.path, target)
 
     cluster.on_main(convert)
-    return FoundCheckpoint(target, found.facts)
+    return FoundCheckpoint(target, found.facts, found.files)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -6,8 +6,8 @@ Teacher and student share it; what differs is the task, which turns a batch into
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from data_prep.errors import UserError
 from pretrain.config.run import RunRecipe
@@ -23,6 +23,7 @@ from pretrain.monitoring.logger import RunLog
 from pretrain.monitoring.memory_estimate import MemoryForecast
 from pretrain.monitoring.window_metrics import MetricsWindow
 from pretrain.optim.lr_schedule import LrSchedule
+from pretrain.run_facts import RunFacts
 from pretrain.train.checkpoint import Progress, save_checkpoint
 from pretrain.train.evaluation import ValidationSet
 from pretrain.train.nonfinite import NonfiniteCheck
@@ -53,7 +54,7 @@ class Training:
     loader: Loader
     validation: ValidationSet
     preemption: PreemptionMonitor
-    facts: dict[str, Any]  # for the manifest of every checkpoint
+    facts: RunFacts  # for the manifest of every checkpoint
     log: RunLog | None  # rank 0 only
 
 
@@ -217,7 +218,7 @@ def _validate(t: Training, progress: Progress, window: MetricsWindow) -> dict[st
 
 def _save(t: Training, progress: Progress, window: MetricsWindow, scores: dict[str, float]) -> None:
     started = time.perf_counter()
-    facts = {**t.facts, "validation": scores}
+    facts = replace(t.facts, validation=scores)
     path = save_checkpoint(
         t.run.checkpoints, t.engine, progress, facts, t.cluster, t.recipe.checkpoint.keep
     )

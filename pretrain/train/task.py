@@ -1,7 +1,7 @@
-"""Tasks: what a run learns. The loop is the same for teacher and student; the task differs.
+"""Tasks: what a run optimises. The loop is the same for teacher and student; the task differs.
 
-A task turns the outputs of one micro-batch into terms (see `objectives/term.py`). It does so inside
-the model's forward pass, see `Bert.forward`.
+A task turns the outputs of one micro-batch into loss terms (see `losses/term.py`), inside the
+forward pass of the model (see `Bert.forward`).
 """
 
 from collections.abc import Sequence
@@ -15,24 +15,25 @@ from pretrain.model import Bert, Outputs
 from pretrain.model.captured_states import NO_CAPTURE, Capture
 from pretrain.monitoring.flops import TeacherPass
 from pretrain.monitoring.memory_estimate import Activations, Part
+from pretrain.run_facts import TeacherFacts
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepSpec:
-    """What is learned in one step: the same for all its micro-batches and ranks."""
+    """What one optimizer step computes: the same for all its micro-batches and ranks."""
 
     terms: Objective  # always the same tags in the same order
-    capture: Capture = NO_CAPTURE  # states that the terms read, of the model that learns
-    teacher_passes: tuple[TeacherPass, ...] = ()  # models that are asked beside it
-    logits_at_all_tokens: bool = False  # whether words are compared at all tokens
-    stage: int = 0  # of the task's stages, see `Task.trained`
+    capture: Capture = NO_CAPTURE  # states of the trained model that the terms read
+    teacher_passes: tuple[TeacherPass, ...] = ()  # forward passes of teachers
+    logits_at_all_tokens: bool = False  # whether a term compares logits at all tokens
+    stage: int = 0  # index into `Task.trained`
 
 
 class Task(Protocol):
-    """Lessons, by step."""
+    """The step spec of every step, and what follows from it for the run."""
 
     def at(self, step: int) -> StepSpec:
-        """Return the lesson of a step, counted from 0: a pure function of it."""
+        """Return the spec of a step, counted from 0: a pure function of it."""
         ...
 
     def first_steps(self) -> Sequence[int]:
@@ -48,19 +49,28 @@ class Task(Protocol):
         ...
 
     def teacher_ms(self) -> float:
-        """Return the device's milliseconds with other models since the last call."""
+        """Return the milliseconds of device time of teachers since the last call."""
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A model in its initial state and its task, made once the inputs of a run are verified."""
+
+    model: Bert
+    task: Task
+    teacher_facts: TeacherFacts | None = None  # of a student
+
+
 class PretrainingTask:
-    """BERT's own objectives: masked words and next sentences."""
+    """BERT's own objectives: MLM, and NSP where samples are pairs."""
 
     def at(self, step: int) -> StepSpec:
-        """Return the same lesson for every step."""
+        """Return the same spec for every step."""
         return StepSpec(terms=self.terms)
 
     def terms(self, outputs: Outputs, batch: Batch) -> list[Term]:
-        """Return the masked-word and next-sentence terms."""
+        """Return the MLM and NSP terms."""
         return pretraining_terms(outputs, batch)
 
     def first_steps(self) -> Sequence[int]:
@@ -68,13 +78,13 @@ class PretrainingTask:
         return (0,)
 
     def trained(self, model: Bert) -> Sequence[frozenset[str]]:
-        """Return nothing: every step trains all parameters."""
+        """Return an empty list: every step trains all parameters."""
         return ()
 
     def memory_parts(self, act: Activations) -> list[Part]:
-        """Return nothing: the losses on logits keep no layers."""
+        """Return an empty list: losses on logits keep no states of layers."""
         return []
 
     def teacher_ms(self) -> float:
-        """Return 0: nobody is asked."""
+        """Return 0: there is no teacher."""
         return 0.0

@@ -16,6 +16,8 @@ from pretrain.distil.config import StudentRecipe
 from pretrain.distil.setup import set_up_distillation
 from pretrain.distributed import Cluster
 from pretrain.model.loading import WEIGHTS
+from pretrain.run_facts import TeacherFacts
+from pretrain.train.task import Prepared
 from tests.student_tasks import terms_of
 
 
@@ -35,6 +37,11 @@ def recipe(teacher: dict[str, Any], **keys: Any) -> StudentRecipe:
     return StudentRecipe.model_validate({**tree, "train": train, "teacher": teacher, **keys})
 
 
+def facts_of(prepared: Prepared) -> TeacherFacts:
+    assert prepared.teacher_facts is not None
+    return prepared.teacher_facts
+
+
 @pytest.fixture
 def inputs(tiny_tokenizer: Path) -> Any:
     return SimpleNamespace(tokenizer=load_tokenizer(tiny_tokenizer))
@@ -45,17 +52,18 @@ def test_a_teacher_of_layers_is_cut_off_and_its_whole_size_is_told(
 ) -> None:
     first = [{"kind": "relations", "heads": 4, "teacher_layer": 1}]
     wanted = recipe({"path": str(published_teacher)}, objectives=first)
-    student, task, facts = set_up_distillation(wanted, inputs, alone)
-    assert facts["kind"] == "student" and facts["teacher_layers"] == [0]
-    whole, kept = facts["teacher_parameters"], facts["teacher_parameters_kept"]
-    layer = sum(p.numel() for p in student.bert.encoder.layer[0].parameters())
-    assert whole - kept == layer, "the second of its two layers is not needed"
-    assert task.at(0).teacher_passes[0].shape.layers == 1
-    with_words = [*first, {"kind": "soft_targets"}]
-    _, _, facts = set_up_distillation(
-        recipe({"path": str(published_teacher)}, objectives=with_words), inputs, alone
+    prepared = set_up_distillation(wanted, inputs, alone)
+    facts = facts_of(prepared)
+    assert facts.layers == [0]
+    layer = sum(p.numel() for p in prepared.model.bert.encoder.layer[0].parameters())
+    assert facts.parameters - facts.parameters_kept == layer, (
+        "the second of its two layers is not needed"
     )
-    assert facts["teacher_parameters"] == facts["teacher_parameters_kept"]
+    assert prepared.task.at(0).teacher_passes[0].shape.layers == 1
+    with_words = [*first, {"kind": "soft_targets"}]
+    wanted = recipe({"path": str(published_teacher)}, objectives=with_words)
+    facts = facts_of(set_up_distillation(wanted, inputs, alone))
+    assert facts.parameters == facts.parameters_kept
 
 
 def test_several_teachers_are_all_asked_and_all_part_of_the_run(
@@ -64,8 +72,9 @@ def test_several_teachers_are_all_asked_and_all_part_of_the_run(
     words = [{"kind": "soft_targets"}, {"kind": "hard_mlm"}]
     paths = [str(published_teacher), str(other_teacher)]
     wanted = recipe({"paths": paths}, objectives=words, student={"format": "distilbert"})
-    student, task, facts = set_up_distillation(wanted, inputs, alone)
-    assert len(facts["teacher_weights"].split("+")) == 2
+    prepared = set_up_distillation(wanted, inputs, alone)
+    student, task = prepared.model, prepared.task
+    assert len(facts_of(prepared).weights.split("+")) == 2
     assert len(task.at(0).teacher_passes) == 2
     assert not student.shape.token_types
     assert task.teacher_ms() == 0, "the first questions are not part of a step"

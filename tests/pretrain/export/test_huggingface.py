@@ -150,7 +150,7 @@ def test_publishing_again_is_up_to_date_and_a_newer_checkpoint_replaces(
     newer.mkdir()
     save_file(model.state_dict(), newer / WEIGHTS)
     facts = facts_of(model, "teacher", load_tokenizer(tiny_tokenizer).fingerprint)
-    write_manifest(newer, {**facts, "step": 9}, [WEIGHTS])
+    write_manifest(newer, {**facts.to_dict(), "step": 9}, [WEIGHTS])
     assert publish(run, export, "apache-2.0", "en")
     assert json.loads((export / FACTS).read_text(encoding="utf-8"))["step"] == 9
 

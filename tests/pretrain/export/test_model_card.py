@@ -1,5 +1,6 @@
 """The card names what a model was taught."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,10 @@ def test_the_card_names_the_kind_of_samples(
     tiny_shape: BertShape, tmp_path: Path, pairs: str, learned: str, score: str | None
 ) -> None:
     facts = facts_of(Bert(tiny_shape), "teacher", "t" * 16)
-    facts |= {"license": "apache-2.0", "language": "en"}
-    facts["identity"] = {**facts["identity"], "samples.pairs": pairs}
-    if score:
-        facts["validation"]["validation/accuracy_nsp"] = 0.75
-    card = write_card(facts, "a-model")
+    scores = {**facts.validation, **({"validation/accuracy_nsp": 0.75} if score else {})}
+    identity = {**facts.identity, "samples.pairs": pairs}
+    card = write_card(
+        replace(facts, identity=identity, validation=scores), "a-model", "apache-2.0", "en"
+    )
     assert learned in card
     assert score in card if score else "sentence" not in card.split("recipe")[0]

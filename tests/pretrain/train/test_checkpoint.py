@@ -17,6 +17,7 @@ from data_prep.disk import clear_disk_errors
 from data_prep.errors import UserError
 from pretrain.checkpoint_manifest import FoundCheckpoint, find_newest
 from pretrain.distributed import Cluster
+from pretrain.run_facts import RunFacts
 from pretrain.train.checkpoint import (
     Progress,
     check_continues,
@@ -49,13 +50,13 @@ class FakeEngine:
 def save(folder: Path, cluster: Cluster, step: int, **options: Any) -> Path:
     engine: Any = FakeEngine(options.get("failure"))
     progress = Progress(step=step, samples_seen=10 * step, tokens_seen=100 * step)
-    return save_checkpoint(folder, engine, progress, {"zero_stage": 1}, cluster, keep=2)
+    return save_checkpoint(folder, engine, progress, RunFacts(zero_stage=1), cluster, keep=2)
 
 
 def newest_step(folder: Path) -> int:
     found = find_newest(folder)
     assert found is not None
-    return found.step
+    return found.facts.step
 
 
 def test_what_was_saved_is_found_and_loaded(tmp_path: Path, alone: Cluster) -> None:
@@ -63,9 +64,9 @@ def test_what_was_saved_is_found_and_loaded(tmp_path: Path, alone: Cluster) -> N
     found = find_newest(tmp_path)
     assert found is not None
     assert found.path == path
-    assert found.world_size == 1
-    assert found.facts["zero_stage"] == 1
-    assert set(found.facts["files"]) == {"rank_0.pt", "model.safetensors"}
+    assert found.facts.world_size == 1
+    assert found.facts.zero_stage == 1
+    assert set(found.files) == {"rank_0.pt", "model.safetensors"}
     engine: Any = FakeEngine()
     assert load_checkpoint(engine, found) == Progress(step=3, samples_seen=30, tokens_seen=300)
 
@@ -170,7 +171,22 @@ def test_a_damaged_checkpoint_never_takes_the_place_of_a_good_one(
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step_00000004", "step_00000005"]
 
 
-WRITTEN = {"corpus": "c", "teacher_weights": "t", "zero_stage": 1, "world_size": 2}
+WRITTEN = {
+    "kind": "student",
+    "corpus": "c",
+    "teacher_weights": "t",
+    "zero_stage": 1,
+    "world_size": 2,
+}
+
+
+def found_with(**changes: Any) -> FoundCheckpoint:
+    """Return a checkpoint whose manifest has some entries changed."""
+    return FoundCheckpoint(Path("step_00000001"), facts_with(**changes), {})
+
+
+def facts_with(**changes: Any) -> RunFacts:
+    return RunFacts.from_dict({**WRITTEN, **changes})
 
 
 @pytest.mark.parametrize(
@@ -188,17 +204,15 @@ WRITTEN = {"corpus": "c", "teacher_weights": "t", "zero_stage": 1, "world_size":
 def test_what_would_make_it_another_run_is_not_continued(
     written: dict[str, Any], now: dict[str, Any], ranks: int, sentence: str
 ) -> None:
-    found = FoundCheckpoint(Path("step_00000001"), {**WRITTEN, **written})
     with pytest.raises(UserError, match=sentence):
-        check_continues(found, {**WRITTEN, **now}, ranks)
+        check_continues(found_with(**written), facts_with(**now), ranks)
 
 
 @pytest.mark.parametrize(("was", "now", "ranks"), [(1, 1, 4), (1, 2, 2), (2, 1, 1), (3, 3, 2)])
 def test_other_ranks_and_the_stages_that_share_their_state_are_continued(
     was: int, now: int, ranks: int
 ) -> None:
-    found = FoundCheckpoint(Path("step_00000001"), {**WRITTEN, "zero_stage": was})
-    check_continues(found, {**WRITTEN, "zero_stage": now}, ranks)
+    check_continues(found_with(zero_stage=was), facts_with(zero_stage=now), ranks)
 
 
 def hurt(path: Path, damage: str) -> None:

@@ -58,7 +58,8 @@ def learned(tree: dict[str, Any], alone: Cluster) -> tuple[Inputs, list[dict[str
     """Return the inputs of a run, and figures and a gradient of its second step's micro-batches."""
     recipe = StudentRecipe.model_validate(tree)
     inputs = open_inputs(recipe, recipe.run.path / "plans", alone)
-    student, task, _ = set_up_distillation(recipe, inputs, alone)
+    prepared = set_up_distillation(recipe, inputs, alone)
+    student, task = prepared.model, prepared.task
     steps = inputs.loader.steps_from(1)
     found = []
     for batch in next(steps):

@@ -1,0 +1,73 @@
+"""What the manifest of a checkpoint states about its run.
+
+An export repeats it in `stillhouse.json`. The keys on disk are the names of the fields; those of
+`TeacherFacts` have `teacher_` in front.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, Self
+
+_TEACHER = "teacher_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherFacts:
+    """The teachers of a distilled model. Older manifests lack some keys, hence the defaults."""
+
+    weights: str = ""  # sha256 of each teacher's weights, joined by "+"
+    layers: list[int] = field(default_factory=list)  # those that initialised the student
+    parameters: int = 0  # of all teachers
+    parameters_kept: int = 0  # without the layers above the last one that a loss reads
+    validation: dict[str, float] = field(default_factory=dict)  # empty for several teachers
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """A run, and how far it had come when the checkpoint was written.
+
+    Older manifests lack some keys, hence the defaults.
+    """
+
+    shape: dict[str, Any] = field(default_factory=dict)  # of `BertShape.to_dict`
+    parameters: int = 0
+    corpus: str = ""  # fingerprint
+    corpus_documents: int = 0
+    corpus_tokens: int = 0
+    tokenizer: str = ""  # fingerprint
+    identity: dict[str, Any] = field(default_factory=dict)  # see `identity_of`
+    device: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    started: str = ""  # date, YYYY-MM-DD
+    zero_stage: int = 0
+    teacher: TeacherFacts | None = None  # of a student
+
+    # The rest differs between the checkpoints of a run.
+    step: int = 0  # optimizer steps done
+    samples_seen: int = 0
+    tokens_seen: int = 0  # real tokens, padding not counted
+    trained_ms: int = 0
+    world_size: int = 1  # ranks that wrote it
+    validation: dict[str, float] = field(default_factory=dict)  # the newest scores
+
+    @property
+    def kind(self) -> Literal["teacher", "student"]:
+        """What was trained."""
+        return "student" if self.teacher else "teacher"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the entries of a manifest."""
+        entries: dict[str, Any] = {"kind": self.kind}
+        if self.teacher:
+            entries |= {_TEACHER + name: value for name, value in asdict(self.teacher).items()}
+        return entries | {name: v for name, v in asdict(self).items() if name != "teacher"}
+
+    @classmethod
+    def from_dict(cls, manifest: Mapping[str, Any]) -> Self:
+        """Read a manifest; entries that are no facts, such as its `files`, are left out."""
+        own = {f.name: manifest[f.name] for f in fields(cls) if f.name in manifest}
+        if manifest.get("kind") == "student":
+            keys = {f.name: _TEACHER + f.name for f in fields(TeacherFacts)}
+            known = {name: manifest[key] for name, key in keys.items() if key in manifest}
+            own["teacher"] = TeacherFacts(**known)
+        return cls(**own)
