@@ -1,4 +1,4 @@
-"""LAMB: Adam whose step has, in every tensor of the model, the size of that tensor's weights.
+"""LAMB: Adam whose update of each tensor is scaled to the norm of that tensor's weights.
 
 After algorithm 2 of arXiv 1904.00962, for the tensor x with gradient g at step t:
 
@@ -24,26 +24,26 @@ _Tensors = list[torch.Tensor]
 
 @dataclass(frozen=True)
 class _Partition:
-    """The tensors of a group that lie in this rank's part of it: a run of neighbours."""
+    """The consecutive tensors of a group of which this rank's flat partition holds pieces."""
 
     tensors: int  # of the whole group, over all ranks
-    first: int  # number of the first one here
-    pieces: tuple[tuple[int, int], ...]  # begin and length of each in the flat part
+    first: int  # index in the group of the first tensor with a piece here
+    pieces: tuple[tuple[int, int], ...]  # start and length of each in the flat partition
 
 
 class Lamb(torch.optim.Optimizer):
-    """LAMB that knows where each tensor of the model lies, also where ZeRO has cut them.
+    """LAMB with the trust ratio of each tensor of the model, also where ZeRO partitions them.
 
-    Its parameters are whole tensors of the model until `partition` says that one is a rank's part
-    of a flattened group. Then each rank adds up the squares of its pieces, and the norms of whole
-    tensors come from one small all-reduce a group.
+    Parameters are whole tensors of the model, unless `partition` declares one to be a rank's flat
+    partition of a group. Then each rank sums the squares of its pieces, and one small all-reduce
+    per group gives the norms of whole tensors.
 
-    State of a parameter: `exp_avg`, `exp_avg_sq` and `step`, the names that DeepSpeed's universal
-    checkpoints look for.
+    The state of a parameter is `exp_avg`, `exp_avg_sq` and `step`, the names that DeepSpeed's
+    universal checkpoints require.
 
     Args:
-        groups: parameter groups; `trust_ratio` false makes the step of a group Adam's.
-        lr, betas, eps, weight_decay: for groups that do not say.
+        groups: parameter groups; `trust_ratio` false makes the update of a group Adam's.
+        lr, betas, eps, weight_decay: defaults for groups without them.
     """
 
     def __init__(
@@ -59,30 +59,33 @@ class Lamb(torch.optim.Optimizer):
         self._partitions: dict[torch.Tensor, _Partition] = {}
 
     def partition(self, part: torch.Tensor, pieces: Sequence[tuple[int, int] | None]) -> None:
-        """Say which tensors of a group lie in a rank's flat part of it (all ranks).
+        """Declare which tensors of a group a rank's flat partition holds (all ranks).
 
         Args:
-            part: the flat parameter [elements] that the group consists of on this rank.
-            pieces: begin and length in `part` for every tensor of the group, in an order that is
-                the same on all ranks; None for those that lie wholly on others.
+            part: the flat parameter [elements] that is the group on this rank.
+            pieces: start and length in `part` for every tensor of the group, in the same order on
+                all ranks; None for tensors that are wholly on other ranks.
+
+        Raises:
+            ValueError: when the tensors on this rank are not consecutive.
         """
         here = [index for index, piece in enumerate(pieces) if piece is not None]
         first = here[0] if here else 0
         if here != list(range(first, first + len(here))):
-            raise ValueError(f"the tensors {here} of a partition are no neighbours")
+            raise ValueError(f"the tensors {here} of a partition are not consecutive")
         found = tuple(piece for piece in pieces if piece is not None)
         self._partitions[part] = _Partition(len(pieces), first, found)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Move the weights once (all ranks, with the same groups in the same order)."""
-        assert closure is None  # DeepSpeed has none, and neither have we
+        """Update the weights (all ranks, with the same groups in the same order)."""
+        assert closure is None  # unsupported: DeepSpeed passes none
         for group in self.param_groups:
             weights = [p for p in group["params"] if p.grad is not None]
             if weights:
-                self._move(weights, group)
+                self._update(weights, group)
 
-    def _move(self, weights: _Tensors, group: dict[str, Any]) -> None:
+    def _update(self, weights: _Tensors, group: dict[str, Any]) -> None:
         updates = self._adam_updates(weights, group)
         if group["weight_decay"]:
             torch._foreach_add_(updates, weights, alpha=group["weight_decay"])
@@ -91,13 +94,13 @@ class Lamb(torch.optim.Optimizer):
         torch._foreach_add_(weights, updates, alpha=-group["lr"])
 
     def _adam_updates(self, weights: _Tensors, group: dict[str, Any]) -> _Tensors:
-        """Update the moments, and return r of the formula above for each parameter."""
+        """Update the moments, and return r of the module's formula for each parameter."""
         beta1, beta2 = group["betas"]
         gradients = [p.grad for p in weights if p.grad is not None]
         states = [self._state_of(p) for p in weights]
         for state in states:
             state["step"] += 1
-        step = float(states[0]["step"])  # it lies on the CPU, so nothing waits for the device
+        step = float(states[0]["step"])  # on the CPU: no device-to-host synchronisation
         means = [state["exp_avg"] for state in states]
         squares = [state["exp_avg_sq"] for state in states]
         torch._foreach_lerp_(means, gradients, 1 - beta1)
@@ -117,15 +120,15 @@ class Lamb(torch.optim.Optimizer):
             squares = torch.stack([_squares(weights), _squares(updates)])
             torch._foreach_mul_(updates, list(_trust_ratios(squares).unbind()))
             return
-        (weight,), (update,) = weights, updates  # ZeRO makes one flat parameter of a group
+        (weight,), (update,) = weights, updates  # ZeRO flattens a group to one parameter
         old = [weight.narrow(0, *piece) for piece in partition.pieces]
         new = [update.narrow(0, *piece) for piece in partition.pieces]
         here = slice(partition.first, partition.first + len(old))
         squares = weight.new_zeros(2, partition.tensors)
         if old:
             squares[:, here] = torch.stack([_squares(old), _squares(new)])
-        # A tensor may be cut between ranks, and every rank must scale its piece by the ratio of
-        # the whole. Ranks with no piece at all take part, or the others would wait for ever.
+        # A tensor may be split between ranks, and each must scale its piece by the ratio of the
+        # whole tensor. Ranks without a piece take part too, or the all-reduce would hang.
         dist.all_reduce(squares)
         if old:
             torch._foreach_mul_(new, list(_trust_ratios(squares)[here].unbind()))
@@ -140,12 +143,12 @@ class Lamb(torch.optim.Optimizer):
 
 
 def _squares(tensors: _Tensors) -> torch.Tensor:
-    """Return the sum of squares of each tensor [tensors], without a look at it on the host."""
+    """Return the sum of squares of each tensor [T], without device-to-host synchronisation."""
     return torch.stack(torch._foreach_norm(tensors)).square()
 
 
 def _trust_ratios(squares_2T: torch.Tensor) -> torch.Tensor:
-    """Return the ratio of each tensor [T] from its squared norms: of the weights, of the update."""
+    """Return trust ratios [T] from the squared norms of T weights and of their updates."""
     weight_T, update_T = squares_2T.sqrt().unbind()
     usable_T = (weight_T > 0) & (update_T > 0)
     return torch.where(usable_T, weight_T / update_T, 1.0)

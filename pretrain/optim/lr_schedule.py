@@ -1,9 +1,9 @@
-"""Learning-rate schedules: pure functions of the rows seen, and of the time used where that counts.
+"""Learning-rate schedules: pure functions of the rows seen or of the share of a time budget.
 
-How far a run has come is measured in rows seen over `train.batch_rows`: in steps, where all batches
-are of that size, and in what those steps would have read, where the batch grows or changes with a
-phase. Rows follow from the step's number alone (see `phases.py`), so a resumed run is on the curve
-it left, and a ramp of the batch does not bend it.
+Progress is the number of rows seen divided by `train.batch_rows`: the number of steps if all
+batches have that size, and the equivalent number of full batches if the batch size grows or changes
+with a phase. It follows from the step number alone (see `config/phases.py`), so a resumed run
+continues its schedule, and a ramp of the batch size does not distort it.
 """
 
 import math
@@ -15,22 +15,22 @@ from pretrain.config.train import TrainOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
-    """One rise and fall of the learning rate; places are rows seen over `train.batch_rows`."""
+class WarmupDecay:
+    """One warm-up and decay; `warmup_start` to `end` are progress (see the module)."""
 
-    peak: float
+    peak: float  # learning rate
     first_step: int
-    start: float  # the place where the rise begins
-    top: float  # where it has reached the peak
-    turn: float  # where a stable rate begins to fall
-    end: float  # where the fall would arrive
+    warmup_start: float
+    warmup_end: float
+    decay_start: float  # of the schedule warmup_stable_decay; others decay from `warmup_end`
+    end: float
 
 
 class LrSchedule:
     """The learning rate of every step of a run.
 
-    There is one curve over the whole run, and another from each phase on that names its own `lr`:
-    LAMB's second phase, on longer rows, warms up again (arXiv 1904.00962).
+    The run has one warm-up and decay, and another from each phase with an `lr` of its own: LAMB's
+    second phase, on longer rows, warms up again (arXiv 1904.00962).
     """
 
     def __init__(self, optim: OptimOptions, train: TrainOptions) -> None:
@@ -39,49 +39,50 @@ class LrSchedule:
         self._phases = phases_of(train)
         starts = [p for p in self._phases if p.first_step == 0 or p.lr is not None]
         ends = [p.first_step for p in starts[1:]] + [train.steps]
-        self._curves = [self._curve(p, end) for p, end in zip(starts, ends, strict=True)]
+        self._parts = [self._warmup_decay(p, end) for p, end in zip(starts, ends, strict=True)]
 
-    def rate(self, step: int, used_share: float = 0.0) -> float:
-        """Return the learning rate of a step, counted from 0.
+    def lr(self, step: int, used_share: float = 0.0) -> float:
+        """Return the learning rate of a step.
 
         Args:
-            step: optimizer steps done before it.
+            step: optimizer step, counted from 0.
             used_share: share of `train.budget_minutes` used before it; for schedule `budget`.
         """
-        curve = next(c for c in reversed(self._curves) if c.first_step <= step)
+        part = next(p for p in reversed(self._parts) if p.first_step <= step)
         if self._optim.schedule == "budget":
-            return budget(curve.peak, used_share, self._optim.warmup_share)
-        before, after = self._place(step), self._place(step + 1)
-        if before < curve.top:
-            return linear(curve.peak, 0.0, after - curve.start, curve.top - curve.start)
-        return self._fall(curve, curve.end - before)
+            return budget(part.peak, used_share, self._optim.warmup_share)
+        before, after = self._progress(step), self._progress(step + 1)
+        if before < part.warmup_end:
+            span = part.warmup_end - part.warmup_start
+            return linear(part.peak, 0.0, after - part.warmup_start, span)
+        return self._decayed(part, part.end - before)
 
-    def _fall(self, curve: Curve, left: float) -> float:
-        peak, floor, span = curve.peak, curve.peak * self._optim.end_share, curve.end - curve.top
+    def _decayed(self, part: WarmupDecay, left: float) -> float:
+        peak, floor = part.peak, part.peak * self._optim.end_share
+        span = part.end - part.warmup_end
         if self._optim.schedule == "polynomial":
             return polynomial(peak, floor, left, span, self._optim.power)
         if self._optim.schedule == "cosine":
             return cosine(peak, floor, left, span)
         if self._optim.schedule == "warmup_stable_decay":
-            return warmup_stable_decay(peak, floor, left, curve.end - curve.turn)
+            return warmup_stable_decay(peak, floor, left, part.end - part.decay_start)
         return linear(peak, floor, left, span)
 
-    def _curve(self, phase: Phase, end: int) -> Curve:
+    def _warmup_decay(self, phase: Phase, end: int) -> WarmupDecay:
         optim, first = self._optim, phase.first_step
-        own = phase.lr is not None
-        warmup = phase.warmup_steps if own else optim.warmup_steps
+        warmup = optim.warmup_steps if phase.lr is None else phase.warmup_steps
         decay = optim.decay_steps or max((end - first) // 10, 1)
-        return Curve(
+        return WarmupDecay(
             peak=optim.lr if phase.lr is None else phase.lr,
             first_step=first,
-            start=self._place(first),
-            top=self._place(first + warmup),
-            turn=self._place(max(end - decay, first + warmup)),
-            end=self._place(end),
+            warmup_start=self._progress(first),
+            warmup_end=self._progress(first + warmup),
+            decay_start=self._progress(max(end - decay, first + warmup)),
+            end=self._progress(end),
         )
 
-    def _place(self, step: int) -> float:
-        """Return the rows of all steps before this one, in batches of the full size."""
+    def _progress(self, step: int) -> float:
+        """Return the rows of all steps before this one, in units of full batches."""
         last = phase_at(self._phases, step)
         earlier = sum(
             p.steps * p.batch_rows for p in self._phases if p.first_step < last.first_step
@@ -90,32 +91,32 @@ class LrSchedule:
 
 
 def linear(peak: float, floor: float, left: float, span: float) -> float:
-    """Return the rate on a line that reaches `floor` when nothing of `span` is left.
+    """Return linear decay from `peak` to `floor`, with `left` of `span` remaining.
 
-    The step after the last would be there, so none is wasted (arXiv 1810.04805, appendix A.2).
+    Only the step after the last one would have `floor` (arXiv 1810.04805, appendix A.2).
     """
     return floor + (peak - floor) * left / span
 
 
 def polynomial(peak: float, floor: float, left: float, span: float, power: float) -> float:
-    """Return the rate that falls as a power of what is left; 0.5 is NVIDIA's for LAMB."""
+    """Return polynomial decay; NVIDIA trains with LAMB and a power of 0.5."""
     return floor + (peak - floor) * (left / span) ** power
 
 
 def cosine(peak: float, floor: float, left: float, span: float) -> float:
-    """Return the rate on half a cosine (arXiv 1608.03983, without restarts)."""
+    """Return cosine decay (arXiv 1608.03983, without restarts)."""
     return floor + (peak - floor) * (1 - math.cos(math.pi * left / span)) / 2
 
 
 def warmup_stable_decay(peak: float, floor: float, left: float, decay: float) -> float:
-    """Return the peak until `decay` is left, then a line (arXiv 2404.06395)."""
+    """Return `peak` until `decay` remains, then linear decay (arXiv 2404.06395)."""
     return linear(peak, floor, min(left, decay), decay)
 
 
 def budget(peak: float, used_share: float, warmup_share: float) -> float:
-    """Return the rate that rises and falls on lines with the time used.
+    """Return linear warm-up and decay over the share of a time budget (arXiv 2104.07705).
 
-    It is 0 when the budget is used up, however many steps that took (arXiv 2104.07705).
+    The learning rate is 0 at the end of the budget, whatever number of steps that took.
     """
     if used_share < warmup_share:
         return peak * used_share / warmup_share

@@ -1,4 +1,4 @@
-"""Parameter groups: which parameters decay, and which are matrices of the layers."""
+"""Parameter groups: which parameters have weight decay, and which are updated by Muon."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,25 +12,25 @@ Groups = list[dict[str, Any]]
 
 
 def decays(parameter: torch.Tensor) -> bool:
-    """Tell whether weight decay applies: to matrices, not to biases and LayerNorm.
+    """Return whether weight decay applies: to matrices, not to biases and LayerNorm.
 
-    Those are the parameters of one dimension, whatever a model calls them (arXiv 1810.04805,
-    appendix A.2 names them by what they are; its published code by their names).
+    The latter have one dimension, whatever their names (arXiv 1810.04805, appendix A.2; its
+    published code goes by names).
     """
     return parameter.ndim >= 2
 
 
 def is_layer_matrix(name: str, parameter: torch.Tensor) -> bool:
-    """Tell whether a parameter is a matrix between hidden states, which Muon may move.
+    """Return whether a parameter is a matrix between hidden states, which Muon may update.
 
-    Embeddings and heads are matrices too, but their rows are looked up or scored one by one, so
-    that there is no reason to make their update orthogonal (kellerjordan.github.io/posts/muon).
+    Embeddings and heads are matrices too, but their rows are looked up or scored one by one, which
+    gives no reason for an orthogonal update (kellerjordan.github.io/posts/muon).
     """
     return parameter.ndim == 2 and ".encoder.layer." in name
 
 
 def decay_groups(model: torch.nn.Module, optim: OptimOptions) -> Groups:
-    """Return two groups: parameters that decay and, for LAMB, have a trust ratio; the others."""
+    """Return two groups: parameters with weight decay (and LAMB's trust ratio), and without."""
     decayed = [p for p in model.parameters() if decays(p)]
     plain = [p for p in model.parameters() if not decays(p)]
     groups = [_adam_group(decayed, optim, optim.weight_decay), _adam_group(plain, optim, 0.0)]
@@ -40,16 +40,16 @@ def decay_groups(model: torch.nn.Module, optim: OptimOptions) -> Groups:
 
 
 def muon_groups(model: torch.nn.Module, optim: OptimOptions) -> Groups:
-    """Return the layers' matrices for Muon, and the two groups of the rest for AdamW.
+    """Return a group of the layers' matrices for Muon, and two groups of the others for AdamW.
 
-    The parameters are marked as well: DeepSpeed asks each of them.
+    Every parameter gets the attribute `use_muon` as well, which DeepSpeed reads.
     """
     matrices: list[Parameter] = []
     rest: list[Parameter] = []
     for name, parameter in model.named_parameters():
-        chosen = is_layer_matrix(name, parameter)
-        parameter.use_muon = chosen  # type: ignore[attr-defined]
-        (matrices if chosen else rest).append(parameter)
+        use_muon = is_layer_matrix(name, parameter)
+        parameter.use_muon = use_muon  # type: ignore[attr-defined]
+        (matrices if use_muon else rest).append(parameter)
     muon = {
         "params": matrices,
         "use_muon": True,
@@ -66,35 +66,35 @@ def muon_groups(model: torch.nn.Module, optim: OptimOptions) -> Groups:
 def split_by_stage(
     groups: Groups, model: torch.nn.Module, trained: Sequence[frozenset[str]]
 ) -> tuple[Groups, list[tuple[int, ...]]]:
-    """Divide groups until all parameters of each are trained in the same stages of a run.
+    """Split groups so that all parameters of a group are trained in the same stages of a run.
 
     Args:
-        groups: of the parameters of a model.
-        model: that names them.
-        trained: names of the parameters that each stage trains; empty for one stage that trains
-            all.
+        groups: parameter groups of a model.
+        model: the model, for the names of its parameters.
+        trained: names of the parameters that each stage trains; empty for a single stage that
+            trains all.
 
     Returns:
-        the groups, and the stages of each.
+        the groups, and the stages in which each is trained.
     """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    divided: Groups = []
+    split: Groups = []
     stages_of_all: list[tuple[int, ...]] = []
     for group in groups:
         parts: dict[tuple[int, ...], list[Parameter]] = {}
         for parameter in group["params"]:
-            stages = [n for n, reached in enumerate(trained) if names[id(parameter)] in reached]
+            stages = [n for n, of_stage in enumerate(trained) if names[id(parameter)] in of_stage]
             parts.setdefault(tuple(stages) if trained else (0,), []).append(parameter)
-        divided += [{**group, "params": parameters} for parameters in parts.values()]
+        split += [{**group, "params": parameters} for parameters in parts.values()]
         stages_of_all += parts
-    return divided, stages_of_all
+    return split, stages_of_all
 
 
 def _adam_group(parameters: list[Parameter], optim: OptimOptions, decay: float) -> dict[str, Any]:
     return {
         "params": parameters,
         "weight_decay": decay,
-        "lr": 0.0,  # every step is given its own; a step of DeepSpeed's must move nothing
+        "lr": 0.0,  # set before every step; until then an update must change nothing
         "betas": (optim.beta1, optim.beta2),
         "eps": optim.epsilon,
     }

@@ -111,7 +111,7 @@ def _train(
         _stop_unless_finite(t, progress, agreed.bad_ranks)
 
         # Gradients add up over the micro-batches; the last one updates the weights.
-        learning_rate = schedule.rate(progress.step, budget.share(agreed.used_ms))
+        learning_rate = schedule.lr(progress.step, budget.share(agreed.used_ms))
         t.engine.set_micro_batches(len(micro_batches))
         lesson = t.task.at(progress.step)
         all_keys = dropout_keys(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.pretrain.optim.lamb_reference import Reference
+from tests.pretrain.optim.lamb_reference import LambReference
 from tests.stories.conftest import Command
 from tests.stories.train_optimizers import (
     ADAMW,
@@ -94,7 +94,7 @@ def gradients(step: int, clipped: bool = True) -> Weights:
 
 def lamb_steps() -> Weights:
     tensors = {
-        name: Reference(
+        name: LambReference(
             weight=weight,
             decay=0.01 if weight.ndim == 2 else 0.0,
             adapted=weight.ndim == 2,

@@ -1,4 +1,4 @@
-"""LAMB as algorithm 2 of arXiv 1904.00962 says it, tensor by tensor in fp64."""
+"""LAMB by algorithm 2 of arXiv 1904.00962, tensor by tensor in fp64."""
 
 from dataclasses import dataclass, field
 
@@ -6,8 +6,8 @@ import torch
 
 
 @dataclass(kw_only=True)
-class Reference:
-    """One tensor of a model and its moments; `adapted` says whether it has a trust ratio."""
+class LambReference:
+    """One tensor of a model and its moments; `adapted`: whether it has a trust ratio."""
 
     weight: torch.Tensor
     decay: float
@@ -25,7 +25,7 @@ class Reference:
         self.square = torch.zeros_like(self.weight)
 
     def step(self, gradient: torch.Tensor, rate: float) -> None:
-        """Take one step with a gradient that is clipped already."""
+        """Update once with a gradient that is already clipped."""
         gradient = gradient.double()
         self.steps += 1
         self.mean = self.beta1 * self.mean + (1 - self.beta1) * gradient

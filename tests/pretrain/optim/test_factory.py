@@ -1,4 +1,4 @@
-"""The choice of an optimizer: each is made as asked, or refused with the reason."""
+"""Construction of optimizers, and refusal where DeepSpeed cannot compute its update."""
 
 import pytest
 import torch
@@ -14,7 +14,8 @@ from pretrain.optim.param_groups import decay_groups
 @pytest.mark.parametrize("stage", range(4))
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("offloaded", [False, True])
-def test_adamw_is_never_refused(stage: int, precision: str, offloaded: bool) -> None:
+def test_adamw_always_allowed(stage: int, precision: str, offloaded: bool) -> None:
+    """AdamW is allowed under every ZeRO stage, precision and offload."""
     check_optimizer("adamw", stage, precision, offloaded)
 
 
@@ -23,20 +24,21 @@ def test_adamw_is_never_refused(stage: int, precision: str, offloaded: bool) -> 
     (1, True, "lamb does not work with optimizer state on the host"),
     (2, True, "lamb does not work with optimizer state on the host"),
 ])  # fmt: skip
-def test_lamb_is_refused_where_it_cannot_have_its_norms(
-    stage: int, offloaded: bool, message: str
-) -> None:
+def test_lamb_refused_without_whole_norms(stage: int, offloaded: bool, message: str) -> None:
+    """LAMB is refused where the norms of whole tensors cannot be computed."""
     with pytest.raises(UserError, match=message):
         check_optimizer("lamb", stage, "bf16", offloaded)
 
 
-def test_lamb_runs_under_the_other_stages_in_every_precision() -> None:
+def test_lamb_allowed_under_zero_0_to_2() -> None:
+    """LAMB is allowed under ZeRO-0 to 2 in every precision."""
     for stage in range(3):
         for precision in ("fp32", "bf16", "fp16"):
             check_optimizer("lamb", stage, precision, offloaded=False)
 
 
-def test_muon_runs_only_where_the_gradient_is_clipped_first() -> None:
+def test_muon_requires_gradient_clipping_first() -> None:
+    """Muon is allowed only where DeepSpeed clips the gradient before orthogonalisation."""
     for stage in range(4):
         for precision in ("fp32", "bf16", "fp16"):
             if (stage, precision) in {(0, "fp32"), (0, "bf16"), (1, "bf16")}:
@@ -52,7 +54,8 @@ def made(model: Bert, optim: OptimOptions) -> torch.optim.Optimizer:
     return make_optimizer(decay_groups(model, optim), optim)
 
 
-def test_lamb_has_trust_ratios_for_what_decays(tiny_shape: BertShape) -> None:
+def test_lamb_trust_ratio_follows_decay(tiny_shape: BertShape) -> None:
+    """Parameters with weight decay have a trust ratio under LAMB, the others none."""
     optimizer = made(Bert(tiny_shape), OptimOptions(name="lamb", weight_decay=0.0))
     assert isinstance(optimizer, Lamb)
     decayed, plain = optimizer.param_groups
@@ -60,7 +63,8 @@ def test_lamb_has_trust_ratios_for_what_decays(tiny_shape: BertShape) -> None:
     assert all(p.ndim >= 2 for p in decayed["params"]) and all(p.ndim == 1 for p in plain["params"])
 
 
-def test_adamw_is_torchs_own_with_the_numbers_of_the_recipe(tiny_shape: BertShape) -> None:
+def test_adamw_uses_recipe_hyperparameters(tiny_shape: BertShape) -> None:
+    """AdamW is torch's own, with the betas, epsilon and weight decay of the recipe."""
     optim = OptimOptions(weight_decay=0.1, beta1=0.8, beta2=0.98, epsilon=1e-8)
     optimizer = made(Bert(tiny_shape), optim)
     assert isinstance(optimizer, torch.optim.AdamW)

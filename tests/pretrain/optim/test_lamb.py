@@ -1,4 +1,4 @@
-"""LAMB takes the steps of the paper's algorithm, with tensors whole or cut into a flat part."""
+"""LAMB equals the paper's algorithm, with whole tensors and with a flat ZeRO partition."""
 
 import copy
 
@@ -7,7 +7,7 @@ import torch
 
 from pretrain.distributed import Cluster
 from pretrain.optim.lamb import Lamb
-from tests.pretrain.optim.lamb_reference import Reference
+from tests.pretrain.optim.lamb_reference import LambReference
 
 SHAPES = [(7, 5), (64, 3), (3,), (11, 2)]
 RATES = [0.01, 0.02, 0.03, 0.015]
@@ -21,8 +21,8 @@ def draw(seed: int) -> list[torch.Tensor]:
     return [torch.randn(shape, generator=generator) for shape in SHAPES]
 
 
-def references(*, decay: float, adapted: bool) -> list[Reference]:
-    return [Reference(weight=weight, decay=decay, adapted=adapted) for weight in draw(0)]
+def references(*, decay: float, adapted: bool) -> list[LambReference]:
+    return [LambReference(weight=weight, decay=decay, adapted=adapted) for weight in draw(0)]
 
 
 def train(optimizer: Lamb, weights: list[torch.Tensor], first: int = 0, last: int = 4) -> None:
@@ -36,7 +36,8 @@ def train(optimizer: Lamb, weights: list[torch.Tensor], first: int = 0, last: in
 @pytest.mark.parametrize(
     ("decay", "adapted"), [(0.01, True), (0.0, True), (0.0, False), (0.3, False)]
 )
-def test_whole_tensors_take_the_steps_of_the_algorithm(decay: float, adapted: bool) -> None:
+def test_lamb_matches_paper_algorithm(decay: float, adapted: bool) -> None:
+    """Updates of whole tensors equal those of the paper's algorithm in fp64."""
     weights = draw(0)
     optimizer = Lamb([{"params": weights, "weight_decay": decay, "trust_ratio": adapted}])
     expected = references(decay=decay, adapted=adapted)
@@ -48,12 +49,13 @@ def test_whole_tensors_take_the_steps_of_the_algorithm(decay: float, adapted: bo
         torch.testing.assert_close(weight.double(), reference.weight, **CLOSE)
 
 
-def test_a_flat_part_takes_the_same_steps_and_its_padding_stays_zero(alone: Cluster) -> None:
+def test_lamb_flat_partition_matches_whole_tensors(alone: Cluster) -> None:
+    """A flat partition is updated like whole tensors, and its padding stays zero."""
     flat = torch.cat([*(weight.flatten() for weight in draw(0)), torch.zeros(5)])
     optimizer = Lamb([{"params": [flat], "weight_decay": 0.01}])
     lengths = [weight.numel() for weight in draw(0)]
     begins = [sum(lengths[:index]) for index in range(len(lengths))]
-    # The first tensor of the group lies on another rank, which is as if it did not exist here.
+    # The first tensor of the group is wholly on another rank.
     optimizer.partition(flat, [None, *zip(begins, lengths, strict=True)])
     whole = draw(0)
     train(Lamb([{"params": whole, "weight_decay": 0.01}]), whole)
@@ -66,29 +68,34 @@ def test_a_flat_part_takes_the_same_steps_and_its_padding_stays_zero(alone: Clus
     assert torch.equal(flat[-5:], torch.zeros(5))
 
 
-def test_a_part_without_any_tensor_still_meets_the_other_ranks(
+def test_lamb_empty_partition_joins_all_reduce(
     alone: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    met = []
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: met.append(tensor.shape))
+    """A partition without any tensor still takes part in the all-reduce."""
+    reduced = []
+    monkeypatch.setattr(
+        torch.distributed, "all_reduce", lambda tensor: reduced.append(tensor.shape)
+    )
     flat = torch.zeros(8)
     optimizer = Lamb([{"params": [flat]}])
     optimizer.partition(flat, [None, None, None])
     flat.grad = torch.zeros(8)
     optimizer.param_groups[0]["lr"] = 0.1
     optimizer.step()
-    assert met == [(2, 3)]
+    assert reduced == [(2, 3)]
     assert torch.equal(flat, torch.zeros(8))
 
 
-def test_tensors_that_are_no_neighbours_are_a_programming_error() -> None:
+def test_lamb_partition_must_be_consecutive() -> None:
+    """Tensors of a partition that are not consecutive raise ValueError."""
     flat = torch.zeros(8)
     optimizer = Lamb([{"params": [flat]}])
-    with pytest.raises(ValueError, match=r"\[0, 2\] of a partition are no neighbours"):
+    with pytest.raises(ValueError, match=r"\[0, 2\] of a partition are not consecutive"):
         optimizer.partition(flat, [(0, 4), None, (4, 4)])
 
 
-def test_a_tensor_of_zeros_moves_as_under_adam() -> None:
+def test_lamb_zero_tensor_uses_adam_step() -> None:
+    """A tensor of zeros has the trust ratio 1, so its update is Adam's."""
     weight = torch.zeros(4)
     optimizer = Lamb([{"params": [weight], "weight_decay": 0.01}])
     weight.grad = torch.tensor([1.0, -2.0, 3.0, 0.0])
@@ -97,7 +104,8 @@ def test_a_tensor_of_zeros_moves_as_under_adam() -> None:
     torch.testing.assert_close(weight, torch.tensor([-0.1, 0.1, -0.1, 0.0]), rtol=1e-5, atol=0)
 
 
-def test_a_tensor_without_a_gradient_stays_where_it_is() -> None:
+def test_lamb_skips_tensor_without_gradient() -> None:
+    """A tensor without a gradient is not updated, not even by weight decay."""
     weights = draw(0)
     optimizer = Lamb([{"params": weights, "weight_decay": 0.5}])
     weights[0].grad = torch.ones_like(weights[0])
@@ -107,7 +115,8 @@ def test_a_tensor_without_a_gradient_stays_where_it_is() -> None:
     assert all(torch.equal(w, before) for w, before in zip(weights[1:], draw(0)[1:], strict=True))
 
 
-def test_a_loaded_state_goes_on_bit_for_bit() -> None:
+def test_lamb_state_dict_resumes_exactly() -> None:
+    """Training from a loaded state continues bit for bit."""
     straight, stopped = draw(0), draw(0)
     train(Lamb([{"params": straight, "weight_decay": 0.01}]), straight)
     first = Lamb([{"params": stopped, "weight_decay": 0.01}])

@@ -25,11 +25,12 @@ def names_of(model: nn.Module, groups: Groups) -> list[set[str]]:
     return [{names[id(parameter)] for parameter in group["params"]} for group in groups]
 
 
-def test_biases_and_layer_norm_do_not_decay(tiny_shape: BertShape) -> None:
+def test_biases_and_norms_have_no_decay(tiny_shape: BertShape) -> None:
+    """Biases and LayerNorm have no weight decay, all other parameters do."""
     model = Bert(tiny_shape)
     groups = decay_groups(model, OPTIM)
     decayed, plain = names_of(model, groups)
-    # By name, as BERT's published code decides; `decays` looks at the shape alone.
+    # By name, as in BERT's published code; `decays` uses the number of dimensions.
     by_name = {n for n, _ in model.named_parameters() if n.endswith("bias") or "LayerNorm" in n}
     assert plain == by_name
     assert decayed == {name for name, _ in model.named_parameters()} - by_name
@@ -37,14 +38,16 @@ def test_biases_and_layer_norm_do_not_decay(tiny_shape: BertShape) -> None:
     assert all(g["betas"] == (0.8, 0.98) and g["eps"] == 1e-8 and g["lr"] == 0 for g in groups)
 
 
-def test_a_norm_may_have_any_name() -> None:
-    # MegatronBert in transformers calls them `ln`.
+def test_decay_ignores_parameter_names() -> None:
+    """Weight decay follows from the number of dimensions, not from names."""
+    # MegatronBert in transformers names LayerNorms `ln`.
     block = nn.ModuleDict({"ln": nn.LayerNorm(8), "dense": nn.Linear(8, 8)})
     found = {name for name, parameter in block.named_parameters() if decays(parameter)}
     assert found == {"dense.weight"}
 
 
-def test_muon_moves_the_matrices_of_the_layers_and_nothing_else(tiny_shape: BertShape) -> None:
+def test_muon_group_holds_layer_matrices(tiny_shape: BertShape) -> None:
+    """Muon updates the matrices of the layers alone."""
     model = Bert(tiny_shape)
     groups = muon_groups(model, OPTIM)
     matrices, decayed, plain = names_of(model, groups)
@@ -60,24 +63,27 @@ def test_muon_moves_the_matrices_of_the_layers_and_nothing_else(tiny_shape: Bert
     assert [group["weight_decay"] for group in groups] == [0.1, 0.1, 0.0]
 
 
-@pytest.mark.parametrize("divide", [decay_groups, muon_groups])
-def test_every_parameter_is_in_one_group(tiny_shape: BertShape, divide: object) -> None:
+@pytest.mark.parametrize("grouping", [decay_groups, muon_groups])
+def test_every_parameter_in_one_group(tiny_shape: BertShape, grouping: object) -> None:
+    """Every parameter is in exactly one group."""
     model = Bert(tiny_shape)
-    groups = divide(model, OPTIM)  # type: ignore[operator]
+    groups = grouping(model, OPTIM)  # type: ignore[operator]
     found = [id(p) for p in chain.from_iterable(group["params"] for group in groups)]
     assert sorted(found) == sorted(id(parameter) for parameter in model.parameters())
 
 
-def test_a_layer_matrix_has_two_dimensions_and_lies_in_a_layer() -> None:
+def test_layer_matrix_definition() -> None:
+    """A layer matrix has two dimensions and is part of a layer."""
     matrix, vector = torch.zeros(4, 4), torch.zeros(4)
     assert is_layer_matrix("bert.encoder.layer.0.output.dense.weight", matrix)
     assert not is_layer_matrix("bert.encoder.layer.0.output.dense.bias", vector)
     assert not is_layer_matrix("cls.predictions.decoder.weight", matrix)
 
 
-def test_parameters_that_are_trained_in_the_same_stages_share_a_group(
+def test_split_by_stage_groups_same_stages(
     tiny_shape: BertShape,
 ) -> None:
+    """All parameters of a split group are trained in the same stages."""
     model = Bert(tiny_shape)
     names = {name for name, _ in model.named_parameters()}
     body = {name for name in names if name.startswith("bert.e")}
@@ -93,7 +99,8 @@ def test_parameters_that_are_trained_in_the_same_stages_share_a_group(
     assert sum(len(group["params"]) for group in groups) == len(names)
 
 
-def test_one_stage_that_trains_all_has_the_groups_that_decay_makes(tiny_shape: BertShape) -> None:
+def test_single_stage_keeps_decay_groups(tiny_shape: BertShape) -> None:
+    """A single stage that trains all parameters splits no group."""
     model = Bert(tiny_shape)
     groups = decay_groups(model, OPTIM)
     for trained in ([], [frozenset(name for name, _ in model.named_parameters())]):
