@@ -26,6 +26,7 @@ from data_prep.manifest import MANIFEST, write_manifest
 from pretrain.checkpoint_manifest import FoundCheckpoint, is_committed
 from pretrain.distributed import Cluster
 from pretrain.run_facts import RunFacts
+from pretrain.train.deepspeed_weights import convert_to_universal
 
 if TYPE_CHECKING:  # DeepSpeed takes ten seconds to import; reading a checkpoint needs none of it
     from pretrain.train.deepspeed_engine import Engine
@@ -160,8 +161,6 @@ def adapt_to_ranks(found: FoundCheckpoint, cluster: Cluster) -> FoundCheckpoint:
     target = found.path.with_name(found.path.name + _UNIVERSAL)
 
     def convert() -> None:
-        from pretrain.train.deepspeed_engine import convert_to_universal
-
         print(
             f"Converting {found.path} from {found.facts.world_size} to {cluster.world_size} ranks."
         )

@@ -1,0 +1,96 @@
+"""What is replaced inside DeepSpeed, in one place; `test_deepspeed_patches.py` pins its sources.
+
+DeepSpeed has no option for any of this. Nothing here imports it before a function is called.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+_BF16 = "deepspeed.runtime.bf16_optimizer"
+_UTILS = "deepspeed.runtime.utils"
+_ZERO_1_2 = "deepspeed.runtime.zero.stage_1_and_2"
+
+
+class Patch(NamedTuple):
+    """A function that a module of DeepSpeed calls by a global name, and its replacement."""
+
+    module: str
+    name: str
+    replacement: Callable[..., Any]
+
+
+def disable_shm_collective() -> None:
+    """Keep DeepSpeed from compiling a shared-memory collective on a CPU.
+
+    Only its inference calls it, and its buffers stay in /dev/shm after each run (seen: 16 GB after
+    a day of runs).
+    """
+    ops = importlib.import_module("deepspeed.ops")
+    ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def allow_under_zero(optimizer: type[torch.optim.Optimizer]) -> None:
+    """Add a class to the optimizers that DeepSpeed accepts under ZeRO-1 and 2.
+
+    LAMB is tested there, see tests/stories/test_optimizers.py.
+    """
+    supported = importlib.import_module("deepspeed.runtime.zero.utils").ZERO_SUPPORTED_OPTIMIZERS
+    if optimizer not in supported:
+        supported.append(optimizer)
+
+
+def step_without_synchronisation() -> None:
+    """Remove the device-to-host synchronisations of DeepSpeed's optimizer step.
+
+    In ZeRO-1 and 2 it skips a step whose gradient is not finite, and reads the norm on the host for
+    that and for clipping. Only fp16 needs skipping, to find its loss scale. In bf16 and fp32 such a
+    gradient is an error that skipping would hide: here it reaches the weights, the next loss is
+    not finite, and the run stops with what to do (see `loop.py`); checkpoints refuse such weights.
+    ZeRO-0 in bf16, ZeRO-3 and offload still synchronise.
+
+    DeepSpeed also replaces a norm that is NaN or infinite by -1, copied from the host: that is left
+    out, so that `Engine.device_grad_norm` shows it.
+    """
+    for patch in PATCHES:
+        module = importlib.import_module(patch.module)
+        if not hasattr(module, patch.name):
+            raise RuntimeError(
+                f"{patch.module} has no {patch.name} to replace: install the version of DeepSpeed "
+                "that pyproject.toml names."
+            )
+        setattr(module, patch.name, patch.replacement)
+
+
+def _never_invalid(norm: Any) -> bool:
+    return False
+
+
+def _keep_nan_and_infinity(
+    input: torch.Tensor, device: torch.device | None = None, val: float = -1.0
+) -> None:
+    return None
+
+
+def clip_by_global_norm(
+    input_tensors: list[torch.Tensor],
+    max_norm: float = 1.0,
+    global_norm: torch.Tensor | None = None,
+    mpu: None = None,
+    eps: float = 1e-6,
+) -> torch.Tensor:
+    """Scale gradients on the device so that their global norm is at most `max_norm`."""
+    assert global_norm is not None  # BF16_Optimizer.step always gives it
+    torch._foreach_mul_(input_tensors, (max_norm / (global_norm + eps)).clamp(max=1.0))
+    return global_norm
+
+
+PATCHES = (
+    Patch(_BF16, "is_invalid_grad_norm", _never_invalid),
+    Patch(_ZERO_1_2, "is_invalid_grad_norm", _never_invalid),
+    Patch(_UTILS, "mask_nan_or_inf_with_val_inplace", _keep_nan_and_infinity),
+    Patch(_ZERO_1_2, "mask_nan_or_inf_with_val_inplace", _keep_nan_and_infinity),
+    Patch(_BF16, "clip_tensors_by_global_norm", clip_by_global_norm),
+)
