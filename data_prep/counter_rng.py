@@ -1,7 +1,7 @@
-"""Keyed randomness: numbers that depend on a key and a counter, never on what was drawn before.
+"""Counter-based random numbers: each depends on a key and a counter, never on earlier draws.
 
-A sample's mask, its partner and its place in the epoch are therefore the same at any number of
-ranks, workers and restarts, and no generator state has to be saved.
+A sample's mask, its NSP negative and its position in the epoch are therefore the same at any number
+of ranks, workers and restarts, and no generator state has to be saved.
 """
 
 import hashlib
@@ -55,8 +55,8 @@ def integers_below(
 class Permutation:
     """A keyed bijection of `range(size)` that needs no table: a Feistel network.
 
-    Values outside the range are walked round the cycle until they fall inside (Black and
-    Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002), so any size works.
+    Values outside the range are enciphered again until they fall inside ("cycle walking", Black
+    and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002), so any size works.
     """
 
     _ROUNDS = 4
@@ -68,8 +68,8 @@ class Permutation:
         self._round_keys = hash64(key, np.arange(self._ROUNDS))
 
     def __call__(self, positions: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """Return where each position in [0, size) goes."""
-        # A position outside would walk round a cycle that may never come inside.
+        """Return the image of each position in [0, size)."""
+        # The cycle of a position outside may never enter the range.
         if np.any(np.asarray(positions) >= self.size) or np.any(np.asarray(positions) < 0):
             raise IndexError(f"a position is outside [0, {self.size})")
         values = self._encipher(np.asarray(positions, dtype=np.uint64).reshape(-1))

@@ -1,4 +1,4 @@
-"""Full disks: every library reports one in its own way, and a user wants one sentence."""
+"""Full disks: every library reports one in its own way; here they become one `UserError`."""
 
 import contextlib
 import errno
@@ -9,7 +9,7 @@ from pathlib import Path
 from data_prep.errors import UserError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-# A file system that refuses a block may still count a few of them as free.
+# A file system that refuses a write may still report a few free blocks.
 _NOTHING_LEFT_BYTES = 1 << 20
 
 
@@ -17,8 +17,8 @@ _NOTHING_LEFT_BYTES = 1 << 20
 def clear_disk_errors(path: Path) -> Iterator[None]:
     """Turn a failure to write `path` into a `UserError`; other failures pass unchanged.
 
-    torch and safetensors raise errors of their own, without an errno, when a write comes back
-    short; so the disk itself is asked as well.
+    torch and safetensors raise errors of their own, without an errno, on a short write, so the
+    free space of the disk is checked as well.
     """
     try:
         yield
@@ -31,7 +31,7 @@ def clear_disk_errors(path: Path) -> Iterator[None]:
             ) from error
         if isinstance(error, OSError):
             raise UserError(
-                f"Making {path} failed: {error}; correct the path or its rights."
+                f"Making {path} failed: {error}; correct the path or its permissions."
             ) from error
         raise
 

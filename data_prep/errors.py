@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """A request that cannot be honoured, in one sentence: the thing, its value, what to do.
+    """A request that cannot be carried out, in one sentence: the thing, its value, what to do.
 
     Entry points print the sentence alone, without a traceback, and exit with code 2.
     """

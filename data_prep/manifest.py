@@ -1,4 +1,4 @@
-"""Manifests: what a directory holds, so that the next stage can verify it before it computes.
+"""Manifests: the contents of a directory, which the next stage verifies before it computes.
 
 A directory handed from one stage to the next is *complete* when its `manifest.json` exists.
 The manifest lists every file with its size and sha256, beside the facts of the stage itself.
@@ -7,7 +7,7 @@ The manifest lists every file with its size and sha256, beside the facts of the 
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def fingerprint(facts: Any) -> str:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file that is either wholly there or not at all (temporary, fsync, rename)."""
+    """Write a JSON file atomically: temporary file, fsync, rename."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -66,7 +66,7 @@ def describe_files(directory: Path, names: Iterable[str]) -> dict[str, dict[str,
 
 
 def write_manifest(directory: Path, facts: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Describe `names`, write the manifest last, and return it: from now on it is complete."""
+    """Describe `names`, write the manifest last, which makes the directory complete; return it."""
     manifest = {**facts, "files": describe_files(directory, names)}
     write_json(directory / MANIFEST, manifest)
     return manifest
@@ -77,7 +77,7 @@ def read_manifest(directory: Path, what: str, remedy: str) -> dict[str, Any]:
 
     Args:
         directory: the folder that should be complete.
-        what: the thing in a user's words, for the message ("corpus", "checkpoint").
+        what: what the directory is, for the message ("corpus", "checkpoint").
         remedy: what to do when it is missing, for the message.
 
     Raises:
@@ -95,12 +95,38 @@ def read_manifest(directory: Path, what: str, remedy: str) -> dict[str, Any]:
 
 
 def problem_of(error: Exception) -> str:
-    """Return what is wrong with a JSON tree, on one line: the place, the value and the rule."""
+    """Return what is wrong with a JSON tree, on one line: the key, the value and the rule."""
     if not isinstance(error, ValidationError):
         return repr(error)
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return f"{place or 'it'} is {str(first['input'])[:80]!r}: {first['msg']}"
+    key = ".".join(str(part) for part in first["loc"])
+    return f"{key or 'it'} is {str(first['input'])[:80]!r}: {first['msg']}"
+
+
+def first_difference(
+    wanted: Any, found: Any, *, ignore_extra: bool = False, key: str = ""
+) -> tuple[str, Any, Any] | None:
+    """Return the first difference of two JSON-like trees as (dotted key, wanted, found), or None.
+
+    Args:
+        wanted: one tree.
+        found: the other.
+        ignore_extra: whether keys that only `found` has are ignored.
+        key: of the trees themselves, in front of their keys.
+    """
+    if not (isinstance(wanted, Mapping) and isinstance(found, Mapping)):
+        return None if wanted == found else (key, wanted, found)
+    names = [*wanted, *([] if ignore_extra else [name for name in found if name not in wanted])]
+    differences = (
+        first_difference(
+            wanted.get(name),
+            found.get(name),
+            ignore_extra=ignore_extra,
+            key=f"{key}.{name}" if key else str(name),
+        )
+        for name in names
+    )
+    return next((difference for difference in differences if difference), None)
 
 
 def find_damage(directory: Path, manifest: dict[str, Any], hashes: bool) -> str | None:
@@ -110,7 +136,7 @@ def find_damage(directory: Path, manifest: dict[str, Any], hashes: bool) -> str 
     """
     for name, expected in manifest["files"].items():
         path = directory / name
-        # Names come from a file: one that climbs out of the directory is damage, not a path.
+        # Names come from a file: one that leaves the directory is damage, and is not opened.
         if Path(name).is_absolute() or ".." in Path(name).parts:
             return f"the manifest names {name!r}, which is outside the directory"
         if not path.is_file():

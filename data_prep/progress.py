@@ -1,4 +1,4 @@
-"""Progress for two readers: a bar on a terminal, plain dated lines in a log file."""
+"""Progress of a long job: a bar on a terminal, plain dated lines in a log file."""
 
 import sys
 import time
@@ -42,7 +42,7 @@ class Progress:
             log(self._line())
 
     def summary(self) -> str:
-        """Return what was done and how fast, in one line."""
+        """Return the counts and the speed, in one line."""
         seconds = time.monotonic() - self._started
         return (
             f"{self._documents:,} documents, {self._tokens:,} tokens in {seconds:.1f} s "

@@ -1,8 +1,8 @@
-"""What a part of the corpus remembers of its text, so that copies can be found in all parts.
+"""The key index of a part of the corpus, by which duplicates are found across all parts.
 
-A part is a train shard, a validation shard, and the ledger of both: for every document and every
-paragraph, in reading order, a key that only copies share. Looking for copies then reads keys, not
-text, and a part can be rewritten without them.
+A part is a train shard, a validation shard, and the key index of both: for every document and every
+paragraph, in reading order, a key that only copies share. So deduplication reads keys, not text,
+and a part can be rewritten without its duplicates.
 """
 
 from collections.abc import Sequence
@@ -25,10 +25,10 @@ _LAYOUT = ("splits", "paragraphs", "sentences")
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Where the documents of a part lie, in reading order.
+    """The splits and sizes of the documents of a part, in reading order.
 
-    Document i went to the split number `splits[i]`, and has `paragraphs[i]` paragraphs; paragraph j
-    of the part has `sentences[j]` sentences.
+    Document i is in the split with index `splits[i]` and has `paragraphs[i]` paragraphs. Paragraph
+    j of the part has `sentences[j]` sentences.
     """
 
     splits: Int64Array
@@ -37,7 +37,7 @@ class Layout:
 
 
 class KeyIndex:
-    """Collects what one part remembers; memory is some 20 bytes a paragraph."""
+    """Collects the keys of one part; takes about 20 bytes of memory a paragraph."""
 
     def __init__(self) -> None:
         self._layout: dict[str, list[npt.NDArray[np.int64]]] = {name: [] for name in _LAYOUT}
@@ -51,7 +51,7 @@ class KeyIndex:
         near_keys: Sequence[Sequence[int]],
         paragraph_keys: UInt64Array,
     ) -> None:
-        """Append documents; keys that nobody looks for may be empty."""
+        """Append documents; the arrays of keys that are not used may be empty."""
         for name, arrays in self._layout.items():
             arrays.append(getattr(layout, name))
         self._add_keys(DOCUMENT_KEYS, document_keys, self._documents)
@@ -63,7 +63,7 @@ class KeyIndex:
         self._paragraphs += len(layout.sentences)
 
     def save(self, directory: Path, part: str) -> list[str]:
-        """Write the files of a part's ledger and return their names."""
+        """Write the files of a part's key index and return their names."""
         files = {}
         for name, layout in self._layout.items():
             files[name] = np.concatenate([*layout, np.zeros(0, np.int64)])
@@ -79,12 +79,12 @@ class KeyIndex:
 
 
 def key_index_file(part: str, name: str) -> str:
-    """Return the name of one file of a part's ledger."""
+    """Return the name of one file of a part's key index."""
     return f"ledger_{part}.{name}.npy"
 
 
 def read_layout(directory: Path, part: str) -> Layout:
-    """Read where the documents of a part lie."""
+    """Read the layout of a part."""
     return Layout(**{name: np.load(directory / key_index_file(part, name)) for name in _LAYOUT})
 
 

@@ -1,4 +1,4 @@
-"""Near-duplicates: documents that share most of their word sequences, found without comparing.
+"""Near-duplicates: documents that share most of their word sequences, found by MinHash bands.
 
 A document is the set of its 5-word shingles. MinHash (Broder, "On the resemblance and containment
 of documents", SEQUENCES 1997) keeps a signature of which each number agrees between two documents
@@ -18,7 +18,7 @@ from data_prep.dedup.rolling_hash import hash_ngrams
 from data_prep.errors import UserError
 
 SHINGLE = 5
-# More would find the border more sharply, and every band costs 8 bytes a document to remember.
+# More would make the curve steeper, and every band takes 8 bytes a document.
 _MAX_SIGNATURE = 128
 # How far from the threshold the middle of the curve may be.
 _TOLERANCE = 0.005
@@ -30,7 +30,7 @@ _PIECE_CHARS = 1 << 20
 
 
 class NearDuplicates:
-    """Turns documents into band keys; two that share a key are taken for near-duplicates.
+    """Computes the band keys of documents; two that share a key count as near-duplicates.
 
     Of pairs at exactly the threshold half are found; the curve is steep on both sides. The keys
     are the same in every process and on every machine with the same version of `rensa`.
@@ -41,7 +41,7 @@ class NearDuplicates:
     Attributes:
         bands: how many keys a document has; a document of fewer than 5 words has one.
         rows: numbers of the signature in each band.
-        method: what the keys depend on, for a manifest.
+        method: everything the keys depend on, for the manifest.
 
     Raises:
         UserError: when `rensa` is not installed.
@@ -58,7 +58,7 @@ class NearDuplicates:
         shingles = hash_ngrams(self._elements(text), SHINGLE)
         if not len(shingles):
             whole = " ".join(text.split()).encode("utf-8", "surrogatepass")
-            # A seed that no band has.
+            # A seed that no band uses.
             return [xxhash.xxh3_64_intdigest(whole, seed=_MAX_SIGNATURE)]
         ends = np.array([0, len(shingles)], np.uint64)
         digests = self._minhash.digest_matrix_from_flat_token_hashes(
@@ -66,7 +66,7 @@ class NearDuplicates:
         )
         signature = np.array(digests.to_rows()[0], "<u4").tobytes()
         width = 4 * self.rows
-        # The seed tells equal numbers in different bands apart.
+        # The seed distinguishes equal numbers in different bands.
         return [
             xxhash.xxh3_64_intdigest(signature[band * width : (band + 1) * width], seed=band)
             for band in range(self.bands)
@@ -88,8 +88,8 @@ def choose_bands(threshold: float) -> tuple[int, int]:
     """Return how many bands of how many rows put the middle of the curve at the threshold.
 
     1 - (1 - s^r)^b is one half at s = (1 - 2^(-1/b))^(1/r). Of all pairs within the length of a
-    signature whose middle is close to the threshold, that with most rows is the steepest; where
-    none is, the closest has to do.
+    signature whose middle is close to the threshold, that with most rows is the steepest; if
+    there is none, the closest is taken.
     """
     choices = [
         (bands, rows)

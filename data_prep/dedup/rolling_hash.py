@@ -7,11 +7,11 @@ import numpy.typing as npt
 
 from data_prep.counter_rng import UInt64Array, hash64, key_of
 
-# An odd number, so that it has an inverse modulo 2^64. Which one does not matter.
+# Any odd number has an inverse modulo 2^64.
 _BASE = int(key_of("ngram")) | 1
 _INVERSE = pow(_BASE, -1, 1 << 64)
 _FINAL = key_of("ngram", "final")
-# A power of two a row: short inputs ask for the same few tables.
+# Tables have powers of two entries, so that short inputs share a few of them.
 _SMALLEST_TABLE = 1 << 10
 
 

@@ -1,8 +1,8 @@
-"""Cleaning: what is mended in a document's text, and which documents are left out.
+"""Cleaning: normalise the text of documents, and decide which documents are dropped.
 
-Nearly all text is clean already, and finding that out is what costs. So each document is first
-reduced to its characters outside printable ASCII, and only these are looked at; the expensive
-rules run on the few documents where they have something to do.
+Nearly all text is clean already, and finding that out takes most of the time. So each document is
+first reduced to its characters outside printable ASCII, and only these are examined; the expensive
+rules run on the few documents that need them.
 """
 
 import re
@@ -17,8 +17,8 @@ from data_prep.filters.plugins import load_plugin
 
 # Printable ASCII, the space and the newline: the bytes that no rule ever changes.
 _ORDINARY = bytes([*range(0x20, 0x7F), 0x0A])
-# What ends a paragraph. The text convention of the readers knows the newline alone, and of the
-# two that "\r\n" becomes, the empty paragraph between them is removed.
+# Paragraph ends that become newlines, the only one in the text convention of the readers. "\r\n"
+# becomes two, and the empty paragraph between them is removed.
 _BREAKS = "\r\u2029"
 # All other white space, as `str.isspace` has it. U+2028, vertical tab, form feed and NEL (in web
 # text mostly a Windows ellipsis gone wrong) break lines or pages, not necessarily paragraphs.
@@ -29,7 +29,7 @@ _SPACES += "".join(map(chr, range(0x2000, 0x200B)))
 _CONTROL_RANGES = ((0x00, 0x09), (0x0E, 0x1C), (0x7F, 0x85), (0x86, 0xA0), (0xD800, 0xE000))
 _CONTROLS = "".join(chr(code) for start, stop in _CONTROL_RANGES for code in range(start, stop))
 _CONTROLS += "\ufeff\ufffd"
-# Up to so many different ones are replaced one by one, at a hundredth of a table's cost each.
+# Up to this many different characters are replaced one by one, each at 1/100 of a table's cost.
 _FEW = 32
 _SPACE_RUNS = re.compile("  +")
 # Every character but some frequent ones that are their own NFC and NFKC and never combine with
@@ -40,12 +40,12 @@ _MAY_NORMALIZE = re.compile(
 
 
 class Cleaner:
-    """Mends texts, and says which to leave out.
+    """Cleans texts, and decides which to drop.
 
-    White space is always put in order: paragraphs are stripped, empty ones removed, and every
+    White space is always normalised: paragraphs are stripped, empty ones removed, and every
     run of white space inside one becomes a single ASCII space. That is not an option, because
-    sentence splitting and the tokenizer's cache rely on it. `unicode="none"` leaves the normal
-    form alone, `control=False` the control characters that are not white space.
+    sentence splitting and the tokenizer's cache rely on it. `unicode="none"` keeps the normal
+    form, `control=False` the control characters that are not white space.
 
     Cleaning is idempotent: a cleaned text stays as it is.
     """
@@ -59,14 +59,14 @@ class Cleaner:
         self._keep = load_plugin(options.keep, "clean.keep") if options.keep else None
 
     def clean(self, text: str, counts: Counter[str] | None = None) -> str:
-        """Return the text mended; it may be empty.
+        """Return the cleaned text, which may be empty.
 
         Args:
             text: a document, in which a newline ends a paragraph.
-            counts: is added to: `mended` documents, those whose text changed, and
-                `short_paragraphs`, those dropped for `min_paragraph_chars`.
+            counts: incremented: `mended` documents, whose text changed, and
+                `short_paragraphs`, dropped for `min_paragraph_chars`.
         """
-        cleaned = self._mend(text)
+        cleaned = self._normalize(text)
         if "  " in cleaned:
             cleaned = _SPACE_RUNS.sub(" ", cleaned)
         paragraphs = [kept for part in cleaned.split("\n") if (kept := part.strip(" "))]
@@ -81,12 +81,12 @@ class Cleaner:
         return cleaned
 
     def reason_to_drop(self, text: str) -> str | None:
-        """Return why a cleaned text is left out, or None: it stays.
+        """Return why a cleaned text is dropped, or None if it is kept.
 
-        The reasons are `empty`, `too_short`, `too_long`, and `rejected` by the user's own filter.
+        The reasons are `empty`, `too_short`, `too_long`, and `rejected` by the recipe's filter.
 
         Raises:
-            UserError: when that filter returns anything but True and False.
+            UserError: when that filter returns anything but True or False.
         """
         if not text:
             return "empty"
@@ -96,7 +96,7 @@ class Cleaner:
             return "too_long"
         return None if self._keep is None or self._is_kept(text) else "rejected"
 
-    def _mend(self, text: str) -> str:
+    def _normalize(self, text: str) -> str:
         """Return the text with only newlines and spaces as white space, and in normal form."""
         unusual = _without_ordinary(text)
         if not unusual:
@@ -117,14 +117,14 @@ class Cleaner:
         return text
 
     def _is_kept(self, text: str) -> bool:
-        answer = self._keep(text) if self._keep else True
+        kept = self._keep(text) if self._keep else True
         # A filter without a return statement would otherwise drop the whole corpus.
-        if not isinstance(answer, bool | np.bool_):
+        if not isinstance(kept, bool | np.bool_):
             raise UserError(
-                f"The filter clean.keep={self._options.keep} returned {answer!r} for a document: "
+                f"The filter clean.keep={self._options.keep} returned {kept!r} for a document: "
                 "it must return True or False."
             )
-        return bool(answer)
+        return bool(kept)
 
 
 def _without_ordinary(text: str) -> str:

@@ -1,13 +1,13 @@
-"""Contamination: documents that contain a piece of the text a model will be evaluated on.
+"""Decontamination: find documents that share an n-gram of tokens with evaluation text.
 
-A piece is n consecutive tokens. The evaluation text is kept as sorted 64-bit hashes of its
-n-grams, and a bitmap in front of them answers for nearly every token of a clean corpus.
+The evaluation text is held as sorted 64-bit hashes of its n-grams, with a bitmap in front of them
+that rejects nearly every n-gram of a clean corpus.
 """
 
 import csv
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,33 +19,34 @@ from data_prep.counter_rng import UInt64Array
 from data_prep.dedup.rolling_hash import hash_ngrams
 from data_prep.errors import UserError
 from data_prep.manifest import file_sha256, fingerprint
+from data_prep.text_batches import batch_by_chars
 from data_prep.tokenize.id_table import IdArray
 
 Encode = Callable[[Sequence[str]], list[IdArray]]
 
 # Texts are tokenized in batches of about this many characters.
 _BATCH_CHARS = 1 << 20
-# Tokens looked at together: their hashes stay in the processor's cache.
+# Tokens processed together: their hashes stay in the processor's cache.
 _BLOCK = 1 << 15
-# At least so many bits of the bitmap for each n-gram: 3 to 6 % of other n-grams pass it.
+# Least number of bits of the bitmap for each n-gram: 3 to 6 % of other n-grams pass it.
 _BITS_A_NGRAM = 16
 
 
 class EvaluationText:
-    """The n-grams of evaluation files; about 12 bytes each, and it can be pickled.
+    """The n-grams of evaluation files, about 12 bytes each; can be pickled.
 
     Args:
-        paths: the files. Of `.json` and `.jsonl` every string is a text, wherever it stands; of
-            `.csv` every field; of all others every part of a line between tabs.
+        paths: the files. Of `.json` and `.jsonl` every string is a text, at any depth; of
+            `.csv` every field; of all others every tab-separated field of a line.
         ngram: how many consecutive tokens two texts must share.
-        encode: from texts to their token ids, made exactly as the corpus makes them: cleaned,
-            cut into sentences, the ids of these joined. It is not kept.
+        encode: from texts to their token ids, exactly as the corpus has them: cleaned, split
+            into sentences, the ids of these joined. No reference to it is kept.
 
     Attributes:
         num_ngrams: how many different n-grams there are.
-        too_short: texts of fewer than n tokens, which cannot be looked for. Those of fewer than
-            n characters are taken for labels and numbers and not counted.
-        fingerprint: identifies the contents of the files, in whatever order, and n.
+        too_short: how many texts have fewer than n tokens and so no n-gram. Those of fewer than n
+            characters count as labels and numbers and are not included.
+        fingerprint: identifies n and the contents of the files, in any order.
 
     Raises:
         UserError: for a file that is missing or cannot be read, and when there is no n-gram.
@@ -67,10 +68,10 @@ class EvaluationText:
         self._bitmap = _bitmap(self._hashes >> self._shift, bits)
 
     def overlapping(self, ids: IdArray, bounds: Int64Array) -> npt.NDArray[np.bool_]:
-        """Tell of each document whether it contains an n-gram of the evaluation text.
+        """Return a mask of the documents that contain an n-gram of the evaluation text.
 
         Args:
-            ids: token ids, of all documents one after another.
+            ids: token ids of all documents, concatenated.
             bounds: shape (documents + 1,), never falling; document j is
                 `ids[bounds[j] : bounds[j + 1]]`. An n-gram across a bound does not count.
 
@@ -84,7 +85,7 @@ class EvaluationText:
                 for begin in range(0, max(1, len(ids)), _BLOCK)
             ]
         )
-        # Of several documents that begin at one place, the last is the one with tokens.
+        # Of several documents that begin at one position, the last is the one with tokens.
         owners = np.searchsorted(bounds, starts, side="right") - 1
         inside = (owners >= 0) & (owners < len(found))
         starts, owners = starts[inside], owners[inside]
@@ -92,10 +93,10 @@ class EvaluationText:
         return found
 
     def _matches(self, ids: IdArray) -> Int64Array:
-        """Return where the n-grams of the evaluation text begin."""
+        """Return the positions at which n-grams of the evaluation text begin."""
         hashes = hash_ngrams(ids, self.ngram)
-        places = hashes >> self._shift
-        bits = self._bitmap[places >> np.uint64(3)] >> (places & np.uint64(7)).astype(np.uint8)
+        slots = hashes >> self._shift
+        bits = self._bitmap[slots >> np.uint64(3)] >> (slots & np.uint64(7)).astype(np.uint8)
         likely = np.flatnonzero(bits & np.uint8(1))
         hashes = hashes[likely]
         nearest = np.searchsorted(self._hashes, hashes)
@@ -106,7 +107,8 @@ class EvaluationText:
     def _collect(self, paths: Sequence[Path], encode: Encode) -> UInt64Array:
         """Return the different hashes, sorted."""
         batches = [np.empty(0, np.uint64)]
-        for batch in _batches(itertools.chain.from_iterable(map(_texts, paths))):
+        texts = itertools.chain.from_iterable(map(_texts, paths))
+        for batch in batch_by_chars(texts, _BATCH_CHARS):
             encoded = encode(batch)
             self.too_short += sum(
                 len(ids) < self.ngram <= len(text) for text, ids in zip(batch, encoded, strict=True)
@@ -116,19 +118,19 @@ class EvaluationText:
         return np.unique(np.concatenate(batches))
 
 
-def _bitmap(places: UInt64Array, bits: int) -> npt.NDArray[np.uint8]:
-    """Return a bitmap of 2^bits bits in which those at `places` are set; bit i is in byte i / 8."""
+def _bitmap(slots: UInt64Array, bits: int) -> npt.NDArray[np.uint8]:
+    """Return a bitmap of 2^bits bits in which the given slots are set; bit i is in byte i / 8."""
     bitmap = np.zeros(1 << (bits - 3), np.uint8)
-    masks = np.uint8(1) << (places & np.uint64(7)).astype(np.uint8)
-    np.bitwise_or.at(bitmap, places >> np.uint64(3), masks)
+    masks = np.uint8(1) << (slots & np.uint64(7)).astype(np.uint8)
+    np.bitwise_or.at(bitmap, slots >> np.uint64(3), masks)
     return bitmap
 
 
 def _texts(path: Path) -> Iterator[str]:
-    """Yield the texts of one evaluation file, blank ones left out."""
+    """Yield the texts of one evaluation file, without blank ones."""
     readers = {".json": _json_texts, ".jsonl": _json_line_texts, ".csv": _csv_texts}
     try:
-        # The newline is the csv module's wish; to the others it makes no difference.
+        # The csv module requires this newline; to the other formats it makes no difference.
         with path.open(encoding="utf-8-sig", newline="") as file:
             texts = readers.get(path.suffix, _line_texts)(file)
             yield from (text for text in texts if text.strip())
@@ -139,7 +141,7 @@ def _texts(path: Path) -> Iterator[str]:
         ) from error
     except (ValueError, RecursionError, csv.Error) as error:
         raise UserError(
-            f"The file {path} of clean.evaluation cannot be understood ({error}): give UTF-8 text, "
+            f"The file {path} of clean.evaluation cannot be parsed ({error}): give UTF-8 text, "
             "JSON, JSON lines, TSV or CSV."
         ) from error
 
@@ -153,7 +155,7 @@ def _csv_texts(file: TextIO) -> Iterator[str]:
 
 
 def _json_texts(file: TextIO) -> Iterator[str]:
-    """Yield the strings of a JSON file; many data sets call JSON lines `.json`."""
+    """Yield the strings of a JSON file; many datasets name JSON lines `.json`."""
     try:
         yield from _strings(json.load(file))
     except json.JSONDecodeError as error:
@@ -175,16 +177,3 @@ def _strings(value: Any) -> Iterator[str]:
     elif isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
             yield from _strings(inner)
-
-
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    chars = 0
-    for text in texts:
-        batch.append(text)
-        chars += len(text)
-        if chars >= _BATCH_CHARS:
-            yield batch
-            batch, chars = [], 0
-    if batch:
-        yield batch

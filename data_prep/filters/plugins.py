@@ -1,4 +1,4 @@
-"""Functions of the user's own, named in a recipe: a sentence splitter, a document filter."""
+"""User functions named in a recipe: a sentence splitter, a document filter."""
 
 import functools
 import importlib
@@ -15,29 +15,30 @@ from data_prep.errors import UserError
 def load_plugin(name: str, key: str) -> Callable[..., Any]:
     """Return the function that `package.module:function` or `folder/file.py:function` names.
 
-    A file is relative to the working directory, and needs no package around it. Every process
-    loads the function for itself, so it may be anything: nothing is pickled.
+    A file is relative to the working directory, and need not be in a package. Every process loads
+    the function itself, so it need not be picklable.
 
     Args:
-        name: what the recipe says.
-        key: the recipe key that says it, such as `clean.keep`, for the message.
+        name: the value in the recipe.
+        key: its recipe key, such as `clean.keep`, for the message.
 
     Raises:
         UserError: when there is no colon, no such module or function, when importing the module
             fails, and when what is found cannot be called.
     """
-    place, colon, attribute = name.rpartition(":")
-    if not (colon and place and attribute):
+    module_name, colon, attribute = name.rpartition(":")
+    if not (colon and module_name and attribute):
         raise UserError(
-            f"{key} is {name!r}, which names no function: write package.module:function or "
-            "folder/file.py:function."
+            f"{key} is {name!r}, which does not name a function: write package.module:function "
+            "or folder/file.py:function."
         )
-    module = _import(place, name, key)
+    module = _import(module_name, name, key)
     try:
         found = functools.reduce(getattr, attribute.split("."), module)
     except AttributeError as error:
         raise UserError(
-            f"{key} is {name!r}, and {place} has no {attribute}: correct the name after the colon."
+            f"{key} is {name!r}, and {module_name} has no {attribute}: correct the name after the "
+            "colon."
         ) from error
     if not callable(found):
         raise UserError(
@@ -47,26 +48,28 @@ def load_plugin(name: str, key: str) -> Callable[..., Any]:
     return found
 
 
-def _import(place: str, name: str, key: str) -> ModuleType:
+def _import(module_name: str, name: str, key: str) -> ModuleType:
     try:
         return (
-            _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+            _import_file(Path(module_name))
+            if module_name.endswith(".py")
+            else importlib.import_module(module_name)
         )
-    # Importing runs code of the user's own, which may fail in any way.
+    # Importing runs the user's code, which may fail in any way.
     except Exception as error:
         missing = isinstance(error, FileNotFoundError) or (
             isinstance(error, ModuleNotFoundError)
             # Not when the module is there and something that it imports is missing.
-            and (place == error.name or place.startswith(f"{error.name}."))
+            and (module_name == error.name or module_name.startswith(f"{error.name}."))
         )
         if missing:
             raise UserError(
-                f"{key} is {name!r}, and there is no {place}: correct it, install the package, or "
-                "give the path of a .py file."
+                f"{key} is {name!r}, and there is no {module_name}: correct it, install the "
+                "package, or give the path of a .py file."
             ) from error
         raise UserError(
-            f"{key} is {name!r}, and importing {place} fails ({type(error).__name__}: {error}): "
-            "correct that module."
+            f"{key} is {name!r}, and importing {module_name} fails ({type(error).__name__}: "
+            f"{error}): correct that module."
         ) from error
 
 

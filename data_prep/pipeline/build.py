@@ -1,9 +1,9 @@
 """The pipeline: input files to a complete corpus, in one command or in the tasks of an array.
 
-The tasks are fixed by the input, and processes only share them out: the corpus is the same, byte
-for byte, for any number of workers or array tasks. What tasks leave lies beside the corpus until
-all of it is merged, so a folder called `corpus.path` is always whole, and a command that was killed
-goes on where it was.
+The tasks are determined by the input and distributed over processes: the corpus is the same, byte
+for byte, for any number of workers or array tasks. The output of tasks is kept beside the corpus
+until all of it is merged, so the folder `corpus.path` is always complete, and a command that was
+killed resumes after its last finished task.
 """
 
 import shutil
@@ -20,10 +20,10 @@ from data_prep.dedup.minhash import NearDuplicates
 from data_prep.disk import clear_disk_errors
 from data_prep.errors import UserError
 from data_prep.locks import hold_lock
-from data_prep.manifest import MANIFEST, file_sha256, write_json
+from data_prep.manifest import MANIFEST, file_sha256, first_difference, write_json
 from data_prep.pipeline.build_state import WorkFolder
 from data_prep.pipeline.merge import MergedPart, merge_part, totals
-from data_prep.pipeline.task import Task, TaskResult, looks_for_copies
+from data_prep.pipeline.task import Task, TaskResult, finds_duplicates
 from data_prep.pipeline.worker_pool import map_in_workers, run_tasks
 from data_prep.progress import Progress, log
 from data_prep.readers.listing import cut_into_tasks, list_sources
@@ -31,21 +31,21 @@ from data_prep.readers.sources import Source
 from data_prep.tokenizers.build import ensure_tokenizer
 from data_prep.tokenizers.folder import LoadedTokenizer
 
-# Next-sentence pairs take their wrong second half from another document of the same split.
+# NSP negatives come from another document of the same split.
 _MIN_DOCUMENTS = 2
 _REMEDIES = {
-    "train": "give more text, or see what input.documents takes for a document",
+    "train": "give more text, or check which input.documents separates its documents",
     "validation": "raise corpus.validation_share, or give more text",
 }
-# Of what is counted, this was mended or divided and is in the corpus; the rest is not.
+# Counts of documents that were changed and are in the corpus; all other counts are of dropped ones.
 _CHANGED = ("divided", "mended")
 
 
 def build_corpus(recipe: CorpusRecipe) -> dict[str, Any]:
     """Make the tokenizer if it is missing, then the corpus, and return the corpus manifest.
 
-    A complete corpus of the same text, options and tokenizer is left as it is; an unfinished one is
-    gone on with.
+    A complete corpus of the same text, options and tokenizer is left unchanged; an unfinished one
+    is resumed.
 
     Raises:
         UserError: when the input, the tokenizer or an existing corpus does not fit the recipe, when
@@ -77,10 +77,10 @@ def run_array_task(recipe: CorpusRecipe, index: int, count: int) -> None:
 
 
 def merge_corpus(recipe: CorpusRecipe) -> dict[str, Any]:
-    """Check what all tasks have left, and make the corpus of it.
+    """Check the output of all tasks, and merge it into the corpus.
 
     Raises:
-        UserError: when a task is missing, or still at work.
+        UserError: when a task is missing, or still running.
     """
     sources, facts = _open_input(recipe)
     if manifest := _existing_corpus(recipe.corpus.path, facts, sources):
@@ -123,7 +123,7 @@ def _evaluation_hash(path: Path) -> str:
 def _existing_corpus(
     path: Path, facts: dict[str, Any], sources: Sequence[Source]
 ) -> dict[str, Any] | None:
-    """Return the manifest of a corpus that is already there, if it is the one asked for."""
+    """Return the manifest of a corpus that exists, after checking that it fits the recipe."""
     if not (path.exists() and any(path.iterdir())):
         return None
     manifest = read_corpus_manifest(path, hashes=False)
@@ -132,8 +132,8 @@ def _existing_corpus(
             f"The corpus {path} exists and was made with another {difference}: remove it, or "
             "choose another corpus.path."
         )
-    # The manifest keeps sizes, not hashes of the input, because reading it all again is what an
-    # up-to-date corpus saves.
+    # The manifest has sizes of the input, not hashes, because an up-to-date corpus should not cost
+    # reading all of it again.
     made = (path / MANIFEST).stat().st_mtime
     if changed := [source for source in sources if source.modified_s() > made]:
         raise UserError(
@@ -144,16 +144,12 @@ def _existing_corpus(
     return manifest
 
 
-def _difference(wanted: Any, found: Any, key: str = "") -> str | None:
-    """Name the first thing in which two trees differ, over the keys of the wanted one."""
-    if isinstance(wanted, dict) and isinstance(found, dict):
-        for name in wanted:
-            inner = f"{key}.{name}" if key else name
-            if difference := _difference(wanted[name], found.get(name), inner):
-                return difference
+def _difference(facts: dict[str, Any], manifest: dict[str, Any]) -> str | None:
+    """Return the first fact that differs from the manifest, in words, or None."""
+    difference = first_difference(facts, manifest, ignore_extra=True)
+    if difference is None:
         return None
-    if wanted == found:
-        return None
+    key, wanted, found = difference
     if isinstance(wanted, list):
         return f"list of {key}"
     return f"{key.removeprefix('options.')} ({found!r}, and now it is {wanted!r})"
@@ -175,7 +171,7 @@ def _open_work(
 
 
 def _run(recipe: CorpusRecipe, work: WorkFolder, tasks: Sequence[Task]) -> None:
-    """Run those tasks that are not done."""
+    """Run the tasks that are not done."""
     missing = [task for task in tasks if work.result(task) is None]
     workers = max(1, min(recipe.workers, len(missing)))
     log(f"tasks: {len(tasks):,}, done before: {len(tasks) - len(missing):,}, workers: {workers}")
@@ -196,16 +192,16 @@ def _run(recipe: CorpusRecipe, work: WorkFolder, tasks: Sequence[Task]) -> None:
 def _merge(recipe: CorpusRecipe, work: WorkFolder, facts: dict[str, Any]) -> dict[str, Any]:
     results = _finished_results(recipe, work)
     parts = [part for result in results for part in result.parts]
-    with_copies = looks_for_copies(recipe)
-    if with_copies:
-        log(f"looking for copies in {len(parts):,} parts")
+    deduplicate = finds_duplicates(recipe)
+    if deduplicate:
+        log(f"looking for duplicates in {len(parts):,} parts")
         mark_duplicates(work.path, [part.name for part in parts], recipe.clean)
     folder = work.path / "corpus"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     token_type = token_type_for(facts["vocab_size"])
     merge = partial(
-        merge_part, work.path, corpus=folder, token_type=token_type, without_copies=with_copies
+        merge_part, work.path, corpus=folder, token_type=token_type, deduplicate=deduplicate
     )
     merged = list(map_in_workers(merge, parts, recipe.workers))
     manifest = _write_manifest(folder, facts, results, merged)
@@ -229,7 +225,7 @@ def _finished_results(recipe: CorpusRecipe, work: WorkFolder) -> list[TaskResult
         if broken > options.max_bad_records:
             raise UserError(
                 f"The corpus {name!r} has {broken} broken records and max_bad_records is "
-                f"{options.max_bad_records}: mend them, or raise it."
+                f"{options.max_bad_records}: correct them, or raise it."
             )
     return results
 

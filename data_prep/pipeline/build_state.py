@@ -1,8 +1,8 @@
-"""The folder of an unfinished corpus: what each task left, and whether it still counts.
+"""The folder of an unfinished corpus: the output of each task, and whether it is still valid.
 
-A task writes its parts and then its completion marker, which names everything the parts depend on.
-A task whose marker is there and fits is done; so a rerun, in whatever process, does only what is
-missing, and a changed input or option makes just the tasks that it touches run again.
+A task writes its parts and then its completion marker, with a fingerprint of everything the parts
+depend on. A task with a marker of the right fingerprint is done. So a rerun, in any process, does
+only what is missing, and a changed input or option reruns only the tasks that depend on it.
 """
 
 import json
@@ -18,12 +18,17 @@ from data_prep.pipeline.task_output import Part
 _VERSION = 1  # raise it when the same text and options give other parts
 
 
+def marker_path(folder: Path, index: int) -> Path:
+    """Return the completion marker of a task in the folder of an unfinished corpus."""
+    return folder / f"task_{index:05d}.json"
+
+
 class WorkFolder:
-    """Where the parts of a corpus lie until it is merged.
+    """The folder that holds the parts of a corpus until they are merged.
 
     Args:
-        corpus: the corpus to be; the folder is beside it.
-        facts: what every task depends on: options, tokenizer, format.
+        corpus: the future corpus; the folder is beside it.
+        facts: everything that all tasks depend on: options, tokenizer, format.
         tasks: all tasks of the corpus.
     """
 
@@ -32,12 +37,8 @@ class WorkFolder:
         self.tasks = tasks
         self._facts = facts
 
-    def missing(self) -> list[Task]:
-        """Return the tasks that are not done."""
-        return [task for task in self.tasks if self.result(task) is None]
-
     def result(self, task: Task) -> TaskResult | None:
-        """Return what a task left, or None when it is not done or its files are not all there."""
+        """Return the result of a task, or None if it is not done or one of its files is missing."""
         marker = self._marker(task)
         if not marker.is_file():
             return None
@@ -61,18 +62,11 @@ class WorkFolder:
         write_json(self._marker(result.task), content)
 
     def lock_of(self, task: Task) -> Path:
-        """Return the lock that whoever works on a task holds."""
+        """Return the lock file that is held while a task runs."""
         return self.path / f"task_{task.index:05d}.lock"
 
-    def forget(self, part: str) -> None:
-        """Remove the marker of the task that made a part, so that it is made again."""
-        self._marker_of(int(part.partition("_")[0])).unlink(missing_ok=True)
-
     def _marker(self, task: Task) -> Path:
-        return self._marker_of(task.index)
-
-    def _marker_of(self, index: int) -> Path:
-        return self.path / f"task_{index:05d}.json"
+        return marker_path(self.path, task.index)
 
     def _fingerprint(self, task: Task) -> str:
         slices = [

@@ -1,7 +1,7 @@
 """One task: a few slices of input become the shards of their documents.
 
-A task depends on its slices, the options and the tokenizer, and on nothing that ran before it in
-the same process; so it may run anywhere, in any order.
+The output of a task depends on its slices, the options and the tokenizer, not on earlier tasks in
+the same process; so tasks may run in any process and in any order.
 """
 
 from collections import Counter
@@ -25,21 +25,22 @@ from data_prep.filters.plugins import load_plugin
 from data_prep.pipeline.task_output import Part, PartWriter
 from data_prep.readers.dispatch import read_documents
 from data_prep.readers.sources import Slice
+from data_prep.text_batches import batch_by_chars
 from data_prep.tokenize.encoder import EncodedTexts, TextEncoder
 from data_prep.tokenize.id_table import IdArray
 from data_prep.tokenizers.folder import load_tokenizer
 
 # Documents are encoded in batches of about this many characters.
 _BATCH_CHARS = 1 << 20
-# A new part begins after so many tokens, so that whoever reads one needs bounded memory.
+# A new part begins after this many tokens, so that reading one takes bounded memory.
 MAX_PART_TOKENS = 1 << 24
-# A paragraph is the least that is encoded at once; a longer one is parted at a space.
+# A paragraph is encoded in one call; a longer one is split at a space.
 _MAX_PARAGRAPH_CHARS = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What to do: `index` numbers the parts, `slices` of one corpus are read in order."""
+    """Slices of one corpus to read in order; `index` is in the names of the parts."""
 
     index: int
     slices: Sequence[Slice]
@@ -52,7 +53,7 @@ class Task:
 
 @dataclass(kw_only=True)
 class TaskResult:
-    """What came of a task, and what was mended or left out on the way."""
+    """The parts that a task wrote, and how many documents it changed or dropped, by reason."""
 
     task: Task
     parts: list[Part] = field(default_factory=list)
@@ -60,7 +61,7 @@ class TaskResult:
 
 
 class TaskRunner:
-    """Runs tasks in one process; chunks learned in one task serve the next."""
+    """Runs tasks in one process; the pre-token cache is kept from one task to the next."""
 
     def __init__(self, recipe: CorpusRecipe, directory: Path) -> None:
         self._recipe = recipe
@@ -81,7 +82,7 @@ class TaskRunner:
             UserError: when the input cannot be read as the recipe says.
         """
         result = TaskResult(task=task)
-        batches = _batches(self._documents(task, result.counts))
+        batches = batch_by_chars(self._documents(task, result.counts), _BATCH_CHARS)
         batch = next(batches, None)
         while batch is not None:
             writer = self._open_part(task, len(result.parts))
@@ -97,11 +98,11 @@ class TaskRunner:
     def _open_part(self, task: Task, number: int) -> PartWriter:
         name = f"{task.index:05d}_{number:03d}"
         corpus = task.slices[0].source.corpus
-        with_ledger = looks_for_copies(self._recipe)
-        return PartWriter(self._directory, name, self._token_type, corpus, with_ledger)
+        with_keys = finds_duplicates(self._recipe)
+        return PartWriter(self._directory, name, self._token_type, corpus, with_keys)
 
     def _documents(self, task: Task, counts: Counter[str]) -> Iterator[str]:
-        """Yield the cleaned texts of a task, those to leave out counted and left out."""
+        """Yield the cleaned texts of a task; count those that are dropped."""
         for piece in task.slices:
             options = self._recipe.corpora[piece.source.corpus]
             for document in read_documents(piece, options, counts):
@@ -135,7 +136,7 @@ class TaskRunner:
         return keys_of([paragraph for text in texts for paragraph in text.split("\n")])
 
     def _kept(self, encoded: EncodedTexts, counts: Counter[str]) -> npt.NDArray[np.bool_]:
-        """Tell which documents have tokens, and none in common with the evaluation files."""
+        """Return a mask of the documents with tokens that do not overlap the evaluation files."""
         bounds = encoded.sentences[encoded.documents]
         kept: npt.NDArray[np.bool_] = np.diff(bounds) > 0
         counts["without_tokens"] += int((~kept).sum())
@@ -146,12 +147,12 @@ class TaskRunner:
         return kept
 
     def _splits(self, keys: UInt64Array) -> Int64Array:
-        """Decide by the text itself: copies of a document are all on the same side."""
+        """Draw the split by the text's key, so that copies of a document are in the same split."""
         shares = uniform(key_of("split", self._recipe.seed), keys)
         return (shares < self._recipe.corpus.validation_share).astype(np.int64)
 
     def _encoder(self, corpus: str) -> TextEncoder:
-        """Return the encoder of a corpus; corpora with the same rules share what it has learned."""
+        """Return the encoder of a corpus; corpora with the same sentence rules share one."""
         options = self._recipe.corpora[corpus]
         rules = (options.language, options.sentences)
         if rules not in self._encoders:
@@ -176,8 +177,8 @@ class TaskRunner:
         return EvaluationText(clean.evaluation, clean.evaluation_ngram, encode)
 
 
-def looks_for_copies(recipe: CorpusRecipe) -> bool:
-    """Tell whether the parts of a corpus have a ledger."""
+def finds_duplicates(recipe: CorpusRecipe) -> bool:
+    """Tell whether duplicates are dropped, which needs a key index for each part."""
     return recipe.clean.duplicates != "keep" or recipe.clean.near_duplicates > 0
 
 
@@ -187,27 +188,14 @@ def _layout(
     kept: npt.NDArray[np.bool_],
     splits: Int64Array,
 ) -> Layout:
-    """Return where those of the texts that are kept, and their paragraphs, lie."""
+    """Return the layout of the kept texts and their paragraphs."""
     paragraphs = np.array([text.count("\n") + 1 for text in texts])
     sentences = np.diff(encoded.paragraphs)[np.repeat(kept, paragraphs)]
     return Layout(splits=splits, paragraphs=paragraphs[kept], sentences=sentences)
 
 
-def _batches(documents: Iterator[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    chars = 0
-    for text in documents:
-        batch.append(text)
-        chars += len(text)
-        if chars >= _BATCH_CHARS:
-            yield batch
-            batch, chars = [], 0
-    if batch:
-        yield batch
-
-
 def _with_short_paragraphs(text: str) -> str:
-    """Part paragraphs that are longer than what is encoded at once, at a space if there is one."""
+    """Split paragraphs longer than `_MAX_PARAGRAPH_CHARS`, at a space if there is one."""
     if len(text) <= _MAX_PARAGRAPH_CHARS:
         return text
     pieces: list[str] = []

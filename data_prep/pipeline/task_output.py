@@ -1,6 +1,6 @@
-"""Parts: what a task writes is cut into pieces of bounded size, each complete in itself.
+"""Parts: the output of a task, in pieces of bounded size.
 
-A part has one train shard, one validation shard, and a ledger if copies are looked for.
+A part has one train shard, one validation shard, and a key index if duplicates are dropped.
 """
 
 from dataclasses import asdict, dataclass
@@ -18,35 +18,40 @@ from data_prep.manifest import describe_files
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A finished part: its shards by split, those without documents left out, and its files."""
+    """A finished part: its shards by split, without empty ones, and its files."""
 
     name: str
     shards: dict[str, ShardCounts]
     files: dict[str, dict[str, Any]]
 
+    @property
+    def task_index(self) -> int:
+        """The index of the task that wrote the part."""
+        return int(self.name.partition("_")[0])
+
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON can keep it."""
+        """Return the part as a JSON-like value."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, facts: dict[str, Any]) -> "Part":
-        """Read back what `to_dict` returned."""
+        """Return the part of a value that `to_dict` returned."""
         shards = {split: ShardCounts(**counts) for split, counts in facts["shards"].items()}
         return cls(name=facts["name"], shards=shards, files=facts["files"])
 
 
 class PartWriter:
-    """Writes one part; memory holds its ledger, not its text."""
+    """Writes one part; only its key index is held in memory, not its tokens."""
 
     def __init__(
-        self, directory: Path, name: str, token_type: np.dtype[Any], corpus: str, with_ledger: bool
+        self, directory: Path, name: str, token_type: np.dtype[Any], corpus: str, with_keys: bool
     ) -> None:
         self._directory = directory
         self._name = name
         self._writers = {
             split: ShardWriter(directory, f"{split}_{name}", token_type, corpus) for split in SPLITS
         }
-        self._ledger = KeyIndex() if with_ledger else None
+        self._key_index = KeyIndex() if with_keys else None
 
     @property
     def num_tokens(self) -> int:
@@ -61,17 +66,17 @@ class PartWriter:
         near_keys: list[list[int]],
         paragraph_keys: UInt64Array,
     ) -> None:
-        """Append documents, none of which is empty, to the splits that the layout names."""
-        for number, split in enumerate(SPLITS):
-            chosen: npt.NDArray[np.bool_] = layout.splits == number
+        """Append documents, none of which is empty, to the splits given by the layout."""
+        for index, split in enumerate(SPLITS):
+            chosen: npt.NDArray[np.bool_] = layout.splits == index
             if chosen.any():
                 sentences = np.repeat(chosen, np.diff(documents.documents))
                 self._writers[split].add(documents if chosen.all() else documents.keep(sentences))
-        if self._ledger is not None:
-            self._ledger.add(layout, document_keys, near_keys, paragraph_keys)
+        if self._key_index is not None:
+            self._key_index.add(layout, document_keys, near_keys, paragraph_keys)
 
     def close(self) -> Part:
-        """Finish the files and return what they hold."""
+        """Finish the files and return the part."""
         counts = {split: writer.close() for split, writer in self._writers.items()}
         shards = {split: shard for split, shard in counts.items() if shard.documents}
         names = [file for shard in shards.values() for file in shard_files(shard.name)]
@@ -79,11 +84,11 @@ class PartWriter:
             if split not in shards:
                 for file in self._writers[split].files:
                     (self._directory / file).unlink()
-        if self._ledger is not None:
-            names += self._ledger.save(self._directory, self._name)
+        if self._key_index is not None:
+            names += self._key_index.save(self._directory, self._name)
         return Part(name=self._name, shards=shards, files=describe_files(self._directory, names))
 
     def release(self) -> None:
-        """Close the files, also after an error; what was written is not a part."""
+        """Close the files, also after an error, without making a part of them."""
         for writer in self._writers.values():
             writer.close()

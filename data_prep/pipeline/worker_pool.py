@@ -1,4 +1,4 @@
-"""Processes that take tasks; with one worker everything happens in this process."""
+"""Worker processes that run tasks; with one worker everything runs in this process."""
 
 import contextlib
 import multiprocessing
@@ -24,7 +24,7 @@ def run_tasks(
     """Run tasks, and yield the result of each once its completion marker is written.
 
     Raises:
-        UserError: when a task fails, or another process is at work on it; tasks that have ended
+        UserError: when a task fails, or another process is running it; tasks that have finished
             by then stay done.
     """
     if workers == 1:
@@ -39,7 +39,7 @@ def run_tasks(
 def map_in_workers(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int
 ) -> Iterable[Result]:
-    """Return what a function makes of each item, in order."""
+    """Return the results of a function for each item, in order."""
     if min(workers, len(items)) <= 1:
         return map(function, items)
     with _pool(min(workers, len(items))) as pool:
@@ -47,20 +47,20 @@ def map_in_workers(
 
 
 def _run(runner: TaskRunner, work: WorkFolder, task: Task) -> TaskResult:
-    # Two array tasks of the same number would write the same files.
-    with hold_lock(work.lock_of(task), f"at work on task {task.index} of {work.path}"):
+    # Two array tasks of the same index would write the same files.
+    with hold_lock(work.lock_of(task), f"running task {task.index} of {work.path}"):
         result = runner.run(task)
         work.save(result)
     return result
 
 
-def _nothing() -> None:
-    """Start a worker that needs nothing."""
+def _no_setup() -> None:
+    """Start a worker that needs no setup."""
 
 
 @contextlib.contextmanager
 def _pool(
-    workers: int, start: Callable[..., None] = _nothing, *arguments: Any
+    workers: int, start: Callable[..., None] = _no_setup, *arguments: Any
 ) -> Iterator[ProcessPoolExecutor]:
     pool = ProcessPoolExecutor(
         workers,
@@ -73,11 +73,11 @@ def _pool(
         yield pool
     except BrokenProcessPool as error:
         raise UserError(
-            "A worker process was killed, most likely for want of memory: run again with fewer "
+            "A worker process was killed, most likely because memory ran out: run again with fewer "
             f"workers than {workers} (workers=N); finished tasks stay done."
         ) from error
     finally:
-        # What is under way is finished, so that nobody writes into a folder that is left.
+        # Running tasks are finished, so that no process writes into the folder afterwards.
         pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -87,7 +87,7 @@ _work: WorkFolder | None = None
 
 def _start(recipe: CorpusRecipe, work: WorkFolder) -> None:
     global _runner, _work
-    # Processes are the parallelism; threads inside each would only compete with the others.
+    # One thread a process: more would only compete with the other processes.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _runner, _work = TaskRunner(recipe, work.path), work
 

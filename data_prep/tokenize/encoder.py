@@ -1,12 +1,12 @@
-"""Documents to token ids and sentence borders, several times faster than the tokenizer alone.
+"""Documents to token ids and sentence offsets, several times faster than the tokenizer alone.
 
-BERT's pipeline never looks across a space, nor does that of our SentencePiece tokenizers, so the
-ids of a text are the ids of its chunks one after another. A batch of documents is split into
-chunks, each chunk looked up in a lexicon, and numpy does the rest: it gathers the ids, finds the
-sentences by the marks of the chunks, and counts.
+BERT's pipeline never depends on what is across a space, nor does that of our SentencePiece
+tokenizers, so the ids of a text are the ids of its pre-tokens concatenated. A batch of documents is
+split into pre-tokens, each pre-token is looked up in a cache, and numpy does the rest: it gathers
+the ids, and finds the sentences by the sentence-boundary flags of the pre-tokens.
 
-Whatever that shortcut cannot promise is not taken through it: other tokenizers, and sentence
-splitters that a user brings, are asked sentence by sentence.
+Where this does not hold, the tokenizer encodes sentence by sentence: for other tokenizers, and with
+a sentence splitter of the user.
 """
 
 import itertools
@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 
 from data_prep.config.schema import Language
 from data_prep.corpus.shards import Documents, Int64Array
+from data_prep.text_batches import batch_by_chars
 from data_prep.tokenize.pretoken_cache import (
     DOCUMENT_END_ROW,
     EMPTY_ROW,
@@ -32,7 +33,7 @@ from data_prep.tokenizers.sentencepiece import CROSSES_SPACE, works_by_word
 
 Splitter = Callable[[str], Sequence[str]]
 
-# Chunks of so many characters are in memory at once, each a Python string.
+# Pre-tokens of this many characters are in memory at once, each a Python string.
 _GROUP_CHARS = 1 << 20
 
 
@@ -47,16 +48,16 @@ class EncodedTexts(Documents):
 
 
 class TextEncoder:
-    """Turns cleaned texts into token ids; text never yields a special token.
+    """Encodes cleaned texts; text never yields a special token.
 
-    A text that spells "[SEP]" gets the ids of its characters: only the pretraining code places
+    A text that spells "[SEP]" gets the ids of its characters: only the pretraining code inserts
     special tokens.
 
     Args:
         tokenizer: any fast tokenizer.
         token_type: of an id on disk.
         language: the rules that end a sentence.
-        splitter: replaces these rules: from a paragraph to its sentences.
+        splitter: replaces these rules; returns the sentences of a paragraph.
     """
 
     def __init__(
@@ -71,36 +72,36 @@ class TextEncoder:
         self._token_type = token_type
         self._splitter = splitter or (lambda paragraph: split_sentences(paragraph, language))
         self._rule = RULES[language]
-        self._lexicon: PretokenCache | None = None
-        # SentencePiece's words run from space to space, which is what `en` chunks are.
+        self._cache: PretokenCache | None = None
+        # SentencePiece's words run from space to space, as do the pre-tokens of `en`.
         by_word = language == "en" and works_by_word(tokenizer)
         self._exception = CROSSES_SPACE if by_word else None
         if splitter is None and (by_word or is_bert_pipeline(tokenizer)):
-            chunk_tokenizer = PretokenTokenizer(tokenizer, token_type)
-            self._lexicon = PretokenCache(chunk_tokenizer, self._rule, token_type)
+            pretoken_tokenizer = PretokenTokenizer(tokenizer, token_type)
+            self._cache = PretokenCache(pretoken_tokenizer, self._rule, token_type)
 
     def encode(self, texts: Sequence[str]) -> EncodedTexts:
         """Return the tokens of some texts, in which a newline ends a paragraph."""
-        if self._lexicon is None:
+        if self._cache is None:
             return _join([self._by_sentences(text) for text in texts], self._token_type)
         parts = []
-        for by_chunks, some in itertools.groupby(texts, self._is_ordinary):
-            if by_chunks:
-                parts += [self._by_chunks(group, self._lexicon) for group in _groups(list(some))]
+        for by_pretokens, some in itertools.groupby(texts, self._splits_at_spaces):
+            if by_pretokens:
+                parts += [self._by_pretokens(group, self._cache) for group in _groups(list(some))]
             else:
                 parts += [self._by_sentences(text) for text in some]
         return _join(parts, self._token_type)
 
-    def _is_ordinary(self, text: str) -> bool:
-        """Tell whether the ids of a text are certainly those of its chunks."""
+    def _splits_at_spaces(self, text: str) -> bool:
+        """Tell whether the ids of a text are certainly those of its pre-tokens."""
         return self._exception is None or not self._exception.search(text)
 
-    def _by_chunks(self, group: str, lexicon: PretokenCache) -> EncodedTexts:
-        rows = lexicon.rows(self._rule.split(group))
+    def _by_pretokens(self, group: str, cache: PretokenCache) -> EncodedTexts:
+        rows = cache.rows(self._rule.split(group))
         rows = rows[rows != EMPTY_ROW]
-        tokens, counts = lexicon.ids(rows)
+        tokens, counts = cache.ids(rows)
         ends = np.cumsum(counts)
-        is_end = ends_after(lexicon.end[rows], lexicon.begin[rows])
+        is_end = ends_after(cache.end[rows], cache.begin[rows])
         sentences = _without_empty(ends[is_end])
         paragraph_ends = ends[(rows == NEWLINE_ROW) | (rows == DOCUMENT_END_ROW)]
         return EncodedTexts(
@@ -127,20 +128,18 @@ class TextEncoder:
 
 
 def _groups(texts: Sequence[str]) -> Iterator[str]:
-    """Yield the texts as long strings in which newlines and document ends are chunks."""
-    group: list[str] = []
-    chars = 0
-    for piece, end in (piece for text in texts for piece in _pieces(text)):
-        group.append(piece.replace("\n", f" {NEWLINE} ") + f" {end} ")
-        chars += len(piece)
-        if chars >= _GROUP_CHARS:
-            yield "".join(group)
-            group, chars = [], 0
-    yield "".join(group)
+    """Yield the texts as long strings in which newlines and document ends are pre-tokens."""
+    pieces = (
+        piece.replace("\n", f" {NEWLINE} ") + f" {end} "
+        for text in texts
+        for piece, end in _pieces(text)
+    )
+    for group in batch_by_chars(pieces, _GROUP_CHARS):
+        yield "".join(group)
 
 
 def _pieces(text: str) -> Iterator[tuple[str, str]]:
-    """Yield a text whole, or a long one by paragraphs, each piece with the chunk that ends it."""
+    """Yield a text whole, or a long one by paragraphs, each with the pre-token that ends it."""
     start = 0
     while len(text) - start > _GROUP_CHARS:
         cut = text.rfind("\n", start, start + _GROUP_CHARS)
@@ -157,13 +156,13 @@ def _bounds(ends: Int64Array) -> Int64Array:
 
 
 def _without_empty(ends: Int64Array) -> Int64Array:
-    """Return the bounds of the stretches that end at `ends`, those without tokens left out."""
+    """Return the bounds of the non-empty ranges that end at `ends`."""
     bounds: Int64Array = np.unique(_bounds(ends))
     return bounds
 
 
 def _join(parts: Sequence[EncodedTexts], token_type: np.dtype[Any]) -> EncodedTexts:
-    """Lay parts one after another; a document may end in a later part than it began in."""
+    """Concatenate parts; a document may end in a later part than it began in."""
     tokens = [np.zeros(0, token_type), *(part.tokens for part in parts)]
     sentences, paragraphs, documents = ([np.zeros(1, np.int64)] for _ in range(3))
     num_tokens = num_sentences = 0

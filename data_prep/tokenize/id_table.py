@@ -1,4 +1,4 @@
-"""A table of distinct texts and their token ids, in arrays that numpy reads for many at once."""
+"""A table of distinct texts and their token ids, in arrays for vectorised look-up."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ IdArray = npt.NDArray[Any]
 
 
 class _Rows(dict[str, int]):
-    """The row of each text; a new text gets the next one and is remembered as new."""
+    """The row of each text; a new text gets the next row and is added to `new`."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         super().__init__(zip(texts, range(len(texts)), strict=True))
@@ -30,8 +30,9 @@ class IdTable:
 
     Args:
         token_type: of an id.
-        max_texts, max_chars: when there are more, what was met only once is forgotten.
-        fixed: texts without ids that have the first rows and are never forgotten.
+        max_texts: when there are more, texts that occurred only once are discarded.
+        max_chars: the same, by the total length of the texts.
+        fixed: texts without ids that have the first rows and are never discarded.
     """
 
     def __init__(
@@ -49,22 +50,22 @@ class IdTable:
         self._ids: IdArray = np.zeros(0, token_type)
         self._starts: Int64Array = np.zeros(self._fixed, np.int64)
         self._counts: Int64Array = np.zeros(self._fixed, np.int64)
-        # Whether a text was met again since it was new, or since the table was last full.
-        self._again = np.zeros(self._fixed, np.bool_)
+        # Whether a text occurred again since it was new, or since the table was last full.
+        self._recurred = np.zeros(self._fixed, np.bool_)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def rows(self, texts: Sequence[str]) -> tuple[Int32Array, list[str]]:
-        """Return the row of each text, and the new ones, which have the last rows and no ids yet.
+        """Return the row of each text, and the new texts, which have the last rows and no ids yet.
 
-        Rows hold until `make_room` is called.
+        Rows are valid until `evict` is called.
         """
         known = len(self._rows)
         rows = np.fromiter(map(self._rows.__getitem__, texts), np.int32, len(texts))
         new, self._rows.new = self._rows.new, []
-        self._again[rows[rows < known]] = True
-        self._again = np.concatenate([self._again, np.zeros(len(new), np.bool_)])
+        self._recurred[rows[rows < known]] = True
+        self._recurred = np.concatenate([self._recurred, np.zeros(len(new), np.bool_)])
         none = np.zeros(len(new), np.int64)
         self._starts, self._counts = (
             np.concatenate([array, none]) for array in (self._starts, self._counts)
@@ -73,36 +74,43 @@ class IdTable:
         return rows, new
 
     def add(self, rows: Int64Array, ids: IdArray, counts: Int64Array) -> None:
-        """Say what ids new texts have: those of all of them in turn, and how many each has."""
+        """Set the ids of new texts.
+
+        Args:
+            rows: of the texts, [T].
+            ids: of all of them, concatenated.
+            counts: how many each has, [T].
+        """
         self._starts[rows] = len(self._ids) + np.cumsum(counts) - counts
         self._counts[rows] = counts
         self._ids = np.concatenate([self._ids, ids])
 
     def gather(self, rows: Int32Array) -> tuple[IdArray, Int64Array]:
-        """Return the ids of some rows, one after another, and how many each row has."""
+        """Return the concatenated ids of some rows, and how many each row has."""
         counts = self._counts[rows]
         ends = np.cumsum(counts)
-        # Where each id lies: the start of its row, and its place within it.
-        places = np.repeat(self._starts[rows] - (ends - counts), counts)
-        places += np.arange(len(places))
-        return self._ids[places], counts
+        # The index of each id: the start of its row, plus its offset within it.
+        indices = np.repeat(self._starts[rows] - (ends - counts), counts)
+        indices += np.arange(len(indices))
+        return self._ids[indices], counts
 
-    def make_room(self) -> Int64Array | None:
-        """Forget when the table is full; return the rows that are left, or None for all.
+    def evict(self) -> Int64Array | None:
+        """Discard texts if the table is full; return the rows that are kept, or None for all.
 
-        What was met again is kept, the older half of the table at most: most chunks of natural
-        text occur once, and the frequent ones come early.
+        Texts that occurred again are kept, oldest first, up to half of the table: most pre-tokens
+        of natural text occur once, and the frequent ones come early.
         """
         if len(self._rows) <= self._max_texts and self._chars <= self._max_chars:
             return None
         texts = list(self._rows)
-        again = np.flatnonzero(self._again[self._fixed :])[: self._max_texts // 2] + self._fixed
-        sizes = np.array([len(texts[row]) for row in again], np.int64)
-        again = again[np.cumsum(sizes) <= self._max_chars // 2]
-        kept = np.concatenate([np.arange(self._fixed), again])
+        recurred = np.flatnonzero(self._recurred[self._fixed :])[: self._max_texts // 2]
+        recurred += self._fixed
+        sizes = np.array([len(texts[row]) for row in recurred], np.int64)
+        recurred = recurred[np.cumsum(sizes) <= self._max_chars // 2]
+        kept = np.concatenate([np.arange(self._fixed), recurred])
         ids, counts = self.gather(kept.astype(np.int32))
         self._rows = _Rows([texts[row] for row in kept])
-        self._chars = int(sizes[: len(again)].sum())
+        self._chars = int(sizes[: len(recurred)].sum())
         self._ids, self._counts, self._starts = ids, counts, np.cumsum(counts) - counts
-        self._again = np.zeros(len(kept), np.bool_)
+        self._recurred = np.zeros(len(kept), np.bool_)
         return kept

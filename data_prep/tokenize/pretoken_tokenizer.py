@@ -1,4 +1,4 @@
-"""Token ids of single chunks, for tokenizers whose ids do not depend on what is around a chunk."""
+"""Token ids of single pre-tokens, for tokenizers whose ids do not depend on the context."""
 
 import itertools
 import json
@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from data_prep.corpus.shards import Int64Array
 from data_prep.tokenize.id_table import IdArray, IdTable
 
-_CHUNKS_A_CALL = 256
+_PARTS_PER_CALL = 256
 _MAX_PARTS = 500_000
 _MAX_CHARS = 8_000_000
 # Inside printable ASCII, BERT's words are runs of letters and digits, and each other character is
@@ -24,10 +24,10 @@ _AFTER_WORDS = ",.;:!?)]\"'"
 
 
 class PretokenTokenizer:
-    """Tokenizes distinct chunks.
+    """Tokenizes distinct pre-tokens.
 
     Args:
-        tokenizer: whose ids of a text are those of its chunks, one after another.
+        tokenizer: one whose ids of a text are those of its pre-tokens, concatenated.
         token_type: of an id on disk.
     """
 
@@ -38,45 +38,45 @@ class PretokenTokenizer:
         self._token_type = token_type
         self._known = IdTable(token_type, max_texts=_MAX_PARTS, max_chars=_MAX_CHARS)
 
-    def ids(self, chunks: Sequence[str]) -> tuple[IdArray, Int64Array]:
-        """Return the ids of chunks, one chunk after another, and how many each has."""
-        self._known.make_room()
-        parts = [self._parts(chunk) for chunk in chunks]
+    def ids(self, pretokens: Sequence[str]) -> tuple[IdArray, Int64Array]:
+        """Return the concatenated ids of pre-tokens, and how many each has."""
+        self._known.evict()
+        parts = [self._parts(pretoken) for pretoken in pretokens]
         rows, new = self._known.rows(list(itertools.chain.from_iterable(parts)))
-        self._learn(new)
+        self._add(new)
         ids, counts = self._known.gather(rows)
         ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
         sizes = np.fromiter(map(len, parts), np.int64, len(parts))
         return ids, np.diff(ends[np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])])
 
-    def _parts(self, chunk: str) -> Sequence[str]:
-        """Return what BERT takes apart within a chunk, as far as that is certain."""
-        if chunk.isalnum() or not self._has_parts:
-            return (chunk,)
-        # A word and what follows it is the rule, and needs no regular expression.
-        word = chunk.rstrip(_AFTER_WORDS)
+    def _parts(self, pretoken: str) -> Sequence[str]:
+        """Return the words that BERT splits a pre-token into, or the whole if that is uncertain."""
+        if pretoken.isalnum() or not self._has_parts:
+            return (pretoken,)
+        # A word and punctuation after it is the common case, and needs no regular expression.
+        word = pretoken.rstrip(_AFTER_WORDS)
         if word.isalnum() and word.isascii():
-            return (word, *chunk[len(word) :])
-        return _PARTS.findall(chunk) if _PRINTABLE.fullmatch(chunk) else (chunk,)
+            return (word, *pretoken[len(word) :])
+        return _PARTS.findall(pretoken) if _PRINTABLE.fullmatch(pretoken) else (pretoken,)
 
-    def _learn(self, parts: list[str]) -> None:
+    def _add(self, parts: list[str]) -> None:
         """Tokenize new parts, many in one call: a call costs more than a part."""
         words: list[int] = []
         others: list[int] = []
-        for number, part in enumerate(parts):
+        for index, part in enumerate(parts):
             is_word = self._continues is not None and part.isascii() and part.isalnum()
-            (words if is_word else others).append(number)
+            (words if is_word else others).append(index)
         first = len(self._known) - len(parts)
-        for numbers, tokenize in ((words, self._words), (others, self._any)):
-            for some in _batches(numbers, _CHUNKS_A_CALL):
-                ids, counts = tokenize([parts[number] for number in some])
+        for indices, tokenize in ((words, self._words), (others, self._any)):
+            for some in _batches(indices, _PARTS_PER_CALL):
+                ids, counts = tokenize([parts[index] for index in some])
                 self._known.add(first + np.array(some, np.int64), ids, counts)
 
     def _words(self, words: list[str]) -> tuple[IdArray, Int64Array]:
         """Return the ids of ASCII words and how many each has, three times faster.
 
-        The fast call does not tell which word an id is from. But BERT's pipeline leaves such a
-        word whole, so its ids are one that begins a word, and then only ones that continue it.
+        The fast call does not return the word of each id. But BERT's pipeline does not split such a
+        word, so its ids are one that begins a word, and then only ones that continue it.
         """
         assert self._continues is not None
         text = " ".join(words)
@@ -86,14 +86,14 @@ class PretokenTokenizer:
         return ids, np.diff(np.append(starts, len(ids)))
 
     def _any(self, parts: list[str]) -> tuple[IdArray, Int64Array]:
-        """Return the ids of parts of any kind, and how many each has."""
+        """Return the ids of any parts, and how many each has."""
         encoding = self._tokenizer.encode(parts, is_pretokenized=True, add_special_tokens=False)
         owners = np.array(encoding.word_ids, np.int64)
         return np.array(encoding.ids, self._token_type), np.bincount(owners, minlength=len(parts))
 
 
 def _continuations(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
-    """Tell for each id of a WordPiece tokenizer whether it continues a word."""
+    """Return a mask of the ids of a WordPiece tokenizer that continue a word, [vocabulary]."""
     prefix = json.loads(tokenizer.to_str())["model"]["continuing_subword_prefix"]
     continues = np.zeros(max(tokenizer.get_vocab().values()) + 1, np.bool_)
     for token, index in tokenizer.get_vocab().items():
@@ -102,7 +102,7 @@ def _continuations(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
 
 
 def is_bert_pipeline(tokenizer: Tokenizer) -> bool:
-    """Tell whether a tokenizer is BERT's, whose ids do not depend on what is around a chunk."""
+    """Tell whether a tokenizer is BERT's, whose ids of a pre-token do not depend on the context."""
     content = json.loads(tokenizer.to_str())
     normalizer = content["normalizer"] or {}
     return (
@@ -110,10 +110,10 @@ def is_bert_pipeline(tokenizer: Tokenizer) -> bool:
         and normalizer.get("type") == "BertNormalizer"
         and normalizer["handle_chinese_chars"]
         and (content["pre_tokenizer"] or {}).get("type") == "BertPreTokenizer"
-        # An added word may hold a space; special ones are switched off for text.
+        # An added token may contain a space; special ones are not matched in text.
         and all(token["special"] for token in content["added_tokens"])
     )
 
 
-def _batches(numbers: list[int], size: int) -> Iterator[list[int]]:
-    return (numbers[start : start + size] for start in range(0, len(numbers), size))
+def _batches(indices: list[int], size: int) -> Iterator[list[int]]:
+    return (indices[start : start + size] for start in range(0, len(indices), size))

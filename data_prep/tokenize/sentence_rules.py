@@ -1,11 +1,12 @@
-"""Sentences: where a paragraph may be cut, for scripts with spaces and for Chinese and Japanese.
+"""Sentence rules: where a sentence ends, for scripts with spaces and for Chinese and Japanese.
 
-A regular expression proposes every place where a sentence could end; for spaced scripts a look
-at the word before the full stop then withdraws abbreviations and initials. The rules prefer a
-sentence too long to one cut in half, because a half would be presented to the model as a whole.
+A regular expression finds every position where a sentence could end; for spaced scripts the word
+before the full stop then excludes abbreviations and initials. The rules prefer a sentence too long
+to one cut in half, because the model would see the half as a whole sentence.
 
-The rules look at nothing but the chunk before a place and the chunk after it. `marks.py` asks them
-once for each distinct chunk, which is several times faster, and cuts at the same places.
+The rules depend only on the pre-token before a position and the one after it. So
+`sentence_flags.py` applies them once to each distinct pre-token, which is several times faster, and
+finds the same positions.
 """
 
 import re
@@ -13,18 +14,18 @@ from collections.abc import Callable, Iterator
 
 from data_prep.config.schema import Language
 
-# What can begin a sentence: after optional opening marks, no lower-case letter and no stray
-# punctuation.
+# What can begin a sentence: after optional opening quotes and brackets, no lower-case letter and no
+# stray punctuation.
 ENGLISH_BEGIN = r"""["'“‘«(\[{$£€#—–-]*([^\W_a-zß-öø-ÿ]\w*)"""
 # A stop, the quotes and brackets that belong to it, and spaces: cleaned text has no other kind.
 ENGLISH_STOP = r"""[.!?…]+["'”’»)\]}]*"""
 _ENGLISH_END = re.compile(f"{ENGLISH_STOP} +(?={ENGLISH_BEGIN})")
 CHINESE_STOP = r"""[。！？；…!?｡]+["'”’」』）)】》〉〕］]*"""
-# The stop is matched by looking ahead, so that none of it is given back at the end of a paragraph.
+# The stop is in a lookahead, so that backtracking at the end of a paragraph takes none of it.
 _CHINESE_END = re.compile(rf"(?=({CHINESE_STOP}))\1 *(?=[^ ])")
 _WORD_BEFORE = re.compile(r"""[^\s"'“‘«(\[{—–-]*$""")
 
-# After these a capital letter says nothing: they stand before names.
+# After these a capital letter is no evidence: they stand before names.
 _BEFORE_NAMES = frozenset(
     "mr mrs ms messrs mme mlle dr prof rev fr hon st ste mt gen col maj capt cpt lt sgt cpl pvt "
     "adm cmdr gov sen rep pres supt cf ca approx vs v viz e.g i.e al".split()
@@ -42,12 +43,12 @@ _OPENERS = frozenset(
     "While As If His Her Their Its Our My However Although Since During For From By With Some "
     "Many Most One Two What Who Why How".split()
 )
-# A full stop before one of these is no abbreviation's.
+# A full stop before one of these is not that of an abbreviation.
 _SURE = frozenset(".!?…\"'”’")
 _INITIAL = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")
 _ENUMERATION = re.compile(r"\d{1,3}")
 
-# Kinds of words, by which an abbreviation tells whether its full stop ends a sentence.
+# Kinds of words that may follow an abbreviation; they decide whether its full stop ends a sentence.
 OPENER, NUMBER, ANOTHER_WORD = 1, 2, 4
 ANY_WORD = OPENER | NUMBER | ANOTHER_WORD
 LIST_ITEM = 32
@@ -56,7 +57,7 @@ LIST_ITEM = 32
 def split_sentences(text: str, language: Language) -> list[str]:
     """Return the sentences of a cleaned text, without surrounding spaces and without empty ones.
 
-    A newline always ends a sentence: readers have already joined lines that only wrap.
+    A newline always ends a sentence: readers have already joined wrapped lines.
     """
     ends = SENTENCE_ENDS[language]
     sentences: list[str] = []
@@ -81,7 +82,7 @@ def english_ends(paragraph: str) -> Iterator[int]:
 
 
 def end_bits(text: str, start: int, stop: int) -> int:
-    """Return which words may begin a sentence after the stop at `text[stop]`.
+    """Return the kinds of words that may begin a sentence after the stop at `text[stop]`.
 
     `!`, `?`, `...` and `."` end a sentence before any word, an abbreviation before some or none.
     LIST_ITEM is set for the "1." of a list: a number that begins at `start`.

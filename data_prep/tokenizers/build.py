@@ -1,4 +1,4 @@
-"""The tokenizer of a recipe: the one that is there, or a new one, made once."""
+"""The tokenizer of a recipe: loaded if its folder exists, made once if not."""
 
 import os
 import shutil
@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from data_prep.config.schema import CorpusRecipe, TokenizerOptions
 from data_prep.errors import UserError
+from data_prep.locks import creation_lock
 from data_prep.manifest import file_sha256, read_manifest
 from data_prep.progress import log
 from data_prep.readers.dispatch import read_documents
@@ -27,17 +28,15 @@ from data_prep.tokenizers.folder import (
 )
 from data_prep.tokenizers.sentencepiece import to_fast_tokenizer, train_sentencepiece
 from data_prep.tokenizers.wordpiece import read_vocabulary, train_wordpiece
-from data_prep.turn import turn_to_make
 
-# How much text a byte of a compressed file gives: Wikipedia and novels, usual settings.
+# Bytes of text per byte of a compressed file: Wikipedia and novels, usual settings.
 _EXPANSION = {".gz": 2.7, ".zst": 2.9, ".xz": 3.4, ".bz2": 3.6, ".parquet": 2.0}
 
 
 def ensure_tokenizer(recipe: CorpusRecipe, sources: Sequence[Source]) -> LoadedTokenizer:
     """Load the recipe's tokenizer, after making it if its folder does not exist.
 
-    Of several processes that find it missing, on whichever nodes, one makes it and the others
-    wait.
+    Of several processes that need it, on one node or several, one makes it while the others block.
 
     Raises:
         UserError: when the folder holds another tokenizer than the recipe describes.
@@ -45,10 +44,10 @@ def ensure_tokenizer(recipe: CorpusRecipe, sources: Sequence[Source]) -> LoadedT
     options = recipe.tokenizer
     if options.path.exists():
         return _existing_tokenizer(options)
-    with turn_to_make(options.path) as alone:
+    with creation_lock(options.path) as locked:
         if options.path.exists():
             return _existing_tokenizer(options)
-        _make_in_place(recipe, sources, alone)
+        _make_in_place(recipe, sources, locked)
     tokenizer = _existing_tokenizer(options)
     log(f"wrote {options.path}: {tokenizer.vocab_size:,} ids")
     return tokenizer
@@ -57,10 +56,10 @@ def ensure_tokenizer(recipe: CorpusRecipe, sources: Sequence[Source]) -> LoadedT
 def sample_texts(recipe: CorpusRecipe, sources: Sequence[Source]) -> Iterator[str]:
     """Yield paragraphs for training: from each slice its share of `train_bytes`, from its start.
 
-    A file's share is its part of all the text, which for a compressed file is estimated from its
-    size: so corpora, plain and compressed, are covered alike. What a slice has less than its share
-    goes to no other. What its last paragraph is more is taken from the slices after it, so that
-    many small files do not yield a paragraph each.
+    Shares are proportional to the size of the text, which for a compressed file is estimated from
+    its size on disk, so that plain and compressed corpora are covered alike. What a slice lacks of
+    its share goes to no other slice. What its last paragraph exceeds the share by is taken off the
+    slices after it, so that many small files do not yield a paragraph each.
 
     The choice depends on the input alone, and memory holds one document at a time.
     """
@@ -101,10 +100,10 @@ def _existing_tokenizer(options: TokenizerOptions) -> LoadedTokenizer:
     return tokenizer
 
 
-def _make_in_place(recipe: CorpusRecipe, sources: Sequence[Source], alone: bool) -> None:
-    """Make the tokenizer beside its place and rename it, so that its folder is always whole."""
+def _make_in_place(recipe: CorpusRecipe, sources: Sequence[Source], locked: bool) -> None:
+    """Make the tokenizer beside its path and rename it, so that its folder is always complete."""
     path = recipe.tokenizer.path
-    owner = "" if alone else f".{os.uname().nodename}.{os.getpid()}"
+    owner = "" if locked else f".{os.uname().nodename}.{os.getpid()}"
     working = path.with_name(f"{path.name}.partial{owner}")
     shutil.rmtree(working, ignore_errors=True)
     try:
@@ -118,7 +117,7 @@ def _move(working: Path, path: Path) -> None:
     try:
         working.replace(path)
     except OSError:
-        # Where there are no locks another process may have been first; its folder is as good.
+        # Without locks another process may have been first; its folder has the same contents.
         if not path.exists():
             raise
 
@@ -135,7 +134,7 @@ def _make_tokenizer(recipe: CorpusRecipe, sources: Sequence[Source], directory: 
         tokenizer = read_vocabulary(options.vocabulary, options.lowercase)
     else:
         raise UserError(
-            f"tokenizer.vocabulary {options.vocabulary} does not go with tokenizer.kind "
+            f"tokenizer.vocabulary {options.vocabulary} does not fit tokenizer.kind "
             f"{options.kind}, which is trained: leave it out, or set the kind to wordpiece (for a "
             "vocab.txt) or existing (for a tokenizer folder)."
         )
@@ -166,14 +165,14 @@ def _train(recipe: CorpusRecipe, sources: Sequence[Source]) -> Tokenizer:
         tokenizer = train_wordpiece(texts, **sizes)
     log(f"trained the tokenizer in {time.monotonic() - started:,.1f} s")
     if (found := tokenizer.get_vocab_size()) < options.vocab_size:
-        log(f"the text gave only {found:,} ids: no more pieces occur twice")
+        log(f"the text gives only {found:,} ids: no further piece occurs twice")
     return tokenizer
 
 
 def _facts(options: TokenizerOptions) -> dict[str, Any]:
-    """Return the options that decide the ids; where a folder lies does not.
+    """Return the options that decide the ids; the paths of folders do not.
 
-    A vocabulary that was taken over brings its own size, an existing tokenizer its own case.
+    A given vocabulary has its own size, an existing tokenizer its own casing.
     """
     left_out = {"path", "vocabulary"}
     if options.vocabulary:
@@ -187,7 +186,7 @@ def _facts(options: TokenizerOptions) -> dict[str, Any]:
 
 
 def _vocabulary_file(options: TokenizerOptions) -> Path:
-    """Return the file whose content decides the ids of a vocabulary that is taken over."""
+    """Return the file whose content decides the ids of a given vocabulary."""
     assert options.vocabulary is not None
     existing = options.kind == "existing"
     path = options.vocabulary / "tokenizer.json" if existing else options.vocabulary

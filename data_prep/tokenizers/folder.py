@@ -28,14 +28,14 @@ _BACKEND = "tokenizer.json"
 _CONFIG = "tokenizer_config.json"
 _ROLE_MAP = "special_tokens_map.json"
 _VOCABULARY = "vocab.txt"
-# BERT's table of positions; a longer text is cut there by whoever loads the folder.
+# BERT's maximum position; `AutoTokenizer` truncates longer texts there.
 _MODEL_MAX_LENGTH = 512
 _UNUSED = re.compile(r"\[unused\d+\]")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedTokenizer:
-    """A verified tokenizer; `backend` neither cuts nor pads."""
+    """A verified tokenizer; `backend` neither truncates nor pads."""
 
     path: Path
     backend: Tokenizer
@@ -74,9 +74,9 @@ def save_tokenizer(
     Args:
         tokenizer: with normalizer, post-processor and decoder set.
         directory: is created; files of these names are replaced.
-        kind: how it was made, as `tokenizer.kind` says it, for the manifest.
+        kind: the value of `tokenizer.kind` it was made with, for the manifest.
         names: the special token of each role.
-        facts: more for the manifest, such as the options it was trained with.
+        facts: further entries of the manifest, such as the options it was trained with.
 
     Raises:
         UserError: when a special token is not in the vocabulary.
@@ -178,7 +178,7 @@ def special_ids(tokenizer: Tokenizer, names: Mapping[str, str], origin: Path) ->
 
 
 def add_bert_roles(tokenizer: Tokenizer) -> None:
-    """Mark BERT's special tokens, which the vocabulary holds, and frame what is encoded by them."""
+    """Declare BERT's special tokens, which the vocabulary has, and put them around encoded text."""
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
     ids = special_ids(tokenizer, BERT_NAMES, Path("vocabulary"))
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -207,10 +207,10 @@ def role_names(folder: Path) -> dict[str, str]:
 def _config(tokenizer: Tokenizer) -> dict[str, Any]:
     config: dict[str, Any] = {
         "model_max_length": _MODEL_MAX_LENGTH,
-        # Whatever the algorithm, the model is a BERT: it tells the texts of a pair apart.
+        # Whatever the algorithm, the model is a BERT, which takes segment ids.
         "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
     }
-    # BertTokenizer rebuilds its pipeline from these; any other algorithm is loaded as it is.
+    # BertTokenizer rebuilds its pipeline from these; any other is loaded from tokenizer.json.
     if not _is_wordpiece(tokenizer):
         return {"tokenizer_class": "PreTrainedTokenizerFast", **config}
     normalizer = _part(tokenizer, "normalizer")
@@ -233,7 +233,7 @@ def _is_wordpiece(tokenizer: Tokenizer) -> bool:
 
 
 def _lowers(tokenizer: Tokenizer) -> bool:
-    # TeacherPass, not read: SentencePiece's case folding is hidden in a table.
+    # Computed, not read from the description: SentencePiece folds case in a compiled table.
     return tokenizer.normalizer is not None and tokenizer.normalizer.normalize_str("A") == "a"
 
 

@@ -1,19 +1,19 @@
-"""SentencePiece vocabularies, unigram and BPE: trained, and turned into fast tokenizers.
+"""SentencePiece vocabularies, unigram and BPE: trained, and converted to fast tokenizers.
 
-SentencePiece trains; from then on `tokenizers` alone does the work, and a folder holds no
-SentencePiece model: tokenizer.json has all of it (scores or merges, the table of the normaliser).
+SentencePiece is used for training alone; `tokenizers` encodes, and a folder has no SentencePiece
+model: tokenizer.json has all of it (scores or merges, the table of the normaliser).
 
 Ids equal SentencePiece's own, except where the two libraries differ:
 
 - Rare sequences of combining marks: ours are in canonical order and composed (NFC) first, and
   those after a character that the normaliser replaces, such as a no-break space, are lost.
 - SentencePiece adds the scores of a sentence in 32 bits, `tokenizers` those of a word in 64: of
-  two unigram paths that are as good as equal (1 + 11, 11 + 1), each may take another.
+  two unigram paths of nearly equal scores (1 + 11, 11 + 1), each may take another.
 - "İ" becomes "i" and a dot, not itself, where case is folded.
-- A text that spells "[MASK]" is the special token to whoever calls the tokenizer as it is, and
-  characters with `encode_special_tokens`; to SentencePiece it is always characters.
+- A text that spells "[MASK]" is the special token by default, and characters with
+  `encode_special_tokens`; to SentencePiece it is always characters.
 
-Spaces are SentencePiece's: those at both ends are dropped, several are one, and U+2581 in a text
+Spaces follow SentencePiece: those at both ends are dropped, several are one, and U+2581 in a text
 is a space.
 """
 
@@ -36,17 +36,17 @@ from data_prep.progress import log
 from data_prep.tokenizers.alphabet import count_characters, most_frequent
 from data_prep.tokenizers.folder import SPECIAL_TOKENS, add_bert_roles
 
-# After a space, these can join it to one grapheme, and the next mark decides what becomes of them.
+# After a space, these can form one grapheme with it, and the next mark decides their normal form.
 CROSSES_SPACE = re.compile(" [\u0345\u0e33\u0eb3\u0f77\u0f79\u200c\uff9e\uff9f]")
 
 _SPACE = "\u2581"
-# By `lowercase`: NFKC, and all that separates words made a space, as in machine translation.
+# By `lowercase`: NFKC, with every word separator replaced by a space.
 _RULES = {False: "nmt_nfkc", True: "nmt_nfkc_cf"}
-# SentencePiece drops lines that hold its mark of an unknown character, and NUL ends its strings.
+# SentencePiece drops lines with its mark of an unknown character, and NUL ends its strings.
 _RESERVED = "\u2585\0"
 # SentencePiece drops lines above a length in bytes; no character takes more than four.
 _LINE_CHARS = 2_000
-# Each thread sums floats of its own, so their number decides the last bits of the scores.
+# Each thread sums its own floats, so their number decides the last bits of the scores.
 _THREADS = 8
 _SILENT = 2
 _TOO_MANY = re.compile(r"set it to a value <= (\d+)")
@@ -67,8 +67,8 @@ def train_sentencepiece(
     it does for WordPiece. A cased model also keeps the letters of the special tokens.
 
     Args:
-        texts: returns the training texts anew each time; it is called twice. SentencePiece holds
-            all of one call in memory: 100 MB of text take about 2 GB (unigram) while it trains.
+        texts: returns an iterator over the training texts; called twice. SentencePiece holds all of
+            the texts in memory: 100 MB take about 2 GB (unigram) while it trains.
         kind: SentencePiece's algorithm.
         vocab_size: ids to reach, exactly.
         lowercase: whether case is folded (`nmt_nfkc_cf` instead of `nmt_nfkc`); accents stay.
@@ -88,7 +88,7 @@ def train_sentencepiece(
     kept = most_frequent(counts, alphabet)
     log(
         f"{sum(counts.values()):,} characters of {len(counts):,} kinds, of which "
-        f"{len(kept):,} stay; SentencePiece is learning {vocab_size:,} pieces"
+        f"{len(kept):,} are kept; training {vocab_size:,} SentencePiece pieces"
     )
     named = [] if lowercase else sorted(set("".join(SPECIAL_TOKENS)))
     _check_room(vocab_size, len({*kept, *named}))
@@ -120,9 +120,9 @@ def to_fast_tokenizer(model: bytes) -> Tokenizer:
 def works_by_word(tokenizer: Tokenizer) -> bool:
     """Tell whether a tokenizer has the pipeline of `to_fast_tokenizer`.
 
-    The ids of a text in which `CROSSES_SPACE` finds nothing are then the ids of its chunks between
-    spaces, one chunk after another, whatever characters they have, and be they empty. No other
-    pipeline is known to promise that.
+    The ids of a text without a match of `CROSSES_SPACE` are then the ids of its pre-tokens between
+    spaces, concatenated, for any characters and also for empty pre-tokens. This is not known of any
+    other pipeline.
     """
     content = json.loads(tokenizer.to_str())
     steps = (content["normalizer"] or {}).get("normalizers", [])
@@ -130,13 +130,13 @@ def works_by_word(tokenizer: Tokenizer) -> bool:
         steps[-2:] == [json.loads(step.__getstate__()) for step in _single_spaces()]
         and all(step["type"] in ("NFC", "Lowercase", "Precompiled") for step in steps[:-2])
         and content["pre_tokenizer"] == json.loads(_words().__getstate__())
-        # An added word may hold a space; special ones are switched off for text.
+        # An added token may contain a space; special ones are not matched in text.
         and all(token["special"] for token in content["added_tokens"])
     )
 
 
 def _training_normalizer(lowercase: bool) -> Callable[[str], str]:
-    """Return a function that does to a text what the finished tokenizer will do."""
+    """Return a function that normalises a text as the finished tokenizer will."""
     table = SentencePieceNormalizer(
         rule_name=_RULES[lowercase], add_dummy_prefix=False, escape_whitespaces=False
     )
@@ -158,7 +158,7 @@ def _check_room(vocab_size: int, characters: int) -> None:
 
 
 def _lines(texts: Iterable[str], unwanted: set[str]) -> Iterator[str]:
-    """Yield lines that SentencePiece takes, a space in the place of each unwanted character."""
+    """Yield lines that SentencePiece accepts, with a space for each unwanted character."""
     pattern = re.compile("[" + "".join(map(re.escape, sorted(unwanted))) + "]")
     for text in texts:
         yield from filter(None, _cut(pattern.sub(" ", text)))
@@ -181,7 +181,7 @@ def _train(lines: Iterable[str], size: int, **options: Any) -> bytes:
     pad, unk, cls, sep, mask = SPECIAL_TOKENS
     try:
         SentencePieceTrainer.train(
-            sentence_iterator=_watched(lines, failures),
+            sentence_iterator=_record_failure(lines, failures),
             model_writer=model,
             pad_id=0, unk_id=1, bos_id=2, eos_id=3,
             pad_piece=pad, unk_piece=unk, bos_piece=cls, eos_piece=sep,
@@ -209,8 +209,8 @@ def _train(lines: Iterable[str], size: int, **options: Any) -> bytes:
     return model.getvalue()
 
 
-def _watched(lines: Iterable[str], failures: list[BaseException]) -> Iterator[str]:
-    """Pass lines on and keep what goes wrong, of which SentencePiece reports only the text."""
+def _record_failure(lines: Iterable[str], failures: list[BaseException]) -> Iterator[str]:
+    """Yield the lines, and record an exception, of which SentencePiece reports only the text."""
     try:
         yield from lines
     except BaseException as error:
@@ -219,10 +219,10 @@ def _watched(lines: Iterable[str], failures: list[BaseException]) -> Iterator[st
 
 
 def _normalizer(spec: Any) -> normalizers.Sequence:
-    """Return SentencePiece's normaliser, with what its table needs in `tokenizers` before it.
+    """Return SentencePiece's normaliser, with NFC and lower-casing before its table.
 
-    The table is looked up by grapheme there, and the marks of a replaced letter are lost: so
-    letters are composed first, and capitals made small, and few are left to be replaced.
+    `tokenizers` looks the table up by grapheme, and loses the combining marks of a replaced letter.
+    So letters are composed and lower-cased first, and few are left to be replaced.
     """
     lower = [normalizers.Lowercase()] if spec.name == _RULES[True] else []
     table = normalizers.Precompiled(spec.precompiled_charsmap)
@@ -230,7 +230,7 @@ def _normalizer(spec: Any) -> normalizers.Sequence:
 
 
 def _single_spaces() -> list[normalizers.Normalizer]:
-    # Not Strip, which takes for a space whatever Unicode calls one.
+    # Not Strip, which removes all Unicode white space.
     ends, doubles = Regex(r"\A +| +\z"), Regex(" {2,}")
     return [normalizers.Replace(ends, ""), normalizers.Replace(doubles, " ")]
 
@@ -241,7 +241,7 @@ def _words() -> pre_tokenizers.Metaspace:
 
 def _unigram(proto: Any) -> models.Unigram:
     ordinary = [piece.score for piece in proto.pieces if piece.type == piece.NORMAL]
-    # The model itself must not find "[MASK]" in a text: its six letters are worth more than this.
+    # The model must not encode the text "[MASK]" as the special token: six letters score higher.
     never = max(map(len, SPECIAL_TOKENS)) * min(ordinary) - 1.0
     scores = [
         (piece.piece, piece.score if piece.type == piece.NORMAL else never)
@@ -251,9 +251,9 @@ def _unigram(proto: Any) -> models.Unigram:
 
 
 def _bpe(proto: Any) -> models.BPE:
-    """Return the BPE of a model, whose merges have to be found: any pair that makes a piece.
+    """Return the BPE of a model, with every pair of pieces that joins to a piece as a merge.
 
-    SentencePiece merges the pair that makes the best piece, however the pair is cut.
+    SentencePiece merges the pair that makes the best piece, wherever the pair is split.
     """
     ids = {piece.piece: index for index, piece in enumerate(proto.pieces)}
     ordinary = [piece for piece in proto.pieces if piece.type == piece.NORMAL]

@@ -1,4 +1,4 @@
-"""Where a WordPiece tokenizer comes from: trained on text, or taken over from a vocab.txt."""
+"""WordPiece tokenizers: trained on text, or made from a given vocab.txt."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,8 +20,8 @@ def train_wordpiece(
     """Train BERT's tokenizer; the same texts give the same ids, in any process.
 
     Args:
-        texts: returns the training texts anew each time; it is called twice, so that they need
-            not fit in memory.
+        texts: returns an iterator over the training texts; called twice, so that they need not fit
+            in memory.
         vocab_size: ids to reach; a small sample may give fewer.
         lowercase: whether case and accents are dropped.
         alphabet: how many characters to keep; rarer ones become [UNK].
@@ -35,7 +35,7 @@ def train_wordpiece(
     blank = bert_tokenizer({token: index for index, token in enumerate(SPECIAL_TOKENS)}, lowercase)
     characters = _frequent_characters(texts(), blank, alphabet)
     # The library numbers continuations in the order of a hash table that differs in every
-    # process, and breaks ties between merges by these numbers. Naming them first settles both.
+    # process, and breaks ties between merges by these numbers. Listing them first fixes both.
     continuations = [_CONTINUES + c for c in characters if _continues_words(c, blank)]
     fixed = len(SPECIAL_TOKENS) + len(continuations) + len(characters)
     if fixed >= vocab_size:
@@ -64,7 +64,7 @@ def read_vocabulary(path: Path, lowercase: bool) -> Tokenizer:
     """
     if path.is_dir():
         raise UserError(
-            f"The vocabulary {path} is a folder: name its vocab.txt, or take over the whole "
+            f"The vocabulary {path} is a folder: give its vocab.txt, or use the whole "
             "tokenizer with tokenizer.kind=existing."
         )
     if not path.is_file():
@@ -87,7 +87,7 @@ def read_vocabulary(path: Path, lowercase: bool) -> Tokenizer:
 
 
 def bert_tokenizer(vocabulary: dict[str, int], lowercase: bool) -> Tokenizer:
-    """Return BERT's pipeline round a vocabulary, equal to that of transformers' BertTokenizer."""
+    """Return BERT's pipeline with a vocabulary, equal to that of transformers' BertTokenizer."""
     model = models.WordPiece(vocabulary, unk_token="[UNK]", continuing_subword_prefix=_CONTINUES)
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.BertNormalizer(
@@ -103,7 +103,7 @@ def _frequent_characters(texts: Iterable[str], blank: Tokenizer, limit: int) -> 
     """Return the most frequent characters after normalisation, in code point order."""
     counts: dict[str, int] = {}
     for character, count in count_characters(texts).items():
-        # Normalisation works character by character, so one of each is enough.
+        # Normalisation is per character, so one of each is enough.
         for word in blank.normalizer.normalize_str(character).split():
             for part in word:
                 counts[part] = counts.get(part, 0) + count

@@ -1,4 +1,4 @@
-"""Locks: one at a time, across processes, and free again however a process ends."""
+"""Locks: one holder at a time, across processes, and released however a process ends."""
 
 import errno
 import fcntl
@@ -69,4 +69,4 @@ def test_a_file_system_without_locks_is_named_in_the_log(
     monkeypatch.setattr(fcntl, "flock", refuse)
     with hold_lock(tmp_path / "lock", "making it"):
         pass
-    assert "has no locks: make sure that nobody else is making it" in capsys.readouterr().err
+    assert "has no locks: make sure that no other process is making it" in capsys.readouterr().err

@@ -34,9 +34,9 @@ def test_a_file_is_found_from_the_working_directory(
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("os.path.basename", "names no function"),
-        (":basename", "names no function"),
-        ("os.path:", "names no function"),
+        ("os.path.basename", "does not name a function"),
+        (":basename", "does not name a function"),
+        ("os.path:", "does not name a function"),
         ("no_such_package.filters:keep", "there is no no_such_package.filters"),
         ("os.no_such_module:keep", "there is no os.no_such_module"),
         ("no/such/file.py:keep", "there is no no/such/file.py"),

@@ -16,7 +16,7 @@ from data_prep.corpus.shards import Corpus
 from data_prep.errors import UserError
 from data_prep.pipeline import task as task_module
 from data_prep.pipeline.build import build_corpus, merge_corpus, run_array_task
-from data_prep.readers import listing as sources_module
+from data_prep.readers import listing as listing_module
 
 Prose = Callable[[str, int], str]
 RecipeFor = Callable[..., CorpusRecipe]
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def text(tmp_path: Path, prose: Prose, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder that makes seven tasks, with copies of documents and paragraphs."""
-    monkeypatch.setattr(sources_module, "SLICE_BYTES", 6_000)
+    monkeypatch.setattr(listing_module, "SLICE_BYTES", 6_000)
     folder = tmp_path / "text"
     folder.mkdir()
     for name in ("a.txt", "b.txt", "c.txt"):
@@ -104,7 +104,6 @@ def test_a_damaged_part_is_refused_and_made_again(recipe_for: RecipeFor, text: P
     shard.write_bytes(content)
     with pytest.raises(UserError, match=r"part 00002_000 .* train_00002_000\.tokens\.bin have ch"):
         merge_corpus(recipe)
-    shard.write_bytes(content[:-2])
     with pytest.raises(UserError, match=r"1 of the 8 tasks .* missing \(the first is 2\)"):
         merge_corpus(recipe)
     whole = build_corpus(recipe_for(text, corpus__path=text.parent / "whole"))
@@ -135,7 +134,6 @@ STARTED = """
 import sys
 from pathlib import Path
 from data_prep.readers import listing
-from data_prep.pipeline import task
 from data_prep.pipeline.build import build_corpus
 from data_prep.config.schema import CorpusRecipe
 listing.SLICE_BYTES = 6_000

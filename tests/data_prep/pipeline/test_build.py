@@ -13,7 +13,7 @@ from data_prep.config.schema import CorpusRecipe
 from data_prep.corpus.shards import SPLITS, Corpus, Documents, ShardWriter
 from data_prep.errors import UserError
 from data_prep.pipeline.build import build_corpus
-from data_prep.readers import listing as sources_module
+from data_prep.readers import listing as listing_module
 from data_prep.tokenizers.folder import load_tokenizer
 
 Prose = Callable[[str, int], str]
@@ -23,7 +23,7 @@ RecipeFor = Callable[..., CorpusRecipe]
 @pytest.fixture
 def text(tmp_path: Path, prose: Prose, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder of 3 files and 90 documents, which small slices cut into several tasks."""
-    monkeypatch.setattr(sources_module, "SLICE_BYTES", 6_000)
+    monkeypatch.setattr(listing_module, "SLICE_BYTES", 6_000)
     folder = tmp_path / "text"
     folder.mkdir()
     for name in ("a.txt", "b.txt", "c.txt"):

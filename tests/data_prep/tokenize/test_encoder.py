@@ -12,8 +12,8 @@ from data_prep.config.schema import Language
 from data_prep.corpus.shards import Int64Array
 from data_prep.counter_rng import integers_below, key_of
 from data_prep.tokenize import encoder as encoder_module
-from data_prep.tokenize import pretoken_cache as lexicon_module
-from data_prep.tokenize import pretoken_tokenizer as chunk_tokenizer_module
+from data_prep.tokenize import pretoken_cache as pretoken_cache_module
+from data_prep.tokenize import pretoken_tokenizer as pretoken_tokenizer_module
 from data_prep.tokenize.encoder import EncodedTexts, TextEncoder
 from data_prep.tokenize.id_table import IdArray
 from data_prep.tokenize.pretoken_cache import PretokenCache
@@ -51,8 +51,8 @@ def nested(encoded: EncodedTexts) -> Nested:
     return [ids[a:b] for a, b in itertools.pairwise(documents)]
 
 
-def asked_whole(tokenizer: Tokenizer, texts: list[str], language: Language) -> Nested:
-    """Return what the tokenizer itself makes of every sentence, those without ids left out."""
+def encode_by_sentence(tokenizer: Tokenizer, texts: list[str], language: Language) -> Nested:
+    """Return the ids of every sentence from the tokenizer itself, without empty ones."""
     tokenizer.encode_special_tokens = True
     return [
         [
@@ -74,7 +74,7 @@ def test_ids_equal_those_of_the_tokenizer_on_random_unicode(
     language: Language, lowercase: bool
 ) -> None:
     texts = random_texts(300)
-    reference = asked_whole(bert_tokenizer(vocabulary(), lowercase), texts, language)
+    reference = encode_by_sentence(bert_tokenizer(vocabulary(), lowercase), texts, language)
     encoder = TextEncoder(bert_tokenizer(vocabulary(), lowercase), UINT16, language)
     for start in range(0, len(texts), 100):
         batch, expected = texts[start : start + 100], reference[start : start + 100]
@@ -90,7 +90,7 @@ def test_ids_and_sentences_equal_those_of_the_tokenizer_on_any_cleaned_text(
 ) -> None:
     texts = ["\n".join(" ".join(line.split()) for line in text.split("\n")) for text in texts]
     encoder = TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, language)
-    reference = asked_whole(bert_tokenizer(vocabulary(), True), texts, language)
+    reference = encode_by_sentence(bert_tokenizer(vocabulary(), True), texts, language)
     assert nested(encoder.encode(texts)) == reference
 
 
@@ -105,7 +105,7 @@ def test_a_text_that_spells_a_special_token_never_becomes_one() -> None:
 def test_forgetting_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = random_texts(40)
     expected = nested(TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, "en").encode(texts))
-    monkeypatch.setattr(lexicon_module, "_MAX_CHUNKS", 5)
+    monkeypatch.setattr(pretoken_cache_module, "_MAX_PRETOKENS", 5)
     monkeypatch.setattr(encoder_module, "_GROUP_CHARS", 50)
     encoder = TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, "en")
     assert nested(encoder.encode(texts)) == expected
@@ -114,40 +114,40 @@ def test_forgetting_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_full_lexicon_keeps_the_chunks_that_were_met_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lexicon_module, "_MAX_CHUNKS", 20)
-    asked: list[str] = []
+    monkeypatch.setattr(pretoken_cache_module, "_MAX_PRETOKENS", 20)
+    tokenized: list[str] = []
 
     class Spy(PretokenTokenizer):
-        def ids(self, chunks: Sequence[str]) -> tuple[IdArray, Int64Array]:
-            asked.extend(chunks)
-            return super().ids(chunks)
+        def ids(self, pretokens: Sequence[str]) -> tuple[IdArray, Int64Array]:
+            tokenized.extend(pretokens)
+            return super().ids(pretokens)
 
     tokenizer = bert_tokenizer(vocabulary(), True)
-    lexicon = PretokenCache(Spy(tokenizer, UINT16), RULES["en"], UINT16)
+    cache = PretokenCache(Spy(tokenizer, UINT16), RULES["en"], UINT16)
     for number in range(200):
-        chunks = ["abc", f"a{number}", "ab.", f"b{number}", "A"]
-        rows = lexicon.rows(chunks)
-        ids = [lexicon.ids(rows[n : n + 1])[0].tolist() for n in range(len(rows))]
-        reference = [tokenizer.encode(c, add_special_tokens=False).ids for c in chunks]
+        pretokens = ["abc", f"a{number}", "ab.", f"b{number}", "A"]
+        rows = cache.rows(pretokens)
+        ids = [cache.ids(rows[n : n + 1])[0].tolist() for n in range(len(rows))]
+        reference = [tokenizer.encode(c, add_special_tokens=False).ids for c in pretokens]
         assert ids == reference
-        assert [(lexicon.end[r], lexicon.begin[r]) for r in rows] == [
-            sentence_flags_of(chunk, RULES["en"]) for chunk in chunks
+        assert [(cache.end[r], cache.begin[r]) for r in rows] == [
+            sentence_flags_of(each, RULES["en"]) for each in pretokens
         ]
-    assert [asked.count(chunk) for chunk in ("abc", "ab.", "A")] == [1, 1, 1]
-    assert asked.count("a0") == 1 and len(set(asked)) == 403
+    assert [tokenized.count(each) for each in ("abc", "ab.", "A")] == [1, 1, 1]
+    assert tokenized.count("a0") == 1 and len(set(tokenized)) == 403
 
 
 @pytest.mark.parametrize("kept", [1, 3, 1000])
 def test_known_parts_that_are_forgotten_are_tokenized_anew(
     monkeypatch: pytest.MonkeyPatch, kept: int
 ) -> None:
-    monkeypatch.setattr(chunk_tokenizer_module, "_MAX_PARTS", kept)
+    monkeypatch.setattr(pretoken_tokenizer_module, "_MAX_PARTS", kept)
     tokenizer = bert_tokenizer(vocabulary(), True)
-    chunk_tokenizer = PretokenTokenizer(tokenizer, UINT16)
+    pretoken_tokenizer = PretokenTokenizer(tokenizer, UINT16)
     for text in random_texts(60):
-        chunks = [chunk for chunk in text.replace("\n", " ").split(" ") if chunk]
-        reference = [tokenizer.encode(c, add_special_tokens=False).ids for c in chunks]
-        ids, counts = chunk_tokenizer.ids(chunks)
+        pretokens = [each for each in text.replace("\n", " ").split(" ") if each]
+        reference = [tokenizer.encode(c, add_special_tokens=False).ids for c in pretokens]
+        ids, counts = pretoken_tokenizer.ids(pretokens)
         found = np.split(ids, np.cumsum(counts)[:-1])
         assert [part.tolist() for part in found] == reference
 
@@ -161,7 +161,7 @@ def test_long_texts_are_encoded_piece_by_piece_with_the_same_result(
     whole = TextEncoder(tokenizer, UINT16, "en").encode(texts)
     monkeypatch.setattr(encoder_module, "_GROUP_CHARS", limit)
     pieces = TextEncoder(tokenizer, UINT16, "en").encode(texts)
-    assert nested(pieces) == nested(whole) == asked_whole(tokenizer, texts, "en")
+    assert nested(pieces) == nested(whole) == encode_by_sentence(tokenizer, texts, "en")
     assert pieces.paragraphs.tolist() == whole.paragraphs.tolist()
 
 
@@ -187,7 +187,7 @@ def test_ids_above_uint16_survive() -> None:
 
 
 def plain_tokenizer() -> Tokenizer:
-    """Return a tokenizer whose ids depend on what is around: spaces are part of tokens."""
+    """Return a tokenizer whose ids depend on the context: spaces are part of tokens."""
     tokenizer = Tokenizer(models.WordLevel(vocabulary() | {"▁a": 900, "a": 901}, "[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
@@ -198,7 +198,7 @@ def test_a_tokenizer_that_looks_across_spaces_is_asked_whole_sentences() -> None
     tokenizer = plain_tokenizer()
     assert not is_bert_pipeline(tokenizer)
     texts = ["a a. A a", "a\na"]
-    assert nested(TextEncoder(tokenizer, UINT16, "en").encode(texts)) == asked_whole(
+    assert nested(TextEncoder(tokenizer, UINT16, "en").encode(texts)) == encode_by_sentence(
         tokenizer, texts, "en"
     )
 
@@ -234,16 +234,16 @@ def test_sentencepiece_ids_equal_those_of_the_tokenizer_on_any_cleaned_text(
 ) -> None:
     texts = ["\n".join(" ".join(line.split()) for line in text.split("\n")) for text in texts]
     encoder = TextEncoder(Tokenizer.from_str(sentencepiece_tokenizer), UINT16, "en")
-    assert encoder._lexicon is not None
-    reference = asked_whole(Tokenizer.from_str(sentencepiece_tokenizer), texts, "en")
+    assert encoder._cache is not None
+    reference = encode_by_sentence(Tokenizer.from_str(sentencepiece_tokenizer), texts, "en")
     assert nested(encoder.encode(texts)) == reference
 
 
 @pytest.mark.parametrize("mark", ["\u0345", "\u0e33", "\u200c", "\uff9e"])
-def test_a_text_whose_words_reach_over_a_space_is_asked_whole(
+def test_a_text_whose_words_reach_over_a_space_is_encode_by_sentence(
     sentencepiece_tokenizer: str, mark: str
 ) -> None:
     texts = ["the cat ab.", f"the {mark}cat. A dog", "a dog"]
     encoder = TextEncoder(Tokenizer.from_str(sentencepiece_tokenizer), UINT16, "en")
-    reference = asked_whole(Tokenizer.from_str(sentencepiece_tokenizer), texts, "en")
+    reference = encode_by_sentence(Tokenizer.from_str(sentencepiece_tokenizer), texts, "en")
     assert nested(encoder.encode(texts)) == reference

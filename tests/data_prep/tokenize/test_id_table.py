@@ -11,7 +11,7 @@ def ids_of(text: str) -> list[int]:
 
 
 def look_up(table: IdTable, texts: list[str]) -> tuple[list[list[int]], list[str]]:
-    """Return the ids of texts after teaching the table those that are new to it."""
+    """Return the ids of texts and the new ones, after adding those to the table."""
     rows, new = table.rows(texts)
     ids = [ids_of(text) for text in new]
     table.add(
@@ -25,21 +25,21 @@ def look_up(table: IdTable, texts: list[str]) -> tuple[list[list[int]], list[str
 
 def test_ids_are_right_however_often_the_table_forgets() -> None:
     table = IdTable(UINT16, max_texts=12, max_chars=60, fixed=("", "\n"))
-    forgotten = 0
+    evictions = 0
     for batch in integers_below(key_of("id table"), range(3000), 40).reshape(-1, 10):
         texts = ["x" + "ab" * (number % 5) + str(number) for number in batch.tolist()]
-        forgotten += table.make_room() is not None
+        evictions += table.evict() is not None
         found, _ = look_up(table, texts)
         assert found == [ids_of(text) for text in texts]
         assert table.rows(["\n", ""])[0].tolist() == [1, 0]
-    assert forgotten > 100
+    assert evictions > 100
 
 
 def test_a_full_table_keeps_what_was_met_again_and_says_which_rows() -> None:
     table = IdTable(UINT16, max_texts=6, max_chars=1000, fixed=("",))
     look_up(table, ["one", "two", "three", "four"])
     look_up(table, ["two", "four", "five", "six", "seven"])
-    kept = table.make_room()
+    kept = table.evict()
     assert kept is not None and kept.tolist() == [0, 2, 4]
     found, new = look_up(table, ["two", "four", "one", "two"])
     assert new == ["one"]
@@ -49,8 +49,8 @@ def test_a_full_table_keeps_what_was_met_again_and_says_which_rows() -> None:
 def test_long_texts_fill_a_table_too() -> None:
     table = IdTable(UINT16, max_texts=1000, max_chars=100)
     look_up(table, ["a" * 60, "b" * 30])
-    assert table.make_room() is None
+    assert table.evict() is None
     look_up(table, ["a" * 60, "c" * 30])
-    kept = table.make_room()
-    assert kept is not None and kept.tolist() == [], "what is kept is half of the room at most"
+    kept = table.evict()
+    assert kept is not None and kept.tolist() == [], "at most half of the table is kept"
     assert look_up(table, ["b" * 30])[1] == ["b" * 30]

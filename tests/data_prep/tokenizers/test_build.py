@@ -6,7 +6,7 @@ from transformers import AutoTokenizer
 
 from data_prep.config.schema import CorpusRecipe
 from data_prep.errors import UserError
-from data_prep.readers import listing as sources_module
+from data_prep.readers import listing as listing_module
 from data_prep.readers.listing import list_sources
 from data_prep.tokenizers.build import ensure_tokenizer, sample_texts
 from data_prep.tokenizers.folder import BERT_NAMES, load_tokenizer, save_tokenizer
@@ -89,7 +89,7 @@ def test_a_failed_training_leaves_nothing(recipe_for: RecipeFor, text: Path) -> 
 def test_the_training_sample_is_bounded_and_even_over_the_input(
     recipe_for: RecipeFor, tmp_path: Path, prose: Prose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources_module, "SLICE_BYTES", 20_000)
+    monkeypatch.setattr(listing_module, "SLICE_BYTES", 20_000)
     folder = tmp_path / "in"
     folder.mkdir()
     for name in ("a", "b"):
