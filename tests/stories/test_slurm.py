@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.stories.conftest import ROOT, environment, status_of
-from tests.stories.readme import commands, section
+from tests.stories.documentation import commands
 
 LIMIT_S = 300
 
@@ -88,8 +88,8 @@ def test_a_job_that_makes_no_progress_is_not_requeued(job: Path, teacher_recipe:
     assert not (job / "requeued").exists()
 
 
-def test_the_readme_submits_what_is_there() -> None:
-    typed = commands(section("On a SLURM cluster"))
+def test_cluster_page_submits_existing_scripts() -> None:
+    typed = commands((ROOT / "docs" / "cluster.md").read_text(encoding="utf-8"))
     train, prepare = "launch/slurm/train.sbatch", "launch/slurm/prepare.sbatch"
     trained = [words[words.index(train) + 1 :] for words in typed if train in words]
     assert [run for run, *_ in trained] == ["runs/teacher", "runs/student"]
