@@ -1,6 +1,6 @@
-"""Which implementation of each fused operation a run uses: decided once, and said in one line.
+"""The implementation of each fused operation, chosen once per run and logged in one line.
 
-`compiled` are the references too, made one kernel by `torch.compile` with the layer around them.
+`compiled` uses the references too: `torch.compile` fuses them with the layer around them.
 """
 
 import importlib.util
@@ -25,7 +25,7 @@ _Operation = Callable[..., torch.Tensor]
 
 @dataclass(frozen=True)
 class Kernels:
-    """The chosen functions, with the signatures of their references."""
+    """The chosen functions; each has the signature of its reference."""
 
     bias_gelu: _Operation
     residual_norm: _Operation
@@ -36,45 +36,46 @@ class Kernels:
 
 
 def choose_kernels(block: Block, head: Head, device: torch.device) -> Kernels:
-    """Return the functions for `device`; `auto` is the best that runs there.
+    """Return the functions for `device`; `auto` is the fastest that runs there.
 
     Raises:
-        UserError: Triton is asked for by name where it cannot run.
+        UserError: Triton is requested by name where it cannot run.
     """
-    lacking = device.type == "cuda" and "auto" in (block, head) and not has_triton()
+    without_triton = device.type == "cuda" and "auto" in (block, head) and not has_triton()
     block, head = resolve_block(block, device), resolve_head(head, device)
-    name = f"block {block}, head {head}" + (", as triton is not installed" if lacking else "")
+    reason = ", as triton is not installed" if without_triton else ""
+    name = f"block {block}, head {head}{reason}"
     gelu, residual, embedding = _block_functions(block, device)
     return Kernels(gelu, residual, embedding, *_head_functions(head), name)
 
 
 def resolve_block(block: Block, device: torch.device) -> Block:
-    """Return what `auto` means for the block on `device`; anything else stays.
+    """Resolve `auto` for the block on `device`; other values are returned unchanged.
 
-    Compiled rather than Triton because the two have not been compared on a GPU yet.
+    On a GPU `auto` is compiled rather than Triton: the two have not been compared there yet.
     """
     if block == "triton":
-        _refuse_without_triton("kernels.block", device)
+        _require_triton("kernels.block", device)
     if block != "auto":
         return block
     return "compiled" if device.type == "cuda" and has_triton() else "reference"
 
 
 def resolve_head(head: Head, device: torch.device) -> Head:
-    """Return what `auto` means for the vocabulary head on `device`; anything else stays."""
+    """Resolve `auto` for the vocabulary head on `device`; other values are returned unchanged."""
     if head == "triton":
-        _refuse_without_triton("kernels.head", device)
+        _require_triton("kernels.head", device)
     if head != "auto":
         return head
     return "triton" if device.type == "cuda" and has_triton() else "reference"
 
 
-# The Triton modules are imported where they are chosen: without a GPU, triton may be missing.
+# The Triton modules are imported only when chosen: triton may not be installed.
 def _block_functions(
     block: Block, device: torch.device
 ) -> tuple[_Operation, _Operation, _Operation]:
     if block == "compiled" and device.type == "cuda" and has_triton():
-        # Only layers are compiled; what stands before them is fused by its kernel.
+        # Only the layers are compiled; the embeddings are fused by their Triton kernel.
         from pretrain.kernels.triton import embedding_norm as embedding
 
         return bias_gelu, residual_norm, embedding.embedding_norm
@@ -98,7 +99,7 @@ def _head_functions(
     return hard.linear_cross_entropy, soft.soft_cross_entropy
 
 
-def _refuse_without_triton(key: str, device: torch.device) -> None:
+def _require_triton(key: str, device: torch.device) -> None:
     if not has_triton():
         raise UserError(
             f"{key} is triton, but the package triton is not installed: "
@@ -112,5 +113,5 @@ def _refuse_without_triton(key: str, device: torch.device) -> None:
 
 
 def has_triton() -> bool:
-    """Tell whether there is a compiler of kernels for a GPU; `torch.compile` uses it too."""
+    """Return whether Triton is installed; `torch.compile` needs it on a GPU, too."""
     return importlib.util.find_spec("triton") is not None

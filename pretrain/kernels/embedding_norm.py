@@ -26,7 +26,7 @@ def embedding_norm(
     """Return dropout(LayerNorm(word + type + position)), [N, D].
 
     Args:
-        input_ids_N, token_types_N, positions_N: int64, what is looked up.
+        input_ids_N, token_types_N, positions_N: int64, indices into the tables.
         word_VD, type_2D, position_PD: the three tables.
         weight_D, bias_D: of the LayerNorm.
         epsilon: of the LayerNorm.

@@ -1,4 +1,4 @@
-"""Linear layer and cross-entropy in one: the vocabulary head, its loss and how often it is right.
+"""Linear layer and cross-entropy in one: the decoder of the MLM head, its loss and accuracy.
 
 Shapes: M masked tokens, D width, V vocabulary.
 """
@@ -24,9 +24,9 @@ def linear_cross_entropy(
     """Return the loss of the logits `hidden @ weight.T + bias`, summed in fp32.
 
     Args:
-        hidden_MD: what the logits are made from.
+        hidden_MD: the input of the decoder.
         weight_VD, bias_V: the decoder.
-        labels_M: int64; `IGNORE_INDEX` leaves a token out.
+        labels_M: int64; `IGNORE_INDEX` excludes a token.
     """
     logits_MV = F.linear(hidden_MD, weight_VD, bias_V).float()
     loss = F.cross_entropy(logits_MV, labels_M, reduction="sum", ignore_index=IGNORE_INDEX)

@@ -1,8 +1,9 @@
 """A linear layer of 16-bit numbers whose output is not rounded to 16 bits.
 
-Where two results nearly agree, the gradient of their distance is the small difference of two large
-numbers: with results in bf16, off by up to 0.4 %, it is wrong by 2 % where they differ by a tenth.
-Shapes: N places, D width, E width of the output.
+Where an output nearly agrees with its target, the gradient of their distance is the difference of
+two nearly equal numbers: with outputs in bf16, off by up to 0.4 %, it is wrong by 2 % where they
+differ by a tenth.
+Shapes: N tokens, D width, E width of the output.
 """
 
 from typing import Any
@@ -14,16 +15,16 @@ import torch.nn.functional as F
 def linear_fp32_out(
     states_ND: torch.Tensor, weight_ED: torch.Tensor, bias_E: torch.Tensor
 ) -> torch.Tensor:
-    """Return `states @ weight.T + bias`, [N, E], in fp32 (fp64 where that comes in).
+    """Return `states @ weight.T + bias`, [N, E], in fp32 (fp64 for fp64 inputs).
 
-    Of 16-bit numbers, the gradient that comes in is rounded before its products, as in any layer.
+    For 16-bit inputs, the incoming gradient is rounded before its products, as in any layer.
     """
     if states_ND.dtype in (torch.float32, torch.float64):
         return F.linear(states_ND, weight_ED, bias_E)
-    return _WideLinear.apply(states_ND, weight_ED, bias_E)  # type: ignore[no-untyped-call]
+    return _LinearFp32Out.apply(states_ND, weight_ED, bias_E)  # type: ignore[no-untyped-call]
 
 
-class _WideLinear(torch.autograd.Function):
+class _LinearFp32Out(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, states_ND: torch.Tensor, weight_ED: torch.Tensor, bias_E: torch.Tensor
@@ -35,9 +36,9 @@ class _WideLinear(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, ...]:
         states_ND, weight_ED = ctx.saved_tensors
         (gradient_NE,) = gradients
-        narrow_NE = gradient_NE.to(weight_ED.dtype)
+        rounded_NE = gradient_NE.to(weight_ED.dtype)
         bias_E = gradient_NE.sum(0).to(weight_ED.dtype)
-        return narrow_NE @ weight_ED, narrow_NE.t() @ states_ND, bias_E
+        return rounded_NE @ weight_ED, rounded_NE.t() @ states_ND, bias_E
 
 
 def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

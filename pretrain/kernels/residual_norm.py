@@ -23,7 +23,7 @@ def residual_norm(
     """Return LayerNorm(dropout(inner + bias) + residual), [N, D].
 
     Args:
-        inner_ND: what the block's last projection gives, without its bias.
+        inner_ND: output of the block's last projection, without its bias.
         bias_D: of that projection.
         residual_ND: the block's input.
         weight_D, norm_bias_D: of the LayerNorm.

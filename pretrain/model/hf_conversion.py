@@ -163,12 +163,12 @@ def _as_bert_config(config: dict[str, Any]) -> dict[str, Any]:
 
 def _renamed(name: str, layers: str, other_layers: str, forward: bool) -> str:
     pairs = [(ours, theirs) if forward else (theirs, ours) for ours, theirs in _HEAD.items()]
-    for found, wanted in pairs:
-        if name.startswith(found):
-            return wanted + name.removeprefix(found)
+    for old, new in pairs:
+        if name.startswith(old):
+            return new + name.removeprefix(old)
     if not name.startswith(layers):
         return re.sub(r"^(distil)?bert\.", "distilbert." if forward else "bert.", name)
-    number, rest = name.removeprefix(layers).split(".", 1)
+    index, rest = name.removeprefix(layers).split(".", 1)
     module, _, leaf = rest.rpartition(".")
     names = _LAYER if forward else {theirs: ours for ours, theirs in _LAYER.items()}
-    return f"{other_layers}{number}.{names[module]}.{leaf}"
+    return f"{other_layers}{index}.{names[module]}.{leaf}"

@@ -1,6 +1,6 @@
 """Bias and GELU as Triton kernels; see `pretrain.kernels.bias_gelu`.
 
-Nothing is kept for the backward pass but the inputs. The derivative is Φ(z) + z · φ(z).
+Only the inputs are saved for the backward pass. The derivative is Φ(z) + z · φ(z).
 Shapes: N tokens, F width.
 """
 
@@ -15,12 +15,12 @@ from torch.autograd.function import once_differentiable
 from pretrain.kernels.triton.tile import (
     STRIPE,
     load_columns,
-    places,
     store_sums,
+    tile_indices,
     tile_of,
 )
 
-_MOST_COLUMNS = 1024  # no row needs to be whole here
+_MOST_COLUMNS = 1024  # elementwise: a tile needs no whole rows
 _SQRT_HALF = tl.constexpr(math.sqrt(0.5))
 _DENSITY_AT_0 = tl.constexpr(1.0 / math.sqrt(2.0 * math.pi))
 
@@ -71,7 +71,7 @@ class _BiasGelu(torch.autograd.Function):
 
 @triton.jit
 def _forward(x_ptr, bias_ptr, y_ptr, N, F: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    _rows, columns, offsets, inside = places(
+    _rows, columns, offsets, inside = tile_indices(
         tl.program_id(0) * ROWS, tl.program_id(1) * COLUMNS, N, F, ROWS, COLUMNS
     )
     x = tl.load(x_ptr + offsets, inside, other=0.0).to(tl.float32)
@@ -94,7 +94,7 @@ def _backward(
 ):
     summed = tl.zeros((ROWS, COLUMNS), tl.float32)
     for row in range(0, STRIPE, ROWS):
-        _rows, columns, offsets, inside = places(
+        _rows, columns, offsets, inside = tile_indices(
             tl.program_id(0) * STRIPE + row, tl.program_id(1) * COLUMNS, N, F, ROWS, COLUMNS
         )
         x = tl.load(x_ptr + offsets, inside, other=0.0).to(tl.float32)

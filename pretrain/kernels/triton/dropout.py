@@ -8,7 +8,7 @@ import triton.language as tl
 
 from pretrain.kernels.dropout import FACTORS, SHIFTS, SPREAD, threshold
 
-# Unsigned here, where shifts fill with zeros. Triton's functions see no other kind of global.
+# Unsigned here, so that shifts fill with zeros. Triton's functions accept no other globals.
 _FACTOR_0 = tl.constexpr(FACTORS[0] % 2**32)
 _FACTOR_1 = tl.constexpr(FACTORS[1] % 2**32)
 _SHIFT_0 = tl.constexpr(SHIFTS[0])
@@ -16,19 +16,19 @@ _SHIFT_1 = tl.constexpr(SHIFTS[1])
 _SHIFT_2 = tl.constexpr(SHIFTS[2])
 _SPREAD = tl.constexpr(SPREAD % 2**32)
 _SIGN = tl.constexpr(2**31)
-_LOWEST = tl.constexpr(threshold(0.0))  # that of no dropout
+_LOWEST = tl.constexpr(threshold(0.0))  # without dropout
 _HASHES = tl.constexpr(2.0**32)
 _HIGHEST = tl.constexpr(2.0**31)
 
 
 def dropping(rate: float, key: torch.Tensor | None) -> dict[str, Any]:
-    """Return the arguments that every kernel with dropout takes by these names."""
+    """Return the keyword arguments of every kernel with dropout."""
     return {"key_ptr": key, "THRESHOLD": threshold(0.0 if key is None else rate)}
 
 
 @triton.jit
 def drop(x, elements, key_ptr, THRESHOLD: tl.constexpr):
-    """Return `x` after dropout; `elements` are its places in the whole tensor, row by row."""
+    """Return `x` after dropout; `elements` are its flat indices in the whole tensor."""
     if THRESHOLD > _LOWEST:
         keep = _keep(elements, key_ptr, THRESHOLD)
         return tl.where(keep, x * (_HASHES / (_HIGHEST - THRESHOLD)), 0.0)
@@ -42,8 +42,8 @@ def _keep(elements, key_ptr, THRESHOLD: tl.constexpr):
     second = tl.load(key_ptr + 1).to(tl.uint32, bitcast=True)
     origin = _mix(first + second * _SPREAD)
     factor = ((origin ^ second) * _SPREAD) | 1
-    places = elements.to(tl.uint32) ^ _SIGN  # counted from the lowest signed number
-    hashed = _mix((places * _SPREAD) ^ origin) * factor
+    counters = elements.to(tl.uint32) ^ _SIGN  # counted from the lowest signed number
+    hashed = _mix((counters * _SPREAD) ^ origin) * factor
     return hashed.to(tl.int32, bitcast=True) >= THRESHOLD
 
 

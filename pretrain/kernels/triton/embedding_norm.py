@@ -15,8 +15,8 @@ from pretrain.kernels.triton.layer_norm import input_gradient, moments
 from pretrain.kernels.triton.tile import (
     STRIPE,
     load_columns,
-    places,
     store_sums,
+    tile_indices,
     tile_of,
 )
 
@@ -38,7 +38,7 @@ def embedding_norm(
     """Return dropout(LayerNorm(word + type + position)), [N, D]; fp32 inside.
 
     The result has the type of `word_VD`; the arguments are those of the reference. Ids are not
-    checked: one that lies outside its table reads foreign memory.
+    checked: an id outside its table reads out of bounds.
     """
     y_ND: torch.Tensor = _EmbeddingNorm.apply(
         input_ids_N.contiguous(),
@@ -57,7 +57,7 @@ def embedding_norm(
 
 
 class _EmbeddingNorm(torch.autograd.Function):
-    """Keeps two numbers a row; the sum of embeddings is looked up again."""
+    """Saves two numbers per row; the backward pass looks the embeddings up again."""
 
     @staticmethod
     def forward(
@@ -144,14 +144,14 @@ class _EmbeddingNorm(torch.autograd.Function):
 def _table_gradient(
     grad_ND: torch.Tensor, ids_N: torch.Tensor, table_VD: torch.Tensor
 ) -> torch.Tensor:
-    """Add the rows of each id, on a GPU in fp32.
+    """Sum the gradient rows of each id; on a GPU in fp32.
 
-    There torch sorts the ids, so that the order is always the same; `index_add_` would use atomic
-    additions. It does not wait for the device.
+    There torch sorts the ids, so that the order is fixed; `index_add_` would use atomic additions.
+    There is no device-to-host synchronisation.
     """
     rows, no_padding_id = len(table_VD), -1
-    added = torch.ops.aten.embedding_dense_backward(grad_ND, ids_N, rows, no_padding_id, False)
-    return added.to(table_VD.dtype)
+    summed = torch.ops.aten.embedding_dense_backward(grad_ND, ids_N, rows, no_padding_id, False)
+    return summed.to(table_VD.dtype)
 
 
 @triton.jit
@@ -168,7 +168,7 @@ def _summed(
     N,
     D: tl.constexpr,
 ):
-    """Return what the LayerNorm is taken of; 0 outside."""
+    """Return the input of the LayerNorm; 0 outside the tensor."""
     word = _looked_up(word_ptr, ids_ptr, rows, columns, inside, N, D)
     token_type = _looked_up(type_ptr, types_ptr, rows, columns, inside, N, D)
     return word + token_type + _looked_up(position_ptr, positions_ptr, rows, columns, inside, N, D)
@@ -202,7 +202,7 @@ def _forward(
     COLUMNS: tl.constexpr,
     THRESHOLD: tl.constexpr,
 ):
-    rows, columns, offsets, inside = places(tl.program_id(0) * ROWS, 0, N, D, ROWS, COLUMNS)
+    rows, columns, offsets, inside = tile_indices(tl.program_id(0) * ROWS, 0, N, D, ROWS, COLUMNS)
     summed = _summed(
         ids_ptr,
         types_ptr,
@@ -251,7 +251,7 @@ def _backward(
     grad_type_0 = tl.zeros((ROWS, COLUMNS), tl.float32)
     grad_type_1 = tl.zeros((ROWS, COLUMNS), tl.float32)
     for row in range(0, STRIPE, ROWS):
-        rows, columns, offsets, inside = places(
+        rows, columns, offsets, inside = tile_indices(
             tl.program_id(0) * STRIPE + row, 0, N, D, ROWS, COLUMNS
         )
         summed = _summed(
@@ -276,7 +276,7 @@ def _backward(
         grad_weight += grad * normed
         grad_summed = input_gradient(grad * load_columns(weight_ptr, columns, D), normed, scale, D)
         tl.store(grad_summed_ptr + offsets, grad_summed, inside)
-        # Two rows share all tokens: their sums are taken here, without sorting.
+        # The table has two rows, so their sums need no sorting.
         types = tl.load(types_ptr + rows, rows < N, other=0)[:, None]
         grad_type_0 += tl.where(types == 0, grad_summed, 0.0)
         grad_type_1 += tl.where(types == 1, grad_summed, 0.0)

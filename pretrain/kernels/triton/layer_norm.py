@@ -1,4 +1,4 @@
-"""LayerNorm of a tile of whole rows and its derivative, for the kernels that end in one.
+"""LayerNorm of a tile of whole rows and its derivative, for the kernels that end with one.
 
 With x̂ = (x - mean) / deviation over the D elements of a row, y = x̂ · weight + bias, and g the
 gradient of x̂: the gradient of x is (g - mean(g) - x̂ · mean(g · x̂)) / deviation (arXiv 1607.06450).

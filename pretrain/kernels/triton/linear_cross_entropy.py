@@ -1,13 +1,13 @@
-"""Linear layer and cross-entropy in one, without all logits ever being in memory.
+"""Linear layer and cross-entropy in one, without all logits in memory at once.
 
-Tokens are taken in chunks. The logits of a chunk are one matrix product into a buffer, a kernel
-turns them in place into their own gradient, and two more products turn that into the gradients of
-what came in. So a single pass gives loss and gradients; the backward pass only scales them.
+Tokens are processed in chunks. A matrix product writes the logits of a chunk to a buffer, a kernel
+overwrites them with their gradient, and two more products give the gradients of the inputs. So a
+single pass gives loss and gradients; the backward pass only scales them.
 
-Memory, beside what comes in and its gradients: the buffer, an fp32 gradient of the decoder and of
-`hidden`, and a copy of the decoder where its vocabulary is not aligned or its type another.
+Memory, beside the inputs and their gradients: the buffer, fp32 gradients of the decoder and of
+`hidden`, and a copy of the decoder where its vocabulary is not aligned or its type differs.
 
-Shapes: M masked tokens, C tokens of a chunk, D width, V vocabulary, P vocabulary with padding.
+Shapes: M masked tokens, C tokens in a chunk, D width, V vocabulary, P vocabulary with padding.
 """
 
 from typing import Any
@@ -28,10 +28,10 @@ from pretrain.kernels.triton.vocabulary import (
     chunk_rows,
 )
 
-# The gradient of a logit is near 1 / V for most words: in fp16 that is below 2^-14, where digits
-# get lost, and the loss scale comes too late to help, with the backward pass. So it is kept times
-# 2^10. It is at most 1 in size, and 2^10 is far from fp16's 65,504. All sums over it are fp32, and
-# are divided again before they are rounded to fp16.
+# The gradient of a logit is near 1 / V for most tokens: in fp16 that is subnormal, below 2^-14, and
+# the loss scale is applied too late, in the backward pass. So it is stored times 2^10. It is 1 at
+# most, and 2^10 is far from fp16's 65,504. All sums over it are fp32, and divided by 2^10 before
+# they are rounded to fp16.
 _FP16_SCALE = 2.0**10
 
 
@@ -46,14 +46,14 @@ def linear_cross_entropy(
 ) -> CrossEntropy:
     """Return the loss of the logits `hidden @ weight.T + bias`, summed in fp32.
 
-    Of equal logits the first counts as the largest. Nothing here waits for the device.
+    Of equal logits the first counts as the largest. There is no device-to-host synchronisation.
 
     Args:
-        hidden_MD: fp32, bf16 or fp16, the type in which products are computed.
+        hidden_MD: fp32, bf16 or fp16; products are computed in this type.
         weight_VD, bias_V: the decoder, of any of these types.
-        labels_M: int64; `IGNORE_INDEX` leaves a token out. Any other label outside of the
-            vocabulary makes the loss infinite or nan: an error would have to wait for the device.
-        budget_bytes: how large the buffer of logits may be; see `chunk_rows`.
+        labels_M: int64; `IGNORE_INDEX` excludes a token. Any other label outside of the
+            vocabulary makes the loss inf or NaN: an error would need a synchronisation.
+        budget_bytes: size of the buffer of logits; see `chunk_rows`.
     """
     inputs = (hidden_MD, weight_VD, bias_V)
     if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
@@ -97,7 +97,7 @@ def _over_chunks(
     budget_bytes: int,
     gradients: Gradients | None,
 ) -> CrossEntropy:
-    """Return the sums, and add to the gradients if there are any."""
+    """Return the sums over all chunks, and accumulate into `gradients` unless it is None."""
     tokens, columns = len(hidden_MD), len(decoder.bias_P)
     rows = chunk_rows(tokens, columns * hidden_MD.element_size(), budget_bytes)
     buffer_CP = hidden_MD.new_empty(min(rows, tokens), columns)
@@ -137,39 +137,39 @@ def _row_kernel(
     GRADIENT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Give one token's loss, and its logits' gradient in their place; one program a token."""
+    """Compute the loss of one token, and overwrite its logits with their gradient."""
     row = tl.program_id(0)
     logits += row.to(tl.int64) * COLUMNS  # a large budget has more than 2^31 logits
     label = tl.load(labels + row)
     normaliser, first_largest = _log_sum_exp(logits, bias, COLUMNS, BLOCK)
-    asked = label != IGNORE_INDEX
-    exists = (label >= 0) & (label < COLUMNS)  # what is not a word must not be read, either
-    own = tl.load(logits + label, mask=exists, other=0.0).to(tl.float32)
-    own += tl.load(bias + label, mask=exists, other=0.0).to(tl.float32)
-    loss = tl.where(exists, normaliser - own, float("nan"))
-    tl.store(losses + row, tl.where(asked, loss, 0.0))
+    has_label = label != IGNORE_INDEX
+    in_vocabulary = (label >= 0) & (label < COLUMNS)  # any other index would read out of bounds
+    label_logit = tl.load(logits + label, mask=in_vocabulary, other=0.0).to(tl.float32)
+    label_logit += tl.load(bias + label, mask=in_vocabulary, other=0.0).to(tl.float32)
+    loss = tl.where(in_vocabulary, normaliser - label_logit, float("nan"))
+    tl.store(losses + row, tl.where(has_label, loss, 0.0))
     tl.store(correct + row, tl.where(first_largest == label, 1.0, 0.0))
     if GRADIENT:
-        # A program is alone on its row, but its threads are not: all must have read `own`.
+        # All threads of the program must have read `label_logit` before it is overwritten.
         tl.debug_barrier()
         for start in range(0, COLUMNS, BLOCK):
-            place = start + tl.arange(0, BLOCK)
-            share = tl.exp(biased(logits, bias, place, COLUMNS) - normaliser)
-            gradient = (share - tl.where(place == label, 1.0, 0.0)) * SCALE
-            # Added words have share 0, so the products find zeros there.
-            tl.store(logits + place, tl.where(asked, gradient, 0.0), mask=place < COLUMNS)
+            columns = start + tl.arange(0, BLOCK)
+            probability = tl.exp(biased(logits, bias, columns, COLUMNS) - normaliser)
+            gradient = (probability - tl.where(columns == label, 1.0, 0.0)) * SCALE
+            # Padding of the vocabulary has probability 0, hence gradient 0.
+            tl.store(logits + columns, tl.where(has_label, gradient, 0.0), mask=columns < COLUMNS)
 
 
 @triton.jit
 def _log_sum_exp(logits, bias, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
-    """Return log Σ exp of a row, and where its largest logit is first, in one pass over it."""
+    """Return log Σ exp of a row and the index of its first largest logit, in one pass."""
     largest = float("-inf")
     first_largest = 0
     total = 0.0
     for start in range(0, COLUMNS, BLOCK):
         logit = biased(logits, bias, start + tl.arange(0, BLOCK), COLUMNS)
-        block_largest, block_place = tl.max(logit, axis=0, return_indices=True)
-        first_largest = tl.where(block_largest > largest, start + block_place, first_largest)
+        block_largest, block_index = tl.max(logit, axis=0, return_indices=True)
+        first_largest = tl.where(block_largest > largest, start + block_index, first_largest)
         # The sum is relative to the largest logit so far, so that no exponent is above 0.
         new_largest = tl.maximum(largest, block_largest)
         total = total * tl.exp(largest - new_largest) + tl.sum(tl.exp(logit - new_largest), axis=0)

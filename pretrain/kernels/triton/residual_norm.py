@@ -15,8 +15,8 @@ from pretrain.kernels.triton.layer_norm import input_gradient, moments
 from pretrain.kernels.triton.tile import (
     STRIPE,
     load_columns,
-    places,
     store_sums,
+    tile_indices,
     tile_of,
 )
 
@@ -50,12 +50,12 @@ def residual_norm(
 
 
 class _ResidualNorm(torch.autograd.Function):
-    """Keeps its inputs and two numbers a row.
+    """Saves its inputs and two numbers per row.
 
-    The residual is kept anyway, by the layer it came from and went into, so this costs one [N, D]
-    tensor, `inner`, as keeping the sum or the normalised row would, but nothing is written for it
-    and nothing rounded. To get the normalised row back from the output, which is kept anyway as
-    well, would cost none, but divides by weights that may be 0 and multiplies its rounding.
+    The residual is saved anyway by the layers around it, so this costs one [N, D] tensor, `inner`.
+    Saving the sum or the normalised row would cost as much, and a write and a rounding too.
+    Recomputing the normalised row from the output, which is saved anyway, would cost no memory, but
+    divides by weights that may be 0 and amplifies the rounding of the output.
     """
 
     @staticmethod
@@ -150,7 +150,7 @@ def _summed(
     D: tl.constexpr,
     THRESHOLD: tl.constexpr,
 ):
-    """Return what the LayerNorm is taken of; 0 outside."""
+    """Return the input of the LayerNorm; 0 outside the tensor."""
     inner = tl.load(inner_ptr + offsets, inside, other=0.0).to(tl.float32)
     inner = tl.where(inside, inner + load_columns(bias_ptr, columns, D), 0.0)
     residual = tl.load(residual_ptr + offsets, inside, other=0.0).to(tl.float32)
@@ -175,7 +175,7 @@ def _forward(
     COLUMNS: tl.constexpr,
     THRESHOLD: tl.constexpr,
 ):
-    rows, columns, offsets, inside = places(tl.program_id(0) * ROWS, 0, N, D, ROWS, COLUMNS)
+    rows, columns, offsets, inside = tile_indices(tl.program_id(0) * ROWS, 0, N, D, ROWS, COLUMNS)
     summed = _summed(
         inner_ptr, bias_ptr, residual_ptr, columns, offsets, inside, key_ptr, D, THRESHOLD
     )
@@ -210,7 +210,7 @@ def _backward(
     grad_weight = tl.zeros((ROWS, COLUMNS), tl.float32)
     grad_norm_bias = tl.zeros((ROWS, COLUMNS), tl.float32)
     for row in range(0, STRIPE, ROWS):
-        rows, columns, offsets, inside = places(
+        rows, columns, offsets, inside = tile_indices(
             tl.program_id(0) * STRIPE + row, 0, N, D, ROWS, COLUMNS
         )
         summed = _summed(

@@ -1,9 +1,9 @@
-"""Two vocabulary heads, soft targets and hard labels in one, without all logits in memory.
+"""Two vocabulary heads, soft targets and hard labels in one, without all logits in memory at once.
 
-As in linear_cross_entropy.py, tokens are taken in chunks and a single pass gives losses and
+As in linear_cross_entropy.py, tokens are processed in chunks and a single pass gives losses and
 gradients. Each head writes the logits of a chunk to a buffer of its own; one kernel reads both
-twice, first for sums and normalisers, then for the gradient, which it leaves in place of the
-student's logits. With s and t the logits of student and teacher over T, that gradient is
+twice, first for sums and normalisers, then for the gradient, which overwrites the student's
+logits. With s and t the logits of student and teacher over T, that gradient is
 
     forward  a T (p_S - p_T)                                 reverse  a T p_S (log p_S/p_T - KL)
     hard     b (softmax(z_S) - onehot)
@@ -12,14 +12,14 @@ student's logits. With s and t the logits of student and teacher over T, that gr
 
 Precision: where both heads nearly agree, a gradient is the small difference of two large numbers.
 Logits in bf16, off by 0.4 %, would make it wrong by several percent, so both buffers are fp32. The
-gradient itself is a factor of two products, which run in a small type: fp16, because bf16 would
-add an error of 0.15 %, and fp16 adds 0.02 %. Hence heads in bf16 are computed in fp16 throughout,
-which has all digits of bf16 in numbers from 6e-5 to 65504 and, below, an error of 3e-8 at most;
-and equal heads give equal logits, so a divergence of exactly 0.
+gradient itself is a factor of two products in 16 bits: in fp16, because bf16 would add an error of
+0.15 %, and fp16 adds 0.02 %. Hence heads in bf16 are computed in fp16 throughout, which represents
+bf16 numbers from 6e-5 to 65504 exactly and smaller ones with an error of 3e-8 at most; and equal
+heads give equal logits, so a divergence of exactly 0.
 
-Memory, beside what comes in and its gradients: both buffers, an fp32 gradient of the student's
-decoder and hidden states, and a copy of each decoder that is not aligned or of another type.
-Shapes: M masked tokens, C tokens of a chunk, D width, V vocabulary, P vocabulary with padding.
+Memory, beside the inputs and their gradients: both buffers, fp32 gradients of the student's decoder
+and hidden states, and a copy of each decoder that is not aligned or of another type.
+Shapes: M masked tokens, C tokens in a chunk, D width, V vocabulary, P vocabulary with padding.
 """
 
 import math
@@ -41,20 +41,20 @@ from pretrain.kernels.triton.vocabulary import (
     write_product,
 )
 
-# Logits of each head that a kernel holds at a time. Compiled for sm_90, 2048 take 64 registers a
-# thread, which leaves a multiprocessor 32 warps; 4096 take 141, and leave it 8.
+# Logits of each head that a program holds at a time. Compiled for sm_90, 2048 take 64 registers per
+# thread, which allows 32 warps per multiprocessor; 4096 take 141, which allows 8.
 _BLOCK = 2048
-_GRADIENT_BYTES = 2  # the smallest type of a gradient, whose rows are aligned too
+_GRADIENT_BYTES = 2  # of the smallest type of a gradient, whose rows are aligned too
 _FORWARD_SHARE = {"forward": 1.0, "reverse": 0.0, "symmetric": 0.5}
 # The gradient of a logit is at most a T + b in size, except for the reverse part: that is at most
 # a T (d / 4 + 1) where a logit of the student is d T too large. These powers of two times such
-# bounds stay below fp16's 65,504, up to a d of 250; further gradients are held at the largest.
+# bounds stay below fp16's 65,504, up to a d of 250; larger gradients are clamped.
 _FP16_BOUND, _FP16_BOUND_REVERSE = 2.0**15, 2.0**9
 _FP16_LARGEST = 65504.0
 
 
 class _Loss(NamedTuple):
-    """What is asked for, as the kernel takes it."""
+    """The arguments of the loss, in the form of the kernel."""
 
     temperature: float
     forward_share: float
@@ -62,7 +62,7 @@ class _Loss(NamedTuple):
     hard_weight: float
 
     def scale(self, dtype: torch.dtype) -> float:
-        """Return the power of two by which gradients are multiplied while they are in a type."""
+        """Return the power of two by which gradients are multiplied while they are in `dtype`."""
         bound = abs(self.soft_weight) * self.temperature + abs(self.hard_weight)
         if dtype == torch.float32 or not bound:
             return 1.0
@@ -84,18 +84,18 @@ def soft_cross_entropy(
 ) -> SoftCrossEntropy:
     """Return the losses of the student's logits, summed in fp32.
 
-    Weights and temperature may change from call to call: no kernel is compiled anew for them.
-    Of equal logits the first counts as the largest. Nothing here waits for the device.
+    Weights and temperature may change from call to call without recompiling the kernel. Of equal
+    logits the first counts as the largest. There is no device-to-host synchronisation.
 
     Args:
         student: fp32, bf16 or fp16 hidden states; a decoder of any of these types.
-        teacher: the same, of a type of its own; gets no gradient.
-        labels_M: int64; `IGNORE_INDEX` leaves a token out of both losses. Any other label outside
-            of the vocabulary makes the total nan: an error would have to wait for the device.
+        teacher: the same, of any of these types; gets no gradient.
+        labels_M: int64; `IGNORE_INDEX` excludes a token from both losses. Any other label outside
+            of the vocabulary makes the total NaN: an error would need a synchronisation.
         temperature: T, above 0.
         divergence: see the reference.
         soft_weight, hard_weight: of the total.
-        budget_bytes: how large both buffers of logits may be together; see `chunk_rows`.
+        budget_bytes: size of both buffers of logits together; see `chunk_rows`.
     """
     loss = _Loss(temperature, _FORWARD_SHARE[divergence], soft_weight, hard_weight)
     if torch.is_grad_enabled() and any(x.requires_grad for x in student):
@@ -151,32 +151,32 @@ def _over_chunks(
     budget_bytes: int,
     gradients: Gradients | None,
 ) -> SoftCrossEntropy:
-    """Return the sums, and add to the gradients if there are any."""
+    """Return the sums over all chunks, and accumulate into `gradients` unless it is None."""
     tokens, columns = len(hidden_MD), len(decoder.bias_P)
-    dtype, teaching = decoder.weight_PD.dtype, _aligned(teacher)
+    dtype, teacher_decoder = decoder.weight_PD.dtype, _aligned(teacher)
     rows = chunk_rows(tokens, 2 * columns * torch.float32.itemsize, budget_bytes)
     buffers = hidden_MD.new_empty(2, min(rows, tokens), columns, dtype=torch.float32)
     sums_M = hidden_MD.new_empty(3, tokens, dtype=torch.float32)
     for chunk in (slice(start, start + rows) for start in range(0, tokens, rows)):
         hidden_CD = hidden_MD[chunk].to(dtype)
-        logits_CP, taught_CP = buffers[:, : len(hidden_CD)]
+        logits_CP, teacher_CP = buffers[:, : len(hidden_CD)]
         write_product(logits_CP, hidden_CD, decoder.weight_PD.t())
-        taught_CD = teacher.hidden_MD[chunk].to(teaching.weight_PD.dtype)
-        write_product(taught_CP, taught_CD, teaching.weight_PD.t())
+        teacher_CD = teacher.hidden_MD[chunk].to(teacher_decoder.weight_PD.dtype)
+        write_product(teacher_CP, teacher_CD, teacher_decoder.weight_PD.t())
         gradient_CP = logits_CP.view(dtype)[:, :columns]  # the first half of a row, in fp16
         _row_kernel[(len(hidden_CD),)](
             logits_CP,
-            taught_CP,
+            teacher_CP,
             gradient_CP,
             decoder.bias_P,
-            teaching.bias_P,
+            teacher_decoder.bias_P,
             labels_M[chunk].contiguous(),
             *sums_M[:, chunk],
             1.0 / loss.temperature,
             loss.forward_share,
             loss.soft_weight * loss.temperature * loss.scale(dtype),
             loss.hard_weight * loss.scale(dtype),
-            WORDS=len(teacher.bias_V),
+            VOCABULARY=len(teacher.bias_V),
             COLUMNS=columns,
             STRIDE=gradient_CP.stride(0),
             LARGEST=_FP16_LARGEST,
@@ -196,10 +196,10 @@ def _over_chunks(
 @triton.jit
 def _row_kernel(
     logits,
-    taught,
+    teacher_logits,
     gradients,
     bias,
-    taught_bias,
+    teacher_bias,
     labels,
     divergences,
     losses,
@@ -208,7 +208,7 @@ def _row_kernel(
     forward_share,
     soft_factor,
     hard_factor,
-    WORDS: tl.constexpr,
+    VOCABULARY: tl.constexpr,
     COLUMNS: tl.constexpr,
     STRIDE: tl.constexpr,
     LARGEST: tl.constexpr,
@@ -216,74 +216,75 @@ def _row_kernel(
     GRADIENT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Give one token's sums, and its logits' gradient in their place; one program a token."""
+    """Compute the sums of one token, and overwrite its logits with their gradient."""
     row = tl.program_id(0).to(tl.int64)  # a large budget has more than 2^31 logits
     logits += row * COLUMNS
-    taught += row * COLUMNS
+    teacher_logits += row * COLUMNS
     gradients += row * STRIDE
     label = tl.load(labels + row)
-    asked = label != IGNORE_INDEX
-    largest, first_largest, total, total_s, cross_s, taught_largest, total_t, cross_t = _sums(
-        logits, taught, bias, taught_bias, inverse_temperature, WORDS, COLUMNS, BLOCK
+    has_label = label != IGNORE_INDEX
+    largest, first_largest, total, total_s, cross_s, teacher_largest, total_t, cross_t = _sums(
+        logits, teacher_logits, bias, teacher_bias, inverse_temperature, VOCABULARY, COLUMNS, BLOCK
     )
-    exists = (label >= 0) & (label < WORDS)  # what is not a word must not be read, either
-    own = tl.load(logits + label, mask=exists, other=0.0)
-    own += tl.load(bias + label, mask=exists, other=0.0)
-    loss = tl.where(exists, largest - own + tl.log(total), float("nan"))
-    # log (normaliser of the student / that of the teacher)
-    ahead = (largest - taught_largest) * inverse_temperature + (tl.log(total_s) - tl.log(total_t))
-    forward = cross_t / total_t + ahead
-    reverse = cross_s / total_s - ahead
+    in_vocabulary = (label >= 0) & (label < VOCABULARY)  # any other index would read out of bounds
+    label_logit = tl.load(logits + label, mask=in_vocabulary, other=0.0)
+    label_logit += tl.load(bias + label, mask=in_vocabulary, other=0.0)
+    loss = tl.where(in_vocabulary, largest - label_logit + tl.log(total), float("nan"))
+    # log (normaliser of the student / normaliser of the teacher)
+    log_ratio = (largest - teacher_largest) * inverse_temperature
+    log_ratio += tl.log(total_s) - tl.log(total_t)
+    forward = cross_t / total_t + log_ratio
+    reverse = cross_s / total_s - log_ratio
     divergence = forward_share * forward + (1.0 - forward_share) * reverse
-    tl.store(divergences + row, tl.where(asked, divergence, 0.0))
-    tl.store(losses + row, tl.where(asked, loss, 0.0))
+    tl.store(divergences + row, tl.where(has_label, divergence, 0.0))
+    tl.store(losses + row, tl.where(has_label, loss, 0.0))
     tl.store(correct + row, tl.where(first_largest == label, 1.0, 0.0))
     if GRADIENT:
         for start in range(0, COLUMNS, BLOCK):
-            place = start + tl.arange(0, BLOCK)
-            logit = biased(logits, bias, place, COLUMNS) - largest
-            taught_logit = biased(taught, taught_bias, place, COLUMNS) - taught_largest
-            # The gradient of these logits lies over this block or earlier ones. A program is alone
-            # on its row, but its threads are not: all must have read, `own` as well.
+            columns = start + tl.arange(0, BLOCK)
+            logit = biased(logits, bias, columns, COLUMNS) - largest
+            teacher_logit = biased(teacher_logits, teacher_bias, columns, COLUMNS) - teacher_largest
+            # The gradient overwrites this block of logits or earlier ones: all threads of the
+            # program must have read it, and `label_logit`.
             tl.debug_barrier()
-            share = tl.exp(logit * inverse_temperature) / total_s
-            taught_share = tl.exp(taught_logit * inverse_temperature) / total_t
-            apart = _apart(logit, taught_logit, place, WORDS) * inverse_temperature
-            apart += tl.log(total_t) - tl.log(total_s)
-            mixed = forward_share * (share - taught_share)
-            mixed += (1.0 - forward_share) * share * (apart - reverse)
-            hard = tl.exp(logit) / total - tl.where(place == label, 1.0, 0.0)
+            probability = tl.exp(logit * inverse_temperature) / total_s
+            teacher_probability = tl.exp(teacher_logit * inverse_temperature) / total_t
+            gap = _gap(logit, teacher_logit, columns, VOCABULARY) * inverse_temperature
+            gap += tl.log(total_t) - tl.log(total_s)
+            mixed = forward_share * (probability - teacher_probability)
+            mixed += (1.0 - forward_share) * probability * (gap - reverse)
+            hard = tl.exp(logit) / total - tl.where(columns == label, 1.0, 0.0)
             gradient = soft_factor * mixed + hard_factor * hard
             if gradients.dtype.element_ty == tl.float16:
                 gradient = tl.clamp(gradient, -LARGEST, LARGEST, tl.PropagateNan.ALL)
-            # The products find zeros where words were added.
-            gradient = tl.where(asked & (place < WORDS), gradient, 0.0)
+            # Padding of the vocabulary has gradient 0.
+            gradient = tl.where(has_label & (columns < VOCABULARY), gradient, 0.0)
             tl.store(
-                gradients + place,
+                gradients + columns,
                 gradient.to(gradients.dtype.element_ty),
-                mask=place < COLUMNS,
+                mask=columns < COLUMNS,
             )
 
 
 @triton.jit
 def _sums(
     logits,
-    taught,
+    teacher_logits,
     bias,
-    taught_bias,
+    teacher_bias,
     inverse_temperature,
-    WORDS: tl.constexpr,
+    VOCABULARY: tl.constexpr,
     COLUMNS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Return what a row adds up to, in one pass over both of its logits z and z'.
+    """Return the sums of a row, in one pass over both of its logits z and z'.
 
     Returns:
-        the largest z and its first place; Σ exp z, Σ exp s and Σ exp s · (s - t), relative to the
+        the largest z and its first index; Σ exp z, Σ exp s and Σ exp s · (s - t), relative to the
         largest; the largest z'; Σ exp t and Σ exp t · (t - s), relative to it. s = z/T, t = z'/T.
     """
     largest = float("-inf")
-    taught_largest = float("-inf")
+    teacher_largest = float("-inf")
     first_largest = 0
     total = 0.0
     total_s = 0.0
@@ -291,32 +292,32 @@ def _sums(
     cross_s = 0.0
     cross_t = 0.0
     for start in range(0, COLUMNS, BLOCK):
-        place = start + tl.arange(0, BLOCK)
-        logit = biased(logits, bias, place, COLUMNS)
-        taught_logit = biased(taught, taught_bias, place, COLUMNS)
-        block_largest, block_place = tl.max(logit, axis=0, return_indices=True)
-        first_largest = tl.where(block_largest > largest, start + block_place, first_largest)
+        columns = start + tl.arange(0, BLOCK)
+        logit = biased(logits, bias, columns, COLUMNS)
+        teacher_logit = biased(teacher_logits, teacher_bias, columns, COLUMNS)
+        block_largest, block_index = tl.max(logit, axis=0, return_indices=True)
+        first_largest = tl.where(block_largest > largest, start + block_index, first_largest)
         # Sums are relative to the largest logit so far, so that no exponent is above 0.
         new_largest = tl.maximum(largest, block_largest)
-        new_taught = tl.maximum(taught_largest, tl.max(taught_logit, axis=0))
-        fade = tl.exp((largest - new_largest) * inverse_temperature)
-        fade_t = tl.exp((taught_largest - new_taught) * inverse_temperature)
+        new_teacher = tl.maximum(teacher_largest, tl.max(teacher_logit, axis=0))
+        rescale = tl.exp((largest - new_largest) * inverse_temperature)
+        rescale_t = tl.exp((teacher_largest - new_teacher) * inverse_temperature)
         power = tl.exp((logit - new_largest) * inverse_temperature)
-        power_t = tl.exp((taught_logit - new_taught) * inverse_temperature)
-        apart = _apart(logit, taught_logit, place, WORDS) * inverse_temperature
+        power_t = tl.exp((teacher_logit - new_teacher) * inverse_temperature)
+        gap = _gap(logit, teacher_logit, columns, VOCABULARY) * inverse_temperature
         total *= tl.exp(largest - new_largest)
         total += tl.sum(tl.exp(logit - new_largest), axis=0)
-        total_s = total_s * fade + tl.sum(power, axis=0)
-        total_t = total_t * fade_t + tl.sum(power_t, axis=0)
-        cross_s = cross_s * fade + tl.sum(power * apart, axis=0)
-        cross_t = cross_t * fade_t - tl.sum(power_t * apart, axis=0)
+        total_s = total_s * rescale + tl.sum(power, axis=0)
+        total_t = total_t * rescale_t + tl.sum(power_t, axis=0)
+        cross_s = cross_s * rescale + tl.sum(power * gap, axis=0)
+        cross_t = cross_t * rescale_t - tl.sum(power_t * gap, axis=0)
         largest = new_largest
-        taught_largest = new_taught
-    return largest, first_largest, total, total_s, cross_s, taught_largest, total_t, cross_t
+        teacher_largest = new_teacher
+    return largest, first_largest, total, total_s, cross_s, teacher_largest, total_t, cross_t
 
 
 @triton.jit
-def _apart(logit, taught_logit, place, WORDS: tl.constexpr):
-    """Return what sets two logits apart; 0 for added words, where both are -inf."""
-    is_word = place < WORDS
-    return tl.where(is_word, logit, 0.0) - tl.where(is_word, taught_logit, 0.0)
+def _gap(logit, teacher_logit, columns, VOCABULARY: tl.constexpr):
+    """Return the difference of logits; 0 for padding of the vocabulary, where both are -inf."""
+    in_vocabulary = columns < VOCABULARY
+    return tl.where(in_vocabulary, logit, 0.0) - tl.where(in_vocabulary, teacher_logit, 0.0)

@@ -1,9 +1,9 @@
-"""The part of an [N, D] tensor that a Triton program holds at a time.
+"""Tiles: the part of an [N, D] tensor that a Triton program holds at a time.
 
 A tile has whole rows wherever a row fits, so that a LayerNorm needs one program. A *stripe* is the
-rows that one program of a backward pass goes through, tile by tile, while it sums their columns.
-The sums of the stripes are added afterwards in a fixed order: no atomic additions, the same bits in
-every run. The sizes are untuned until they are measured on a GPU.
+rows over which one program of a backward pass iterates, tile by tile, while it sums their columns.
+The sums of the stripes are added afterwards in a fixed order, without atomic additions, so they are
+the same bits in every run. The sizes are untuned until they are measured on a GPU.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ _ELEMENTS_PER_WARP = 256  # 8 a thread: one load of 16 bytes in bf16
 
 
 class Tile(NamedTuple):
-    """The shape of a tile, each side a power of 2, and the warps that work on it."""
+    """The shape of a tile, each side a power of 2, and its number of warps."""
 
     rows: int
     columns: int
@@ -25,7 +25,7 @@ class Tile(NamedTuple):
 
 
 def tile_of(width: int, most_columns: int | None = None) -> Tile:
-    """Return the tile for rows of `width` elements; `most_columns` lets a row be cut."""
+    """Return the tile for rows of `width` elements; `most_columns` allows to split a row."""
     columns = triton.next_power_of_2(width)
     if most_columns is not None:
         columns = min(columns, most_columns)
@@ -34,8 +34,10 @@ def tile_of(width: int, most_columns: int | None = None) -> Tile:
 
 
 @triton.jit
-def places(first_row, first_column, N, D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Return a tile's row and column numbers, its offsets into [N, D], and which are inside."""
+def tile_indices(
+    first_row, first_column, N, D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+):
+    """Return a tile's row and column indices, its offsets into [N, D], and which are inside."""
     rows = first_row + tl.arange(0, ROWS)
     columns = first_column + tl.arange(0, COLUMNS)
     # 64 bits: N times D can exceed 2^31.

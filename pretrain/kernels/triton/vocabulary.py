@@ -1,6 +1,6 @@
-"""What operations over a whole vocabulary share: an aligned decoder, chunks, products in fp32.
+"""Parts of the operations over a vocabulary: an aligned decoder, chunks, products in fp32.
 
-Shapes: M masked tokens, C tokens of a chunk, D width, V vocabulary, P vocabulary with padding.
+Shapes: M masked tokens, C tokens in a chunk, D width, V vocabulary, P vocabulary with padding.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,17 +11,17 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 
-BUDGET_BYTES = 256 * 2**20  # a few chunks in a step of BERT-base, each of thousands of tokens
+BUDGET_BYTES = 256 * 2**20  # of logits: a step of BERT-base takes a few chunks
 BLOCK = 4096  # logits that a kernel holds at a time
 _ROWS = 64  # a chunk has a multiple of this many tokens: whole tiles of a matrix product
 _ALIGNMENT_BYTES = 128  # of a row; NVIDIA's "Matrix Multiplication Background", tensor cores
 
 
 class Decoder(NamedTuple):
-    """A decoder with words added until a row of logits is a multiple of 128 bytes.
+    """A decoder whose vocabulary is padded until a row of logits is a multiple of 128 bytes.
 
-    Tensor cores and vector loads are fast on such rows alone, and a vocabulary like 30,522 gives
-    none. The weights of what is added are 0 and its bias is -inf: no softmax notices it.
+    Tensor cores and vector loads are fast on such rows alone, which a vocabulary like 30,522 does
+    not give. The weights of the padding are 0 and its bias is -inf, so a softmax ignores it.
     """
 
     weight_PD: torch.Tensor  # in the type of the products
@@ -35,7 +35,7 @@ class Decoder(NamedTuple):
         dtype: torch.dtype,
         element_bytes: int | None = None,
     ) -> "Decoder":
-        """Return a decoder in a type, aligned for logits of so many bytes; the type's if None."""
+        """Return a decoder in `dtype`, aligned for logits of `element_bytes` (default: its own)."""
         missing = -len(weight_VD) % (_ALIGNMENT_BYTES // (element_bytes or dtype.itemsize))
         weight_PD, bias_P = weight_VD.to(dtype), bias_V.float().contiguous()
         if missing:
@@ -45,7 +45,7 @@ class Decoder(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Gradients of a loss, in fp32 and times a scale that suits the type of the products."""
+    """Gradients of a loss in fp32, multiplied by a scale that suits the type of the products."""
 
     hidden_MD: torch.Tensor
     weight_PD: torch.Tensor
@@ -53,13 +53,16 @@ class Gradients(NamedTuple):
 
     @classmethod
     def zeros(cls, hidden_MD: torch.Tensor, decoder: Decoder) -> "Gradients":
-        """Return gradients to add to."""
+        """Return zero gradients of the shapes of `hidden_MD` and `decoder`."""
         return cls(*(torch.zeros_like(x, dtype=torch.float32) for x in (hidden_MD, *decoder)))
 
     def add(
         self, chunk: slice, logits_CP: torch.Tensor, hidden_CD: torch.Tensor, decoder: Decoder
     ) -> None:
-        """Add what the gradient of a chunk's logits brings; all but the sums has one type."""
+        """Accumulate the gradients that follow from those of a chunk's logits.
+
+        `logits_CP`, `hidden_CD` and the decoder have the same type.
+        """
         add_product(self.hidden_MD[chunk], logits_CP, decoder.weight_PD)
         add_product(self.weight_PD, logits_CP.t(), hidden_CD)
         self.bias_P.add_(logits_CP.sum(dim=0, dtype=torch.float32))
@@ -71,21 +74,21 @@ class Gradients(NamedTuple):
 
         They are rounded once: the factor itself may be too small for fp16.
         """
-        kept = (self.hidden_MD, self.weight_PD[:vocabulary], self.bias_P[:vocabulary])
-        for x, dtype in zip(kept, dtypes, strict=True):
+        unpadded = (self.hidden_MD, self.weight_PD[:vocabulary], self.bias_P[:vocabulary])
+        for x, dtype in zip(unpadded, dtypes, strict=True):
             yield torch.mul(x, factor, out=torch.empty_like(x, dtype=dtype))
 
 
 def chunk_rows(tokens: int, row_bytes: int, budget_bytes: int) -> int:
-    """Return how many tokens a chunk holds, a multiple of 64.
+    """Return the number of tokens in a chunk, a multiple of 64.
 
-    As many as the budget has room for but never fewer than 64, which no budget forbids; and shared
-    out evenly, because a small last chunk takes longer than its share.
+    The chunks are as few as the budget allows, with at least 64 tokens each whatever the budget,
+    and of nearly equal size, because a small last chunk would be inefficient.
 
     Args:
-        tokens: of all chunks together; may be 0.
-        row_bytes: of the logits of one token.
-        budget_bytes: of the logits of a chunk.
+        tokens: all tokens; may be 0.
+        row_bytes: size of the logits of one token.
+        budget_bytes: size of the logits of a chunk.
     """
     most = max(budget_bytes // row_bytes // _ROWS, 1) * _ROWS
     chunks = max(triton.cdiv(tokens, most), 1)
@@ -109,7 +112,7 @@ def add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) ->
 
 
 @triton.jit
-def biased(logits, bias, place, COLUMNS: tl.constexpr):
-    """Return logits with their bias in fp32; beyond the row -inf, which adds nothing."""
-    logit = tl.load(logits + place, mask=place < COLUMNS, other=0.0).to(tl.float32)
-    return logit + tl.load(bias + place, mask=place < COLUMNS, other=float("-inf"))
+def biased(logits, bias, columns, COLUMNS: tl.constexpr):
+    """Return logits plus bias in fp32; -inf beyond the row."""
+    logit = tl.load(logits + columns, mask=columns < COLUMNS, other=0.0).to(tl.float32)
+    return logit + tl.load(bias + columns, mask=columns < COLUMNS, other=float("-inf"))
