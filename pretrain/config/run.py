@@ -5,6 +5,7 @@ Keys that decide what the run computes make up its identity: a run folder that w
 other values is refused.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -196,7 +197,17 @@ class TeacherRecipe(RunRecipe):
 _FREE_GROUPS = ("log", "checkpoint", "validation", "deepspeed", "loader", "kernels")
 _FREE_KEYS = ("run.path", "run.world_size", "corpus.path", "corpus.verify", "tokenizer.path",
               "teacher.path", "teacher.paths", "teacher.sharded", "train.micro_rows",
-              "train.max_minutes", "train.recompute", "model.shape")  # fmt: skip
+              "train.max_minutes", "train.activation_checkpointing", "model.shape")  # fmt: skip
+# Old names of keys, in the identities that earlier versions stored.
+_RENAMED_KEYS = {
+    "train.recompute": "train.activation_checkpointing",
+    "teacher.signal": "teacher.cache",
+}
+
+
+def with_current_keys(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored identity under the names that its keys have today."""
+    return {_RENAMED_KEYS.get(key, key): value for key, value in identity.items()}
 
 
 def identity_of(recipe: RunRecipe) -> dict[str, Any]:

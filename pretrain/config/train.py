@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from data_prep.config.loader import Options
 
@@ -47,10 +47,11 @@ class TrainOptions(Options):
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="of the forward and backward pass; master weights are always fp32"
     )
-    recompute: bool | Annotated[int, Field(ge=0)] = Field(
+    activation_checkpointing: bool | Annotated[int, Field(ge=0)] = Field(
         False,
-        description="make activations again in the backward pass instead of keeping them: of all "
-        "layers, or of so many",
+        validation_alias=AliasChoices("activation_checkpointing", "recompute"),
+        description="compute activations a second time in the backward pass instead of storing "
+        "them: true for all layers, or how many of the first",
     )
     tf32: bool = Field(
         False, description="fp32 on a GPU: matrix products with 10 bits of mantissa, much faster"

@@ -63,7 +63,7 @@ def choose_backend(
         kernels=choose_kernels(block, options.head, device),
         attention=attention,
         compiled=block == "compiled",
-        checkpointed_layers=_checkpointed_layers(train.recompute, shape.layers),
+        checkpointed_layers=_checkpointed_layers(train.activation_checkpointing, shape.layers),
     )
 
 

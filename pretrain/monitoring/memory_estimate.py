@@ -77,7 +77,7 @@ class Activations:
     keeps_drops: bool = True  # which elements dropout has kept; kernels draw them again
     masks_attention: bool = True  # by a row times a row, where no kernel knows samples
     chunks_logits: bool = False  # they are never whole in memory
-    recompute: int = 0  # layers of which only the input is kept, and the rest computed again
+    checkpointed_layers: int = 0  # of which only the input is stored until the backward pass
 
     @classmethod
     def of(cls, recipe: RunRecipe, model: Bert) -> "Activations":
@@ -98,7 +98,7 @@ class Activations:
             keeps_drops=plain and not backend.compiled and model.shape.dropout > 0,
             masks_attention=backend.attention == "sdpa",
             chunks_logits=backend.kernels.linear_cross_entropy is not linear_cross_entropy,
-            recompute=backend.checkpointed_layers,
+            checkpointed_layers=backend.checkpointed_layers,
         )
 
     @property
@@ -259,8 +259,8 @@ def total(parts: Sequence[Part]) -> int:
 def _kept_by_layers(act: Activations) -> int:
     """Return what all layers keep; of those computed again, one is whole at a time."""
     layer, inputs = sum(saved_by_layer(act).values()), saved_by_layer(act)["input of the layer"]
-    kept = (act.shape.layers - act.recompute) * layer + act.recompute * inputs
-    return kept + (layer if act.recompute else 0)
+    kept = (act.shape.layers - act.checkpointed_layers) * layer + act.checkpointed_layers * inputs
+    return kept + (layer if act.checkpointed_layers else 0)
 
 
 def _states(parameters: int, zero: Zero, precision: str, states: float) -> list[Part]:

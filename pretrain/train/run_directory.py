@@ -9,7 +9,7 @@ import yaml
 
 from data_prep.errors import UserError
 from data_prep.manifest import write_json
-from pretrain.config.run import RunRecipe, identity_of
+from pretrain.config.run import RunRecipe, identity_of, with_current_keys
 from pretrain.distributed import restart_count
 from pretrain.train.checkpoint import Progress
 
@@ -34,8 +34,8 @@ class RunDirectory:
         stored = self._read_config()
         if not stored:
             return
-        started = stored.get("identity", {})
-        wanted = identity_of(recipe)
+        started = with_current_keys(stored.get("identity", {}))
+        wanted = with_current_keys(identity_of(recipe))
         for key in sorted(started.keys() | wanted.keys()):
             if started.get(key) != wanted.get(key):
                 raise UserError(

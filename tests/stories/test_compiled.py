@@ -16,7 +16,7 @@ def test_a_compiled_run_learns_the_same_and_stops_compiling(
     plain, compiled = tmp_path / "plain", tmp_path / "compiled"
     deepspeed(TEACHER, "--config", teacher_recipe, f"run.path={plain}", ranks=1)
     # Nor does activation checkpointing change anything.
-    words = ["kernels.compile=true", "train.recompute=1", f"run.path={compiled}"]
+    words = ["kernels.compile=true", "train.activation_checkpointing=1", f"run.path={compiled}"]
     ended = deepspeed(TEACHER, "--config", teacher_recipe, *words, ranks=1)
     assert "activation checkpointing of 1 layer(s), compiled layers." in ended.stdout
     for step, figures in curve(plain).items():

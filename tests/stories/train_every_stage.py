@@ -35,10 +35,10 @@ VARIANTS = [
     "zero1_fp32 micro=1",
     "zero2_fp32 micro=4",
     "zero2_offload_bf16 micro=4",
-    "zero1_fp32 micro=2 recompute",
+    "zero1_fp32 micro=2 checkpointing",
     "zero3_fp32 micro=2 partitioned",
     "zero3_fp32 micro=2 partitioned triton",
-    "zero3_fp32 micro=2 partitioned recompute",
+    "zero3_fp32 micro=2 partitioned checkpointing",
 ]
 REFUSED = [f"zero{stage}_fp16" for stage in range(4)]  # on a CPU
 
@@ -69,7 +69,7 @@ def read_recipe(path: Path, variant: str, out: Path) -> TeacherRecipe:
         f"train.micro_rows={micro.removeprefix('micro=')}",
         f"kernels.block={'triton' if 'triton' in extras else 'auto'}",
         f"kernels.head={'triton' if 'triton' in extras else 'auto'}",
-        f"train.recompute={'true' if 'recompute' in extras else 'false'}",
+        f"train.activation_checkpointing={'true' if 'checkpointing' in extras else 'false'}",
         "model.dropout=0",
         "optim.clip_norm=0.05",
     ]

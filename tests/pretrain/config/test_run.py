@@ -8,7 +8,7 @@ import yaml
 
 from data_prep.config.loader import dotted_keys, load_recipe
 from data_prep.errors import UserError
-from pretrain.config.run import RunRecipe, TeacherRecipe, identity_of
+from pretrain.config.run import RunRecipe, TeacherRecipe, identity_of, with_current_keys
 from pretrain.distil.config import StudentRecipe
 
 SHARED = {
@@ -32,7 +32,7 @@ FREE = {
     "teacher.sharded": "true",
     "train.micro_rows": "2",
     "train.max_minutes": "10",
-    "train.recompute": "3",
+    "train.activation_checkpointing": "3",
     "validation.every_steps": "7",
     "validation.rows": "7",
     "checkpoint.every_steps": "7",
@@ -177,8 +177,10 @@ def test_an_explicit_key_comes_before_the_shape(tmp_path: Path) -> None:
 def test_layers_to_compute_again_are_all_or_a_number(
     tmp_path: Path, written: str, meant: bool | int
 ) -> None:
-    found = load(TeacherRecipe, tmp_path, f"train.recompute={written}").train.recompute
-    assert found == meant and type(found) is type(meant)
+    for key in ("activation_checkpointing", "recompute"):  # the latter in older recipes
+        recipe = load(TeacherRecipe, tmp_path, f"train.{key}={written}")
+        found = recipe.train.activation_checkpointing
+        assert found == meant and type(found) is type(meant)
 
 
 def test_an_identity_is_plain_json(tmp_path: Path) -> None:
@@ -234,7 +236,7 @@ def test_an_identity_is_plain_json(tmp_path: Path) -> None:
         (["model.heads=7"], r"model in .*: width 768 is not divisible by 7 heads"),
         (["model.shape=huge"], r"model\.shape in .*'large' \(it is 'huge'\)"),
         (["model.norm=none"], r"model\.norm in .*'pre' \(it is 'none'\)"),
-        (["train.recompute=-1"], r"train\.recompute"),
+        (["train.activation_checkpointing=-1"], r"train\.activation_checkpointing"),
         (["kernels.block=eager"], r"kernels\.block in .*'triton' \(it is 'eager'\)"),
         (["mask.as_mask=0.95"], r"as_mask 0\.95 and as_random 0\.1 add up to more than 1"),
         (["train.row_tokens=1024"], r"row_tokens 1024 exceeds model\.positions 512"),
@@ -274,3 +276,13 @@ def test_an_impossible_student_recipe_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         load(StudentRecipe, tmp_path, *overrides)
+
+
+def test_stored_identity_takes_current_keys() -> None:
+    """An identity of an earlier version compares equal under the names of today."""
+    stored = {"train.seed": 1, "teacher.signal": None, "train.recompute": True}
+    assert with_current_keys(stored) == {
+        "train.seed": 1,
+        "teacher.cache": None,
+        "train.activation_checkpointing": True,
+    }

@@ -63,13 +63,13 @@ def test_a_pre_norm_model_has_no_triton_block(tiny_shape: BertShape) -> None:
         choose_block(KernelOptions(block="triton"), shape, GPU, 0)
 
 
-def train(recompute: bool | int) -> TrainOptions:
-    return TrainOptions(steps=1, batch_rows=1, micro_rows=1, recompute=recompute)
+def train(requested: bool | int) -> TrainOptions:
+    return TrainOptions(steps=1, batch_rows=1, micro_rows=1, activation_checkpointing=requested)
 
 
 def test_layers_are_computed_again_as_asked(tiny_shape: BertShape) -> None:
-    for recompute, layers in ((False, 0), (True, 2), (0, 0), (1, 1), (2, 2)):
-        chosen = choose_backend(KernelOptions(), train(recompute), tiny_shape, CPU)
+    for requested, layers in ((False, 0), (True, 2), (0, 0), (1, 1), (2, 2)):
+        chosen = choose_backend(KernelOptions(), train(requested), tiny_shape, CPU)
         assert chosen == Backend(kernels=chosen.kernels, checkpointed_layers=layers)
     with pytest.raises(UserError, match=r"activation_checkpointing 3 exceeds the model's 2 layers"):
         choose_backend(KernelOptions(), train(3), tiny_shape, CPU)

@@ -130,7 +130,7 @@ def test_the_largest_phase_and_the_choices_of_execution_count(tiny_shape: BertSh
     model.backend = Backend(kernels=fused, attention="varlen", checkpointed_layers=1)
     act = Activations.of(recipe, model)
     assert not act.keeps_drops and not act.masks_attention
-    assert act.chunks_logits and act.recompute == 1
+    assert act.chunks_logits and act.checkpointed_layers == 1
 
 
 def test_recomputation_keeps_the_input_of_each_layer_and_one_whole_layer(
@@ -141,7 +141,8 @@ def test_recomputation_keeps_the_input_of_each_layer_and_one_whole_layer(
     act = activations(shape, batch)
     layer = sum(saved_by_layer(act).values())
     whole, kept = (
-        dict(predict(10**6, zero(0), a))["activations"] for a in (act, replace(act, recompute=4))
+        dict(predict(10**6, zero(0), a))["activations"]
+        for a in (act, replace(act, checkpointed_layers=4))
     )
     inputs = saved_by_layer(act)["input of the layer"]
     assert whole - kept == 4 * (layer - inputs) - layer
