@@ -9,8 +9,7 @@ import torch
 from pretrain.data.batch import Batch
 from pretrain.distil.config import StudentOptions
 from pretrain.distil.loss_config import StageOptions
-from pretrain.distil.stage_plan import find_projections, plan_stages
-from pretrain.distil.stages import stages_of
+from pretrain.distil.stage_plan import find_projections, plan_stages, stages_of
 from pretrain.distil.student import choose_layers, make_student, student_shape
 from pretrain.distil.task import DistillationTask
 from pretrain.distil.teacher import Teacher
@@ -31,7 +30,7 @@ def stage(objectives: Objectives, steps: int = 10) -> StageOptions:
     return StageOptions.model_validate({"steps": steps, "objectives": list(objectives)})
 
 
-def enrol(
+def make_distillation(
     teachers: Bert | Sequence[Bert],
     *stages: StageOptions,
     precision: str = "fp32",
@@ -43,7 +42,7 @@ def enrol(
     taught = models[0].shape
     next_sentence = any(o.kind == "next_sentence" for s in stages for o in s.objectives)
     shape = student_shape(options, taught, next_sentence)
-    plans = plan_stages(stages_of(stages), shape, taught, teacher_predicts=True)
+    plans = plan_stages(stages_of(stages), shape, taught, has_mlm_head=True)
     projections = find_projections(plans, shape, taught)
     pupil = make_student(models[0], shape, choose_layers(options, taught), 0, projections)
     return pupil, DistillationTask([Teacher(m, CPU, precision) for m in models], plans)

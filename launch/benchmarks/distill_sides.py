@@ -13,8 +13,8 @@ from launch.benchmarks.train_data import Data
 from launch.benchmarks.train_sides import DTYPES, Precision, Update, add_counts
 from pretrain.data.batch import Batch
 from pretrain.distil.logit_losses import SoftLoss, soft_terms
+from pretrain.losses.attention_kl import relation_kl_sum
 from pretrain.losses.hidden import cosine_sum
-from pretrain.losses.relations import relation_kl_sum
 from pretrain.losses.term import Term, normalised_loss
 from pretrain.model import Bert, BertShape, Outputs, initialise
 from pretrain.model.backend import Backend

@@ -1,1 +1,1 @@
-"""Distillation: what a student learns, from whom, and in which shape."""
+"""Distillation: the student's recipe, its teachers, its losses by stage and its task."""

@@ -1,9 +1,9 @@
-"""The recipe of a student: its teacher, its shape and first weights, its losses and stages."""
+"""The recipe of a student: teacher, shape, initial weights, objectives and stages."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from data_prep.config.loader import Options
 from pretrain.config.run import RunRecipe
@@ -20,41 +20,44 @@ class TeacherOptions(Options):
     """One teacher, or several whose predictions are averaged."""
 
     path: Path | None = Field(
-        None, description="the teacher: a run folder, an export, or any BERT of transformers"
+        None, description="a run folder, an export, or any BERT checkpoint of transformers"
     )
     paths: list[Path] = Field(
-        [], description="several teachers instead; their probabilities are averaged"
+        [], description="several teachers instead of one; their probabilities are averaged"
     )
-    signal: Path | None = Field(
+    cache: Path | None = Field(
         None,
-        description="folder of its cached soft targets, made by launch/write_teacher_cache.py: it "
-        "computes no logits then; null computes them",
+        validation_alias=AliasChoices("cache", "signal"),  # `signal` in earlier recipes
+        description="folder of cached soft targets, made by launch/write_teacher_cache.py, to use "
+        "instead of the teacher's logits; null computes logits",
     )
     sharded: bool = Field(
         False,
-        description="for a teacher that is too large for a device: each rank keeps a part of its "
-        "layers and gathers one at a time (embeddings and heads stay whole); answers stay the same",
+        description="shard the teacher's layers over the ranks and gather one at a time, for one "
+        "that is too large for a device (embeddings and heads stay whole); same outputs",
     )
 
     @property
     def all_paths(self) -> list[Path]:
-        """Where the teachers are."""
+        """Paths of all teachers."""
         return self.paths or ([] if self.path is None else [self.path])
 
     @model_validator(mode="after")
     def _one_or_several(self) -> "TeacherOptions":
         if (self.path is None) == (not self.paths):
             raise ValueError("give path for one teacher, or paths for several")
-        if self.signal is not None and self.paths:
-            raise ValueError("signal holds the answers of one teacher: give path, not paths")
+        if self.cache is not None and self.paths:
+            raise ValueError("cache holds the soft targets of one teacher: give path, not paths")
         return self
 
 
 class StudentOptions(Options):
-    """The student's shape, where it differs from its teacher's, and its first weights."""
+    """The student's shape, where it differs from its teacher's, and its initial weights."""
 
     layers: int | None = Field(
-        None, ge=1, description="null is as many as `init` names, else half of the teacher's"
+        None,
+        ge=1,
+        description="number of layers; null is the length of `init`, else half of the teacher's",
     )
     width: int | None = Field(None, ge=8, description="hidden size; null is the teacher's")
     heads: int | None = Field(None, ge=1, description="attention heads; null is the teacher's")
@@ -63,11 +66,11 @@ class StudentOptions(Options):
     )
     init: Literal["uniform", "lower", "upper", "random"] | list[int] = Field(
         "uniform",
-        description="teacher layers to start from: evenly spread, the first, the last, or a list "
+        description="teacher layers to copy: evenly spread, the first, the last, or a list "
         "counted from 0; or random weights",
     )
     format: Literal["bert", "distilbert"] = Field(
-        "bert", description="published as; distilbert has no segments and no pooler"
+        "bert", description="published format; distilbert has no token types and no pooler"
     )
 
     @model_validator(mode="after")
@@ -81,30 +84,30 @@ class StudentOptions(Options):
 
 
 class StudentRecipe(RunRecipe):
-    """`launch/distill_student.py`: a smaller BERT that follows a teacher, or several."""
+    """`launch/distill_student.py`: a smaller BERT, distilled from one or several teachers."""
 
     teacher: TeacherOptions
     student: StudentOptions = StudentOptions()
     objectives: list[Objective] = Field(
         DISTILBERT,
         min_length=1,
-        description="what is learned, as a list of {kind, weight, ...}; see "
-        "pretrain/distil/loss_config.py; null is DistilBERT's three, or those of stages",
+        description="losses, as a list of {kind, weight, ...}, see pretrain/distil/loss_config.py; "
+        "null is DistilBERT's three, or those of `stages`",
     )
-    # `Annotated` keeps a list of groups from being taken for a group of keys.
+    # `Annotated` prevents a list of groups from being parsed as one group of keys.
     stages: list[Annotated[StageOptions, "one stage"]] = Field(
-        [], description="parts of the run in order, each with its steps and its objectives"
+        [], description="stages of the run in order, each with its steps and its objectives"
     )
 
     @property
     def all_stages(self) -> list[StageOptions]:
-        """The stages, or the whole run as the only one."""
+        """The stages, or the whole run as a single stage."""
         return self.stages or [StageOptions(steps=self.train.steps, objectives=self.objectives)]
 
     @model_validator(mode="before")
     @classmethod
-    def _null_objectives_are_not_given(cls, tree: Any) -> Any:
-        """Let an override take back the objectives of a recipe, as where it gives stages."""
+    def _drop_null_objectives(cls, tree: Any) -> Any:
+        """Treat null as not given, so that an override with stages can remove a recipe's list."""
         if isinstance(tree, dict) and tree.get("objectives", ()) is None:
             return {key: value for key, value in tree.items() if key != "objectives"}
         return tree
@@ -112,7 +115,7 @@ class StudentRecipe(RunRecipe):
     @model_validator(mode="after")
     def _stages_fill_the_run(self) -> "StudentRecipe":
         if self.stages and "objectives" in self.model_fields_set:
-            raise ValueError("each stage names its objectives: leave out those of the run")
+            raise ValueError("each stage has its own objectives: leave out those of the run")
         total = sum(stage.steps for stage in self.all_stages)
         if total != self.train.steps:
             raise ValueError(
@@ -127,16 +130,16 @@ class StudentRecipe(RunRecipe):
         for objective in (o for stage in self.all_stages for o in stage.objectives):
             if isinstance(objective, LayerObjective):
                 raise ValueError(
-                    f"teacher.paths averages the predictions of several teachers, which have no "
-                    f"layers in common for {objective.kind}: use soft_targets, or one teacher.path"
+                    f"teacher.paths averages the predictions of several teachers, which share no "
+                    f"layers for {objective.kind}: use soft_targets, or one teacher.path"
                 )
         return self
 
     @model_validator(mode="after")
-    def _pairs_are_there(self) -> "StudentRecipe":
-        asked = any(isinstance(o, NextSentence) for s in self.all_stages for o in s.objectives)
-        if asked and self.samples.pairs == "none":
-            raise ValueError("next_sentence is asked of pairs, but samples.pairs is none")
-        if asked and self.student.format == "distilbert":
+    def _next_sentence_has_pairs(self) -> "StudentRecipe":
+        has_nsp = any(isinstance(o, NextSentence) for s in self.all_stages for o in s.objectives)
+        if has_nsp and self.samples.pairs == "none":
+            raise ValueError("next_sentence needs sentence pairs, but samples.pairs is none")
+        if has_nsp and self.student.format == "distilbert":
             raise ValueError("student.format distilbert has no head for next_sentence: use bert")
         return self

@@ -1,7 +1,8 @@
-"""Sums of the objectives that compare layers, over the pairs of layers that a recipe names.
+"""Losses that compare layers, over the pairs of layers that a recipe names.
 
-Each is a sum over real tokens; of several pairs of layers it is the sum. Formulas and sources are
-with the functions of `objectives/`.
+Each is a sum over real tokens, and over pairs of layers where there are several. Formulas and
+sources are with the functions of pretrain/losses/.
+Shapes: N positions, D width.
 """
 
 import torch
@@ -17,53 +18,56 @@ from pretrain.distil.loss_config import (
     ProjectedObjective,
     Relations,
 )
-from pretrain.distil.stage_plan import Pairs, projection_name
-from pretrain.losses.attention_distributions import attention_kl_sum, value_relation_kl_sum
+from pretrain.distil.stage_plan import LayerPairs, projection_name
+from pretrain.losses.attention_kl import attention_kl_sum, relation_kl_sum, value_relation_kl_sum
 from pretrain.losses.attention_score_mse import score_mse_sum
 from pretrain.losses.feature_maps import feature_map_sums
 from pretrain.losses.hidden import cosine_sum, mse_sum
-from pretrain.losses.relations import relation_kl_sum
 from pretrain.model import Outputs
 from pretrain.model.captured_states import Projected, States
 
+_RELATION_FIELDS = {"qq": "query_ND", "kk": "key_ND", "vv": "value_ND"}
 
-def layer_sum(
+
+def layer_loss_sum(
     objective: LayerObjective,
-    pairs: Pairs,
+    pairs: LayerPairs,
     outputs: Outputs,
-    taught: States,
+    teacher_states: States,
     batch: Batch,
     heads: int,
 ) -> torch.Tensor:
-    """Return the sum of one objective, in fp32.
+    """Return the sum of one objective, a scalar in fp32.
 
     Args:
-        objective: what is compared, and how.
+        objective: kind and options of the loss.
         pairs: layers of student and teacher.
         outputs: of the student.
-        taught: states of the teacher.
-        batch: what both were given.
-        heads: of their attention, where both must have as many.
+        teacher_states: captured in the teacher forward pass.
+        batch: input of both.
+        heads: attention heads of both, where the objective compares head by head.
     """
     sums = []
-    for own, theirs in pairs:
+    for student_layer, teacher_layer in pairs:
         if isinstance(objective, ProjectedObjective):
-            states = _project(outputs, own, theirs), taught.hidden[theirs]
-            sums.append(_of_states(objective, *states, batch.sample_ids > 0))
+            student_ND = _project(outputs, student_layer, teacher_layer)
+            teacher_ND = teacher_states.hidden[teacher_layer]
+            sums.append(_hidden_sum(objective, student_ND, teacher_ND, batch.sample_ids > 0))
         else:
-            layers = outputs.states.attention[own], taught.attention[theirs]
-            sums.append(_of_attention(objective, *layers, batch, heads))
+            student = outputs.states.attention[student_layer]
+            teacher = teacher_states.attention[teacher_layer]
+            sums.append(_attention_sum(objective, student, teacher, batch, heads))
     return torch.stack(sums).sum()
 
 
-def _project(outputs: Outputs, own: int, theirs: int) -> torch.Tensor:
-    """Return a student's states in its teacher's width."""
-    hidden_ND = outputs.states.hidden[own]
-    project = outputs.projections.get(projection_name(own, theirs))
+def _project(outputs: Outputs, student_layer: int, teacher_layer: int) -> torch.Tensor:
+    """Return a student's hidden states in its teacher's width."""
+    hidden_ND = outputs.states.hidden[student_layer]
+    project = outputs.projections.get(projection_name(student_layer, teacher_layer))
     return hidden_ND if project is None else project(hidden_ND)
 
 
-def _of_states(
+def _hidden_sum(
     objective: ProjectedObjective,
     student_ND: torch.Tensor,
     teacher_ND: torch.Tensor,
@@ -78,16 +82,15 @@ def _of_states(
     return mse_sum(student_ND, teacher_ND, is_token_N)
 
 
-def _of_attention(
+def _attention_sum(
     objective: AttentionObjective, student: Projected, teacher: Projected, batch: Batch, heads: int
 ) -> torch.Tensor:
-    rows = batch.sample_ids, batch.row_tokens
+    layout = batch.sample_ids, batch.row_tokens
     if isinstance(objective, Relations):
-        fields = {"qq": "query_ND", "kk": "key_ND", "vv": "value_ND"}
-        compared = [fields[name] for name in objective.relations]
-        both = [(getattr(student, name), getattr(teacher, name)) for name in compared]
-        return torch.stack([relation_kl_sum(*x, objective.heads, *rows) for x in both]).sum()
+        fields = [_RELATION_FIELDS[name] for name in objective.relations]
+        both = [(getattr(student, name), getattr(teacher, name)) for name in fields]
+        return torch.stack([relation_kl_sum(*x, objective.heads, *layout) for x in both]).sum()
     if isinstance(objective, AttentionScores | AttentionDistributions):
         compare = score_mse_sum if isinstance(objective, AttentionScores) else attention_kl_sum
-        return compare(*student[:2], *teacher[:2], heads, *rows)
-    return value_relation_kl_sum(student.value_ND, teacher.value_ND, heads, *rows)
+        return compare(*student[:2], *teacher[:2], heads, *layout)
+    return value_relation_kl_sum(student.value_ND, teacher.value_ND, heads, *layout)

@@ -1,6 +1,10 @@
-"""Terms of soft targets, with the hard loss of the same words in the same pass over the vocabulary.
+"""Terms of the soft-target loss, fused with the MLM loss of the same tokens.
 
-Shapes: N places, M masked tokens, D width, V vocabulary.
+    L = T² · Σ_m D(p_T(m), p_S(m)),   p = softmax(z / T)   (arXiv 1503.02531, section 2)
+
+over masked tokens m, or all real tokens; D is the forward, reverse or symmetric KL divergence, see
+kernels/soft_cross_entropy.py.
+Shapes: N positions, M masked tokens, D width, V vocabulary.
 """
 
 import math
@@ -24,11 +28,11 @@ from pretrain.model import Outputs
 
 
 class SoftLoss(NamedTuple):
-    """What is asked for in one step.
+    """Options of the soft-target loss in one step.
 
     Attributes:
         temperature, divergence, weight: of the soft targets.
-        hard_weight: of the masked words in the same pass; None leaves them out.
+        hard_weight: of the MLM loss computed in the same pass; None leaves it out.
     """
 
     temperature: float
@@ -38,18 +42,19 @@ class SoftLoss(NamedTuple):
 
 
 def soft_terms(
-    loss: SoftLoss, outputs: Outputs, taught: Sequence[Outputs], batch: Batch
+    loss: SoftLoss, outputs: Outputs, teacher_outputs: Sequence[Outputs], batch: Batch
 ) -> list[Term]:
-    """Return the soft targets at masked tokens and, with a weight, the masked words too.
+    """Return the soft-target term at masked tokens and, with a hard weight, the MLM terms.
 
     Args:
-        loss: what is asked for.
+        loss: options.
         outputs: of the student.
-        taught: of its teachers.
-        batch: what all were given.
+        teacher_outputs: of each teacher.
+        batch: input of all models.
     """
-    heads = _by_direction(outputs, taught, batch)
-    parts = [_sums(loss, outputs, own, labels_M) for own, labels_M in heads]
+    heads = _heads_by_direction(outputs, teacher_outputs, batch)
+    labels = batch.mlm_labels.chunk(batch.directions)
+    parts = [_sums(loss, outputs, *part) for part in zip(heads, labels, strict=True)]
     soft = torch.stack([part.soft for part in parts]).sum()
     total = torch.stack([part.total for part in parts]).sum()
     terms = [Term("loss/soft_targets", soft, "masked", loss.weight)]
@@ -57,37 +62,56 @@ def soft_terms(
         for part, name in zip(parts, DIRECTIONS, strict=False):
             terms.append(Term(f"loss/mlm{name}", part.hard, "masked", loss.hard_weight))
             terms.append(Term(f"accuracy/mlm{name}", part.correct, "masked"))
-    return _carry_gradient(total, terms)
+    return _attach_gradient(total, terms)
 
 
-def soft_terms_of_all(
-    loss: SoftLoss, outputs: Outputs, taught: Sequence[Outputs], batch: Batch
+def soft_terms_of_all_tokens(
+    loss: SoftLoss, outputs: Outputs, teacher_outputs: Sequence[Outputs], batch: Batch
 ) -> list[Term]:
-    """Return the soft targets at all real tokens; arguments as of `soft_terms`."""
-    heads = [head_of(out, out.transform(out.hidden_ND)) for out in (outputs, *taught)]
-    # Nobody asks for the words of tokens that are shown: any label will do, at a weight of 0.
+    """Return the soft-target term at all real tokens; arguments as of `soft_terms`."""
+    heads = [mlm_head(out, out.transform(out.hidden_ND)) for out in (outputs, *teacher_outputs)]
+    # The hard loss has a weight of 0 here, so any label but IGNORE_INDEX selects a token.
     labels_N = torch.where(batch.sample_ids > 0, 0, IGNORE_INDEX)
     sums = _sums(loss, outputs, heads, labels_N)
-    return _carry_gradient(
-        sums.total, [Term("loss/soft_targets", sums.soft, "tokens", loss.weight)]
-    )
+    term = Term("loss/soft_targets", sums.soft, "tokens", loss.weight)
+    return _attach_gradient(sums.total, [term])
 
 
 def cached_soft_terms(loss: SoftLoss, outputs: Outputs, batch: Batch, kind: Kind) -> list[Term]:
-    """Return the soft targets at masked tokens, from the answers that the batch brings.
+    """Return the soft-target term at masked tokens, from the cached targets of a batch.
 
     Args:
-        loss: of the soft targets alone, at the temperature of the answers.
+        loss: options, at the temperature of the cache and without a hard weight.
         outputs: of the student.
-        batch: with stored answers.
-        kind: of these.
+        batch: with cached soft targets.
+        kind: of the targets.
     """
     assert batch.cached_ids is not None
     assert batch.cached_values is not None and batch.cached_rest is not None
     targets = Targets(batch.cached_ids, batch.cached_values, batch.cached_rest)
-    logits_MV = logits_of(head_of(outputs, outputs.masked_MD))
+    logits_MV = logits_of(mlm_head(outputs, outputs.masked_MD))
     soft = cached_soft_target_sum(logits_MV, targets, kind, loss.temperature)
     return [Term("loss/soft_targets", soft, "masked", loss.weight)]
+
+
+def mean_logits(logits: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return logits whose probabilities are the means of those of others, in log space."""
+    stacked = torch.stack([each.log_softmax(dim=-1) for each in logits])
+    return stacked.logsumexp(dim=0) - math.log(len(logits))
+
+
+def mlm_head(outputs: Outputs, hidden_MD: torch.Tensor) -> Head:
+    """Return the MLM head of a model, applied to transformed hidden states."""
+    return Head(hidden_MD, outputs.decoder_VD, outputs.decoder_bias_V)
+
+
+def _heads_by_direction(
+    outputs: Outputs, teacher_outputs: Sequence[Outputs], batch: Batch
+) -> list[list[Head]]:
+    """Return for each direction the heads at masked tokens, the student's first."""
+    models = (outputs, *teacher_outputs)
+    parts = zip(*(out.masked_MD.chunk(batch.directions) for out in models), strict=True)
+    return [[mlm_head(*pair) for pair in zip(models, part, strict=True)] for part in parts]
 
 
 def _sums(
@@ -96,7 +120,7 @@ def _sums(
     """Return the sums of one direction; the student's head comes first."""
     student, *teachers = heads
     if len(teachers) > 1:
-        return _sums_of_several(loss, student, teachers, labels_M)
+        return _ensemble_sums(loss, student, teachers, labels_M)
     return outputs.kernels.soft_cross_entropy(
         student,
         teachers[0],
@@ -108,48 +132,25 @@ def _sums(
     )
 
 
-def _sums_of_several(
+def _ensemble_sums(
     loss: SoftLoss, student: Head, teachers: Sequence[Head], labels_M: torch.Tensor
 ) -> SoftCrossEntropy:
-    """Return the same against the mean of the teachers' probabilities; no kernel has it fused."""
+    """Return the sums against the mean of the teachers' probabilities; there is no fused kernel."""
     logits_MV = logits_of(student)
-    taught_MV = mean_logits([logits_of(teacher) / loss.temperature for teacher in teachers])
-    divergence_M = divergences(logits_MV / loss.temperature, taught_MV, loss.divergence)
+    teacher_MV = mean_logits([logits_of(teacher) / loss.temperature for teacher in teachers])
+    divergence_M = divergences(logits_MV / loss.temperature, teacher_MV, loss.divergence)
     soft = loss.temperature**2 * divergence_M.where(labels_M != IGNORE_INDEX, 0.0).sum()
     hard, correct = cross_entropy(logits_MV, labels_M)
     total = loss.weight * soft + (loss.hard_weight or 0.0) * hard
     return SoftCrossEntropy(total, soft.detach(), hard.detach(), correct)
 
 
-def mean_logits(logits: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return logits whose probabilities are the means of those of others, in log space."""
-    stacked = torch.stack([each.log_softmax(dim=-1) for each in logits])
-    return stacked.logsumexp(dim=0) - math.log(len(logits))
+def _attach_gradient(total: torch.Tensor, terms: list[Term]) -> list[Term]:
+    """Attach the gradient of a weighted total to one of the terms that it is the sum of.
 
-
-def head_of(outputs: Outputs, hidden_MD: torch.Tensor) -> Head:
-    """Return what the logits of hidden states, made ready for the vocabulary, are made of."""
-    return Head(hidden_MD, outputs.decoder_VD, outputs.decoder_bias_V)
-
-
-def _by_direction(
-    outputs: Outputs, taught: Sequence[Outputs], batch: Batch
-) -> list[tuple[list[Head], torch.Tensor]]:
-    """Return the heads at masked tokens, the student's first, and labels, for each direction."""
-    parts = [out.masked_MD.chunk(batch.directions) for out in (outputs, *taught)]
-    labels = batch.mlm_labels.chunk(batch.directions)
-    return [
-        ([head_of(out, part[d]) for out, part in zip((outputs, *taught), parts, strict=True)], own)
-        for d, own in enumerate(labels)
-    ]
-
-
-def _carry_gradient(total: torch.Tensor, terms: list[Term]) -> list[Term]:
-    """Hang the gradient of a weighted total on one of the terms that it is the sum of.
-
-    Their values stay what they are. The one that carries it has a weight, if any has.
+    Values are unchanged. The term that carries the gradient is the first with a weight, if any.
     """
-    number = next((n for n, term in enumerate(terms) if term.weight), 0)
-    term = terms[number]
-    carried = term.total + (total - total.detach()) / (term.weight or 1.0)
-    return [*terms[:number], term._replace(total=carried), *terms[number + 1 :]]
+    index = next((n for n, term in enumerate(terms) if term.weight), 0)
+    term = terms[index]
+    with_gradient = term.total + (total - total.detach()) / (term.weight or 1.0)
+    return [*terms[:index], term._replace(total=with_gradient), *terms[index + 1 :]]

@@ -1,4 +1,4 @@
-"""Student and teachers of a run, made from its recipe and checked against each other."""
+"""Set-up of a distillation run: student and teachers, made from the recipe and checked."""
 
 from dataclasses import replace
 
@@ -7,8 +7,7 @@ from pretrain.data.dummy_batch import dummy_batch
 from pretrain.data.setup import Inputs
 from pretrain.distil.config import StudentRecipe
 from pretrain.distil.loss_config import NextSentence
-from pretrain.distil.stage_plan import StagePlan, find_projections, plan_stages
-from pretrain.distil.stages import Stage, stages_of
+from pretrain.distil.stage_plan import Stage, StagePlan, find_projections, plan_stages, stages_of
 from pretrain.distil.student import (
     check_positions,
     check_vocabulary,
@@ -19,6 +18,7 @@ from pretrain.distil.student import (
 from pretrain.distil.task import DistillationTask
 from pretrain.distil.teacher import Teacher, locate_teachers
 from pretrain.distil.teacher_cache.run import open_teacher_caches
+from pretrain.distil.teacher_cache.targets import Kind
 from pretrain.distributed import Cluster
 from pretrain.model import Bert
 from pretrain.model.backend import choose_backend
@@ -26,52 +26,65 @@ from pretrain.model.loading import LocatedModel, TrainedModel, load_located
 from pretrain.run_facts import TeacherFacts
 from pretrain.train.task import Prepared
 
-_PROBED_WORDS = 256  # vocabularies of all tokens would not fit beside all that is to come
+_CHECKED_MASKED_TOKENS = 256  # logits at all tokens might not fit into the remaining memory
 
 
 def set_up_distillation(recipe: StudentRecipe, inputs: Inputs, cluster: Cluster) -> Prepared:
-    """Return the student, its task, and what the manifest states of its teachers (all ranks).
+    """Return the student, its task, and the teacher facts for the manifest (all ranks).
 
     Raises:
-        UserError: when recipe, student and teachers do not fit each other.
+        UserError: when recipe, student and teachers do not match.
     """
-    paths, tokenizer = recipe.teacher.all_paths, inputs.tokenizer.fingerprint
-    found = cluster.on_main(lambda: locate_teachers(paths, tokenizer))
+    located_models = _locate(recipe, inputs, cluster)
     stages = stages_of(recipe.all_stages)
-    first = found[0].shape
-    for located in found:
-        check_positions(located.shape, recipe.train.longest_row)
-        check_vocabulary(located.shape, inputs.tokenizer)
-    shape = student_shape(recipe.student, first, _asks_next_sentence(stages))
-    layers = choose_layers(recipe.student, first)
-    plans = plan_stages(stages, shape, first, all(located.has_mlm_head for located in found))
-    kind = None
-    if recipe.teacher.signal is not None:
-        signals = open_teacher_caches(recipe, inputs, found[0].sha256, cluster)
-        inputs.loader.set_transforms({length: s.teach for length, s in signals.items()})
-        kind = next(iter(signals.values())).options.kind
-        plans = [replace(plan, words=False) for plan in plans]
-    trained = [load_located(located) for located in found]
-    student = make_student(
-        trained[0].model, shape, layers, recipe.train.seed, find_projections(plans, shape, first)
-    )
-    # Counted before layers that no loss reads are cut off.
+    teacher = located_models[0].shape
+    shape = student_shape(recipe.student, teacher, _trains_next_sentence(stages))
+    layers = choose_layers(recipe.student, teacher)
+    has_mlm_head = all(located.has_mlm_head for located in located_models)
+    plans = plan_stages(stages, shape, teacher, has_mlm_head)
+    cache_kind = None
+    if recipe.teacher.cache is not None:
+        cache_kind = _attach_teacher_cache(recipe, inputs, located_models[0].sha256, cluster)
+        plans = [replace(plan, needs_logits=False) for plan in plans]
+    trained = [load_located(located) for located in located_models]
+    projections = find_projections(plans, shape, teacher)
+    student = make_student(trained[0].model, shape, layers, recipe.train.seed, projections)
+    # Counted before the layers that no loss reads are removed.
     parameters = sum(one.model.count_parameters() for one in trained)
     teachers = [
         _open_teacher(recipe, cluster, located, model.model, plans)
-        for located, model in zip(found, trained, strict=True)
+        for located, model in zip(located_models, trained, strict=True)
     ]
     return Prepared(
         model=student,
-        task=DistillationTask(teachers, plans, kind),
+        task=DistillationTask(teachers, plans, cache_kind),
         teacher_facts=TeacherFacts(
-            weights="+".join(located.sha256 for located in found),
+            weights="+".join(located.sha256 for located in located_models),
             layers=layers,
             parameters=parameters,
-            parameters_kept=sum(teacher.parameters for teacher in teachers),
+            parameters_kept=sum(teacher.peak_parameters for teacher in teachers),
             validation=_validation_of(trained),
         ),
     )
+
+
+def _locate(recipe: StudentRecipe, inputs: Inputs, cluster: Cluster) -> list[LocatedModel]:
+    """Locate the teachers and check their positions and vocabulary (all ranks)."""
+    paths, tokenizer = recipe.teacher.all_paths, inputs.tokenizer
+    located_models = cluster.on_main(lambda: locate_teachers(paths, tokenizer.fingerprint))
+    for located in located_models:
+        check_positions(located.shape, recipe.train.longest_row)
+        check_vocabulary(located.shape, tokenizer)
+    return located_models
+
+
+def _attach_teacher_cache(
+    recipe: StudentRecipe, inputs: Inputs, teacher_sha256: str, cluster: Cluster
+) -> Kind:
+    """Add the cached soft targets to the loader's batches, and return their kind (all ranks)."""
+    readers = open_teacher_caches(recipe, inputs, teacher_sha256, cluster)
+    inputs.loader.set_transforms({length: r.add_targets for length, r in readers.items()})
+    return next(iter(readers.values())).options.kind
 
 
 def _open_teacher(
@@ -81,37 +94,47 @@ def _open_teacher(
     model: Bert,
     plans: list[StagePlan],
 ) -> Teacher:
-    """Make one teacher ready, cut off above what is needed, and ask it a first time."""
-    words = any(plan.words for plan in plans)
+    """Make a teacher without the layers that no stage needs, and check its outputs."""
+    needs_logits = any(plan.needs_logits for plan in plans)
     backend = choose_backend(recipe.kernels, recipe.train, model.shape, cluster.device)
     teacher = Teacher(
         model,
         cluster.device,
         recipe.train.precision,
         backend,
-        layers=None if words else max(plan.teacher.last for plan in plans),
+        layers=None if needs_logits else max(plan.teacher_capture.last for plan in plans),
         has_mlm_head=located.has_mlm_head,
         name=f"The teacher {located.weights.parent}",
         sharded=recipe.teacher.sharded and cluster.world_size > 1,
     )
     if teacher.sharded and cluster.is_main:
-        print(f"{teacher.name}: its layers are shared out among {cluster.world_size} ranks.")
-    phase = phases_of(recipe.train)[0]
-    rows = phase.micro_rows * (2 if recipe.mask.bidirectional else 1)
-    # Of the shape that the first phase has, so that nothing is compiled for this alone.
-    batch = dummy_batch(model.shape.vocab_size, rows, phase.row_tokens, masked_tokens=_PROBED_WORDS)
-    batch = batch.to(cluster.device)
-    for plan in plans:
-        if plan.asks_teacher:
-            teacher.check(batch, plan.teacher, plan.words)
+        print(f"{teacher.name}: its layers are sharded over {cluster.world_size} ranks.")
+    _check_outputs(teacher, recipe, cluster, plans)
     return teacher
 
 
-def _asks_next_sentence(stages: list[Stage]) -> bool:
+def _check_outputs(
+    teacher: Teacher, recipe: StudentRecipe, cluster: Cluster, plans: list[StagePlan]
+) -> None:
+    """Check a teacher's outputs on a dummy batch (all ranks).
+
+    The batch has the shape of the first phase, so that no extra shape is compiled.
+    """
+    phase = phases_of(recipe.train)[0]
+    rows = phase.micro_rows * (2 if recipe.mask.bidirectional else 1)
+    batch = dummy_batch(
+        teacher.shape.vocab_size, rows, phase.row_tokens, masked_tokens=_CHECKED_MASKED_TOKENS
+    ).to(cluster.device)
+    for plan in plans:
+        if plan.needs_teacher:
+            teacher.check(batch, plan.teacher_capture, plan.needs_logits)
+
+
+def _trains_next_sentence(stages: list[Stage]) -> bool:
     return any(isinstance(o, NextSentence) for stage in stages for o in stage.objectives)
 
 
 def _validation_of(trained: list[TrainedModel]) -> dict[str, float]:
-    """Return the scores of the only teacher, where they are known."""
+    """Return the validation metrics of a single teacher, where they are known."""
     facts = trained[0].facts
     return facts.validation if facts and len(trained) == 1 else {}

@@ -1,6 +1,8 @@
-"""What a stage needs of student and teacher, found out and checked before any compute is spent.
+"""Stages of a distillation run, and what each one needs of student and teacher.
 
-Layers are counted as their outputs are, see distil_options.py; here none is negative any more.
+The stage of a step, and the weights of its objectives, are functions of the step number alone, so
+resuming needs no state for them. Plans are checked before any compute is spent. Layers are counted
+as their outputs are, see loss_config.py; in a plan negative ones are resolved.
 """
 
 from collections.abc import Sequence
@@ -14,122 +16,173 @@ from pretrain.distil.loss_config import (
     ProjectedObjective,
     Relations,
     SoftTargets,
+    StageOptions,
+    value_at,
+    weight_at,
 )
-from pretrain.distil.stages import Stage
 from pretrain.model import BertShape
 from pretrain.model.captured_states import Capture
 
-Pairs = tuple[tuple[int, int], ...]
+LayerPairs = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Consecutive steps with the same list of objectives."""
+
+    first_step: int
+    steps: int
+    objectives: tuple[Objective, ...]
+
+    def weights(self, step: int) -> list[float]:
+        """Return the weight of each objective in a step of this stage."""
+        index = step - self.first_step
+        return [weight_at(objective, index, self.steps) for objective in self.objectives]
+
+    def temperature(self, objective: SoftTargets, step: int) -> float:
+        """Return the temperature of soft targets in a step of this stage."""
+        index = step - self.first_step
+        schedule = objective.temperature_schedule
+        return value_at(objective.temperature, schedule, index, self.steps)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StagePlan:
-    """One stage."""
+    """A stage, with the states and logits that its objectives read."""
 
     stage: Stage
-    pairs: tuple[Pairs, ...]  # of each objective: layers of student and teacher
-    student: Capture
-    teacher: Capture
-    words: bool  # whether the teacher has_mlm_head words
+    layer_pairs: tuple[LayerPairs, ...]  # of each objective: layers of student and teacher
+    student_capture: Capture
+    teacher_capture: Capture
+    needs_logits: bool  # whether an objective reads the teacher's logits
 
     @property
-    def asks_teacher(self) -> bool:
-        """Whether there is anything to ask it."""
-        return self.words or bool(self.teacher.hidden or self.teacher.attention)
+    def needs_teacher(self) -> bool:
+        """Whether the stage has a teacher forward pass."""
+        capture = self.teacher_capture
+        return self.needs_logits or bool(capture.hidden or capture.attention)
+
+
+def stages_of(options: Sequence[StageOptions]) -> list[Stage]:
+    """Return the stages of a run in order, without objectives whose weight is always 0."""
+    stages: list[Stage] = []
+    step = 0
+    for option in options:
+        active = tuple(o for o in option.objectives if o.weight or o.schedule)
+        stages.append(Stage(first_step=step, steps=option.steps, objectives=active))
+        step += option.steps
+    return stages
+
+
+def stage_at(stages: Sequence[Stage], step: int) -> Stage:
+    """Return the stage of a step, counted from 0."""
+    return next(stage for stage in reversed(stages) if stage.first_step <= step)
 
 
 def plan_stages(
-    stages: Sequence[Stage], student: BertShape, teacher: BertShape, teacher_predicts: bool
+    stages: Sequence[Stage], student: BertShape, teacher: BertShape, has_mlm_head: bool
 ) -> list[StagePlan]:
-    """Return a plan of each stage.
+    """Return the plan of each stage.
+
+    Args:
+        stages: of the run.
+        student, teacher: their shapes.
+        has_mlm_head: whether every teacher has an MLM head.
 
     Raises:
-        UserError: for layers that are not there, heads that do not agree or divide, widths that
-            differ where nothing maps them, or soft targets of a teacher that has_mlm_head no words.
+        UserError: for layers that do not exist, numbers of heads that differ or do not divide a
+            width, widths that differ without a projection, or soft targets without an MLM head.
     """
-    return [_plan(stage, student, teacher, teacher_predicts) for stage in stages]
+    return [_plan(stage, student, teacher, has_mlm_head) for stage in stages]
 
 
 def projection_name(student_layer: int, teacher_layer: int) -> str:
-    """Return what the map from one layer's width to another's is called within a student."""
+    """Return the name, within a student, of the projection of one layer to another's width."""
     return f"layer{student_layer}_to_{teacher_layer}"
 
 
 def find_projections(
     plans: Sequence[StagePlan], student: BertShape, teacher: BertShape
 ) -> dict[str, int]:
-    """Return the projections that a run needs and the width they lead to, by name."""
+    """Return the output width of each projection that a run needs, by name."""
     if student.width == teacher.width:
         return {}
     return {
-        projection_name(own, theirs): teacher.width
+        projection_name(student_layer, teacher_layer): teacher.width
         for plan in plans
-        for objective, pairs in zip(plan.stage.objectives, plan.pairs, strict=True)
+        for objective, pairs in zip(plan.stage.objectives, plan.layer_pairs, strict=True)
         if isinstance(objective, ProjectedObjective)
-        for own, theirs in pairs
+        for student_layer, teacher_layer in pairs
     }
 
 
 def _plan(stage: Stage, student: BertShape, teacher: BertShape, has_mlm_head: bool) -> StagePlan:
-    pairs = tuple(_resolve(objective, student, teacher) for objective in stage.objectives)
+    layer_pairs = tuple(_resolve(objective, student, teacher) for objective in stage.objectives)
     for objective in stage.objectives:
-        _check(objective, student, teacher, has_mlm_head)
+        _check_mlm_head(objective, has_mlm_head)
+        _check_heads(objective, student, teacher)
+        _check_width(objective, student, teacher)
     return StagePlan(
         stage=stage,
-        pairs=pairs,
-        student=_capture(stage.objectives, pairs, side=0),
-        teacher=_capture(stage.objectives, pairs, side=1),
-        words=any(isinstance(objective, SoftTargets) for objective in stage.objectives),
+        layer_pairs=layer_pairs,
+        student_capture=_capture(stage.objectives, layer_pairs, side=0),
+        teacher_capture=_capture(stage.objectives, layer_pairs, side=1),
+        needs_logits=any(isinstance(objective, SoftTargets) for objective in stage.objectives),
     )
 
 
-def _capture(objectives: Sequence[Objective], pairs: Sequence[Pairs], side: int) -> Capture:
+def _capture(
+    objectives: Sequence[Objective], layer_pairs: Sequence[LayerPairs], side: int
+) -> Capture:
+    """Return the states that objectives read, of the student (side 0) or the teacher (side 1)."""
     attention: set[int] = set()
     hidden: set[int] = set()
-    for objective, layers in zip(objectives, pairs, strict=True):
-        chosen = attention if isinstance(objective, AttentionObjective) else hidden
-        chosen.update(pair[side] for pair in layers)
+    for objective, pairs in zip(objectives, layer_pairs, strict=True):
+        layers = attention if isinstance(objective, AttentionObjective) else hidden
+        layers.update(pair[side] for pair in pairs)
     return Capture(hidden=frozenset(hidden), attention=frozenset(attention))
 
 
-def _resolve(objective: Objective, student: BertShape, teacher: BertShape) -> Pairs:
+def _resolve(objective: Objective, student: BertShape, teacher: BertShape) -> LayerPairs:
+    """Return the layer pairs of an objective, counted from the embeddings, 0."""
     if not isinstance(objective, LayerObjective):
         return ()
     first = 1 if isinstance(objective, AttentionObjective) else 0
     return tuple(
         (
-            _layer(own, student, first, f"{objective.kind} names student_layer", "student"),
-            _layer(theirs, teacher, first, f"{objective.kind} names teacher_layer", "teacher"),
+            _layer(student_layer, student, first, objective.kind, "student"),
+            _layer(teacher_layer, teacher, first, objective.kind, "teacher"),
         )
-        for own, theirs in objective.pairs
+        for student_layer, teacher_layer in objective.pairs
     )
 
 
-def _layer(number: int, shape: BertShape, first: int, named: str, whose: str) -> int:
-    found = number if number >= 0 else shape.layers + 1 + number
-    if not first <= found <= shape.layers:
-        kept = "0 is its embeddings" if first == 0 else "its embeddings attend to nothing"
+def _layer(number: int, shape: BertShape, first: int, kind: str, model: str) -> int:
+    layer = number if number >= 0 else shape.layers + 1 + number
+    if not first <= layer <= shape.layers:
+        note = "0 is its embeddings" if first == 0 else "its embeddings have no attention"
         raise UserError(
-            f"The objective {named} {number}, but the {whose} has layers {first} to "
-            f"{shape.layers} ({kept}): name one of them, or count from the end with -1."
+            f"The objective {kind} names {model}_layer {number}, but the {model} has layers "
+            f"{first} to {shape.layers} ({note}): name one of them, or count from the end with -1."
         )
-    return found
+    return layer
 
 
-def _check(
-    objective: Objective, student: BertShape, teacher: BertShape, has_mlm_head: bool
-) -> None:
+def _check_mlm_head(objective: Objective, has_mlm_head: bool) -> None:
     if isinstance(objective, SoftTargets) and not has_mlm_head:
         raise UserError(
-            "The objective soft_targets asks the teacher for words, but it has no masked-word "
+            "The objective soft_targets needs the teacher's logits, but the teacher has no MLM "
             "head: choose a teacher with one, or objectives that compare layers."
         )
+
+
+def _check_heads(objective: Objective, student: BertShape, teacher: BertShape) -> None:
     if isinstance(objective, Relations):
-        for whose, shape in (("student", student), ("teacher", teacher)):
+        for model, shape in (("student", student), ("teacher", teacher)):
             if shape.width % objective.heads:
                 raise UserError(
                     f"The objective relations has {objective.heads} heads, which do not divide "
-                    f"the {whose}'s width {shape.width}: choose a number that divides both widths."
+                    f"the {model}'s width {shape.width}: choose a number that divides both widths."
                 )
     elif isinstance(objective, AttentionObjective) and student.heads != teacher.heads:
         raise UserError(
@@ -137,7 +190,6 @@ def _check(
             f"{student.heads} heads and the teacher {teacher.heads}: set student.heads="
             f"{teacher.heads}, or use the objective relations."
         )
-    _check_width(objective, student, teacher)
 
 
 def _check_width(objective: Objective, student: BertShape, teacher: BertShape) -> None:
@@ -146,5 +198,5 @@ def _check_width(objective: Objective, student: BertShape, teacher: BertShape) -
     if student.width != teacher.width and not objective.projection:
         raise UserError(
             f"The objective {objective.kind} compares states of width {student.width} with the "
-            f"teacher's {teacher.width}: let it have its projection, or make widths equal."
+            f"teacher's {teacher.width}: set its projection to true, or make the widths equal."
         )

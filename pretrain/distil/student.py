@@ -1,4 +1,4 @@
-"""Students: their shape, the teacher layers they keep, and the weights they start from."""
+"""Students: shape, teacher layers to copy, and initial weights."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -18,21 +18,24 @@ _POSITIONS = "bert.embeddings.position_embeddings.weight"
 
 
 def student_shape(options: StudentOptions, teacher: BertShape, next_sentence: bool) -> BertShape:
-    """Return the shape that a recipe gives a student: its teacher's, but for what it names.
+    """Return the shape of a student: its teacher's, overridden by the keys of its recipe.
 
-    A head that gets no gradient must not be published, so it has that of next sentences only when
-    an objective asks for them.
+    Args:
+        options: group `student` of the recipe.
+        teacher: shape of the (first) teacher.
+        next_sentence: whether an objective trains the NSP head; a head without gradients must not
+            be published.
 
     Raises:
-        UserError: when the heads do not divide the width, or DistilBERT cannot be so.
+        UserError: when the heads do not divide the width, or DistilBERT has no such shape.
     """
-    named = {key: getattr(options, key) for key in ("width", "heads", "feed_forward")}
+    overrides = {key: getattr(options, key) for key in ("width", "heads", "feed_forward")}
     shape = dataclasses.replace(
         teacher,
         layers=_count_layers(options, teacher),
         next_sentence=next_sentence,
         token_types=options.format == "bert",
-        **{key: value for key, value in named.items() if value is not None},
+        **{key: value for key, value in overrides.items() if value is not None},
     )
     if shape.width % shape.heads:
         raise UserError(
@@ -41,14 +44,14 @@ def student_shape(options: StudentOptions, teacher: BertShape, next_sentence: bo
         )
     if options.format == "distilbert" and shape.norm != "post":
         raise UserError(
-            "student.format distilbert has its LayerNorms after the blocks, but the teacher has "
-            "them before (model.norm pre): use student.format bert."
+            "student.format distilbert is post-norm, but the teacher is pre-norm (model.norm "
+            "pre): use student.format bert."
         )
     return shape
 
 
 def choose_layers(options: StudentOptions, teacher: BertShape) -> list[int]:
-    """Return the teacher layers that a student copies, counted from 0; none at random.
+    """Return the teacher layers that a student copies, counted from 0; empty for random weights.
 
     `uniform` spreads them evenly from the first to the last, as DistilBERT's published student
     (0, 2, 4, 7, 9 and 11 of 12).
@@ -62,7 +65,7 @@ def choose_layers(options: StudentOptions, teacher: BertShape) -> list[int]:
     count = _count_layers(options, teacher)
     if count > total:
         raise UserError(
-            f"The student has {count} layers to start from its teacher's, but the teacher has "
+            f"The student has {count} layers to copy from its teacher, but the teacher has "
             f"{total}: set student.layers to at most {total}, or student.init to random."
         )
     if init == "lower":
@@ -81,7 +84,7 @@ def choose_layers(options: StudentOptions, teacher: BertShape) -> list[int]:
 
 
 def check_positions(teacher: BertShape, row_tokens: int) -> None:
-    """Refuse rows that are longer than any input the teacher has positions for."""
+    """Raise UserError for rows longer than the teacher's position embeddings."""
     if row_tokens > teacher.positions:
         raise UserError(
             f"train.row_tokens {row_tokens} exceeds the teacher's {teacher.positions} positions: "
@@ -90,17 +93,20 @@ def check_positions(teacher: BertShape, row_tokens: int) -> None:
 
 
 def check_vocabulary(teacher: BertShape, tokenizer: LoadedTokenizer) -> None:
-    """Refuse a teacher that lacks words of the corpus; more, as of padding, do no harm."""
+    """Raise UserError for a teacher whose vocabulary is smaller than the tokenizer's.
+
+    A larger one is fine: many are padded.
+    """
     if tokenizer.vocab_size > teacher.vocab_size:
         raise UserError(
-            f"The teacher knows {teacher.vocab_size} words, but the tokenizer "
+            f"The teacher has a vocabulary of {teacher.vocab_size} tokens, but the tokenizer "
             f"{tokenizer.fingerprint} has {tokenizer.vocab_size}: choose a teacher that was "
             "trained with it."
         )
 
 
 class Projection(nn.Linear):
-    """A map of a student's states to its teacher's width, in fp32 whatever comes in."""
+    """A linear map of a student's states to its teacher's width, with fp32 outputs."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Return the projected states."""
@@ -114,17 +120,17 @@ def make_student(
     seed: int,
     projections: Mapping[str, int] | None = None,
 ) -> Bert:
-    """Return a student that starts from layers of its teacher, or at random where it has none.
+    """Return a student initialised from layers of its teacher, or at random.
 
     Args:
-        teacher: whose vocabulary and positions it shares.
+        teacher: model with the same vocabulary and positions.
         shape: of the student.
-        layers: of the teacher, one for each of the student's; empty starts at random.
-        seed: of what is drawn.
-        projections: maps that lead from its width to another, by name; see `Bert.projections`.
+        layers: teacher layer to copy for each of the student's; empty for random weights.
+        seed: of random weights.
+        projections: output widths of its projections, by name; see `Bert.projections`.
 
     Raises:
-        UserError: when the student is wider than the layers that it starts from.
+        UserError: when the student is wider than the layers it copies.
     """
     student = Bert(shape)
     for name, width in (projections or {}).items():
@@ -137,59 +143,58 @@ def make_student(
 
 
 def _count_layers(options: StudentOptions, teacher: BertShape) -> int:
-    named = len(options.init) if isinstance(options.init, list) else options.layers
-    return named or (teacher.layers + 1) // 2
+    layers = len(options.init) if isinstance(options.init, list) else options.layers
+    return layers or (teacher.layers + 1) // 2
 
 
 def _check_narrower(teacher: BertShape, student: BertShape) -> None:
-    for key, own, most in (
+    for key, value, limit in (
         ("width", student.width, teacher.width),
         ("heads", student.heads, teacher.heads),
         ("width / student.heads", student.width // student.heads, teacher.width // teacher.heads),
         ("feed_forward", student.feed_forward, teacher.feed_forward),
     ):
-        if own > most:
+        if value > limit:
             raise UserError(
-                f"student.{key} is {own}, more than the teacher's {most}, so there are no weights "
-                "to start from: make it smaller, or set student.init=random."
+                f"student.{key} is {value}, more than the teacher's {limit}, so there are no "
+                "weights to copy: make it smaller, or set student.init=random."
             )
 
 
 def _copy(teacher: Bert, student: Bert, layers: Sequence[int]) -> None:
-    """Copy the leading part of the teacher's weights; of attention, that of each leading head."""
-    theirs = teacher.state_dict()
+    """Copy the leading slice of every teacher weight; in attention, of each leading head."""
+    source = teacher.state_dict()
     if not student.shape.token_types and teacher.shape.token_types:
-        # Without segments, all is in the first one: its embedding joins those of the places.
-        theirs[_POSITIONS] = theirs[_POSITIONS] + theirs[_TYPES][0]
-    own = student.state_dict()
-    for name, weight in own.items():
-        # What the teacher does not have stays as it was drawn: projections, perhaps a head.
-        if (whole := theirs.get(_source(name, layers))) is not None:
-            weight.copy_(_cut(name, whole, weight, teacher, student))
+        # Without token types, every token is of type 0: add its embedding to the positions'.
+        source[_POSITIONS] = source[_POSITIONS] + source[_TYPES][0]
+    for name, weight in student.state_dict().items():
+        # Weights that the teacher lacks stay random: projections, perhaps a head.
+        if (whole := source.get(_source_name(name, layers))) is not None:
+            weight.copy_(_leading_slice(name, whole, weight, teacher, student))
 
 
-def _source(name: str, layers: Sequence[int]) -> str:
+def _source_name(name: str, layers: Sequence[int]) -> str:
     if not name.startswith(_LAYERS):
         return name
     number, rest = name.removeprefix(_LAYERS).split(".", 1)
     return f"{_LAYERS}{layers[int(number)]}.{rest}"
 
 
-def _cut(
+def _leading_slice(
     name: str, whole: torch.Tensor, part: torch.Tensor, teacher: Bert, student: Bert
 ) -> torch.Tensor:
-    kept = [torch.arange(size) for size in part.shape]
-    heads = _kept_of_heads(teacher.shape, student.shape)
+    indices = [torch.arange(size) for size in part.shape]
+    head_indices = _head_indices(teacher.shape, student.shape)
     if ".attention.self." in name:
-        kept[0] = heads
+        indices[0] = head_indices
     elif name.endswith(".attention.output.dense.weight"):
-        kept[1] = heads
-    for axis, places in enumerate(kept):
-        whole = whole.index_select(axis, places)
+        indices[1] = head_indices
+    for axis, kept in enumerate(indices):
+        whole = whole.index_select(axis, kept)
     return whole
 
 
-def _kept_of_heads(teacher: BertShape, student: BertShape) -> torch.Tensor:
-    """Return the places, among the teacher's heads side by side, of what the student keeps."""
+def _head_indices(teacher: BertShape, student: BertShape) -> torch.Tensor:
+    """Return the indices, in the teacher's concatenated heads, that the student copies."""
     wide, narrow = (shape.width // shape.heads for shape in (teacher, student))
     return (torch.arange(student.heads)[:, None] * wide + torch.arange(narrow)).flatten()

@@ -1,6 +1,6 @@
-"""The task of a student: terms of its stage's objectives, some of which a teacher is asked for.
+"""The task of a student: terms of its stage's objectives, with a teacher forward pass if needed.
 
-Shapes: N places, M masked tokens, D width.
+Shapes: N positions, M masked tokens, D width.
 """
 
 import dataclasses
@@ -9,66 +9,66 @@ from functools import partial
 from typing import NamedTuple
 
 from pretrain.data.batch import Batch
-from pretrain.distil.layer_losses import layer_sum
-from pretrain.distil.logit_losses import SoftLoss, cached_soft_terms, soft_terms, soft_terms_of_all
+from pretrain.distil.layer_losses import layer_loss_sum
+from pretrain.distil.logit_losses import (
+    SoftLoss,
+    cached_soft_terms,
+    soft_terms,
+    soft_terms_of_all_tokens,
+)
 from pretrain.distil.loss_config import HardMlm, LayerObjective, NextSentence, SoftTargets
-from pretrain.distil.memory import compared_parts
-from pretrain.distil.reach import trained_parameters
-from pretrain.distil.stage_plan import StagePlan
-from pretrain.distil.stages import stage_at
+from pretrain.distil.memory_estimate import layer_loss_parts
+from pretrain.distil.stage_plan import StagePlan, stage_at
 from pretrain.distil.teacher import Teacher
 from pretrain.distil.teacher_cache.targets import Kind
-from pretrain.losses.mlm_nsp import (
-    mlm_losses,
-    mlm_terms,
-    nsp_terms,
-)
+from pretrain.distil.trained_parameters import trained_parameters
+from pretrain.losses.mlm_nsp import mlm_losses, mlm_terms, nsp_terms
 from pretrain.losses.term import Term
 from pretrain.model import Bert, Outputs
-from pretrain.model.captured_states import States
+from pretrain.model.captured_states import States, no_states
 from pretrain.monitoring.flops import TeacherPass
 from pretrain.monitoring.memory_estimate import Activations, Part
 from pretrain.train.task import StepSpec
 
 
 class TeacherOutputs(NamedTuple):
-    """What the teachers said of a micro-batch."""
+    """What the objectives of a micro-batch read of the teachers."""
 
     states: States
-    outputs: tuple[Outputs, ...]  # of each teacher, where words are asked for
+    outputs: tuple[Outputs, ...]  # of each teacher, in stages that need logits
 
 
 class DistillationTask:
     """Objectives by stage, weighted by step.
 
-    A teacher is not asked in a stage none of whose objectives needs it, so a run can end without.
+    A stage whose objectives do not read the teacher has no teacher forward pass.
 
     Args:
         teachers: one, or several whose predictions are averaged.
         plans: of the stages, in order.
-        stored: the kind of the soft targets that batches bring, where they are not asked for.
+        cache_kind: kind of the cached soft targets that batches carry; None computes logits.
     """
 
     def __init__(
         self,
         teachers: Sequence[Teacher],
         plans: Sequence[StagePlan],
-        stored: Kind | None = None,
+        cache_kind: Kind | None = None,
     ) -> None:
-        self._stored = stored
         self._teachers = teachers
         self._plans = plans
+        self._cache_kind = cache_kind
         self._heads = teachers[0].shape.heads
 
     def at(self, step: int) -> StepSpec:
-        """Return the lesson of a step."""
+        """Return the step spec of a step."""
         stage = stage_at([plan.stage for plan in self._plans], step)
         number = next(n for n, plan in enumerate(self._plans) if plan.stage is stage)
         plan = self._plans[number]
         return StepSpec(
             terms=partial(self._terms, plan, step),
-            capture=plan.student,
-            teacher_passes=self._asked(plan),
+            capture=plan.student_capture,
+            teacher_passes=self._teacher_passes(plan),
             logits_at_all_tokens=any(
                 isinstance(o, SoftTargets) and o.at == "all" for o in stage.objectives
             ),
@@ -84,96 +84,98 @@ class DistillationTask:
         return [trained_parameters(plan, model) for plan in self._plans]
 
     def memory_parts(self, act: Activations) -> list[Part]:
-        """Return the line of the comparison that keeps most, over all stages."""
-        return compared_parts([self.at(step) for step in self.first_steps()], act)
+        """Return the memory estimate of the layer losses, the largest of all stages."""
+        return layer_loss_parts([self.at(step) for step in self.first_steps()], act)
 
     def teacher_ms(self) -> float:
-        """Return the device's milliseconds with the teachers since the last call."""
-        return sum(teacher.stopwatch.read_ms() for teacher in self._teachers)
+        """Return the device milliseconds of the teacher forward passes since the last call."""
+        return sum(teacher.timer.read_ms() for teacher in self._teachers)
 
-    def _asked(self, plan: StagePlan) -> tuple[TeacherPass, ...]:
-        if not plan.asks_teacher:
+    def _teacher_passes(self, plan: StagePlan) -> tuple[TeacherPass, ...]:
+        if not plan.needs_teacher:
             return ()
-        last = plan.teacher.last
+        last = plan.teacher_capture.last
         return tuple(
             TeacherPass(teacher.shape, has_mlm_head=True)
-            if plan.words
+            if plan.needs_logits
             else TeacherPass(dataclasses.replace(teacher.shape, layers=last), has_mlm_head=False)
             for teacher in self._teachers
         )
 
-    def _ask(self, plan: StagePlan, batch: Batch) -> TeacherOutputs:
-        if plan.words:
-            outputs = tuple(teacher(batch, plan.teacher) for teacher in self._teachers)
+    def _teacher_outputs(self, plan: StagePlan, batch: Batch) -> TeacherOutputs:
+        """Run the teacher forward passes of a micro-batch."""
+        if plan.needs_logits:
+            outputs = tuple(teacher(batch, plan.teacher_capture) for teacher in self._teachers)
             return TeacherOutputs(outputs[0].states, outputs)
-        if plan.asks_teacher:
-            return TeacherOutputs(self._teachers[0].states(batch, plan.teacher), ())
-        return TeacherOutputs(States({}, {}), ())
+        if plan.needs_teacher:
+            return TeacherOutputs(self._teachers[0].states(batch, plan.teacher_capture), ())
+        return TeacherOutputs(no_states(), ())
 
     def _terms(self, plan: StagePlan, step: int, outputs: Outputs, batch: Batch) -> list[Term]:
         weights = plan.stage.weights(step)
-        taught = self._ask(plan, batch)
-        terms = self._word_terms(plan, weights, step, taught, outputs, batch)
+        teacher = self._teacher_outputs(plan, batch)
+        terms = self._logit_terms(plan, weights, step, teacher, outputs, batch)
         for objective, pairs, weight in zip(
-            plan.stage.objectives, plan.pairs, weights, strict=True
+            plan.stage.objectives, plan.layer_pairs, weights, strict=True
         ):
             if isinstance(objective, NextSentence):
                 assert outputs.nsp_logits_S2 is not None  # the student was made with that head
                 terms += nsp_terms(outputs.nsp_logits_S2, batch, weight)
             elif isinstance(objective, LayerObjective):
-                total = layer_sum(objective, pairs, outputs, taught.states, batch, self._heads)
+                total = layer_loss_sum(
+                    objective, pairs, outputs, teacher.states, batch, self._heads
+                )
                 terms.append(Term(f"loss/{objective.kind}", total, "tokens", weight))
-        return _with_gradient_of_all(_numbered(terms), outputs)
+        return _with_zero_gradients(_with_unique_tags(terms), outputs)
 
-    def _word_terms(
+    def _logit_terms(
         self,
         plan: StagePlan,
         weights: Sequence[float],
         step: int,
-        taught: TeacherOutputs,
+        teacher: TeacherOutputs,
         outputs: Outputs,
         batch: Batch,
     ) -> list[Term]:
-        """Return the terms of masked words and soft targets, both in one where both are asked."""
-        listed = list(zip(plan.stage.objectives, weights, strict=True))
-        # As there is one label for a word, all of them together are one loss.
-        hard = [weight for objective, weight in listed if isinstance(objective, HardMlm)]
+        """Return the MLM and soft-target terms, fused in one pass where a stage has both."""
+        weighted = list(zip(plan.stage.objectives, weights, strict=True))
+        # All hard_mlm objectives have the same labels, so together they are one loss.
+        hard = [weight for objective, weight in weighted if isinstance(objective, HardMlm)]
         hard_weight = sum(hard) if hard else None
         terms: list[Term] = []
-        for objective, weight in listed:
+        for objective, weight in weighted:
             if not isinstance(objective, SoftTargets):
                 continue
             temperature = plan.stage.temperature(objective, step)
             loss = SoftLoss(temperature, objective.divergence, weight)
-            if self._stored is not None:
-                terms += cached_soft_terms(loss, outputs, batch, self._stored)
+            if self._cache_kind is not None:
+                terms += cached_soft_terms(loss, outputs, batch, self._cache_kind)
             elif objective.at == "all":
-                terms += soft_terms_of_all(loss, outputs, taught.outputs, batch)
+                terms += soft_terms_of_all_tokens(loss, outputs, teacher.outputs, batch)
             else:
                 loss = loss._replace(hard_weight=hard_weight)
-                terms += soft_terms(loss, outputs, taught.outputs, batch)
-                hard_weight = None  # the first one has it
+                terms += soft_terms(loss, outputs, teacher.outputs, batch)
+                hard_weight = None  # fused with the first soft-target loss
         if hard_weight is not None:
             terms = mlm_terms(mlm_losses(outputs, batch), hard_weight) + terms
         return terms
 
 
-def _numbered(terms: Sequence[Term]) -> list[Term]:
-    """Return terms with a number after a tag that came before."""
+def _with_unique_tags(terms: Sequence[Term]) -> list[Term]:
+    """Return terms with a number appended to every tag that occurred before."""
     seen: dict[str, int] = {}
-    numbered = []
+    unique = []
     for term in terms:
-        seen[term.tag] = seen.get(term.tag, 0) + 1
-        count = seen[term.tag]
-        numbered.append(term._replace(tag=f"{term.tag}_{count}") if count > 1 else term)
-    return numbered
+        count = seen[term.tag] = seen.get(term.tag, 0) + 1
+        unique.append(term._replace(tag=f"{term.tag}_{count}") if count > 1 else term)
+    return unique
 
 
-def _with_gradient_of_all(terms: list[Term], outputs: Outputs) -> list[Term]:
-    """Give what this stage leaves alone a gradient of zero, by adding nothing to the first term.
+def _with_zero_gradients(terms: list[Term], outputs: Outputs) -> list[Term]:
+    """Give parameters that the stage does not train a gradient of zero, through the first term.
 
-    ZeRO-3 would take the gradient of an earlier stage for that of a parameter without one. The
-    optimizer leaves these parameters where they are, see `Engine.step`.
+    ZeRO-3 would use the gradient of an earlier stage for a parameter without one. The optimizer
+    does not update these parameters, see `Engine.step`.
     """
     unused = [
         outputs.masked_MD[:1].sum(),
@@ -182,5 +184,5 @@ def _with_gradient_of_all(terms: list[Term], outputs: Outputs) -> list[Term]:
     ]
     if outputs.nsp_logits_S2 is not None:
         unused.append(outputs.nsp_logits_S2[:1].sum())
-    nothing = sum(0.0 * value.float() for value in unused)
-    return [terms[0]._replace(total=terms[0].total + nothing), *terms[1:]]
+    zero = sum(0.0 * value.float() for value in unused)
+    return [terms[0]._replace(total=terms[0].total + zero), *terms[1:]]

@@ -1,4 +1,4 @@
-"""The teacher as a service: frozen, in evaluation mode, outside the optimizer and ZeRO."""
+"""The teacher: a frozen model in evaluation mode, outside the optimizer and ZeRO."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,12 @@ import torch
 from data_prep.errors import UserError
 from data_prep.tokenizers.folder import read_tokenizer
 from pretrain.data.batch import Batch
-from pretrain.distil.teacher_fsdp import gather, most_held, reset_gather_order, shard_layers
+from pretrain.distil.teacher_fsdp import (
+    full_parameter,
+    peak_parameters,
+    reset_gather_order,
+    shard_layers,
+)
 from pretrain.model import Bert, Outputs
 from pretrain.model.backend import Backend
 from pretrain.model.captured_states import NO_CAPTURE, Capture, States
@@ -21,18 +26,18 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Teacher:
-    """A trained model that answers batches and never changes.
+    """A trained model for forward passes only.
 
     Args:
         model: with its weights.
         device: that computes.
-        precision: of its weights and answers.
-        backend: how it is computed.
-        layers: that are kept, from the first; None keeps all, which predictions need.
-        has_mlm_head: whether it has learned to predict words.
+        precision: of its weights and outputs.
+        backend: kernels and compilation.
+        layers: number of layers to keep, from the first; None keeps all, which logits need.
+        has_mlm_head: whether its weights include an MLM head.
         name: of it in messages.
-        sharded: whether each rank keeps a part of its layers; all ranks must then make it, and ask
-            it equally often. See `sharding.py`.
+        sharded: whether its layers are sharded over the ranks; all ranks must then construct it
+            and run the same number of forward passes. See teacher_fsdp.py.
     """
 
     def __init__(
@@ -49,7 +54,7 @@ class Teacher:
     ) -> None:
         self.shape, self.has_mlm_head, self.name = model.shape, has_mlm_head, name
         self.sharded = sharded
-        self.stopwatch = DeviceTimer(device)
+        self.timer = DeviceTimer(device)
         if layers is not None:
             del model.bert.encoder.layer[layers:]
         model.to(_DTYPES[precision]).eval().requires_grad_(False)
@@ -57,81 +62,86 @@ class Teacher:
         apply_backend(self._model, backend)
 
     def __call__(self, batch: Batch, capture: Capture = NO_CAPTURE) -> Outputs:
-        """Return the teacher's outputs for a micro-batch, without dropout or gradients."""
-        # Not `inference_mode`: a student's backward pass must be able to keep what is compared.
-        with torch.no_grad(), self.stopwatch.running():
+        """Return the outputs of a micro-batch, without dropout or gradients."""
+        # Not `inference_mode`: autograd must be able to save the teacher's states for a student.
+        with torch.no_grad(), self.timer.running():
             outputs: Outputs = self._model(batch, capture=capture)
         if self.sharded:
             reset_gather_order(self._model)
         return outputs
 
     def states(self, batch: Batch, capture: Capture) -> States:
-        """Return states alone; no layer above the highest one asked for is computed."""
-        with torch.no_grad(), self.stopwatch.running():
+        """Return the captured states, without computing any layer above the highest of them."""
+        with torch.no_grad(), self.timer.running():
             states = self._model.states(batch, capture)
         if self.sharded:
             reset_gather_order(self._model)
         return states
 
     @property
-    def parameters(self) -> int:
-        """How many of its parameters lie on this rank's device, at the most."""
-        return most_held(self._model) if self.sharded else self._model.count_parameters()
+    def peak_parameters(self) -> int:
+        """Largest number of its parameters on this rank's device at any time."""
+        return peak_parameters(self._model) if self.sharded else self._model.count_parameters()
 
-    def check(self, batch: Batch, capture: Capture, words: bool) -> None:
-        """Ask twice about one batch: answers must be the same numbers, and numbers.
+    def check(self, batch: Batch, capture: Capture, needs_logits: bool) -> None:
+        """Run two forward passes of one batch; their outputs must be finite and equal (all ranks).
 
         Raises:
-            UserError: for weights or answers that are not finite, or that change, as they would
-                with dropout.
+            UserError: for weights or outputs that are not finite, or outputs that differ, as they
+                would with dropout.
         """
-        for name, parameter in self._model.named_parameters():
-            if not torch.isfinite(gather(parameter)).all():
-                raise UserError(
-                    f"{self.name} holds NaN or infinite numbers in {name}: take an earlier "
-                    "checkpoint, or train it again with a lower optim.lr."
-                )
-        first, second = (self._answers(batch, capture, words) for _ in range(2))
+        self._check_weights()
+        first, second = (self._tensors(batch, capture, needs_logits) for _ in range(2))
         for one, other in zip(first, second, strict=True):
             if not torch.isfinite(one).all():
                 raise UserError(
-                    f"{self.name} gives NaN or infinite numbers: compute it in another "
+                    f"{self.name} gives NaN or infinity in its outputs: compute it in another "
                     "train.precision, or train it again with a lower optim.lr."
                 )
             if not torch.equal(one, other):
                 raise UserError(
-                    f"{self.name} gives two answers to one batch, so it cannot teach: choose "
+                    f"{self.name} gives different outputs for the same batch: choose "
                     "kernels.block reference and kernels.attention sdpa."
                 )
-        self.stopwatch.read_ms()
+        self.timer.read_ms()
 
-    def _answers(self, batch: Batch, capture: Capture, words: bool) -> list[torch.Tensor]:
-        if not words:
-            return _tensors(self.states(batch, capture))
+    def _check_weights(self) -> None:
+        for name, parameter in self._model.named_parameters():
+            if not torch.isfinite(full_parameter(parameter)).all():
+                raise UserError(
+                    f"{self.name} has NaN or infinity in {name}: take an earlier checkpoint, or "
+                    "train it again with a lower optim.lr."
+                )
+
+    def _tensors(self, batch: Batch, capture: Capture, needs_logits: bool) -> list[torch.Tensor]:
+        """Return all tensors of a forward pass that a student could read."""
+        if not needs_logits:
+            return _state_tensors(self.states(batch, capture))
         outputs = self(batch, capture)
-        return [outputs.mlm_logits_MV, *_tensors(outputs.states)]
+        return [outputs.mlm_logits_MV, *_state_tensors(outputs.states)]
 
 
-def _tensors(states: States) -> list[torch.Tensor]:
+def _state_tensors(states: States) -> list[torch.Tensor]:
     return [*states.hidden.values(), *(x for layer in states.attention.values() for x in layer)]
 
 
 def locate_teachers(paths: Sequence[Path], tokenizer_fingerprint: str) -> list[LocatedModel]:
-    """Find the weights of a student's teachers (rank 0, so that all ranks take the same).
+    """Find the weights of a student's teachers (rank 0, so that all ranks load the same files).
 
     Raises:
         UserError: when one was trained with another tokenizer than the student's corpus, is a
-            run that has not finished, or knows another number of words than the first.
+            run that has not finished, or has another vocabulary size than the first.
     """
-    found = [_locate(path, tokenizer_fingerprint) for path in paths]
-    for path, located in zip(paths, found, strict=True):
-        if located.shape.vocab_size != found[0].shape.vocab_size:
+    located_models = [_locate(path, tokenizer_fingerprint) for path in paths]
+    first = located_models[0].shape
+    for path, located in zip(paths, located_models, strict=True):
+        if located.shape.vocab_size != first.vocab_size:
             raise UserError(
                 f"The teacher {path} has a vocabulary of {located.shape.vocab_size}, but "
-                f"{paths[0]} one of {found[0].shape.vocab_size}: teachers whose predictions are "
-                "averaged must know the same words."
+                f"{paths[0]} one of {first.vocab_size}: teachers whose predictions are averaged "
+                "must have the same vocabulary."
             )
-    return found
+    return located_models
 
 
 def _locate(path: Path, tokenizer_fingerprint: str) -> LocatedModel:
@@ -144,10 +154,10 @@ def _locate(path: Path, tokenizer_fingerprint: str) -> LocatedModel:
             "until it is done, or publish it as it is and name the export."
         )
     stated = located.facts.tokenizer if located.facts else ""
-    its_own = stated or read_tokenizer(path).fingerprint
-    if its_own != tokenizer_fingerprint:
+    fingerprint = stated or read_tokenizer(path).fingerprint
+    if fingerprint != tokenizer_fingerprint:
         raise UserError(
-            f"The teacher {path} was trained with tokenizer {its_own}, but the corpus was made "
+            f"The teacher {path} was trained with tokenizer {fingerprint}, but the corpus was made "
             f"with {tokenizer_fingerprint}: distil on a corpus prepared with the teacher's "
             "tokenizer."
         )

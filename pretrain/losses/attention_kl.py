@@ -1,180 +1,102 @@
-"""Divergence of attention: how far the student's softmax(q k'/√d) is from the teacher's.
+"""KL losses on attention distributions and on self-relations of queries, keys and values.
 
-L = 1/A Σ_a Σ_t KL(p_T(a, t) ‖ p_S(a, t)),   p(a, t) = softmax_j(q(a, t) · k(a, j) / √d)
+MiniLM (arXiv 2002.10957, sections 3.1 and 3.2), of the last layer:
 
-over heads a, real tokens t, and the tokens j of the sample of t. It is a mean over heads and a sum
-over tokens. Student and teacher divide by the root of their own head's width. The teacher's entropy
-is part of it, so that it is 0 at equality.
+    L_AT = 1/(A n) Σ_a Σ_t KL(softmax(q_T k_T'/√d)(a, t) ‖ softmax(q_S k_S'/√d)(a, t))
+    L_VR = the same of softmax(v v'/√d)
 
-Attention is never in memory as a whole. Tiles of some queries and all keys of their row are made,
-turned into their own gradient, and multiplied into the gradients of queries and keys; so a single
-pass gives the sum and its gradients. Memory, beside what comes in and the gradients in fp32: one
-tile, which a budget bounds; and it is never more than one query needs, linear in T.
+MiniLMv2 (arXiv 2012.15828, section 3.1), of one layer, for x among its queries, keys and values:
 
-With Δ = log p_T - log p_S, each of the terms p_T (exp(-Δ) - 1 + Δ) is at least 0 and of second
-order in Δ. They have the same sum as p_T Δ, since both distributions have the sum 1, and lose no
-digits where student and teacher nearly agree. Their first part is the gradient p_S - p_T.
+    L_x = 1/(A n) Σ_a Σ_t KL(softmax(x_T x_T'/√d_T)(a, t) ‖ softmax(x_S x_S'/√d_S)(a, t))
 
-Shapes: N places, B rows of T places, D width, A heads, d = D/A, R rows and Q queries of a tile.
+over heads a and real tokens t. In L_AT and L_VR the heads are the attention heads, of which both
+models have the same number. In L_x they are relation heads: the width D is split anew into A heads
+of width d = D/A, so neither the attention heads nor the widths of the models need to agree, only A
+must divide both widths. MobileBERT's attention transfer (arXiv 2004.02984, section 3.4) is L_AT of
+every layer; its code omits the teacher's entropy, which changes no gradient.
+
+The functions return means over heads and sums over real tokens; dividing by the number n of real
+tokens gives the equations. Attention is compared within samples, without padding, in tiles: see
+attention_tiles.py.
+Shapes: N positions, D width, T positions of a row.
 """
 
-from collections.abc import Callable
-from functools import cache
-from typing import NamedTuple
-
 import torch
-from torch._dynamo import config as dynamo_config
 
-from pretrain.kernels.dispatch import has_triton
-from pretrain.losses.head_layout import (
-    exact_products,
-    head_width,
-    heads_of_rows,
-    spans,
-    view_of_heads,
-)
-from pretrain.losses.precomputed_grad import with_gradients
-
-BUDGET_BYTES = 256 * 2**20
-_QUERIES = 128  # of a tile: products of that height keep a GPU busy
-# Of the size of a tile, in memory at once: fused, the scores of both models and the gradient.
-_TENSORS, _FUSED_TENSORS = 8, 3
-_PROGRAMS = 64  # of tiles: two heights of each length of rows, for each pair of heads compared
-
-# Queries and keys of both models, ids of keys, ids of queries; to sums and their gradient.
-Compare = Callable[..., tuple[torch.Tensor, torch.Tensor]]
+from pretrain.losses.attention_tiles import BUDGET_BYTES, QueryKey, tiled_kl_sum
 
 
-class Attending(NamedTuple):
-    """What attention is made from, in one model; the key may be the same tensor as the query."""
-
-    query_ND: torch.Tensor
-    key_ND: torch.Tensor
-
-
-def divergence_sum(
-    student: Attending,
-    teacher: Attending,
+def attention_kl_sum(
+    student_query_ND: torch.Tensor,
+    student_key_ND: torch.Tensor,
+    teacher_query_ND: torch.Tensor,
+    teacher_key_ND: torch.Tensor,
     heads: int,
     sample_ids_N: torch.Tensor,
     row_tokens: int,
     *,
     budget_bytes: int = BUDGET_BYTES,
 ) -> torch.Tensor:
-    """Return the divergence, a mean over heads and a sum over real tokens, in fp32.
-
-    Nothing here waits for the device.
+    """Return L_AT as a mean over heads and a sum over real tokens, in fp32.
 
     Args:
-        student, teacher: of any type; their widths may differ. Only the student gets gradients.
-        heads: A, of both.
-        sample_ids_N: 1, 2, ... within a row; 0 is padding, which neither attends nor is attended.
+        student_query_ND, student_key_ND, teacher_query_ND, teacher_key_ND: of one layer each.
+        heads: A, attention heads of both models.
+        sample_ids_N: 1, 2, ... within a row; 0 is padding.
         row_tokens: T.
-        budget_bytes: of the tensors of a tile together.
+        budget_bytes: memory of one tile.
 
     Raises:
         UserError: when the heads do not divide a width.
     """
-    for whose, model in (("student", student), ("teacher", teacher)):
-        head_width(model.query_ND.shape[1], heads, whose)
-    ids_BT = sample_ids_N.view(-1, row_tokens)
-    is_learned = torch.is_grad_enabled() and any(x.requires_grad for x in student)
-    inputs = student[:1] if student.key_ND is student.query_ND else student
-    with torch.no_grad(), exact_products(ids_BT.device, (*student, *teacher)):
-        gradients = [torch.zeros(x.shape, device=x.device) for x in inputs if is_learned]
-        total = _over_tiles(student, teacher, heads, ids_BT, budget_bytes, gradients)
-    return with_gradients(total, inputs, gradients) if is_learned else total
+    student = QueryKey(student_query_ND, student_key_ND)
+    teacher = QueryKey(teacher_query_ND, teacher_key_ND)
+    return tiled_kl_sum(student, teacher, heads, sample_ids_N, row_tokens, budget_bytes)
 
 
-def tile_size(
-    rows: int, heads: int, row_tokens: int, budget_bytes: int, tensors: int = _TENSORS
-) -> tuple[int, int]:
-    """Return how many rows and queries a tile has at most: as many as the budget has room for.
-
-    `tensors` of its size are in memory at once. One query of one row is the least, whatever the
-    budget.
-    """
-    query_bytes = heads * row_tokens * 4 * tensors
-    queries = max(1, min(row_tokens, _QUERIES, budget_bytes // query_bytes))
-    return max(1, min(rows, budget_bytes // (queries * query_bytes))), queries
-
-
-def choose_compare(device: torch.device) -> tuple[Compare, int]:
-    """Return what compares a tile on a device, and how many tensors of its size that takes."""
-    if device.type == "cuda" and has_triton():
-        return _compiled(), _FUSED_TENSORS
-    return _compare, _TENSORS
-
-
-def _over_tiles(
-    student: Attending,
-    teacher: Attending,
+def value_relation_kl_sum(
+    student_value_ND: torch.Tensor,
+    teacher_value_ND: torch.Tensor,
     heads: int,
-    ids_BT: torch.Tensor,
-    budget_bytes: int,
-    gradients: list[torch.Tensor],
+    sample_ids_N: torch.Tensor,
+    row_tokens: int,
+    *,
+    budget_bytes: int = BUDGET_BYTES,
 ) -> torch.Tensor:
-    """Return the sum, and add to the gradients: none, or of the query, or of query and key."""
-    total = torch.zeros((), device=ids_BT.device)
-    compare, tensors = choose_compare(ids_BT.device)
-    filled = [view_of_heads(x, heads, ids_BT.shape[1]) for x in gradients]
-    most_rows, most_queries = tile_size(len(ids_BT), heads, ids_BT.shape[1], budget_bytes, tensors)
-    for rows in spans(len(ids_BT), most_rows):
-        query, key = _heads_of(student, heads, ids_BT, rows)
-        taught_query, taught_key = _heads_of(teacher, heads, ids_BT, rows)
-        for queries in spans(ids_BT.shape[1], most_queries):
-            pairs = ((query[:, :, queries], key), (taught_query[:, :, queries], taught_key))
-            divergence_RAQ, slope = compare(*pairs, ids_BT[rows], ids_BT[rows, queries])
-            total += divergence_RAQ.sum()
-            if gradients:
-                # Not `+=`: to an indexed tensor, it copies the result onto itself.
-                filled[0][rows, :, queries].add_(slope @ key)
-                filled[-1][rows].add_(slope.mT @ query[:, :, queries])
-    for gradient in gradients:
-        gradient *= (gradient.shape[1] // heads) ** -0.5 / heads
-    return total / heads
+    """Return L_VR as a mean over attention heads and a sum over real tokens, in fp32.
 
-
-def _heads_of(
-    model: Attending, heads: int, ids_BT: torch.Tensor, rows: slice
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return queries and keys of some rows; where both are one tensor, they are made once."""
-    query = heads_of_rows(model.query_ND, heads, ids_BT, rows)
-    if model.key_ND is model.query_ND:
-        return query, query
-    return query, heads_of_rows(model.key_ND, heads, ids_BT, rows)
-
-
-def _compare(
-    student: tuple[torch.Tensor, torch.Tensor],
-    teacher: tuple[torch.Tensor, torch.Tensor],
-    key_ids_RT: torch.Tensor,
-    query_ids_RQ: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the divergences of a tile [R, A, Q], and their gradient by the student's scores.
-
-    Both of [R, A, Q, d] queries and [R, A, T, d] keys. Padding is 0 in them: in both models it
-    looks evenly at the padding of its row, with a divergence of 0. They are summed up elsewhere, by
-    a kernel that spreads it over the GPU; the compiler would give it to one multiprocessor.
+    Arguments and errors are those of `relation_kl_sum`.
     """
-    is_apart = query_ids_RQ[:, None, :, None] != key_ids_RT[:, None, None, :]
-    log_student, log_teacher = (_log_attention(*pair, is_apart) for pair in (student, teacher))
-    # Apart, both logarithms are -inf and their difference would be nan.
-    gap = (log_teacher - log_student).masked_fill(is_apart, 0.0)
-    p_teacher = log_teacher.exp()
-    # Where the student is far above the teacher, expm1 overflows and nothing cancels.
-    slope = torch.where(gap > -1, p_teacher * torch.expm1(-gap), log_student.exp() - p_teacher)
-    return (slope + p_teacher * gap).sum(-1), slope
+    return relation_kl_sum(
+        student_value_ND,
+        teacher_value_ND,
+        heads,
+        sample_ids_N,
+        row_tokens,
+        budget_bytes=budget_bytes,
+    )
 
 
-def _log_attention(query: torch.Tensor, key: torch.Tensor, is_apart: torch.Tensor) -> torch.Tensor:
-    """Return log softmax(q k'/√d) over the keys of the same sample; padding has its own."""
-    scores = (query @ key.mT) * query.shape[-1] ** -0.5
-    return scores.masked_fill(is_apart, -torch.inf).log_softmax(-1)
+def relation_kl_sum(
+    student_ND: torch.Tensor,
+    teacher_ND: torch.Tensor,
+    heads: int,
+    sample_ids_N: torch.Tensor,
+    row_tokens: int,
+    *,
+    budget_bytes: int = BUDGET_BYTES,
+) -> torch.Tensor:
+    """Return L_x as a mean over relation heads and a sum over real tokens, in fp32.
 
+    Args:
+        student_ND, teacher_ND: x, such as the queries of one layer.
+        heads: A, relation heads.
+        sample_ids_N: 1, 2, ... within a row; 0 is padding.
+        row_tokens: T.
+        budget_bytes: memory of one tile.
 
-@cache
-def _compiled() -> Compare:
-    """Return `_compare` in one kernel for each shape, made when the first tile comes."""
-    dynamo_config.recompile_limit = max(dynamo_config.recompile_limit, _PROGRAMS)
-    return torch.compile(_compare, dynamic=False, fullgraph=True)
+    Raises:
+        UserError: when the relation heads do not divide a width.
+    """
+    student, teacher = QueryKey(student_ND, student_ND), QueryKey(teacher_ND, teacher_ND)
+    return tiled_kl_sum(student, teacher, heads, sample_ids_N, row_tokens, budget_bytes)

@@ -1,18 +1,17 @@
 """Feature maps: MobileBERT's transfer of hidden states (arXiv 2004.02984, section 3.4).
 
-L_FMT = Σ_t 1/D Σ_i (h_T(t, i) - h_S(t, i))²
+    L_FMT = Σ_t 1/D Σ_i (h_T(t, i) - h_S(t, i))²
 
-The paper found it to train more steadily when it is taken apart into what remains of the states
-after a normalisation, and their mean and variance over the width. These are the parts here, as the
-released code computes them, over real tokens t:
+The paper found training more stable when it is decomposed into the normalised states and their mean
+and variance over the width. The parts, as the released code computes them, over real tokens t:
 
-maps       Σ_t 1/D Σ_i (n_T(t, i) - n_S(t, i))²,   n = (h - mean) / √(variance + 1e-12)
-means      Σ_t (mean_T(t) - mean_S(t))²
-variances  Σ_t |variance_T(t) - variance_S(t)|
+    maps       Σ_t 1/D Σ_i (n_T(t, i) - n_S(t, i))²,   n = (h - mean) / √(variance + 1e-12)
+    means      Σ_t (mean_T(t) - mean_S(t))²
+    variances  Σ_t |variance_T(t) - variance_S(t)|
 
-Its weights for them are 100, 5000 and 5, each divided by the number of layers. L_FMT as a whole is
-`mse_sum` of hidden_states.py. All are means over the width and sums over tokens.
-Shapes: N places, D width (equal in both).
+Its weights for them are 100, 5000 and 5, each divided by the number of layers. The undecomposed
+L_FMT is `mse_sum` of hidden.py. All are means over the width and sums over tokens.
+Shapes: N positions, D width (equal in both).
 """
 
 from typing import NamedTuple
@@ -33,7 +32,7 @@ class FeatureMaps(NamedTuple):
 def feature_map_sums(
     student_ND: torch.Tensor, teacher_ND: torch.Tensor, is_token_N: torch.Tensor
 ) -> FeatureMaps:
-    """Return the three parts over the places where `is_token_N` is true."""
+    """Return the three parts over the positions where `is_token_N` is true."""
     is_token_N1 = is_token_N[:, None]
     student, teacher = (_Parts.of(x, is_token_N1) for x in (student_ND, teacher_ND))
     return FeatureMaps(
@@ -44,7 +43,7 @@ def feature_map_sums(
 
 
 class _Parts(NamedTuple):
-    """A feature map taken apart; padding is 0 in all of them."""
+    """Normalised map, mean and variance of hidden states; all are 0 at padding."""
 
     normal_ND: torch.Tensor
     mean_N1: torch.Tensor

@@ -1,7 +1,7 @@
-"""Sums whose gradients were computed along with them: the backward pass only scales these.
+"""Sums whose gradients were computed in the forward pass; the backward pass only scales them.
 
-What a pass over tiles has in hand gives a sum and its gradient at once. Automatic differentiation
-would keep every tile until the backward pass, which is what tiles are there to avoid.
+A pass over tiles gives a sum and its gradient at once. Automatic differentiation would keep every
+tile in memory until the backward pass, which tiling is meant to avoid.
 """
 
 from collections.abc import Sequence
@@ -14,15 +14,18 @@ from torch.autograd.function import once_differentiable
 def with_gradients(
     total: torch.Tensor, inputs: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor]
 ) -> torch.Tensor:
-    """Return the sum as a function of its inputs, each with a gradient of its shape, in fp32.
+    """Return the sum as a differentiable function of its inputs.
 
-    Gradients take the type of their input after they are multiplied by what comes from above, such
-    as a loss scale.
+    Args:
+        total: a scalar.
+        inputs: that the sum depends on.
+        gradients: of the sum, in fp32, one of the shape of each input. They are cast to the input's
+            dtype only after the multiplication by the upstream gradient, such as a loss scale.
     """
-    return _Known.apply(total, len(inputs), *inputs, *gradients)  # type: ignore[no-untyped-call]
+    return _PrecomputedGrad.apply(total, len(inputs), *inputs, *gradients)  # type: ignore[no-untyped-call]
 
 
-class _Known(torch.autograd.Function):
+class _PrecomputedGrad(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, total: torch.Tensor, count: int, *tensors: torch.Tensor) -> torch.Tensor:
         ctx.dtypes = [x.dtype for x in tensors[:count]]
@@ -31,7 +34,7 @@ class _Known(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, above: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         parts = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        scaled = [(gradient * above).to(dtype) for gradient, dtype in parts]
+        scaled = [(gradient * upstream).to(dtype) for gradient, dtype in parts]
         return (None, None, *scaled, *[None] * len(scaled))

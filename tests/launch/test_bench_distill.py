@@ -23,11 +23,11 @@ from launch.benchmarks.distill_peers import (
 )
 from launch.benchmarks.distill_sides import Clocks, Lecture, Ours
 from launch.benchmarks.timing import Turns
-from pretrain.losses.relations import relation_kl_sum
+from pretrain.losses.attention_kl import relation_kl_sum
 from pretrain.model import BertShape
 from pretrain.model.backend import Backend
 from tests.launch.test_bench_train import run_bench
-from tests.student_tasks import enrol, stage
+from tests.student_tasks import make_distillation, stage
 
 RECIPES = Path(__file__).parents[2] / "launch" / "recipes"
 CPU = torch.device("cpu")
@@ -95,7 +95,9 @@ def test_our_sides_learn_what_the_shipped_recipes_ask_for(
 ) -> None:
     side = Ours(name, lecture)
     objectives = _objectives(recipe)
-    _, task = enrol(side._teacher, stage(objectives), layers=2, width=16, feed_forward=24)
+    _, task = make_distillation(
+        side._teacher, stage(objectives), layers=2, width=16, feed_forward=24
+    )
     batch, lesson = lecture.data.packed[0][0], task.at(0)
     side._asking, _ = side.clocks.begin(0)
     found = side._student(batch, side.terms, None, side._capture(lecture.student))

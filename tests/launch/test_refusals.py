@@ -236,13 +236,13 @@ def test_loss_weights_that_are_all_zero(refuse: Refuse, student_recipe: Path) ->
         ),
         (
             ["objectives=[{kind: hard_mlm, schedule: {to: 0}}]"],
-            "all weights are 0 in the last step of a stage, so there is nothing to learn: give",
+            "all weights are 0 in the last step of a stage, so nothing is trained: give",
         ),
         (["student.init=[-1, 0]"], "names teacher layer -1, but the teacher has layers 0 to 1"),
-        (["teacher.signal=nowhere"], "go on writing it, with launch/write_teacher_cache.py"),
+        (["teacher.cache=nowhere"], "resume writing it, with launch/write_teacher_cache.py"),
         (
             ["teacher.path=null", "teacher.paths=[a, b]", "objectives=[{kind: relations}]"],
-            "have no layers in common for relations: use soft_targets",
+            "share no layers for relations: use soft_targets",
         ),
     ],
 )
@@ -264,7 +264,7 @@ def test_a_teacher_that_lacks_words_of_the_corpus(
     config = json.loads(path.read_text(encoding="utf-8")) | {"vocab_size": 150}
     path.write_text(json.dumps(config), encoding="utf-8")
     sentence = refuse(distill_student, student_recipe)
-    assert "knows 150 words, but the tokenizer" in sentence and "has 201" in sentence
+    assert "has a vocabulary of 150 tokens, but the tokenizer" in sentence and "has 201" in sentence
 
 
 def test_soft_targets_of_a_teacher_without_a_masked_word_head(
@@ -273,7 +273,7 @@ def test_soft_targets_of_a_teacher_without_a_masked_word_head(
     weights = load_file(published_teacher / WEIGHTS)
     layers = {name: tensor for name, tensor in weights.items() if not name.startswith("cls.")}
     save_file(layers, published_teacher / WEIGHTS)
-    assert "has no masked-word head" in refuse(distill_student, student_recipe)
+    assert "has no MLM head" in refuse(distill_student, student_recipe)
 
 
 def test_a_teacher_that_holds_nan(
@@ -283,7 +283,7 @@ def test_a_teacher_that_holds_nan(
     weights["bert.encoder.layer.0.output.dense.bias"][3] = float("nan")
     save_file(weights, published_teacher / WEIGHTS)
     sentence = refuse(distill_student, student_recipe)
-    assert "holds NaN or infinite numbers in bert.encoder.layer.0.output.dense.bias" in sentence
+    assert "has NaN or infinity in bert.encoder.layer.0.output.dense.bias" in sentence
 
 
 def test_a_teacher_whose_weights_are_pickled(

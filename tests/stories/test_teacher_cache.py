@@ -17,8 +17,8 @@ def test_a_student_of_two_ranks_learns_from_what_one_of_them_has_written(
     recipe["teacher"] = {"path": str(published_teacher)}
     path = tmp_path / "student.yaml"
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    stored = f"teacher.signal={tmp_path / 'signal'}"
-    exact = ["signal.kind=top_k", "signal.count=201", "signal.number=float32"]
+    stored = f"teacher.cache={tmp_path / 'signal'}"
+    exact = ["teacher_cache.kind=top_k", "teacher_cache.count=201", "teacher_cache.number=float32"]
     # The only shard is rank 0's; of a teacher that is shared out, rank 1 has half.
     keys = [stored, *exact, "train.micro_rows=4", "teacher.sharded=true"]
     said = deepspeed("launch/write_teacher_cache.py", "--config", path, *keys)

@@ -1,8 +1,9 @@
-"""What a teacher's signal on disk was made for: everything that decides what is asked, and of whom.
+"""The key of a teacher cache: every fact that decides its soft targets.
 
-The soft targets of a masked token depend on the corpus, on the plan that laid its row, on the masks
-and on the teacher. A cache that differs in any of these would teach nonsense without an error, so
-it is refused by name. Ranks, micro-batches and steps do not matter: rows are numbered.
+The soft targets of a masked token depend on the corpus, on the plan that packed its row, on the
+masks and on the teacher. Training on a cache that differs in any of these would be wrong without
+an error, so readers refuse it and name the difference. Ranks, micro-batches and steps do not
+matter: rows are numbered.
 """
 
 from collections.abc import Mapping
@@ -21,22 +22,24 @@ FORMAT = "stillhouse-signal-2"
 
 
 class TeacherCacheOptions(Options):
-    """How a distribution over the vocabulary is shortened."""
+    """How a distribution over the vocabulary is compressed."""
 
     kind: Literal["top_k", "sampled"] = Field(
         "sampled",
-        description="`sampled` draws words by their probability, which is unbiased "
-        "(arXiv 2503.16870); `top_k` keeps the likeliest ones and the mass of all others",
+        description="`sampled` draws tokens by their probability, which is unbiased "
+        "(arXiv 2503.16870); `top_k` keeps the most probable ones and the mass of all others",
     )
-    count: int = Field(16, ge=1, description="words kept or drawn for each masked token")
+    count: int = Field(
+        16, ge=1, description="vocabulary entries stored or drawn for each masked token"
+    )
     power: float = Field(
         1.0,
         gt=0,
         le=1,
-        description="sampled: words are drawn by probability^this; below 1 rare ones more often",
+        description="sampled: tokens are drawn by probability^this; below 1 rare ones more often",
     )
     number: Literal["float16", "float32"] = Field(
-        "float16", description="type of the stored probabilities"
+        "float16", description="dtype of the stored probabilities"
     )
 
 
@@ -46,7 +49,7 @@ def cache_key(
     """Return the facts that a cache and its readers must agree on, as JSON.
 
     Args:
-        source: rows and masks; its corpus is the next argument.
+        source: of rows and masks, from `corpus`.
         corpus: one split.
         teacher_sha256: of the teacher's weights.
         temperature: that divided its logits.
@@ -57,8 +60,8 @@ def cache_key(
     spec = source.spec
     if spec.mask.rate_end is not None:
         raise UserError(
-            f"mask.rate_end {spec.mask.rate_end} changes the masks from step to step, so the "
-            "teacher's signal cannot be stored by row: remove it, or ask the teacher online."
+            f"mask.rate_end {spec.mask.rate_end} changes the masks from step to step, so soft "
+            "targets cannot be cached by row: remove it, or leave teacher.cache out."
         )
     return {
         "format": FORMAT,
@@ -75,25 +78,25 @@ def cache_key(
     }
 
 
-def first_difference(found: Any, wanted: Any, name: str = "") -> str | None:
+def first_difference(found: Any, expected: Any, name: str = "") -> str | None:
     """Return the first fact that differs, with both values, or None.
 
     Args:
         found: of the cache.
-        wanted: of its reader.
-        name: of the facts, in front of their keys.
+        expected: of the recipe.
+        name: dotted prefix of the facts.
     """
-    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
-        for key in [*wanted, *(key for key in found if key not in wanted)]:
+    if isinstance(found, Mapping) and isinstance(expected, Mapping):
+        for key in [*expected, *(key for key in found if key not in expected)]:
             inner = f"{name}.{key}" if name else str(key)
-            if difference := first_difference(found.get(key), wanted.get(key), inner):
+            if difference := first_difference(found.get(key), expected.get(key), inner):
                 return difference
         return None
-    return None if found == wanted else f"{name} is {found!r} there and {wanted!r} here"
+    return None if found == expected else f"{name} is {found!r} there and {expected!r} here"
 
 
 def _mask_facts(mask: MaskOptions) -> dict[str, Any]:
-    """Return the options, with the contents of the file that one of them names."""
+    """Return the masking options, with the hash of the token file instead of its path."""
     facts = mask.model_dump(mode="json")
     if mask.allowed_tokens is not None:
         facts["allowed_tokens"] = file_sha256(mask.allowed_tokens)

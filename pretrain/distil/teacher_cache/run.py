@@ -1,8 +1,8 @@
-"""A teacher's signal and the recipe of a student: what must be stored for it, and taken from it.
+"""Teacher caches of a student's recipe: which rows they need, writing them and opening them.
 
 Rows of different lengths are different rows, so a run with phases has a cache for each length:
 
-    SIGNAL/rows_128/    SIGNAL/rows_512/
+    CACHE/rows_128/    CACHE/rows_512/
 """
 
 from collections.abc import Mapping
@@ -12,148 +12,115 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import AliasChoices, Field
 
 from data_prep.errors import UserError
 from pretrain.config.phases import phases_of
 from pretrain.data.batch import Batch
+from pretrain.data.batch_source import BatchSource
 from pretrain.data.setup import Inputs, open_inputs
 from pretrain.distil.config import StudentRecipe
-from pretrain.distil.logit_losses import head_of
+from pretrain.distil.logit_losses import mlm_head
 from pretrain.distil.loss_config import SoftTargets
 from pretrain.distil.student import check_positions, check_vocabulary
 from pretrain.distil.teacher import Teacher, locate_teachers
 from pretrain.distil.teacher_cache.key import TeacherCacheOptions, cache_key
 from pretrain.distil.teacher_cache.reader import TeacherCacheReader
-from pretrain.distil.teacher_cache.writer import TeacherCacheWriter
+from pretrain.distil.teacher_cache.writer import ComputeLogits, TeacherCacheWriter
 from pretrain.distributed import Cluster
 from pretrain.kernels.soft_cross_entropy import logits_of
 from pretrain.model.backend import choose_backend
-from pretrain.model.loading import load_located
+from pretrain.model.loading import LocatedModel, load_located
 
 
 class TeacherCacheRecipe(StudentRecipe):
-    """`launch/write_teacher_cache.py`: the recipe of a student, and how targets are shortened."""
+    """`launch/write_teacher_cache.py`: a student's recipe, and how targets are compressed."""
 
-    signal: TeacherCacheOptions = TeacherCacheOptions()
+    teacher_cache: TeacherCacheOptions = Field(
+        TeacherCacheOptions(),
+        validation_alias=AliasChoices("teacher_cache", "signal"),  # `signal` in earlier recipes
+    )
 
 
 def open_teacher_caches(
     recipe: StudentRecipe, inputs: Inputs, teacher_sha256: str, cluster: Cluster
 ) -> Mapping[int, TeacherCacheReader]:
-    """Open what a student's run needs, by the length of rows (all ranks).
+    """Open the caches of a student's run, by row length (all ranks).
 
     Raises:
-        UserError: when it is not there, was made for anything else or is damaged, or when the
-            recipe asks for what is not stored.
+        UserError: when one is missing, made for anything else or damaged, or when the recipe needs
+            soft targets that a cache cannot hold.
     """
-    assert recipe.teacher.signal is not None
-    temperature = stored_temperature(recipe)
+    assert recipe.teacher.cache is not None
+    temperature = cache_temperature(recipe)
     readers: dict[int, TeacherCacheReader] = {}
     for length, rows in rows_needed(recipe).items():
-        folder = folder_of(recipe.teacher.signal, length)
+        folder = cache_folder(recipe.teacher.cache, length)
         key = cache_key(inputs.sources[length], inputs.corpus, teacher_sha256, temperature)
         contents = recipe.corpus.verify == "contents"
-        # Bytes are compared once, and all ranks hear of it.
+        # Rank 0 compares all bytes once; an error there is raised on all ranks.
         cluster.on_main(partial(_verify, folder, key, rows, contents))
         readers[length] = TeacherCacheReader.open(folder, key, rows, contents=False)
     if len({reader.options.kind for reader in readers.values()}) > 1:
         raise UserError(
-            f"The teacher's signal {recipe.teacher.signal} is sampled for rows of one length and "
-            "top_k for another: write both with the same signal.kind."
+            f"The teacher cache {recipe.teacher.cache} is sampled for rows of one length and "
+            "top_k for another: write both with the same teacher_cache.kind."
         )
     return readers
 
 
 def write_teacher_caches(recipe: TeacherCacheRecipe, cluster: Cluster) -> None:
-    """Ask the teacher about all rows that a student's run will see, and store it (all ranks).
+    """Compute and store the soft targets of all rows of a student's run (all ranks).
 
     Raises:
-        UserError: for anything that does not fit, before the teacher is asked.
+        UserError: when recipe, corpus, teacher and folder do not match, before any forward pass.
     """
-    if recipe.teacher.path is None or recipe.teacher.signal is None:
-        raise UserError("Give teacher.path, who is asked, and teacher.signal, the folder to write.")
-    temperature = stored_temperature(recipe)
-    inputs = open_inputs(recipe, recipe.teacher.signal / "plans", cluster)
-    paths, tokenizer = [recipe.teacher.path], inputs.tokenizer.fingerprint
-    (located,) = cluster.on_main(lambda: locate_teachers(paths, tokenizer))
-    check_positions(located.shape, recipe.train.longest_row)
-    check_vocabulary(located.shape, inputs.tokenizer)
-    if not located.has_mlm_head:
+    if recipe.teacher.path is None or recipe.teacher.cache is None:
         raise UserError(
-            f"The teacher {recipe.teacher.path} has no masked-word head, so it has no soft "
-            "targets: choose a teacher with one."
+            "Give teacher.path, the teacher to cache, and teacher.cache, the folder to write."
         )
-    model, device = load_located(located).model, cluster.device
-    backend = choose_backend(recipe.kernels, recipe.train, model.shape, device)
-    sharded = recipe.teacher.sharded and cluster.world_size > 1
-    teacher = Teacher(model, device, recipe.train.precision, backend, sharded=sharded)
-
-    def teach(batch: Batch) -> torch.Tensor:
-        outputs = teacher(batch.to(device))
-        return logits_of(head_of(outputs, outputs.masked_MD))
-
+    temperature = cache_temperature(recipe)
+    inputs = open_inputs(recipe, recipe.teacher.cache / "plans", cluster)
+    located = _locate(recipe, recipe.teacher.path, inputs, cluster)
+    compute_logits = _open_teacher(recipe, located, cluster)
     for length, rows in rows_needed(recipe).items():
         source = inputs.sources[length]
-        writer = TeacherCacheWriter(
-            folder_of(recipe.teacher.signal, length),
-            cache_key(source, inputs.corpus, located.sha256, temperature),
-            recipe.signal,
-            source,
-            rows,
-        )
-        cluster.on_main(writer.begin)
-        idle = _fewer_questions(writer, recipe.train.micro_rows, cluster) if sharded else 0
-        writer.write(teach, recipe.train.micro_rows, cluster.rank, cluster.world_size)
-        # The layers of a sharded teacher are gathered from all ranks: those that have less to
-        # write must ask on, or the others would wait for them for ever.
-        for _ in range(idle):
-            teach(source.rows(np.arange(1), recipe.train.micro_rows))
-        # The manifest must not be written while another rank's shards are still missing.
-        cluster.barrier()
-        cluster.on_main(writer.finish)
+        folder = cache_folder(recipe.teacher.cache, length)
+        key = cache_key(source, inputs.corpus, located.sha256, temperature)
+        writer = TeacherCacheWriter(folder, key, recipe.teacher_cache, source, rows)
+        _write(writer, source, compute_logits, recipe, cluster)
 
 
-def _fewer_questions(writer: TeacherCacheWriter, micro_rows: int, cluster: Cluster) -> int:
-    """Return how many questions this rank has less than the one with the most (all ranks)."""
-    own = writer.questions(micro_rows, cluster.rank, cluster.world_size)
-    asked = cluster.sum([own if r == cluster.rank else 0 for r in range(cluster.world_size)])
-    return max(asked) - own
-
-
-def _verify(folder: Path, key: dict[str, Any], rows: int, contents: bool) -> None:
-    TeacherCacheReader.open(folder, key, rows, contents=contents)
-
-
-def stored_temperature(recipe: StudentRecipe) -> float:
-    """Return the one temperature of a recipe's soft targets.
+def cache_temperature(recipe: StudentRecipe) -> float:
+    """Return the temperature of a recipe's soft targets.
 
     Raises:
-        UserError: when there are none, or any that a store of forward divergences at masked
-            tokens, at a single temperature, does not hold.
+        UserError: when there are none, or any other than forward divergences at masked tokens, at
+            one constant temperature.
     """
-    asked = [o for s in recipe.all_stages for o in s.objectives if isinstance(o, SoftTargets)]
-    if not asked:
+    targets = [o for s in recipe.all_stages for o in s.objectives if isinstance(o, SoftTargets)]
+    if not targets:
         raise UserError(
-            "teacher.signal holds soft targets, but no objective is soft_targets: leave it out."
+            "teacher.cache holds soft targets, but no objective is soft_targets: leave it out."
         )
-    for objective in asked:
+    for objective in targets:
         if objective.divergence != "forward" or objective.at != "masked":
             raise UserError(
-                "teacher.signal holds soft targets at masked tokens for the forward divergence, "
-                f"but soft_targets asks for {objective.divergence} at {objective.at}: change "
-                "the objective, or ask the teacher online."
+                "teacher.cache holds soft targets at masked tokens for the forward divergence, "
+                f"but soft_targets has divergence {objective.divergence} at {objective.at} tokens: "
+                "change the objective, or leave teacher.cache out."
             )
-    temperatures = {o.temperature for o in asked}
-    if len(temperatures) > 1 or any(o.temperature_schedule for o in asked):
+    temperatures = {o.temperature for o in targets}
+    if len(temperatures) > 1 or any(o.temperature_schedule for o in targets):
         raise UserError(
-            "teacher.signal is written at one temperature, but that of soft_targets changes during "
-            "the run: keep it, or ask the teacher online."
+            "teacher.cache holds soft targets at one temperature, but that of soft_targets changes "
+            "during the run: keep it constant, or leave teacher.cache out."
         )
     return temperatures.pop()
 
 
 def rows_needed(recipe: StudentRecipe) -> dict[int, int]:
-    """Return how many rows of each length a run sees, over all of its epochs."""
+    """Return the number of rows that a run reads, over all epochs, by row length."""
     needed: dict[int, int] = {}
     for phase in phases_of(recipe.train):
         end = phase.row_of(phase.first_step + phase.steps)
@@ -161,6 +128,70 @@ def rows_needed(recipe: StudentRecipe) -> dict[int, int]:
     return needed
 
 
-def folder_of(signal: Path, row_tokens: int) -> Path:
+def cache_folder(path: Path, row_tokens: int) -> Path:
     """Return the folder of the rows of one length."""
-    return signal / f"rows_{row_tokens}"
+    return path / f"rows_{row_tokens}"
+
+
+def _verify(folder: Path, key: dict[str, Any], rows: int, contents: bool) -> None:
+    TeacherCacheReader.open(folder, key, rows, contents=contents)
+
+
+def _locate(
+    recipe: TeacherCacheRecipe, path: Path, inputs: Inputs, cluster: Cluster
+) -> LocatedModel:
+    """Locate the teacher and check that it matches recipe and corpus (all ranks)."""
+    tokenizer = inputs.tokenizer.fingerprint
+    (located,) = cluster.on_main(lambda: locate_teachers([path], tokenizer))
+    check_positions(located.shape, recipe.train.longest_row)
+    check_vocabulary(located.shape, inputs.tokenizer)
+    if not located.has_mlm_head:
+        raise UserError(
+            f"The teacher {path} has no MLM head, so it has no soft targets: choose a teacher with "
+            "one."
+        )
+    return located
+
+
+def _open_teacher(
+    recipe: TeacherCacheRecipe, located: LocatedModel, cluster: Cluster
+) -> ComputeLogits:
+    """Return the function that computes the teacher's logits at masked tokens (all ranks)."""
+    model, device = load_located(located).model, cluster.device
+    backend = choose_backend(recipe.kernels, recipe.train, model.shape, device)
+    sharded = recipe.teacher.sharded and cluster.world_size > 1
+    teacher = Teacher(model, device, recipe.train.precision, backend, sharded=sharded)
+
+    def compute_logits(batch: Batch) -> torch.Tensor:
+        outputs = teacher(batch.to(device))
+        return logits_of(mlm_head(outputs, outputs.masked_MD))
+
+    return compute_logits
+
+
+def _write(
+    writer: TeacherCacheWriter,
+    source: BatchSource,
+    compute_logits: ComputeLogits,
+    recipe: TeacherCacheRecipe,
+    cluster: Cluster,
+) -> None:
+    """Write the cache of one row length (all ranks)."""
+    micro_rows = recipe.train.micro_rows
+    cluster.on_main(writer.begin)
+    extra = _extra_forward_passes(writer, micro_rows, cluster) if recipe.teacher.sharded else 0
+    writer.write(compute_logits, micro_rows, cluster.rank, cluster.world_size)
+    # A sharded teacher gathers its layers from all ranks, so those with fewer batches must run as
+    # many forward passes as the others, or the collectives would hang.
+    for _ in range(extra):
+        compute_logits(source.rows(np.arange(1), micro_rows))
+    # The manifest must not be written while another rank's shards are still missing.
+    cluster.barrier()
+    cluster.on_main(writer.finish)
+
+
+def _extra_forward_passes(writer: TeacherCacheWriter, micro_rows: int, cluster: Cluster) -> int:
+    """Return how many forward passes this rank has less than the maximum (all ranks)."""
+    own = writer.count_forward_passes(micro_rows, cluster.rank, cluster.world_size)
+    rank_counts = [own if r == cluster.rank else 0 for r in range(cluster.world_size)]
+    return max(cluster.sum(rank_counts)) - own

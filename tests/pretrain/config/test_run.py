@@ -92,7 +92,7 @@ FIXED = {
     "model.positions": "256",
     "model.dropout": "0.0",
     "model.norm": "pre",
-    "teacher.signal": "elsewhere",
+    "teacher.cache": "elsewhere",
     "student.layers": "2",
     "student.width": "64",
     "student.heads": "4",

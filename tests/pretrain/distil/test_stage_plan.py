@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from data_prep.errors import UserError
-from pretrain.distil.stage_plan import StagePlan, find_projections, plan_stages
-from pretrain.distil.stages import stages_of
+from pretrain.distil.stage_plan import StagePlan, find_projections, plan_stages, stages_of
 from pretrain.model import BertShape
 from pretrain.model.captured_states import Capture
 from tests.student_tasks import stage
@@ -24,17 +23,17 @@ def test_layers_are_counted_from_either_end(tiny_shape: BertShape) -> None:
     student, teacher = replace(tiny_shape, layers=3), replace(tiny_shape, layers=6)
     listed = {"kind": "hidden_mse", "student_layer": [0, -1, -2], "teacher_layer": [0, 6, -3]}
     found = plan(listed, student, teacher)
-    assert found.pairs == (((0, 0), (3, 6), (2, 4)),)
-    assert found.student == Capture(hidden=frozenset({0, 2, 3}))
-    assert found.teacher == Capture(hidden=frozenset({0, 4, 6}))
-    assert found.asks_teacher and not found.words
+    assert found.layer_pairs == (((0, 0), (3, 6), (2, 4)),)
+    assert found.student_capture == Capture(hidden=frozenset({0, 2, 3}))
+    assert found.teacher_capture == Capture(hidden=frozenset({0, 4, 6}))
+    assert found.needs_teacher and not found.needs_logits
 
 
 def test_only_the_layers_up_to_the_highest_are_needed(tiny_shape: BertShape) -> None:
     student, teacher = replace(tiny_shape, layers=3), replace(tiny_shape, layers=24)
     found = plan({"kind": "relations", "heads": 4, "teacher_layer": 21}, student, teacher)
-    assert found.teacher.last == 21
-    assert plan({"kind": "hard_mlm"}, student, teacher).asks_teacher is False
+    assert found.teacher_capture.last == 21
+    assert plan({"kind": "hard_mlm"}, student, teacher).needs_teacher is False
 
 
 @pytest.mark.parametrize(
@@ -47,17 +46,17 @@ def test_only_the_layers_up_to_the_highest_are_needed(tiny_shape: BertShape) -> 
         ({"kind": "hidden_cosine", "teacher_layer": -5}, r"teacher_layer -5, but the teacher has"),
         (
             {"kind": "value_relations", "student_layer": 0},
-            r"student_layer 0, but the student has layers 1 to 2 \(its embeddings attend to noth",
+            r"student_layer 0, but the student has layers 1 to 2 \(its embeddings have no att",
         ),
         ({"kind": "attention_scores"}, r"student has 2 heads and the teacher 4: set student.heads"),
         ({"kind": "attention_distributions"}, "compares head by head"),
         ({"kind": "relations", "heads": 3}, r"has 3 heads, which do not divide the student's .*16"),
         (
             {"kind": "hidden_mse", "projection": False},
-            r"states of width 16 with the teacher's 32: let it have its projection",
+            r"states of width 16 with the teacher's 32: set its projection to true",
         ),
         ({"kind": "embeddings", "projection": False}, "objective embeddings compares states"),
-        ({"kind": "soft_targets"}, "has no masked-word head"),
+        ({"kind": "soft_targets"}, "has no MLM head"),
     ],
 )
 def test_what_does_not_fit_is_named(

@@ -55,7 +55,7 @@ def test_the_layers_to_copy_are_chosen(
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"init": [0, 1, 2, 0]}, "has 4 layers to start from its teacher's, but the teacher has 3"),
+        ({"init": [0, 1, 2, 0]}, "has 4 layers to copy from its teacher, but the teacher has 3"),
         ({"layers": 4}, "has 4 layers .* but the teacher has 3: set student.layers to at most 3"),
         ({"init": [0, 3]}, "names teacher layer 3, but the teacher has layers 0 to 2"),
         ({"init": [-1]}, "names teacher layer -1, but"),

@@ -14,7 +14,7 @@ from pretrain.distil.loss_config import LayerObjective, StageOptions
 from pretrain.distil.task import DistillationTask
 from pretrain.losses.term import normalised_loss
 from pretrain.model import Bert, BertShape, initialise
-from tests.student_tasks import enrol, terms_of
+from tests.student_tasks import make_distillation, terms_of
 
 RECIPES = sorted((Path(__file__).parents[3] / "launch" / "recipes").glob("*student*.yaml"))
 SMALLER = 8  # widths are divided by it; heads and layers stay
@@ -80,7 +80,9 @@ def test_one_step_of_each_stage_teaches_all_that_is_published(
     path: Path, tiny_shape: BertShape, packed: Batch
 ) -> None:
     recipe = load_recipe(StudentRecipe, path)
-    student, task = enrol(teacher_of(path, tiny_shape), *recipe.all_stages, **shrunk(recipe))
+    student, task = make_distillation(
+        teacher_of(path, tiny_shape), *recipe.all_stages, **shrunk(recipe)
+    )
     before = {name: weight.clone() for name, weight in student.state_dict().items()}
     assert untaught_by(recipe.all_stages, student, task, packed) == set()
     # The state is what gets published, but for projections: nothing in it is not a parameter.
@@ -98,7 +100,7 @@ def test_a_recipe_that_left_the_words_out_would_be_found(
         for stage in recipe.all_stages
         if (layers := [o for o in stage.objectives if isinstance(o, LayerObjective)])
     ]
-    student, task = enrol(teacher_of(path, tiny_shape), *stages, **shrunk(recipe))
+    student, task = make_distillation(teacher_of(path, tiny_shape), *stages, **shrunk(recipe))
     head = {name for name, _ in student.named_parameters() if name.startswith("cls.predictions.")}
     untaught = untaught_by(stages, student, task, packed)
     assert head and head <= untaught

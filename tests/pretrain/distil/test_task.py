@@ -10,12 +10,12 @@ import torch.nn.functional as F
 
 from pretrain.data.batch import IGNORE_INDEX, Batch
 from pretrain.distil.logit_losses import SoftLoss, cached_soft_terms
-from pretrain.distil.teacher_cache.targets import top_targets
+from pretrain.distil.teacher_cache.targets import top_k_targets
 from pretrain.losses.term import Term, normalised_loss
 from pretrain.model import Bert, BertShape, initialise
 from pretrain.model.captured_states import Capture
 from pretrain.train.nonfinite import NonfiniteCheck
-from tests.student_tasks import DISTILBERT, Objectives, enrol, stage, terms_of
+from tests.student_tasks import DISTILBERT, Objectives, make_distillation, stage, terms_of
 
 LAYER_KINDS: Objectives = [
     {"kind": "hidden_cosine"},
@@ -59,7 +59,7 @@ def value_of(terms: list[Term], tag: str) -> torch.Tensor:
 def test_an_objective_of_layers_teaches_a_student_of_any_width(
     teacher: Bert, packed: Batch, objective: dict[str, Any], student: dict[str, Any]
 ) -> None:
-    pupil, task = enrol(teacher, stage([objective]), layers=2, **student)
+    pupil, task = make_distillation(teacher, stage([objective]), layers=2, **student)
     # Copied embeddings are the teacher's; what is to be learned must differ.
     pupil.bert.embeddings.word_embeddings.weight.data += 0.1 * torch.rand(pupil.shape.width)
     (term,) = terms_of(pupil, task, packed)
@@ -77,7 +77,7 @@ def test_a_student_equal_to_its_teacher_has_nothing_to_learn_from_layers(
     teacher: Bert, packed: Batch, objective: dict[str, Any]
 ) -> None:
     same = {key: value for key, value in objective.items() if not key.endswith("_layer")}
-    pupil, task = enrol(teacher, stage([same]), layers=4)
+    pupil, task = make_distillation(teacher, stage([same]), layers=4)
     (term,) = terms_of(pupil, task, packed)
     # Sums over hundreds of tokens of squares and divergences that round to 1e-7 at most.
     assert abs(term.total.item()) < 1e-3
@@ -89,10 +89,10 @@ def test_a_projection_learns_where_widths_differ_and_is_absent_where_not(
     teacher: Bert, packed: Batch
 ) -> None:
     objectives = [{"kind": "hidden_mse", "student_layer": 1, "teacher_layer": 2}]
-    pupil, task = enrol(teacher, stage(objectives), layers=2, **NARROW)
+    pupil, task = make_distillation(teacher, stage(objectives), layers=2, **NARROW)
     gradients = learn(pupil, terms_of(pupil, task, packed), packed)
     assert gradients["projections.layer1_to_2.weight"].any()
-    same, _ = enrol(teacher, stage(objectives), layers=2)
+    same, _ = make_distillation(teacher, stage(objectives), layers=2)
     assert not same.projections
 
 
@@ -103,7 +103,7 @@ def test_every_objective_learns_in_bf16_and_with_either_norm(
     taught = Bert(dataclasses.replace(tiny_shape, layers=4, norm=norm))
     initialise(taught, seed=5)
     listed = [*LAYER_KINDS, *DISTILBERT[:2]]
-    pupil, task = enrol(taught, stage(listed), precision="bf16", layers=2, **NARROW)
+    pupil, task = make_distillation(taught, stage(listed), precision="bf16", layers=2, **NARROW)
     pupil = pupil.to(torch.bfloat16)
     terms = terms_of(pupil, task, packed)
     assert all(term.total.dtype == torch.float32 for term in terms)
@@ -111,7 +111,7 @@ def test_every_objective_learns_in_bf16_and_with_either_norm(
 
 
 def test_soft_targets_and_masked_words_are_the_formula(teacher: Bert, packed: Batch) -> None:
-    pupil, task = enrol(teacher, stage(DISTILBERT), layers=2)
+    pupil, task = make_distillation(teacher, stage(DISTILBERT), layers=2)
     terms = terms_of(pupil, task, packed)
     assert [(t.tag, t.per, t.weight) for t in terms] == [
         ("loss/soft_targets", "masked", 5.0),
@@ -135,11 +135,11 @@ def test_one_pass_has_the_gradient_of_both_losses_at_any_weights(
     course = {"schedule": {"to": 1.0}}  # keeps a weight of 0 from being left out
     soft = {"kind": "soft_targets", "weight": weights[0], **course}
     hard = {"kind": "hard_mlm", "weight": weights[1], **course}
-    pupil, both = enrol(teacher, stage([soft, hard], steps=100), layers=2)
+    pupil, both = make_distillation(teacher, stage([soft, hard], steps=100), layers=2)
     found = learn(pupil, terms_of(pupil, both, packed), packed)
     expected = {name: torch.zeros_like(gradient) for name, gradient in found.items()}
     for kind, weight in zip(("soft_targets", "hard_mlm"), weights, strict=True):
-        _, task = enrol(teacher, stage([{"kind": kind}]), layers=2)
+        _, task = make_distillation(teacher, stage([{"kind": kind}]), layers=2)
         for name, gradient in learn(pupil, terms_of(pupil, task, packed), packed).items():
             expected[name] += weight * gradient
     for name, gradient in expected.items():
@@ -151,7 +151,7 @@ def test_soft_targets_of_all_tokens_ask_every_real_one(
     teacher: Bert, packed: Batch, divergence: str
 ) -> None:
     objective = {"kind": "soft_targets", "at": "all", "divergence": divergence}
-    pupil, task = enrol(teacher, stage([objective]), layers=2)
+    pupil, task = make_distillation(teacher, stage([objective]), layers=2)
     (term,) = terms_of(pupil, task, packed)
     everywhere = dataclasses.replace(packed, masked_positions=torch.arange(len(packed.input_ids)))
     real = packed.sample_ids > 0
@@ -171,7 +171,7 @@ def test_several_teachers_are_averaged_in_probability(teacher: Bert, packed: Bat
     for parameter in other.parameters():
         parameter.data += 0.1
     words = [{"kind": "soft_targets", "temperature": 2.0}, {"kind": "hard_mlm"}]
-    pupil, task = enrol([teacher, other], stage(words), layers=2)
+    pupil, task = make_distillation([teacher, other], stage(words), layers=2)
     terms = terms_of(pupil, task, packed)
     asked = packed.mlm_labels != IGNORE_INDEX
     with torch.no_grad():
@@ -187,7 +187,7 @@ def test_soft_targets_in_bf16_come_from_logits_that_are_not_rounded(
     teacher: Bert, packed: Batch, asked_of: str
 ) -> None:
     """A pupil whose logits differ by some 2^-8; those of size 1 are off by as much in bf16."""
-    pupil, task = enrol(
+    pupil, task = make_distillation(
         [teacher, copy.deepcopy(teacher)] if asked_of == "several" else teacher,
         stage([{"kind": "soft_targets"}]),
         precision="bf16",
@@ -203,7 +203,7 @@ def test_soft_targets_in_bf16_come_from_logits_that_are_not_rounded(
             for out in (own, theirs)
         )
         if asked_of == "disk":
-            kept = top_targets(z_T.float(), z_T.shape[1], torch.float32)
+            kept = top_k_targets(z_T.float(), z_T.shape[1], torch.float32)
             ids, values, rest = (x * asked.view(-1, *[1] * (x.dim() - 1)) for x in kept)
             batch = dataclasses.replace(
                 packed, cached_ids=ids, cached_values=values, cached_rest=rest
@@ -222,7 +222,7 @@ def test_tags_of_a_kind_that_comes_twice_are_numbered(teacher: Bert, packed: Bat
         {"kind": "hidden_mse", "student_layer": 1, "teacher_layer": 2},
         {"kind": "hidden_mse", "weight": 0.5},
     ]
-    pupil, task = enrol(teacher, stage(twice), layers=2)
+    pupil, task = make_distillation(teacher, stage(twice), layers=2)
     found = [(term.tag, term.weight) for term in terms_of(pupil, task, packed)]
     assert found == [("loss/hidden_mse", 1.0), ("loss/hidden_mse_2", 0.5)]
 
@@ -231,12 +231,12 @@ def test_next_sentences_are_learned_by_a_student_with_that_head(
     teacher: Bert, packed: Batch
 ) -> None:
     listed = [{"kind": "hard_mlm"}, {"kind": "next_sentence", "weight": 0.5}]
-    pupil, task = enrol(teacher, stage(listed), layers=2)
+    pupil, task = make_distillation(teacher, stage(listed), layers=2)
     assert pupil.shape.next_sentence
     terms = terms_of(pupil, task, packed)
     assert ("loss/nsp", 0.5) in [(term.tag, term.weight) for term in terms]
     assert learn(pupil, terms, packed)["cls.seq_relationship.weight"].any()
-    without, _ = enrol(teacher, stage(DISTILBERT), layers=2)
+    without, _ = make_distillation(teacher, stage(DISTILBERT), layers=2)
     assert not without.shape.next_sentence
 
 
@@ -244,7 +244,7 @@ def test_a_stage_has_its_own_terms_teacher_and_weights(teacher: Bert, packed: Ba
     layers = stage([{"kind": "relations", "heads": 4, "schedule": {"to": 0.5}}], steps=5)
     words = stage([{"kind": "soft_targets"}], steps=3)
     plain = stage([{"kind": "hard_mlm"}], steps=2)
-    pupil, task = enrol(teacher, layers, words, plain, layers=2)
+    pupil, task = make_distillation(teacher, layers, words, plain, layers=2)
     tags = [[t.tag for t in terms_of(pupil, task, packed, step)] for step in (0, 4, 5, 7, 8)]
     assert tags == [
         ["loss/relations"],
@@ -269,14 +269,14 @@ def test_a_micro_batch_without_masked_tokens_takes_part(teacher: Bert, packed: B
         mlm_labels=torch.full_like(packed.mlm_labels, IGNORE_INDEX),
         counts={**packed.counts, "masked": 0},
     )
-    pupil, task = enrol(teacher, stage(DISTILBERT), layers=2)
+    pupil, task = make_distillation(teacher, stage(DISTILBERT), layers=2)
     terms = terms_of(pupil, task, bare)
     assert [t.total.item() for t in terms[:3]] == [0, 0, 0]
     assert all(torch.isfinite(g).all() for g in learn(pupil, terms, bare).values())
 
 
 def test_a_teacher_that_goes_wrong_in_mid_run_is_noticed(teacher: Bert, packed: Batch) -> None:
-    pupil, task = enrol(teacher, stage(DISTILBERT), layers=2)
+    pupil, task = make_distillation(teacher, stage(DISTILBERT), layers=2)
     check = NonfiniteCheck()
     for number in (0.0, float("nan")):
         teacher.bert.encoder.layer[3].output.dense.bias.data[0] += number

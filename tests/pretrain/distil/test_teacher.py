@@ -66,7 +66,7 @@ def test_a_large_teacher_is_cut_off_above_the_layer_that_is_needed(
     found = teacher.states(packed, capture)
     assert len(cut.bert.encoder.layer) == 21
     per_layer = sum(p.numel() for p in whole.bert.encoder.layer[0].parameters())
-    assert teacher.parameters == whole.count_parameters() - 3 * per_layer
+    assert teacher.peak_parameters == whole.count_parameters() - 3 * per_layer
     assert found.hidden.keys() == {0, 20} and found.attention.keys() == {21}
     for layer, hidden_ND in expected.hidden.items():
         assert torch.equal(found.hidden[layer], hidden_ND)
@@ -75,13 +75,13 @@ def test_a_large_teacher_is_cut_off_above_the_layer_that_is_needed(
 
 def test_its_time_is_added_up_until_it_is_read(tiny_model: Bert, packed: Batch) -> None:
     teacher = Teacher(tiny_model, CPU, "fp32")
-    assert teacher.stopwatch.read_ms() == 0
+    assert teacher.timer.read_ms() == 0
     teacher(packed)
-    once = teacher.stopwatch.read_ms()
+    once = teacher.timer.read_ms()
     for _ in range(20):
         teacher.states(packed, Capture(hidden=frozenset({2})))
-    assert once > 0 and teacher.stopwatch.read_ms() > 0
-    assert teacher.stopwatch.read_ms() == 0
+    assert once > 0 and teacher.timer.read_ms() > 0
+    assert teacher.timer.read_ms() == 0
 
 
 ASKED = Capture(hidden=frozenset({2}))
@@ -99,15 +99,15 @@ def test_a_weight_that_is_no_number_is_named(tiny_model: Bert) -> None:
     tiny_model.bert.embeddings.word_embeddings.weight.data[7, 3] = float("nan")
     teacher = Teacher(tiny_model, CPU, "fp32", name="The teacher x")
     batch = dummy_batch(tiny_model.shape.vocab_size, 2, 16)
-    with pytest.raises(UserError, match=r"The teacher x holds NaN .*word_embeddings\.weight"):
-        teacher.check(batch, ASKED, words=False)
+    with pytest.raises(UserError, match=r"The teacher x has NaN .*word_embeddings\.weight"):
+        teacher.check(batch, ASKED, needs_logits=False)
 
 
 def test_an_answer_that_is_no_number_is_refused(tiny_model: Bert) -> None:
     tiny_model.bert.encoder.layer[0].output.LayerNorm.weight.data.fill_(3e38)
     teacher = Teacher(tiny_model, CPU, "fp32")
-    with pytest.raises(UserError, match="gives NaN or infinite numbers"):
-        teacher.check(dummy_batch(tiny_model.shape.vocab_size, 2, 16), ASKED, words=False)
+    with pytest.raises(UserError, match="gives NaN or infinity"):
+        teacher.check(dummy_batch(tiny_model.shape.vocab_size, 2, 16), ASKED, needs_logits=False)
 
 
 @pytest.mark.parametrize("words", [True, False])
@@ -117,7 +117,7 @@ def test_a_teacher_that_drops_is_refused(tiny_model: Bert, words: bool) -> None:
     layer.register_forward_hook(
         lambda module, inputs, output: (torch.nn.functional.dropout(output[0], 0.5), output[1])
     )
-    with pytest.raises(UserError, match="gives two answers to one batch"):
+    with pytest.raises(UserError, match="gives different outputs for the same batch"):
         teacher.check(dummy_batch(tiny_model.shape.vocab_size, 2, 16), ASKED, words)
 
 

@@ -184,7 +184,7 @@ def most_and_forecast() -> tuple[int, int]:
         layer.register_forward_pre_hook(weigh)
     asked(dummy_batch(asked.shape.vocab_size, 1, 8, masked_tokens=1))
     assert len(weighed) == 4
-    return max(weighed), 4 * asked.parameters
+    return max(weighed), 4 * asked.peak_parameters
 
 
 def storages() -> list[torch.UntypedStorage]:
@@ -203,7 +203,7 @@ def with_a_nan(made: Bert) -> Bert:
 def checked(made: Bert) -> str:
     """Return why a sharded teacher is refused, if it is."""
     try:
-        teacher(True, made).check(dummy_batch(SHAPE.vocab_size, 2, 16), ASKED, words=True)
+        teacher(True, made).check(dummy_batch(SHAPE.vocab_size, 2, 16), ASKED, needs_logits=True)
     except UserError as error:
         return str(error)
     return "sound"
@@ -249,4 +249,4 @@ def test_all_ranks_refuse_a_weight_that_is_no_number_on_one_of_them(found: Found
     for facts in found:
         sound, refused = facts["check"]
         assert sound == "sound"
-        assert "holds NaN" in refused and "layer.7.output.dense.weight" in refused
+        assert "has NaN" in refused and "layer.7.output.dense.weight" in refused

@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 import torch
 
-from pretrain.losses.attention_distributions import attention_kl_sum, value_relation_kl_sum
+from pretrain.losses.attention_kl import attention_kl_sum, relation_kl_sum, value_relation_kl_sum
 from pretrain.losses.attention_score_mse import score_mse_sum
-from pretrain.losses.relations import relation_kl_sum
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # Largest relative error of a rounding to the nearest.

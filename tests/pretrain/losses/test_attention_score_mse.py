@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pretrain.losses import attention_score_mse as attention_scores
+from pretrain.losses import attention_score_mse
 from pretrain.losses.attention_score_mse import score_mse_sum
 from tests.pretrain.losses.attention_reference import DEVICE, ids_of, make_case
 
@@ -31,15 +31,15 @@ def test_a_turn_of_queries_and_keys_together_costs_nothing() -> None:
 
 def test_rows_are_taken_as_the_budget_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    whole = attention_scores._over_rows
+    whole = attention_score_mse._sum_over_rows
 
     def watched(*arguments: torch.Tensor) -> torch.Tensor:
         seen.append(len(arguments[2]))
         return whole(*arguments)
 
-    monkeypatch.setattr(attention_scores, "_over_rows", watched)
+    monkeypatch.setattr(attention_score_mse, "_sum_over_rows", watched)
     case = make_case("scores", (13, [[13]] * 5))
-    row = attention_scores._row_bytes(case.heads, 13, 5)
+    row = attention_score_mse._row_bytes(case.heads, 13, 5)
     values = [case.ours(budget_bytes=budget).item() for budget in (1, 2 * row, 100 * row)]
     assert seen == [1] * 5 + [1, 2, 2] + [5]
     assert values == pytest.approx([values[0]] * 3, rel=1e-6)

@@ -1,10 +1,10 @@
-"""Heads of rows, spans, and the precision of matrix products."""
+"""Heads of rows, even_slices, and the precision of matrix products."""
 
 import pytest
 import torch
 
 from data_prep.errors import UserError
-from pretrain.losses.head_layout import exact_products, head_width, heads_of_rows, spans
+from pretrain.losses.head_layout import even_slices, exact_products, head_width, heads_of_rows
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -19,8 +19,8 @@ def test_heads_lie_side_by_side_in_the_width() -> None:
 
 
 @pytest.mark.parametrize("total, most", [(0, 4), (1, 4), (4, 4), (10, 4), (512, 128), (7, 1)])
-def test_spans_cover_everything_once_and_evenly(total: int, most: int) -> None:
-    found = list(spans(total, most))
+def test_even_slices_cover_everything_once_and_evenly(total: int, most: int) -> None:
+    found = list(even_slices(total, most))
     assert [i for span in found for i in range(total)[span]] == list(range(total))
     sizes = {span.stop - span.start for span in found}
     assert len(found) == -(-total // most)

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import layer_norm
 
 from pretrain.losses.feature_maps import feature_map_sums
 from pretrain.losses.hidden import cosine_sum, mse_sum
+from tests.pretrain.losses import numpy_reference
 from tests.pretrain.losses.attention_reference import DEVICE, UNIT, draw
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -139,3 +141,29 @@ def test_constant_maps_have_finite_gradients() -> None:
     student = torch.full((N, D), 3.0, device=DEVICE, requires_grad=True)
     sum(feature_map_sums(student, draw(N, D, seed=1), IS_TOKEN)).backward()  # type: ignore[union-attr]
     assert student.grad is not None and student.grad.isfinite().all()
+
+
+def test_cosine_ignores_norm_and_padding() -> None:
+    """The cosine distance does not depend on norms or padding, and is 2 for opposite states."""
+    teacher = numpy_reference.draw(8, 6, seed=1)
+    is_token = np.array([1, 1, 1, 0, 1, 0, 0, 0], bool)
+    fixed, mask = torch.tensor(teacher, dtype=torch.float32), torch.tensor(is_token)
+    student = numpy_reference.draw(8, 6)
+    numpy_reference.assert_matches(
+        lambda x: cosine_sum(x, fixed, mask),
+        lambda x: numpy_reference.cosine(x, teacher, is_token),
+        student,
+    )
+    point = torch.tensor(student, dtype=torch.float32, requires_grad=True)
+    cosine_sum(point, fixed, mask).backward()
+    assert point.grad is not None and not point.grad[~mask].any()
+    assert cosine_sum(3 * fixed, fixed, mask).item() == pytest.approx(0, abs=1e-5)
+    assert cosine_sum(-fixed, fixed, mask).item() == pytest.approx(2 * 4, rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [1e-30, 0.0])
+def test_cosine_of_vanishing_states_finite(size: float) -> None:
+    """States of norm 0 have finite gradients."""
+    point = torch.full((2, 4), size, requires_grad=True)
+    cosine_sum(point, torch.ones(2, 4), torch.ones(2, dtype=torch.bool)).backward()
+    assert point.grad is not None and torch.isfinite(point.grad).all()

@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from pretrain.losses.segment_gram import CHUNK, Chunks
+from pretrain.losses.segment_gram import BLOCK, GramBlocks
 from tests.pretrain.losses.attention_reference import DEVICE, draw, ids_of
 
 HEADS, WIDTH = 2, 3
 LENGTHS = {
-    "one chunk, not full": [20, 17],
-    "ends where a chunk ends": [CHUNK, CHUNK, CHUNK],
-    "across every boundary": [CHUNK // 2, CHUNK, CHUNK, 5],
-    "over many chunks": [3, 3 * CHUNK + 7, 1],
-    "one place into the next": [CHUNK + 1, CHUNK - 1, 2 * CHUNK + 1],
+    "one block, not full": [20, 17],
+    "ends where a block ends": [BLOCK, BLOCK, BLOCK],
+    "across every boundary": [BLOCK // 2, BLOCK, BLOCK, 5],
+    "over many blocks": [3, 3 * BLOCK + 7, 1],
+    "one place into the next": [BLOCK + 1, BLOCK - 1, 2 * BLOCK + 1],
     "nothing": [],
 }
 
@@ -30,8 +30,8 @@ def make_rows(lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 def test_products_go_over_the_places_of_the_same_sample(lengths: list[int]) -> None:
     ids_RT, x, y = make_rows(lengths)
-    chunks = Chunks.of(ids_RT)
-    found = chunks.products(*(chunks.cut(values, WIDTH) for values in (x, y)))
+    blocks = GramBlocks.of(ids_RT)
+    found = blocks.products(*(blocks.cut(values, WIDTH) for values in (x, y)))
     wide_x, wide_y = x.double(), y.double()
     is_together = (ids_RT[:, None, :, None] == ids_RT[:, None, None, :]).double()
     wanted = (wide_x @ wide_y.mT * is_together) @ wide_y
@@ -45,7 +45,7 @@ def test_products_go_over_the_places_of_the_same_sample(lengths: list[int]) -> N
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 def test_shares_add_up_to_one_for_each_sample(lengths: list[int]) -> None:
     ids_RT = make_rows(lengths)[0]
-    share_RT = Chunks.of(ids_RT).share_R1nc1.flatten(1)[:, : ids_RT.shape[1]]
+    share_RT = GramBlocks.of(ids_RT).inverse_length_R1nc1.flatten(1)[:, : ids_RT.shape[1]]
     for sample, length in enumerate(lengths, 1):
         owned = ids_RT[0] == sample
         assert torch.equal(share_RT[0, owned], torch.full((length,), 1 / length, device=DEVICE))
@@ -53,8 +53,8 @@ def test_shares_add_up_to_one_for_each_sample(lengths: list[int]) -> None:
 
 
 def test_a_narrow_head_is_filled_up_with_zeros() -> None:
-    chunks = Chunks.of(ids_of(CHUNK + 1, [[5]]).view(1, -1))
-    cut = chunks.cut(torch.ones(1, HEADS, CHUNK + 1, 2, device=DEVICE), 5)
-    assert cut.shape == (1, HEADS, 2, CHUNK, 5)
-    assert cut.sum() == HEADS * (CHUNK + 1) * 2
+    blocks = GramBlocks.of(ids_of(BLOCK + 1, [[5]]).view(1, -1))
+    cut = blocks.cut(torch.ones(1, HEADS, BLOCK + 1, 2, device=DEVICE), 5)
+    assert cut.shape == (1, HEADS, 2, BLOCK, 5)
+    assert cut.sum() == HEADS * (BLOCK + 1) * 2
     assert not cut[..., 2:].any() and not cut[:, :, 1, 1:].any()

@@ -17,11 +17,11 @@ from pretrain.data.dummy_batch import dummy_batch
 from pretrain.kernels.dispatch import choose_kernels
 from pretrain.kernels.soft_cross_entropy import Head
 from pretrain.kernels.triton.soft_cross_entropy import soft_cross_entropy
-from pretrain.losses import attention_kl as attention_divergence
+from pretrain.losses import attention_tiles
+from pretrain.losses.attention_kl import relation_kl_sum
 from pretrain.losses.attention_score_mse import score_mse_sum
 from pretrain.losses.hidden import cosine_sum
 from pretrain.losses.mlm_nsp import pretraining_terms
-from pretrain.losses.relations import relation_kl_sum
 from pretrain.losses.term import normalised_loss
 from pretrain.model import Bert, BertShape
 from pretrain.model.backend import Backend
@@ -102,8 +102,8 @@ def distil(dtype: torch.dtype) -> None:
 
 def main() -> None:
     JITFunction.run = launch_nothing  # type: ignore[method-assign]
-    attention_divergence._compiled = lambda: torch.compile(  # type: ignore[assignment]
-        attention_divergence._compare, backend="aot_eager", dynamic=False, fullgraph=True
+    attention_tiles._compiled = lambda: torch.compile(  # type: ignore[assignment]
+        attention_tiles._compare, backend="aot_eager", dynamic=False, fullgraph=True
     )
     with FakeTensorMode(allow_non_fake_inputs=True):
         for dtype in (torch.bfloat16, torch.float16):

@@ -15,7 +15,7 @@ from pretrain.model import Bert, BertShape, initialise
 from pretrain.model.hf_conversion import from_hf_config, to_hf_config
 from pretrain.model.loading import load_trained
 from tests.run_folders import make_run
-from tests.student_tasks import DISTILBERT, enrol, stage, terms_of
+from tests.student_tasks import DISTILBERT, make_distillation, stage, terms_of
 from tests.unpacked_rows import T, unpack
 
 TIED = {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
@@ -101,7 +101,7 @@ def test_an_export_is_a_plain_megatron_bert(
 
 
 def test_a_pre_norm_teacher_has_a_pre_norm_student(model: Bert, packed: Batch) -> None:
-    student, task = enrol(model, stage(DISTILBERT), init=[1])
+    student, task = make_distillation(model, stage(DISTILBERT), init=[1])
     assert student.shape.norm == "pre"
     end = "bert.encoder.ln.weight"
     assert torch.equal(student.state_dict()[end], model.state_dict()[end])

@@ -15,7 +15,7 @@ from pretrain.distil.teacher import Teacher
 from pretrain.losses.term import normalised_loss, normalised_values
 from pretrain.model import Bert, Outputs
 from pretrain.train.task import PretrainingTask, Task
-from tests.student_tasks import DISTILBERT, Objectives, enrol, stage, terms_of
+from tests.student_tasks import DISTILBERT, Objectives, make_distillation, stage, terms_of
 
 OpenSource = Callable[..., BatchSource]
 Gradients = dict[str, torch.Tensor]
@@ -102,7 +102,7 @@ def test_the_students_gradient_is_the_same_for_any_split(
 ) -> None:
     source = open_source()
     (whole,) = micro_batches(source, 1, ROWS)
-    student, task = enrol(tiny_model, stage(DISTILBERT), init=[0])
+    student, task = make_distillation(tiny_model, stage(DISTILBERT), init=[0])
     exact = copy.deepcopy(student).double()
     with torch.no_grad():
         taught = copy.deepcopy(tiny_model).double()(whole)
@@ -161,7 +161,7 @@ def test_a_student_learns_from_its_teacher_in_both_directions(
     open_source: OpenSource, tiny_model: Bert
 ) -> None:
     (whole,) = micro_batches(open_source(bidirectional=True), 1, ROWS)
-    student, task = enrol(tiny_model, stage(DISTILBERT), init=[0])
+    student, task = make_distillation(tiny_model, stage(DISTILBERT), init=[0])
     found, _ = accumulate(task, student, [whole])
     expected: Gradients = {}
     for reverse in (False, True):
@@ -216,7 +216,7 @@ def test_a_teacher_is_asked_only_when_a_term_needs_it(
     objectives: Objectives = [
         one if number in kept else one | {"weight": 0.0} for number, one in enumerate(DISTILBERT)
     ]
-    student, task = enrol(tiny_model, stage(objectives), init=[1])
+    student, task = make_distillation(tiny_model, stage(objectives), init=[1])
     asked = []
     whole, states = Teacher.__call__, Teacher.states
     monkeypatch.setattr(Teacher, "__call__", lambda *a: asked.append("words") or whole(*a))

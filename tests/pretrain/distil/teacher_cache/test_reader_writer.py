@@ -21,8 +21,8 @@ from pretrain.distil.teacher_cache.key import TeacherCacheOptions
 from pretrain.distil.teacher_cache.reader import TeacherCacheReader
 from pretrain.distil.teacher_cache.targets import cached_soft_target_sum
 from pretrain.distil.teacher_cache.writer import TeacherCacheWriter
-from pretrain.losses.soft_targets import soft_target_sum
 from tests.pretrain.conftest import OpenSource
+from tests.pretrain.distil.soft_target_reference import soft_target_sum
 from tests.pretrain.distil.teacher_cache.conftest import ROWS, TEMPERATURE, Teach, WriteSignal
 
 FULL = SimpleNamespace(free=10**5)
@@ -60,7 +60,7 @@ def test_training_from_disk_is_training_from_the_teacher(
         taught_MV = teach(batch)
         student_MV = taught_MV.flip(1) * 0.5
         asked = batch.mlm_labels != IGNORE_INDEX
-        online = soft_target_sum(student_MV, taught_MV, TEMPERATURE, asked)
+        online = soft_target_sum(student_MV[asked], taught_MV[asked], TEMPERATURE)
         # All words in fp32: what is left is the rounding of sums over 201 words.
         assert loss_from(reader, batch, rows, student_MV) == pytest.approx(online.item(), rel=1e-5)
 
@@ -76,7 +76,7 @@ def test_drawn_words_are_as_good_as_the_teacher_within_their_noise(
     taught_MV = teach(batch)
     student_MV = taught_MV.flip(1) * 0.5
     asked = batch.mlm_labels != IGNORE_INDEX
-    online = soft_target_sum(student_MV, taught_MV, TEMPERATURE, asked).item()
+    online = soft_target_sum(student_MV[asked], taught_MV[asked], TEMPERATURE).item()
     # A draw costs T² (-log q) on average, with this variance over the words:
     p = (taught_MV / TEMPERATURE).softmax(-1)
     cost = -(TEMPERATURE**2) * (student_MV / TEMPERATURE).log_softmax(-1)
@@ -110,7 +110,7 @@ def test_ranks_and_stops_leave_the_same_bytes(
     # What a kill in the middle of a file leaves, and files whose marker was never written.
     (tmp_path / "stopped" / "00001.records.bin.tmp").write_bytes(b"half")
     (tmp_path / "stopped" / "00002.records.bin").write_bytes(b"half")
-    with pytest.raises(UserError, match=r"Shard 1 of .* is missing: type the same command again"):
+    with pytest.raises(UserError, match=r"Shard 1 of .* is missing: run the same command again"):
         writer.finish()
     before = (tmp_path / "stopped" / "00000.records.bin").stat().st_mtime_ns
     again = make_writer("stopped", kind="sampled", count=6)
@@ -146,8 +146,8 @@ def test_the_size_is_said_before_anything_is_written(
     options = {"kind": "sampled", "count": 12, "number": "float16"}
     writer = make_writer(**options)
     # A place, 12 words of two bytes, 12 numbers of two bytes, an fp32 number.
-    size = writer.foretell()
-    assert size.position_bytes == 2 + 12 * 2 + 12 * 2 + 4
+    size = writer.estimate_size()
+    assert size.record_bytes == 2 + 12 * 2 + 12 * 2 + 4
     writer.begin()
     said = re.search(r"54 bytes a masked token x about (\d+)", capsys.readouterr().err)
     assert said is not None
@@ -203,7 +203,7 @@ def test_a_signal_begun_for_anything_else_is_not_gone_on_with(
         make_writer(mask={"rate": 0.3}).begin()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work", encoding="utf-8")
-    with pytest.raises(UserError, match="holds something that is no teacher's signal"):
+    with pytest.raises(UserError, match="holds something that is no teacher cache"):
         make_writer("mine").begin()
 
 
@@ -242,13 +242,13 @@ def test_a_signal_that_is_not_complete_or_too_short_is_refused(
     write_teacher_cache: WriteSignal, open_source: OpenSource, key_of_source: Key
 ) -> None:
     folder, key = write_teacher_cache(), key_of_source(open_source())
-    with pytest.raises(UserError, match="holds 22 rows, but 23 will be asked for"):
+    with pytest.raises(UserError, match="holds 22 rows, but the run reads 23"):
         TeacherCacheReader.open(folder, key, ROWS + 1)
     (folder / "00002.records.bin").unlink()
     with pytest.raises(UserError, match=r"is damaged .00002.records.bin is missing"):
         TeacherCacheReader.open(folder, key, ROWS, contents=False)
     (folder / MANIFEST).unlink()
-    with pytest.raises(UserError, match=r"has no manifest.json: write it, or go on"):
+    with pytest.raises(UserError, match=r"has no manifest.json: write it, or resume"):
         TeacherCacheReader.open(folder, key, ROWS)
 
 
@@ -267,7 +267,7 @@ def test_an_answer_that_is_not_finite_is_refused(
 ) -> None:
     writer = make_writer()
     writer.begin()
-    with pytest.raises(UserError, match="answers to rows 0 to 3 are not finite"):
+    with pytest.raises(UserError, match="logits of rows 0 to 3 are not finite"):
         writer.write(lambda batch: teach(batch) * torch.nan, 4)
 
 
@@ -281,9 +281,9 @@ def test_a_rate_that_changes_with_the_steps_is_refused(
 def test_more_words_than_there_are_cannot_be_kept(
     make_writer: Callable[..., TeacherCacheWriter],
 ) -> None:
-    with pytest.raises(UserError, match=r"signal.count 202 is more than the 201 words"):
+    with pytest.raises(UserError, match=r"teacher_cache.count 202 is more than the 201 tokens"):
         make_writer(count=202)
-    with pytest.raises(UserError, match=r"signal.count 5000 is above 4096"):
+    with pytest.raises(UserError, match=r"teacher_cache.count 5000 is above 4096"):
         make_writer(kind="sampled", count=5000)
 
 

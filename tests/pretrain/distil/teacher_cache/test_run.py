@@ -16,8 +16,8 @@ from pretrain.distil.config import StudentRecipe
 from pretrain.distil.setup import set_up_distillation
 from pretrain.distil.teacher_cache.run import (
     TeacherCacheRecipe,
+    cache_temperature,
     rows_needed,
-    stored_temperature,
     write_teacher_caches,
 )
 from pretrain.distributed import Cluster
@@ -51,7 +51,7 @@ def tree(
 @pytest.fixture
 def stored(tree: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     """Return the same recipe with a folder of answers."""
-    return tree | {"teacher": {**tree["teacher"], "signal": str(tmp_path / "signal")}}
+    return tree | {"teacher": {**tree["teacher"], "cache": str(tmp_path / "signal")}}
 
 
 def learned(tree: dict[str, Any], alone: Cluster) -> tuple[Inputs, list[dict[str, torch.Tensor]]]:
@@ -79,7 +79,9 @@ def test_a_run_learns_from_disk_what_it_learns_from_its_teacher(
 ) -> None:
     for each in (tree, stored):
         each["train"] = {**each["train"], "precision": precision}
-    write_teacher_caches(TeacherCacheRecipe.model_validate(stored | {"signal": EXACT}), alone)
+    write_teacher_caches(
+        TeacherCacheRecipe.model_validate(stored | {"teacher_cache": EXACT}), alone
+    )
     _, online = learned(tree, alone)
     _, offline = learned(stored, alone)
     assert len(online) == len(offline) == 4
@@ -94,7 +96,7 @@ def test_the_rows_that_the_loader_gives_bring_their_answers_to_its_workers(
     stored: dict[str, Any], alone: Cluster
 ) -> None:
     write_teacher_caches(
-        TeacherCacheRecipe.model_validate(stored | {"signal": {"count": 5}}), alone
+        TeacherCacheRecipe.model_validate(stored | {"teacher_cache": {"count": 5}}), alone
     )
     inputs, _ = learned(stored, alone)
     shares = inputs.loader._shares
@@ -121,7 +123,7 @@ def test_a_run_that_sees_more_rows_than_are_stored_is_refused(
 ) -> None:
     write_teacher_caches(TeacherCacheRecipe.model_validate(stored), alone)
     longer = stored | {"train": {**stored["train"], "steps": 7}}
-    with pytest.raises(UserError, match="holds 48 rows, but 56 will be asked for"):
+    with pytest.raises(UserError, match="holds 48 rows, but the run reads 56"):
         learned(longer, alone)
 
 
@@ -140,8 +142,8 @@ def test_each_length_of_rows_has_a_cache_of_its_own(stored: dict[str, Any]) -> N
     ("objectives", "problem"),
     [
         ([{"kind": "hard_mlm"}], "no objective is soft_targets"),
-        ([SOFT | {"divergence": "reverse"}], "asks for reverse at masked"),
-        ([SOFT | {"at": "all"}], "asks for forward at all"),
+        ([SOFT | {"divergence": "reverse"}], "has divergence reverse at masked"),
+        ([SOFT | {"at": "all"}], "has divergence forward at all"),
         ([SOFT, SOFT | {"temperature": 1.0}], "that of soft_targets changes"),
         ([SOFT | {"temperature_schedule": {"to": 1.0}}], "that of soft_targets changes"),
     ],
@@ -151,15 +153,15 @@ def test_what_is_not_stored_cannot_be_asked_for(
 ) -> None:
     recipe = StudentRecipe.model_validate(stored | {"objectives": objectives})
     with pytest.raises(UserError, match=problem):
-        stored_temperature(recipe)
+        cache_temperature(recipe)
 
 
 def test_the_answers_of_several_teachers_are_not_stored(stored: dict[str, Any]) -> None:
-    teacher = {"paths": ["a", "b"], "signal": "signal"}
-    with pytest.raises(ValidationError, match="signal holds the answers of one teacher"):
+    teacher = {"paths": ["a", "b"], "cache": "signal"}
+    with pytest.raises(ValidationError, match="cache holds the soft targets of one teacher"):
         StudentRecipe.model_validate(stored | {"teacher": teacher})
 
 
 def test_nobody_to_ask_or_nowhere_to_write_is_refused(tree: dict[str, Any], alone: Cluster) -> None:
-    with pytest.raises(UserError, match=r"Give teacher.path, .* and teacher.signal"):
+    with pytest.raises(UserError, match=r"Give teacher.path, .* and teacher.cache"):
         write_teacher_caches(TeacherCacheRecipe.model_validate(tree), alone)

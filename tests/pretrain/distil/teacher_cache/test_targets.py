@@ -10,8 +10,9 @@ from pretrain.distil.teacher_cache.targets import (
     Targets,
     cached_soft_target_sum,
     sampled_targets,
-    top_targets,
+    top_k_targets,
 )
+from tests.pretrain.distil.soft_target_reference import soft_target_sum
 
 TOKENS, WORDS, TEMPERATURE = 6, 50, 2.0
 
@@ -19,13 +20,6 @@ TOKENS, WORDS, TEMPERATURE = 6, 50, 2.0
 def logits(seed: int, size: float = 3.0) -> torch.Tensor:
     drawn = torch.randn(TOKENS, WORDS, generator=torch.Generator().manual_seed(seed))
     return size * drawn
-
-
-def online(student_MV: torch.Tensor, teacher_MV: torch.Tensor) -> torch.Tensor:
-    """Return T² KL(p_T ‖ p_S) of all tokens, in fp64 and from probabilities."""
-    p = (teacher_MV.double() / TEMPERATURE).softmax(dim=-1)
-    q = (student_MV.double() / TEMPERATURE).softmax(dim=-1)
-    return TEMPERATURE**2 * (p * (p / q).log()).sum()
 
 
 def stored(student_MV: torch.Tensor, targets: Targets, kind: Kind) -> torch.Tensor:
@@ -39,8 +33,8 @@ def draw(teacher_MV: torch.Tensor, seed: int, count: int, power: float = 1.0) ->
 
 def test_all_words_give_the_divergence_and_gradient_of_the_teacher_itself() -> None:
     student = logits(1).requires_grad_()
-    loss = stored(student, top_targets(logits(2) / TEMPERATURE, WORDS, torch.float32), "top_k")
-    exact = online(student, logits(2))
+    loss = stored(student, top_k_targets(logits(2) / TEMPERATURE, WORDS, torch.float32), "top_k")
+    exact = soft_target_sum(student, logits(2), TEMPERATURE)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(exact.item(), rel=1e-6)
     (got,), (wanted,) = (torch.autograd.grad(x, student) for x in (loss, exact))
@@ -49,8 +43,8 @@ def test_all_words_give_the_divergence_and_gradient_of_the_teacher_itself() -> N
 
 
 def test_float16_errs_by_its_rounding_alone() -> None:
-    targets = top_targets(logits(2) / TEMPERATURE, WORDS, torch.float16)
-    exact = online(logits(1), logits(2)).item()
+    targets = top_k_targets(logits(2) / TEMPERATURE, WORDS, torch.float16)
+    exact = soft_target_sum(logits(1), logits(2), TEMPERATURE).item()
     # Each p is off by 2^-11 of itself; the log ratios are below 10 in size.
     slack = TEMPERATURE**2 * TOKENS * 10 * 2.0**-11
     assert stored(logits(1), targets, "top_k").item() == pytest.approx(exact, abs=slack)
@@ -58,9 +52,9 @@ def test_float16_errs_by_its_rounding_alone() -> None:
 
 def test_the_bucket_of_other_words_bounds_the_divergence_from_below() -> None:
     """Merging words loses what sets them apart (the log sum inequality), never more."""
-    exact = online(logits(1), logits(2)).item()
+    exact = soft_target_sum(logits(1), logits(2), TEMPERATURE).item()
     losses = [
-        stored(logits(1), top_targets(logits(2) / TEMPERATURE, k, torch.float32), "top_k").item()
+        stored(logits(1), top_k_targets(logits(2) / TEMPERATURE, k, torch.float32), "top_k").item()
         for k in (1, 5, 20, 40, WORDS)
     ]
     assert losses == sorted(losses)
@@ -80,14 +74,14 @@ def test_the_bucket_is_the_divergence_over_a_merged_vocabulary() -> None:
 
     p, q = merged(teacher), merged(student)
     wanted = TEMPERATURE**2 * (p * (p / q).log()).sum().item()
-    targets = top_targets(teacher / TEMPERATURE, kept, torch.float32)
+    targets = top_k_targets(teacher / TEMPERATURE, kept, torch.float32)
     assert stored(student, targets, "top_k").item() == pytest.approx(wanted, rel=1e-6)
 
 
 @pytest.mark.parametrize("count", [1, 7, WORDS])
 def test_a_student_that_agrees_has_nothing_to_learn_from_top_words(count: int) -> None:
     student = logits(2).requires_grad_()
-    loss = stored(student, top_targets(logits(2) / TEMPERATURE, count, torch.float32), "top_k")
+    loss = stored(student, top_k_targets(logits(2) / TEMPERATURE, count, torch.float32), "top_k")
     (gradient,) = torch.autograd.grad(loss, student)
     # Rounding of 50 numbers around 1 in each of six tokens.
     assert abs(loss.item()) < 1e-4 and gradient.abs().max() < 1e-5
@@ -96,7 +90,7 @@ def test_a_student_that_agrees_has_nothing_to_learn_from_top_words(count: int) -
 @pytest.mark.parametrize("power", [1.0, 0.7])
 def test_drawn_words_are_right_on_average(power: float) -> None:
     student, teacher = logits(1).requires_grad_(), logits(2)
-    exact = online(student, teacher)
+    exact = soft_target_sum(student, teacher, TEMPERATURE)
     (wanted,) = torch.autograd.grad(exact, student)
     losses, gradients = [], []
     for seed in range(400):

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from pretrain.distil.loss_config import LinearSchedule, SoftTargets, value_at
-from pretrain.distil.stages import stage_at, stages_of
+from pretrain.distil.stage_plan import stage_at, stages_of
 from tests.student_tasks import stage
 
 
@@ -57,10 +57,10 @@ def test_objectives_that_never_have_a_weight_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("objective", "message"),
     [
-        ({"kind": "hidden_mse", "student_layer": [1, 2]}, "must name as many layers"),
-        ({"kind": "hidden_mse", "student_layer": [], "teacher_layer": []}, "as many layers"),
+        ({"kind": "hidden_mse", "student_layer": [1, 2]}, "must name the same number of layers"),
+        ({"kind": "hidden_mse", "student_layer": [], "teacher_layer": []}, "same number of layers"),
         ({"kind": "soft_targets", "temperature": 0}, "greater than 0"),
-        ({"kind": "soft_targets", "temperature_schedule": {"to": 0}}, "let it end above 0"),
+        ({"kind": "soft_targets", "temperature_schedule": {"to": 0}}, "set its end above 0"),
         ({"kind": "soft_targets", "temperature": float("inf")}, "finite number"),
         ({"kind": "soft_targets", "weight": float("nan")}, "finite number"),
         (

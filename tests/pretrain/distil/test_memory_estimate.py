@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from pretrain.data.batch import Batch
-from pretrain.distil.memory import compared_parts, saved_by_comparison
+from pretrain.distil.memory_estimate import layer_loss_bytes, layer_loss_parts
 from pretrain.model import Bert
 from pretrain.monitoring.memory_estimate import Activations, Part
 from pretrain.train.task import PretrainingTask
-from tests.student_tasks import enrol, narrower, stage, terms_of
+from tests.student_tasks import make_distillation, narrower, stage, terms_of
 
 HARD = {"kind": "hard_mlm"}
 
@@ -29,7 +29,7 @@ def saved_bytes(
     teacher: Bert, objectives: list[dict[str, Any]], batch: Batch, **options: Any
 ) -> int:
     """Return what autograd holds between forward and backward pass."""
-    student, task = enrol(teacher, stage(objectives), **options)
+    student, task = make_distillation(teacher, stage(objectives), **options)
     sizes: dict[int, int] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
@@ -57,8 +57,8 @@ def test_what_comparing_keeps_is_that_of_the_formula(
     kind: str, options: dict[str, Any], least: float, tiny_model: Bert, packed: Batch
 ) -> None:
     compared = {"kind": kind, **options}
-    student, task = enrol(tiny_model, stage([HARD, compared]))
-    expected = saved_by_comparison(task.at(0), activations(student, packed))
+    student, task = make_distillation(tiny_model, stage([HARD, compared]))
+    expected = layer_loss_bytes(task.at(0), activations(student, packed))
     found = saved_bytes(tiny_model, [HARD, compared], packed)
     found -= saved_bytes(tiny_model, [HARD], packed)
     # Numbers of each place, such as norms, are left out of the formula: a few percent here.
@@ -71,8 +71,10 @@ def test_the_states_of_a_narrower_student_count_in_the_width_of_its_teacher(
 ) -> None:
     half = narrower(tiny_model.shape)
     objectives = [HARD, {"kind": kind}]
-    student, task = enrol(tiny_model, stage(objectives), init="random", layers=2, **half)
-    expected = saved_by_comparison(task.at(0), activations(student, packed))
+    student, task = make_distillation(
+        tiny_model, stage(objectives), init="random", layers=2, **half
+    )
+    expected = layer_loss_bytes(task.at(0), activations(student, packed))
     assert expected == 2 * 4 * packed.input_ids.numel() * tiny_model.shape.width
     found = saved_bytes(tiny_model, objectives, packed, init="random", layers=2, **half)
     found -= saved_bytes(tiny_model, [HARD], packed, init="random", layers=2, **half)
@@ -82,12 +84,12 @@ def test_the_states_of_a_narrower_student_count_in_the_width_of_its_teacher(
 
 def test_the_lesson_that_keeps_most_counts(tiny_model: Bert, packed: Batch) -> None:
     stages = stage([{"kind": "relations", "heads": 4}], 5), stage([HARD], 5)
-    student, task = enrol(tiny_model, *stages)
+    student, task = make_distillation(tiny_model, *stages)
     act = activations(student, packed)
     relations = 3 * 4 * act.tokens * act.shape.width
-    parts = compared_parts([task.at(0), task.at(9)], act)
-    assert parts == [Part("compared with the teacher", relations)]
+    parts = layer_loss_parts([task.at(0), task.at(9)], act)
+    assert parts == [Part("layer losses", relations)]
 
 
 def test_a_run_that_compares_no_layers_has_no_such_line(tiny_model: Bert, packed: Batch) -> None:
-    assert compared_parts([PretrainingTask().at(0)], activations(tiny_model, packed)) == []
+    assert layer_loss_parts([PretrainingTask().at(0)], activations(tiny_model, packed)) == []

@@ -9,7 +9,7 @@ import torch
 from pretrain.data.batch import Batch
 from pretrain.losses.term import normalised_loss
 from pretrain.model import Bert, BertShape, initialise
-from tests.student_tasks import Objectives, enrol, stage, terms_of
+from tests.student_tasks import Objectives, make_distillation, stage, terms_of
 
 NARROW = {"width": 16, "heads": 4, "feed_forward": 24}
 OBJECTIVES: Objectives = [
@@ -50,7 +50,7 @@ def teacher(tiny_shape: BertShape, request: pytest.FixtureRequest) -> Bert:
 def test_an_objective_trains_what_it_gives_a_gradient(
     teacher: Bert, packed: Batch, objective: dict[str, Any]
 ) -> None:
-    student, task = enrol(teacher, stage([objective]), layers=3, **NARROW)
+    student, task = make_distillation(teacher, stage([objective]), layers=3, **NARROW)
     (reached,) = task.trained(student)
     found = with_a_gradient(student, task, packed)
     # Softmax ignores what all keys have in common: the gradient of that is rounding, or nothing.
@@ -60,7 +60,9 @@ def test_an_objective_trains_what_it_gives_a_gradient(
 
 def test_stages_train_what_any_of_their_objectives_reaches(teacher: Bert, packed: Batch) -> None:
     first, second = [OBJECTIVES[5], OBJECTIVES[7]], [OBJECTIVES[0], OBJECTIVES[2]]
-    student, task = enrol(teacher, stage(first, 3), stage(second, 3), layers=3, **NARROW)
+    student, task = make_distillation(
+        teacher, stage(first, 3), stage(second, 3), layers=3, **NARROW
+    )
     every = task.trained(student)
     assert [task.at(step).stage for step in range(6)] == [0, 0, 0, 1, 1, 1]
     for number, step in enumerate((0, 3)):

@@ -1,4 +1,4 @@
-"""Tiles of attention: how large they are, and that extremes and a compiler change nothing."""
+"""Tiled KL divergence: size of tiles, extreme scores, and the compiled tile function."""
 
 from collections import Counter
 from typing import Any
@@ -8,12 +8,12 @@ import torch
 from torch._dynamo import config as dynamo_config
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pretrain.losses import attention_kl as attention_divergence
-from pretrain.losses.attention_kl import (
-    Attending,
+from pretrain.losses import attention_tiles
+from pretrain.losses.attention_tiles import (
+    QueryKey,
     choose_compare,
-    divergence_sum,
     tile_size,
+    tiled_kl_sum,
 )
 from tests.pretrain.losses.attention_reference import DEVICE, LONG, draw, ids_of, make_case
 
@@ -60,11 +60,11 @@ def test_a_tile_makes_each_tensor_once_and_copies_no_result(kind: Any, made: int
 
 
 def test_tiles_are_fused_where_a_gpu_has_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = attention_divergence._compare
+    plain = attention_tiles._compare
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    monkeypatch.setattr(attention_divergence, "has_triton", lambda: False)
+    monkeypatch.setattr(attention_tiles, "has_triton", lambda: False)
     assert choose_compare(gpu) == choose_compare(cpu) == (plain, 8)
-    monkeypatch.setattr(attention_divergence, "has_triton", lambda: True)
+    monkeypatch.setattr(attention_tiles, "has_triton", lambda: True)
     assert choose_compare(cpu) == (plain, 8)
     fused, tensors = choose_compare(gpu)
     assert fused is not plain and tensors == 3
@@ -97,11 +97,11 @@ def test_a_divergence_is_never_negative() -> None:
 
 def test_a_key_that_is_the_query_gets_the_gradients_of_both() -> None:
     ids_N = ids_of(13, [[5, 4, 1]])
-    teacher = Attending(*[draw(13, 8, seed=9)] * 2)
+    teacher = QueryKey(*[draw(13, 8, seed=9)] * 2)
     shared = draw(13, 4, seed=1).requires_grad_()
-    divergence_sum(Attending(shared, shared), teacher, 2, ids_N, 13).backward()
+    tiled_kl_sum(QueryKey(shared, shared), teacher, 2, ids_N, 13).backward()
     query, key = (shared.detach().clone().requires_grad_() for _ in range(2))
-    divergence_sum(Attending(query, key), teacher, 2, ids_N, 13).backward()
+    tiled_kl_sum(QueryKey(query, key), teacher, 2, ids_N, 13).backward()
     assert shared.grad is not None and query.grad is not None and key.grad is not None
     torch.testing.assert_close(shared.grad, query.grad + key.grad)
     assert not torch.allclose(query.grad, key.grad)
@@ -129,8 +129,8 @@ def test_a_compiled_tile_is_one_graph_with_the_same_numbers(
     case = make_case("attention", LONG).on_cpu()
     wanted = case.gradients()
     compiled = torch.compile(
-        attention_divergence._compare, backend="aot_eager", dynamic=False, fullgraph=True
+        attention_tiles._compare, backend="aot_eager", dynamic=False, fullgraph=True
     )
-    monkeypatch.setattr(attention_divergence, "_compare", compiled)
+    monkeypatch.setattr(attention_tiles, "_compare", compiled)
     for got, expected in zip(case.gradients(), wanted, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
