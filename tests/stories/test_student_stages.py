@@ -113,7 +113,7 @@ def test_a_run_goes_on_across_the_edge_of_its_stages_as_if_it_had_never_stopped(
         parts = stopped_at(reached, whole, tmp_path / f"from_{reached}")
         keys = [f"run.path={parts}", f"teacher.sharded={str(sharded).lower()}"]
         said = deepspeed(STUDENT, "--config", recipe, *keys).stdout
-        assert ("are shared out among 2 ranks" in said) == sharded
+        assert ("are sharded over 2 ranks" in said) == sharded
         assert status_of(parts)["state"] == "done"
         assert losses(parts) == losses(whole)
         assert weights(parts) == weights(whole)

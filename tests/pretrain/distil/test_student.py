@@ -80,7 +80,7 @@ def test_a_student_has_its_teachers_shape_but_for_what_it_names(tiny_shape: Bert
     ("keys", "change", "message"),
     [
         ({"width": 30}, {}, "width 30 is not divisible by its 4 heads"),
-        ({"format": "distilbert"}, {"norm": "pre"}, "distilbert has its LayerNorms after"),
+        ({"format": "distilbert"}, {"norm": "pre"}, "distilbert is post-norm"),
     ],
 )
 def test_shapes_that_cannot_be_are_refused(
