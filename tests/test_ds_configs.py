@@ -1,4 +1,4 @@
-"""The DeepSpeed files: one for each ZeRO stage and precision, complete, and silent on the rest."""
+"""The DeepSpeed files: one per ZeRO stage and precision, complete, "auto" for the recipe's keys."""
 
 import json
 from pathlib import Path
@@ -41,12 +41,14 @@ def precision_of(name: str) -> str:
     return name.split("_")[-1]
 
 
-def test_there_is_one_file_for_each_stage_and_precision_and_the_offloaded_ones() -> None:
+def test_one_file_per_stage_and_precision() -> None:
+    """There is one file per ZeRO stage and precision, and per supported offload."""
     assert {file.stem for file in FOLDER.glob("*.json")} == set(NAMES)
 
 
 @every_file
-def test_a_file_is_what_its_name_says(name: str) -> None:
+def test_file_content_matches_name(name: str) -> None:
+    """Stage, precision and offload in a file match its name."""
     content = read(name)
     enabled = {kind for kind in ("bf16", "fp16") if content[kind]["enabled"]}
     assert content["zero_optimization"]["stage"] == stage_of(name)
@@ -55,47 +57,55 @@ def test_a_file_is_what_its_name_says(name: str) -> None:
 
 
 @every_file
-def test_a_file_leaves_the_recipes_numbers_to_the_recipe(name: str) -> None:
+def test_recipe_numbers_are_auto(name: str) -> None:
+    """The numbers of the recipe are "auto", and a file has no unexpected keys."""
     content = read(name)
     assert {key for key, value in content.items() if value == "auto"} == RECIPE_OWNS
     assert set(content) == RECIPE_OWNS | FILE_OWNS | ONLY_IN.get(name, set())
-    assert content.get("zero_force_ds_cpu_optimizer", False) is False, "torch's AdamW, not theirs"
+    assert content.get("zero_force_ds_cpu_optimizer", False) is False, (
+        "torch's AdamW, not DeepSpeed's"
+    )
 
 
 @every_file
-def test_gradients_are_accumulated_in_fp32_wherever_deepspeed_can(name: str) -> None:
+def test_gradients_accumulate_in_fp32(name: str) -> None:
+    """Gradients are accumulated in fp32 wherever DeepSpeed supports it."""
     # Without ZeRO, DeepSpeed accumulates in the parameters' own type and refuses any other.
     expected = precision_of(name) if stage_of(name) == 0 else "fp32"
     assert read(name)["data_types"] == {"grad_accum_dtype": expected}
 
 
-def test_zero_1_in_bf16_keeps_fp32_when_ranks_add_up_their_sums_once_a_step() -> None:
+def test_zero1_bf16_reduces_in_fp32() -> None:
+    """ZeRO-1 in bf16 reduces gradients in fp32."""
     content = read("zero1_bf16")
-    # Otherwise what was added up in fp32 is rounded to bf16 on its way.
+    # Otherwise fp32 sums would be rounded to bf16 for communication.
     assert content["communication_data_type"] == "fp32"
-    # And gradients in bf16 are freed as soon as they have been added, not after the pass.
+    # Gradients in bf16 are freed as soon as they are accumulated, not after the backward pass.
     assert content["bf16"]["immediate_grad_update"] is True
 
 
 @every_file
-def test_a_step_in_bf16_does_not_ask_the_device_for_an_overflow(name: str) -> None:
+def test_bf16_has_no_overflow_check(name: str) -> None:
+    """A step in bf16 has no overflow check, which would synchronise with the device."""
     assert read(name)["bf16"].get("check_grad_overflow", False) is False
 
 
 @every_file
-def test_overlap_is_left_to_the_number_of_ranks(name: str) -> None:
+def test_overlap_comm_is_auto(name: str) -> None:
+    """`overlap_comm` is "auto", because it depends on the number of ranks."""
     expected = None if stage_of(name) == 0 else "auto"
     assert read(name)["zero_optimization"].get("overlap_comm") == expected
 
 
 @every_file
-def test_deepspeed_knows_every_key(name: str) -> None:
+def test_deepspeed_accepts_every_key(name: str) -> None:
+    """DeepSpeed accepts every key, and refuses an unknown one."""
     from deepspeed.runtime.precision_config import DeepSpeedBF16Config, DeepSpeedFP16Config
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
     content = read(name)
     if "overlap_comm" in content["zero_optimization"]:
-        content["zero_optimization"]["overlap_comm"] = True  # what stands for "auto"
+        content["zero_optimization"]["overlap_comm"] = True  # in place of "auto"
     for kind, section in (
         (DeepSpeedZeroConfig, "zero_optimization"),
         (DeepSpeedBF16Config, "bf16"),
@@ -106,7 +116,8 @@ def test_deepspeed_knows_every_key(name: str) -> None:
             kind(**content[section], no_such_key=1)
 
 
-def test_fp16_scales_its_loss_dynamically() -> None:
+def test_fp16_has_dynamic_loss_scale() -> None:
+    """fp16 uses the same dynamic loss scale under every stage."""
     scaling = [read(f"zero{stage}_fp16")["fp16"] for stage in STAGES]
     assert all(section == scaling[0] for section in scaling)
     assert scaling[0]["loss_scale"] == 0

@@ -1,9 +1,9 @@
-"""Started by test_gpu_dry_run.py: a step of training on tensors without memory, as if on a GPU.
+"""Run a training step on fake tensors of a GPU; started by test_gpu_dry_run.py.
 
 LD_PRELOAD=libgpu_stand_in.so python gpu_dry_run.py
 
-No number is computed. Shapes, types and devices are checked by torch's own rules, and whatever
-would wait for the device is an error, since there is no number to wait for.
+Nothing is computed. Torch's own rules check shapes, types and devices, and any device-to-host
+synchronisation is an error, because a fake tensor has no data.
 """
 
 import os
@@ -43,16 +43,16 @@ SHAPE = BertShape(
 launched: set[str] = set()
 
 
-def launch_nothing(self: Any, *arguments: Any, grid: Any, warmup: bool, **words: Any) -> None:
-    """Stand in for `JITFunction.run`."""
-    tensors = [x for x in (*arguments, *words.values()) if isinstance(x, torch.Tensor)]
+def record_launch(self: Any, *arguments: Any, grid: Any, warmup: bool, **keywords: Any) -> None:
+    """Replace `JITFunction.run`: check the arguments and record the kernel."""
+    tensors = [x for x in (*arguments, *keywords.values()) if isinstance(x, torch.Tensor)]
     assert all(tensor.device == GPU for tensor in tensors), self.fn.__name__
     assert all(size > 0 for size in grid), grid
     launched.add(f"{self.fn.__module__.rpartition('.')[2]}.{self.fn.__name__}")
 
 
 def train(block: Any, dtype: torch.dtype) -> None:
-    """Go forward and backward, and forward once more as validation does."""
+    """Run forward and backward, then forward as in validation."""
     torch.set_default_dtype(dtype)
     with GPU:
         model = Bert(SHAPE)
@@ -61,8 +61,8 @@ def train(block: Any, dtype: torch.dtype) -> None:
     if block == "compiled":
         compile_layers(model, backend="aot_eager")
     batch = dummy_batch(SHAPE.vocab_size, 4, 32, 20).map_tensors(lambda tensor: tensor.to(GPU))
-    for own_keys in keys_of(3):
-        terms: Any = model(batch, pretraining_terms, own_keys)
+    for keys in keys_of(3):
+        terms: Any = model(batch, pretraining_terms, keys)
         normalised_loss(terms, batch.counts).backward()
     for name, parameter in model.named_parameters():
         gradient = parameter.grad
@@ -72,36 +72,40 @@ def train(block: Any, dtype: torch.dtype) -> None:
 
 
 def keys_of(micro_batches: int) -> torch.Tensor:
-    """Return keys of passes on the GPU; pinned memory has no stand-in."""
+    """Return dropout keys on the GPU; made on the CPU because pinned memory has no stand-in."""
     return dropout_keys(0, 0, 0, micro_batches, SHAPE.layers, torch.device("cpu")).to(GPU)
 
 
 def distil(dtype: torch.dtype) -> None:
-    """Go forward and backward through objectives, the student narrower than its teacher."""
+    """Run forward and backward through distillation losses, with a narrower student."""
 
-    def drawn(*size: int) -> torch.Tensor:
+    def zeros(*size: int) -> torch.Tensor:
         return torch.zeros(size, dtype=dtype, device=GPU)
 
-    places, words = 4 * 32, 1003
-    own = [drawn(places, 64).requires_grad_() for _ in range(2)]
-    theirs = [drawn(places, 128) for _ in range(2)]
-    ids = torch.ones(places, dtype=torch.int32, device=GPU)
-    student = Head(drawn(20, 64).requires_grad_(), drawn(words, 64).requires_grad_(), drawn(words))
-    teacher = Head(drawn(20, 128), drawn(words, 128), drawn(words))
+    tokens, vocabulary = 4 * 32, 1003
+    student_states = [zeros(tokens, 64).requires_grad_() for _ in range(2)]
+    teacher_states = [zeros(tokens, 128) for _ in range(2)]
+    ids = torch.ones(tokens, dtype=torch.int32, device=GPU)
+    student = Head(
+        zeros(20, 64).requires_grad_(), zeros(vocabulary, 64).requires_grad_(), zeros(vocabulary)
+    )
+    teacher = Head(zeros(20, 128), zeros(vocabulary, 128), zeros(vocabulary))
     labels = torch.zeros(20, dtype=torch.int64, device=GPU)
     losses = [
         soft_cross_entropy(student, teacher, labels, temperature=2.0).total,
-        relation_kl_sum(own[0], theirs[0], 4, ids, 32),
-        score_mse_sum(own[0], own[1], theirs[0], theirs[1], 4, ids, 32),
-        cosine_sum(own[0], own[1].detach(), ids > 0),
+        relation_kl_sum(student_states[0], teacher_states[0], 4, ids, 32),
+        score_mse_sum(
+            student_states[0], student_states[1], teacher_states[0], teacher_states[1], 4, ids, 32
+        ),
+        cosine_sum(student_states[0], student_states[1].detach(), ids > 0),
     ]
     torch.stack(losses).sum().backward()
-    for leaf in (*own, student.hidden_MD, student.weight_VD):
+    for leaf in (*student_states, student.hidden_MD, student.weight_VD):
         assert leaf.grad is not None and leaf.grad.dtype == dtype
 
 
 def main() -> None:
-    JITFunction.run = launch_nothing  # type: ignore[method-assign]
+    JITFunction.run = record_launch  # type: ignore[method-assign]
     attention_tiles._compiled = lambda: torch.compile(  # type: ignore[assignment]
         attention_tiles._compare, backend="aot_eager", dynamic=False, fullgraph=True
     )
@@ -111,7 +115,7 @@ def main() -> None:
                 train(block, dtype)
             distil(dtype)
     print(*sorted(launched), flush=True)
-    os._exit(0)  # the threads of the backward pass wait for a GPU's end
+    os._exit(0)  # a normal exit would hang in the threads of the backward pass
 
 
 if __name__ == "__main__":

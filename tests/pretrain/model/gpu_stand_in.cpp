@@ -1,5 +1,5 @@
-// Lets a torch without CUDA make tensors without memory on a GPU, and go backward through them.
-// It says that there is one GPU, and does nothing that is asked of it.
+// Lets a torch without CUDA construct fake tensors on a GPU and run backward through them.
+// It reports one GPU and implements no operation on it.
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/impl/FakeGuardImpl.h>
 
@@ -8,7 +8,7 @@ namespace {
 
 C10_REGISTER_GUARD_IMPL(CUDA, c10::impl::FakeGuardImpl<c10::DeviceType::CUDA>);
 
-struct CUDAHooks : public CUDAHooksInterface { // torch looks for hooks of this name
+struct CUDAHooks : public CUDAHooksInterface { // torch looks up hooks by this name
   explicit CUDAHooks(CUDAHooksArgs) {}
   void init() const override {}
   bool hasCUDA() const override { return true; }

@@ -1,6 +1,6 @@
-"""The model: equal to plain transformers sample by sample, and blind across packed samples.
+"""The model equals plain transformers sample by sample, and packed samples are independent.
 
-Everything here is computed in fp64, so that equal means equal to the last few digits.
+Most of it is computed in fp64, so that equal means equal to the last few digits.
 """
 
 import dataclasses
@@ -49,18 +49,19 @@ def plain_transformers(model: Bert) -> BertForPreTraining:
 
 
 def summed_loss(mlm: torch.Tensor, nsp: torch.Tensor, batch: Batch) -> torch.Tensor:
-    words = F.cross_entropy(mlm, batch.mlm_labels, reduction="sum")
-    return words + F.cross_entropy(nsp, batch.nsp_labels, reduction="sum")
+    mlm_loss = F.cross_entropy(mlm, batch.mlm_labels, reduction="sum")
+    return mlm_loss + F.cross_entropy(nsp, batch.nsp_labels, reduction="sum")
 
 
-def asked(outputs: Outputs, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the logits of both heads, without those of what fills the lists up."""
+def labelled_logits(outputs: Outputs, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits of both heads at the positions with labels, without padding."""
     assert outputs.nsp_logits_S2 is not None
-    words, sentences = batch.mlm_labels != IGNORE_INDEX, batch.nsp_labels != IGNORE_INDEX
-    return outputs.mlm_logits_MV[words], outputs.nsp_logits_S2[sentences]
+    masked, pairs = batch.mlm_labels != IGNORE_INDEX, batch.nsp_labels != IGNORE_INDEX
+    return outputs.mlm_logits_MV[masked], outputs.nsp_logits_S2[pairs]
 
 
-def test_outputs_and_gradients_equal_those_of_transformers(model: Bert, packed: Batch) -> None:
+def test_bert_matches_transformers(model: Bert, packed: Batch) -> None:
+    """Outputs and gradients equal those of transformers' BERT."""
     alone, _ = unpack(packed)
     theirs = plain_transformers(model)
     expected = theirs(
@@ -87,12 +88,13 @@ def test_outputs_and_gradients_equal_those_of_transformers(model: Bert, packed: 
         close(gradient, reference[name].grad, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_samples_packed_into_rows_give_what_they_give_alone(model: Bert, packed: Batch) -> None:
+def test_packed_samples_match_single_samples(model: Bert, packed: Batch) -> None:
+    """Samples packed into rows have the outputs and gradients of one sample per row."""
     alone, origin = unpack(packed)
     together, apart = model(packed), model(alone)
     assert len(alone.input_ids) > len(packed.input_ids)
     close(together.hidden_ND[origin[origin >= 0]], apart.hidden_ND[origin >= 0])
-    close(asked(together, packed), asked(apart, alone))
+    close(labelled_logits(together, packed), labelled_logits(apart, alone))
     gradients = []
     for outputs, batch in ((together, packed), (apart, alone)):
         model.zero_grad()
@@ -101,9 +103,8 @@ def test_samples_packed_into_rows_give_what_they_give_alone(model: Bert, packed:
     close(*gradients)
 
 
-def test_the_loss_of_packed_rows_is_that_of_one_sample_a_row(
-    tiny_model: Bert, packed: Batch
-) -> None:
+def test_packed_loss_matches_single_samples(tiny_model: Bert, packed: Batch) -> None:
+    """Losses and gradients of packed rows equal those of one sample per row."""
     alone, _ = unpack(packed)
     found = []
     for batch in (packed, alone):
@@ -120,7 +121,8 @@ def test_the_loss_of_packed_rows_is_that_of_one_sample_a_row(
         close(together[name], figure, rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_changing_one_sample_moves_no_other(model: Bert, packed: Batch) -> None:
+def test_samples_in_row_are_independent(model: Bert, packed: Batch) -> None:
+    """Changing one sample changes no output of another in the same row."""
     row = int(rows_with_two(packed).nonzero()[0])
     mine = (packed.sample_ids == 2) & (torch.arange(len(packed.sample_ids)) // T == row)
     other = torch.where(mine, (packed.input_ids + 7) % 150 + 20, packed.input_ids)
@@ -130,7 +132,8 @@ def test_changing_one_sample_moves_no_other(model: Bert, packed: Batch) -> None:
     assert (before[mine] != after[mine]).all()
 
 
-def test_padding_is_invisible(model: Bert, packed: Batch) -> None:
+def test_padding_changes_nothing(model: Bert, packed: Batch) -> None:
+    """Padding changes no output, and rows of padding alone give no NaN."""
     padded = dataclasses.replace(
         packed, **{name: F.pad(getattr(packed, name), (0, 2 * T)) for name in TABLES}
     )
@@ -138,12 +141,13 @@ def test_padding_is_invisible(model: Bert, packed: Batch) -> None:
     real = padded.sample_ids > 0
     before = model(packed)
     after = model(dataclasses.replace(padded, input_ids=noise))
-    assert torch.isfinite(after.hidden_ND).all(), "rows of padding alone are no NaN"
+    assert torch.isfinite(after.hidden_ND).all(), "rows of padding alone give no NaN"
     close(after.hidden_ND[real], before.hidden_ND[packed.sample_ids > 0])
     close(after.mlm_logits_MV, before.mlm_logits_MV)
 
 
-def test_parameters_are_named_as_in_transformers(tiny_shape: BertShape) -> None:
+def test_parameter_names_match_transformers(tiny_shape: BertShape) -> None:
+    """Parameters have the names and shapes of transformers, and nothing else is saved."""
     config = BertConfig(**to_hf_config(tiny_shape))
     theirs = {name: p.shape for name, p in BertForPreTraining(config).named_parameters()}
     ours = {name: p.shape for name, p in Bert(tiny_shape).named_parameters()}
@@ -151,9 +155,8 @@ def test_parameters_are_named_as_in_transformers(tiny_shape: BertShape) -> None:
     assert set(Bert(tiny_shape).state_dict()) == set(ours), "nothing else is saved"
 
 
-def test_without_next_sentences_there_is_neither_pooler_nor_head(
-    tiny_shape: BertShape, packed: Batch
-) -> None:
+def test_no_nsp_means_no_pooler(tiny_shape: BertShape, packed: Batch) -> None:
+    """Without NSP a model has neither pooler nor NSP head."""
     shape = dataclasses.replace(tiny_shape, next_sentence=False)
     missing = set(Bert(tiny_shape).state_dict()) - set(Bert(shape).state_dict())
     assert {name.rsplit(".", 1)[0] for name in missing} == {
@@ -163,17 +166,19 @@ def test_without_next_sentences_there_is_neither_pooler_nor_head(
     assert Bert(shape)(packed).nsp_logits_S2 is None
 
 
-def test_without_segments_a_model_computes_as_its_parameters_are_cast(
-    tiny_shape: BertShape, packed: Batch
-) -> None:
+def test_no_segments_keeps_parameter_dtype(tiny_shape: BertShape, packed: Batch) -> None:
+    """Without segment embeddings, hidden states have the type of the parameters."""
     plain = Bert(dataclasses.replace(tiny_shape, token_types=False))
     initialise(plain, seed=0)
     for parameter in plain.parameters():
-        parameter.data = parameter.data.to(torch.bfloat16)  # as DeepSpeed does: no buffer is cast
+        parameter.data = parameter.data.to(
+            torch.bfloat16
+        )  # as DeepSpeed does, which casts no buffers
     assert plain(packed).hidden_ND.dtype == torch.bfloat16
 
 
-def test_parameters_are_counted_once(tiny_shape: BertShape) -> None:
+def test_count_parameters_counts_tied_once(tiny_shape: BertShape) -> None:
+    """The parameter count equals the formula, tied weights counted once."""
     v, d, f, t, layers = 201, 32, 64, 64, 2
     layer = 4 * (d * d + d) + (d * f + f) + (f * d + d) + 2 * 2 * d
     embeddings = v * d + t * d + 2 * d + 2 * d
@@ -181,10 +186,11 @@ def test_parameters_are_counted_once(tiny_shape: BertShape) -> None:
     assert Bert(tiny_shape).count_parameters() == embeddings + layers * layer + heads
 
 
-def test_initial_weights_are_drawn_from_the_seed_as_bert_draws_them(tiny_shape: BertShape) -> None:
+def test_initialise_matches_bert(tiny_shape: BertShape) -> None:
+    """Initial weights follow BERT's distribution and depend on the seed alone."""
     models = [Bert(tiny_shape) for _ in range(3)]
     for index, (model, seed) in enumerate(zip(models, (1, 1, 2), strict=True)):
-        torch.manual_seed(index)  # the global generator has no say
+        torch.manual_seed(index)  # must have no effect
         initialise(model, seed)
     first, again, other = (dict(model.named_parameters()) for model in models)
     for name, weight in first.items():
@@ -202,11 +208,12 @@ def test_initial_weights_are_drawn_from_the_seed_as_bert_draws_them(tiny_shape: 
     assert not first["bert.embeddings.word_embeddings.weight"][tiny_shape.pad_id].any()
 
 
-def test_dropout_follows_from_its_keys_alone(tiny_shape: BertShape, packed: Batch) -> None:
+def test_dropout_depends_on_keys_alone(tiny_shape: BertShape, packed: Batch) -> None:
+    """Dropout depends on its keys and not on the global generator; no keys mean no dropout."""
     model = Bert(dataclasses.replace(tiny_shape, dropout=0.5))
     passes = dropout_keys(0, 1, 2, 2, tiny_shape.layers, torch.device("cpu"))
     first, second = (model(packed, None, keys).hidden_ND for keys in passes)
-    torch.manual_seed(9)  # the global generator has no say
+    torch.manual_seed(9)  # must have no effect
     assert torch.equal(first, model(packed, None, passes[0]).hidden_ND)
     evaluated = [model(packed).hidden_ND for _ in range(2)]
     assert torch.equal(*evaluated)
@@ -214,7 +221,8 @@ def test_dropout_follows_from_its_keys_alone(tiny_shape: BertShape, packed: Batc
         assert (first != other).float().mean() > 0.9
 
 
-def test_every_dropout_has_a_key_of_its_own() -> None:
+def test_dropout_keys_are_distinct() -> None:
+    """Keys differ between seeds, steps, ranks, micro-batches and layers, and are reproducible."""
     drawn = [
         dropout_keys(seed, step, rank, 3, 4, torch.device("cpu"))
         for seed in (0, 1)
@@ -228,13 +236,17 @@ def test_every_dropout_has_a_key_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
-def test_the_keys_of_every_pass_lie_where_a_compiled_layer_takes_them_uncopied(layers: int) -> None:
+def test_dropout_keys_are_aligned(layers: int) -> None:
+    """The keys of every pass and layer are aligned to 16 bytes, so that compiled layers do not copy
+    them.
+    """
     for keys in dropout_keys(0, 0, 0, 4, layers, torch.device("cpu")):
         of_layers = [keys[:-1].view(-1, 2, 2)[number] for number in range(layers)]
         assert all(key.data_ptr() % 16 == 0 and key.is_contiguous() for key in (keys, *of_layers))
 
 
-def test_a_shape_survives_its_config_json(tiny_shape: BertShape) -> None:
+def test_shape_round_trips_through_config(tiny_shape: BertShape) -> None:
+    """A shape is the same after conversion to `config.json` and back."""
     for next_sentence in (True, False):
         shape = dataclasses.replace(tiny_shape, dropout=0.25, next_sentence=next_sentence)
         assert from_hf_config(to_hf_config(shape), "config.json") == shape
@@ -251,9 +263,10 @@ def test_a_shape_survives_its_config_json(tiny_shape: BertShape) -> None:
         ({"hidden_size": None}, "has no 'hidden_size', so the shape of the model is unknown"),
     ],
 )
-def test_a_config_that_is_not_our_bert_is_refused(
+def test_unsupported_config_refused(
     tiny_shape: BertShape, change: dict[str, Any], message: str
 ) -> None:
+    """A `config.json` of an unsupported model is refused."""
     config = to_hf_config(tiny_shape) | change
     present = {key: value for key, value in config.items() if value is not None}
     with pytest.raises(UserError, match=message):

@@ -1,7 +1,7 @@
-"""Compiled layers: one program for all of them, and none is made anew for another batch.
+"""Compiled layers: one program for all of them, and no recompilation for another batch.
 
-The backend "eager" leaves out the generation of code, which is slow on a CPU; what decides about
-compiling again, the guards, is the same.
+The backend "eager" omits code generation, which is slow on a CPU; the guards, which decide about
+recompilation, are the same.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ def model(tiny_shape: BertShape) -> Bert:
     return model
 
 
-def pieces(source: BatchSource, micro_rows: int = 2) -> list[Batch]:
+def micro_batches(source: BatchSource, micro_rows: int = 2) -> list[Batch]:
     return [batch for step in range(4) for batch in source.step(step, 8, 0, 1, micro_rows)]
 
 
@@ -47,10 +47,11 @@ def train(model: Bert, batches: list[Batch]) -> None:
         torch.stack([term.total for term in terms if term.weight]).sum().backward()
 
 
-def test_batches_of_any_content_take_one_program(model: Bert, open_source: OpenSource) -> None:
+def test_one_program_for_all_batches(model: Bert, open_source: OpenSource) -> None:
+    """All layers and all batches of one shape share a compiled program."""
     compile_layers(model, backend="eager")
     compilations = CompilationCounter()
-    batches = pieces(open_source())
+    batches = micro_batches(open_source())
     assert len({tuple(batch.counts.values()) for batch in batches}) > 10
     train(model, batches[:1])
     assert compilations.since_last() == 1, "all layers share a program"
@@ -58,19 +59,18 @@ def test_batches_of_any_content_take_one_program(model: Bert, open_source: OpenS
     assert compilations.since_last() == 0
 
 
-def test_evaluation_and_rows_of_another_length_have_programs_of_their_own(
-    model: Bert, open_source: OpenSource
-) -> None:
+def test_new_program_for_row_length_and_evaluation(model: Bert, open_source: OpenSource) -> None:
+    """Another row length, and evaluation, compile one more program each."""
     compile_layers(model, backend="eager")
     compilations = CompilationCounter()
-    long, short = pieces(open_source()), pieces(open_source(row_tokens=32))
+    long, short = micro_batches(open_source()), micro_batches(open_source(row_tokens=32))
     train(model, long[:2])
     compilations.since_last()
-    for work in (
+    for run in (
         lambda: train(model, short[:2]),
         lambda: model.eval()(long[0], pretraining_terms),
     ):
-        work()
+        run()
         assert compilations.since_last() == 1
     model.train()
     train(model, [*long[2:4], *short[2:4]])
@@ -78,19 +78,23 @@ def test_evaluation_and_rows_of_another_length_have_programs_of_their_own(
     assert compilations.since_last() == 0
 
 
-def test_another_number_of_sequences_takes_no_other_program(
+def test_number_of_sequences_does_not_recompile(
     model: Bert, open_source: OpenSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def by_bounds(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *a: object) -> torch.Tensor:
-        """Stand in for FlashAttention, which a CPU lacks."""
+    """Another number of sequences under `varlen` does not recompile."""
+
+    def attention_by_cu_seqlens(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *a: object
+    ) -> torch.Tensor:
+        """Replace FlashAttention, which needs a GPU."""
         owners = torch.bucketize(torch.arange(len(q)), a[0], right=True)
         mask = owners[:, None] == owners[None, :]
         heads = (x.transpose(0, 1)[None] for x in (q, k, v))
         out = torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=mask)
         return out[0].transpose(0, 1)
 
-    monkeypatch.setattr(attention, "varlen_attn", by_bounds)
-    batch = pieces(open_source())[0]
+    monkeypatch.setattr(attention, "varlen_attn", attention_by_cu_seqlens)
+    batch = micro_batches(open_source())[0]
     model.eval()
     expected = model(batch).hidden_ND
     model.backend = dataclasses.replace(Backend(), attention="varlen")
@@ -98,16 +102,15 @@ def test_another_number_of_sequences_takes_no_other_program(
     found = [model(batch).hidden_ND]
     compilations = CompilationCounter()
     for more in (1, 5, 40):
-        bounds = torch.cat([batch.cu_seqlens, batch.cu_seqlens[-1:].expand(more)])
-        found.append(model(dataclasses.replace(batch, cu_seqlens=bounds)).hidden_ND)
+        cu_seqlens = torch.cat([batch.cu_seqlens, batch.cu_seqlens[-1:].expand(more)])
+        found.append(model(dataclasses.replace(batch, cu_seqlens=cu_seqlens)).hidden_ND)
     assert compilations.since_last() == 0
     for hidden in found:
         torch.testing.assert_close(hidden, expected)
 
 
-def test_a_compiled_model_computes_the_same_under_the_same_names(
-    model: Bert, open_source: OpenSource
-) -> None:
+def test_compiled_model_matches_eager(model: Bert, open_source: OpenSource) -> None:
+    """A compiled model has the same hidden states and parameter names."""
     batch = open_source().rows(np.arange(3), 3)
     names = list(model.state_dict())
     (keys,) = dropout_keys(0, 0, 0, 1, model.shape.layers, torch.device("cpu"))
@@ -117,14 +120,15 @@ def test_a_compiled_model_computes_the_same_under_the_same_names(
     assert list(model.state_dict()) == names
 
 
-def test_a_compiled_layer_can_be_computed_again(model: Bert, open_source: OpenSource) -> None:
-    batches = pieces(open_source())[:2]
+def test_compiled_layers_support_checkpointing(model: Bert, open_source: OpenSource) -> None:
+    """Compiled layers give the same gradients under activation checkpointing."""
+    batches = micro_batches(open_source())[:2]
     gradients = []
-    for recompute in (0, 3):
+    for layers in (0, 3):
         torch.compiler.reset()
         again = Bert(model.shape)
         again.load_state_dict(model.state_dict())
-        again.backend = dataclasses.replace(Backend(), checkpointed_layers=recompute)
+        again.backend = dataclasses.replace(Backend(), checkpointed_layers=layers)
         compile_layers(again, backend="aot_eager")
         train(again, batches)
         gradients.append([p.grad for p in again.parameters()])

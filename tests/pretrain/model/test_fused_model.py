@@ -1,4 +1,4 @@
-"""A whole model of Triton kernels is the model of their references, dropout and gradients included.
+"""A whole model of Triton kernels equals that of their references, with dropout and gradients.
 
 Without a GPU the kernels run in Triton's interpreter.
 """
@@ -22,9 +22,10 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @pytest.mark.parametrize(("block", "head"), [("triton", "triton"), ("reference", "triton")])
-def test_fused_kernels_change_nothing_but_rounding(
+def test_fused_model_matches_reference(
     tiny_shape: BertShape, open_source: OpenSource, block: str, head: str
 ) -> None:
+    """Losses and gradients with fused kernels equal those of the references, up to rounding."""
     pytest.importorskip("triton")
     shape = dataclasses.replace(tiny_shape, layers=1, dropout=0.2)
     model = Bert(shape)

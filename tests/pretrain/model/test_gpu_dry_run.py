@@ -1,4 +1,4 @@
-"""A step on a GPU is put together rightly, as far as a machine without one can tell."""
+"""Shapes, types, devices and synchronisation of a GPU step, checked on a machine without a GPU."""
 
 import os
 import shutil
@@ -26,29 +26,30 @@ KERNELS = {
 
 @pytest.fixture(scope="module")
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the library that lets this torch pretend."""
-    made = tmp_path_factory.mktemp("gpu") / "libgpu_stand_in.so"
+    """Compile the library that makes torch report a GPU; return its path."""
+    library = tmp_path_factory.mktemp("gpu") / "libgpu_stand_in.so"
     libraries = [f"-L{TORCH / 'lib'}", "-lc10", "-ltorch_cpu", f"-Wl,-rpath,{TORCH / 'lib'}"]
     command = ["g++", "-std=c++20", "-O0", "-shared", "-fPIC", f"-I{TORCH / 'include'}"]
     subprocess.run(
-        [*command, str(HERE / "gpu_stand_in.cpp"), "-o", str(made), *libraries],
+        [*command, str(HERE / "gpu_stand_in.cpp"), "-o", str(library), *libraries],
         check=True,
         timeout=LIMIT_S,
     )
-    return made
+    return library
 
 
-@pytest.mark.skipif(torch.backends.cuda.is_built(), reason="this torch has the real thing")
+@pytest.mark.skipif(torch.backends.cuda.is_built(), reason="this torch is built with CUDA")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-def test_a_step_fits_together_and_never_waits_for_the_gpu(stand_in: Path) -> None:
+def test_gpu_step_has_no_synchronisation(stand_in: Path) -> None:
+    """Shapes, types and devices of a GPU step fit, without any device-to-host synchronisation."""
     variables = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    ended = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, str(HERE / "gpu_dry_run.py")],
-        # Before torch itself, which looks for a GPU once.
+        # Preloaded, because torch looks for a GPU only once.
         env={**variables, "PYTHONPATH": str(ROOT), "LD_PRELOAD": str(stand_in)},
         capture_output=True,
         text=True,
         timeout=LIMIT_S,
     )
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    assert set(ended.stdout.split()) == KERNELS
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    assert set(finished.stdout.split()) == KERNELS

@@ -1,4 +1,4 @@
-"""Pre-norm models: equal to transformers' MegatronBert, published, and taught from."""
+"""Pre-norm models: equal to transformers' MegatronBert, exported, and distilled."""
 
 import dataclasses
 import json
@@ -36,14 +36,16 @@ def model(pre_shape: BertShape) -> Bert:
     return model
 
 
-def test_parameters_are_named_as_in_megatron_bert(pre_shape: BertShape) -> None:
+def test_parameter_names_match_megatron_bert(pre_shape: BertShape) -> None:
+    """Parameters have the names and shapes of transformers' MegatronBert."""
     config = MegatronBertConfig(**to_hf_config(pre_shape))
     theirs = {n: p.shape for n, p in MegatronBertForPreTraining(config).named_parameters()}
     ours = {name: p.shape for name, p in Bert(pre_shape).named_parameters()}
     assert ours == {name: shape for name, shape in theirs.items() if name not in TIED}
 
 
-def test_losses_and_gradients_equal_those_of_megatron_bert(model: Bert, packed: Batch) -> None:
+def test_pre_norm_matches_megatron_bert(model: Bert, packed: Batch) -> None:
+    """Losses and gradients equal those of transformers' MegatronBert."""
     model = model.double()
     theirs = MegatronBertForPreTraining(MegatronBertConfig(**to_hf_config(model.shape)))
     theirs = theirs.double().eval()
@@ -58,10 +60,10 @@ def test_losses_and_gradients_equal_those_of_megatron_bert(model: Bert, packed: 
         labels=labels.view(-1, T),
         next_sentence_label=alone.nsp_labels,
     )
-    words, _, sentences, _ = model(packed, pretraining_terms)
+    mlm, _, nsp, _ = model(packed, pretraining_terms)
     counts = packed.counts
-    # Theirs is the mean over words plus the mean over samples. fp64 losses end in fp32 sums.
-    loss = words.total / counts["masked"] + sentences.total / counts["samples"]
+    # Theirs is the mean over tokens plus the mean over samples. fp64 losses end in fp32 sums.
+    loss = mlm.total / counts["masked"] + nsp.total / counts["samples"]
     torch.testing.assert_close(loss.double(), expected.loss.double(), rtol=1e-5, atol=1e-5)
     loss.backward()
     expected.loss.backward()
@@ -74,7 +76,8 @@ def test_losses_and_gradients_equal_those_of_megatron_bert(model: Bert, packed: 
         )  # fmt: skip
 
 
-def test_a_pre_norm_shape_survives_its_config_json(pre_shape: BertShape) -> None:
+def test_pre_norm_shape_round_trips(pre_shape: BertShape) -> None:
+    """A pre-norm shape is the same after conversion to `config.json` and back."""
     for next_sentence in (True, False):
         shape = dataclasses.replace(pre_shape, next_sentence=next_sentence)
         assert from_hf_config(to_hf_config(shape), "config.json") == shape
@@ -84,14 +87,15 @@ def test_a_pre_norm_shape_survives_its_config_json(pre_shape: BertShape) -> None
     ("kind", "architecture"),
     [("teacher", "MegatronBertForPreTraining"), ("student", "MegatronBertForMaskedLM")],
 )
-def test_an_export_is_a_plain_megatron_bert(
+def test_pre_norm_export_is_megatron_bert(
     tmp_path: Path, tiny_tokenizer: Path, pre_shape: BertShape, kind: str, architecture: str
 ) -> None:
+    """An exported pre-norm model loads as a plain MegatronBert with the same weights."""
     from transformers import AutoModel
 
     run, export = tmp_path / "run", tmp_path / "export"
     model = make_run(run, tiny_tokenizer, kind, pre_shape)
-    assert publish(run, export, "apache-2.0", "en")  # it compares the logits
+    assert publish(run, export, "apache-2.0", "en")  # `publish` compares the logits
     config = json.loads((export / "config.json").read_text(encoding="utf-8"))
     assert config["architectures"] == [architecture]
     assert type(AutoModel.from_pretrained(export)).__name__ == "MegatronBertModel"
@@ -100,11 +104,12 @@ def test_an_export_is_a_plain_megatron_bert(
     assert all(torch.equal(w, model.state_dict()[n]) for n, w in loaded.state_dict().items())
 
 
-def test_a_pre_norm_teacher_has_a_pre_norm_student(model: Bert, packed: Batch) -> None:
+def test_pre_norm_student_of_pre_norm_teacher(model: Bert, packed: Batch) -> None:
+    """A student of a pre-norm teacher is pre-norm and trains all its parameters."""
     student, task = make_distillation(model, stage(DISTILBERT), init=[1])
     assert student.shape.norm == "pre"
-    end = "bert.encoder.ln.weight"
-    assert torch.equal(student.state_dict()[end], model.state_dict()[end])
+    final_norm = "bert.encoder.ln.weight"
+    assert torch.equal(student.state_dict()[final_norm], model.state_dict()[final_norm])
     terms = terms_of(student, task, packed)
     torch.stack([term.total for term in terms if term.weight]).sum().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in student.parameters())
