@@ -1,4 +1,4 @@
-"""Packed rows taken apart again: each sample in a row of its own."""
+"""Packed rows unpacked: each sample in a row of its own."""
 
 import dataclasses
 
@@ -11,13 +11,13 @@ TABLES = ("input_ids", "token_types", "positions", "sample_ids")
 
 
 def rows_with_two(batch: Batch) -> torch.Tensor:
-    """Tell which rows hold two samples or more."""
+    """Return which rows hold two samples or more, [rows]."""
     return batch.sample_ids.view(-1, T).amax(dim=1) >= 2
 
 
 def unpack(batch: Batch) -> tuple[Batch, torch.Tensor]:
-    """Lay each sample into a row of its own; also return where its places were, -1 for padding."""
-    (cls_positions, answers), (masked, labels) = batch.nsp_targets, batch.mlm_targets
+    """Return each sample in a row of its own, and the packed index of each token, -1 in padding."""
+    (cls_positions, nsp_labels), (masked, labels) = batch.nsp_targets, batch.mlm_targets
     origin = torch.full((len(cls_positions), T), -1)
     owners = batch.sample_ids.tolist()
     for row, first in enumerate(cls_positions.tolist()):
@@ -39,6 +39,6 @@ def unpack(batch: Batch) -> tuple[Batch, torch.Tensor]:
         masked_positions=torch.isin(origin, masked).nonzero().flatten(),
         mlm_labels=labels,
         cls_positions=starts,
-        nsp_labels=answers,
+        nsp_labels=nsp_labels,
     )
     return alone, origin

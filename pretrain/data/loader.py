@@ -1,7 +1,7 @@
-"""The loader: makes the batches of the coming steps, in processes of their own if asked to.
+"""The loader: prefetches the micro-batches of the coming steps, optionally in worker processes.
 
-A step's rows follow from its number alone, so a worker needs no state and gives the same batches
-as any other; how many there are changes nothing but the time that training waits.
+The rows of a step follow from its number alone, so workers have no state and the batches are the
+same for any number of workers.
 """
 
 import contextlib
@@ -18,32 +18,31 @@ from data_prep.corpus.shards import Int64Array
 from data_prep.errors import UserError
 from pretrain.config.phases import Phase, phase_at
 from pretrain.config.run import LoaderOptions, MaskOptions
-from pretrain.data.batch import Batch
-from pretrain.data.batch_source import BatchSource, Share, SourceSpec, rows_of_share
+from pretrain.data.batch import Batch, BatchStack
+from pretrain.data.batch_source import BatchSource, SourceSpec, rows_of_rank
 from pretrain.masking.base import rate_at
 
-# Adds something to a share, given the numbers of its rows [K, rows].
-ShareTransform = Callable[[Share, Int64Array], Share]
+# Adds tensors to a stack, given the numbers of its rows [K, micro_rows].
+StackTransform = Callable[[BatchStack, Int64Array], BatchStack]
 
 _WORKERS_ON_GPU = 2
-_STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG in Linux's sys/prctl.h
 
 
-class StepShares(Dataset[Share | UserError]):
-    """A rank's share of every step, by the step's number.
+class StepDataset(Dataset[BatchStack | UserError]):
+    """A rank's micro-batches of every step, by the number of the step.
 
-    It travels to workers without its open files; each worker opens them again when it is first
-    asked.
+    Pickling leaves the open files out; a worker opens them again on first access.
 
     Args:
         sources: by the length of their rows.
         phases: of the run.
         mask: its schedule of rates.
-        rank, world_size: whose share.
+        rank, world_size: which micro-batches.
 
     Attributes:
-        transforms: what is added to each share, by the length of its rows; none unless set.
+        transforms: applied to each stack, by the length of its rows; none unless set.
     """
 
     def __init__(
@@ -60,23 +59,27 @@ class StepShares(Dataset[Share | UserError]):
         self._mask = mask
         self._rank = rank
         self._world_size = world_size
-        self.transforms: Mapping[int, ShareTransform] = {}
+        self.transforms: Mapping[int, StackTransform] = {}
 
-    def __getitem__(self, step: int) -> Share | UserError:
-        """Return the share of a step, or what the user must be told: an error keeps its words."""
+    def __getitem__(self, step: int) -> BatchStack | UserError:
+        """Return the micro-batches of a step, or the error that making them raised.
+
+        The error is returned because `DataLoader` would wrap one that a worker raises in a
+        traceback; the training process raises it with its own message.
+        """
         phase = phase_at(self.phases, step)
+        share = (phase.row_of(step), phase.batch_rows, self._rank, self._world_size)
+        rate = rate_at(self._mask.rate, self._mask.rate_end, step, self.steps)
         try:
-            place = (phase.row_of(step), phase.batch_rows, self._rank, self._world_size)
-            rate = rate_at(self._mask.rate, self._mask.rate_end, step, self.steps)
-            share = self._source(phase).share(*place, phase.micro_rows, rate)
+            stack = self._source(phase).stack(*share, phase.micro_rows, rate)
             if transform := self.transforms.get(phase.row_tokens):
-                share = transform(share, rows_of_share(*place, phase.micro_rows))
-            return share
+                stack = transform(stack, rows_of_rank(*share, phase.micro_rows))
+            return stack
         except UserError as error:
             return error
 
-    def prepare(self, step: int) -> None:
-        """See that the plans of a step exist (all ranks, in the same order)."""
+    def build_epoch_indices(self, step: int) -> None:
+        """Build the epoch indices that a step needs (all ranks, in the same order)."""
         phase = phase_at(self.phases, step)
         self._source(phase).epoch_of(phase.row_of(step + 1) - 1)
 
@@ -95,22 +98,22 @@ class StepShares(Dataset[Share | UserError]):
 
 
 class Loader:
-    """Gives the training loop its micro-batches, step after step."""
+    """Yields the micro-batches of step after step to the training loop."""
 
-    def __init__(self, shares: StepShares, options: LoaderOptions, device: torch.device) -> None:
-        self._shares = shares
+    def __init__(self, dataset: StepDataset, options: LoaderOptions, device: torch.device) -> None:
+        self._dataset = dataset
         self._on_gpu = device.type == "cuda"
         default = _WORKERS_ON_GPU if self._on_gpu else 0
         self._workers = default if options.workers is None else options.workers
         self._prefetch = options.prefetch
 
-    def set_transforms(self, transforms: Mapping[int, ShareTransform]) -> None:
-        """Add to every batch, by the length of its rows, such as cached soft targets."""
-        self._shares.transforms = transforms
+    def set_transforms(self, transforms: Mapping[int, StackTransform]) -> None:
+        """Set what is added to every stack, such as cached soft targets, by length of row."""
+        self._dataset.transforms = transforms
 
     def step_tokens(self, step: int) -> int:
         """Return the tokens of the rows of a step, padding included, over all ranks."""
-        phase = phase_at(self._shares.phases, step)
+        phase = phase_at(self._dataset.phases, step)
         return phase.batch_rows * phase.row_tokens
 
     def steps_from(self, first: int) -> Generator[list[Batch], None, None]:
@@ -119,69 +122,69 @@ class Loader:
         Closing the generator ends the workers.
 
         Raises:
-            UserError: what a worker came upon, in the words it would have in this process.
+            UserError: raised in this process or in a worker, with the same message.
         """
         loader = DataLoader(
-            self._shares,
+            self._dataset,
             batch_size=None,
-            sampler=self._announced(first),
+            sampler=self._indexed_steps(first),
             num_workers=self._workers,
-            collate_fn=_as_it_is,
+            collate_fn=_identity,
             worker_init_fn=_die_with_parent,
             pin_memory=self._on_gpu,
             multiprocessing_context=get_context("spawn") if self._workers else None,
             prefetch_factor=-(-self._prefetch // self._workers) if self._workers else None,
-            generator=torch.Generator(),  # the default one would be drawn from, and is not ours
+            generator=torch.Generator(),  # leaves the default generator as it is
         )
-        with _signals_held_back():
-            shares = iter(loader)
+        with _stop_signals_blocked():
+            stacks = iter(loader)
         try:
-            for share in shares:
-                if isinstance(share, UserError):
-                    raise share
-                yield share.micro_batches()
+            for stack in stacks:
+                if isinstance(stack, UserError):
+                    raise stack
+                yield stack.unstack()
         finally:
-            del shares  # the last reference: this tells the workers to end, and waits for them
+            del stacks  # the last reference: its destructor stops and joins the workers
 
-    def _announced(self, first: int) -> Iterator[int]:
-        """Yield step numbers, each once its plans exist.
+    def _indexed_steps(self, first: int) -> Iterator[int]:
+        """Yield step numbers, each once its epoch indices exist.
 
-        This runs in the training process, as many steps ahead on every rank: rank 0 builds a plan
-        while the others wait, and only then does a worker of any rank read it. A worker that came
-        first would build the plan itself, and so would all others.
+        This runs in the training process, as many steps ahead on every rank: rank 0 builds an
+        index while the others wait, and only then does a worker of any rank read it. Otherwise
+        every worker of every rank would build the index for itself.
         """
-        for step in range(first, self._shares.steps):
-            self._shares.prepare(step)
+        for step in range(first, self._dataset.steps):
+            self._dataset.build_epoch_indices(step)
             yield step
 
 
 @contextlib.contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Start processes that no signal to stop can end, from their first instruction on.
+def _stop_signals_blocked() -> Iterator[None]:
+    """Start processes with the stop signals blocked, from their first instruction on.
 
     A scheduler signals every process of a job. The training process finishes its step and saves;
     a worker that died of the same signal would turn that into an error before the checkpoint is
-    there. What is blocked here is inherited and stays blocked, so there is no moment at which a
-    new worker is not protected yet. It ends when it is told to, or with the training process.
+    written. A new process inherits the mask, so a worker is protected from its start. It ends
+    when the training process closes it or exits.
     """
-    # Started by the first worker instead, it would lift the block for TERM and INT.
+    # Started by the first worker instead, the tracker would unblock TERM and INT.
     resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     try:
         yield
     finally:
-        # What came meanwhile is delivered now.
+        # Signals that arrived in between are delivered now.
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _die_with_parent(worker: int) -> None:
-    """Ask the kernel to end this worker when the training process is killed.
+    """Have the kernel kill this worker when the training process is killed.
 
-    Torch's workers notice that by themselves, but only when they next wait for work, seconds
-    later; until then they would keep memory that a restarted run needs.
+    Torch's workers check for that themselves, but only between batches, every few seconds; until
+    then they would keep memory that a restarted run needs.
     """
     ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
-def _as_it_is(share: Any) -> Any:
-    return share
+def _identity(stack: Any) -> Any:
+    return stack

@@ -1,4 +1,4 @@
-"""What a run reads, verified before any compute is spent."""
+"""The data of a run, opened and verified before any compute is spent."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,25 +10,25 @@ from data_prep.tokenizers.folder import LoadedTokenizer, load_tokenizer
 from pretrain.config.phases import Phase, phases_of
 from pretrain.config.run import RunRecipe
 from pretrain.data.batch_source import BatchSource
-from pretrain.data.loader import Loader, StepShares
+from pretrain.data.loader import Loader, StepDataset
 from pretrain.distributed import Cluster
 
-VALIDATION_SEED = 0  # of pairs and masks: every run is measured on the same questions
+VALIDATION_SEED = 0  # of pairs and masks: the same validation rows for every run
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Tokenizer and corpus of a run, and the batches it will see."""
+    """Tokenizer and corpus of a run, and its batches."""
 
     tokenizer: LoadedTokenizer
     corpus: Corpus
-    sources: dict[int, BatchSource]  # of the rows that are trained on, by their length
+    sources: dict[int, BatchSource]  # of the training rows, by their length
     loader: Loader
     validation: BatchSource  # rows as long as those of the last phase
 
 
 def open_inputs(recipe: RunRecipe, cache: Path, cluster: Cluster) -> Inputs:
-    """Open and verify what a run reads (all ranks).
+    """Open and verify the data of a run (all ranks).
 
     Args:
         recipe: of the run.
@@ -42,12 +42,39 @@ def open_inputs(recipe: RunRecipe, cache: Path, cluster: Cluster) -> Inputs:
     phases = phases_of(recipe.train)
     for phase in phases:
         phase.micro_batches(cluster.world_size)
-    contents = recipe.corpus.verify == "contents"
-    cluster.on_main(lambda: read_corpus_manifest(recipe.corpus.path, hashes=contents))
+    _verify_corpus(recipe, cluster)
     tokenizer = load_tokenizer(recipe.tokenizer.path)
     corpus = Corpus.open(recipe.corpus.path, "train")
     _check_tokenizer(tokenizer, corpus, recipe)
     held_out = Corpus.open(recipe.corpus.path, "validation")
+
+    open_source = _source_opener(recipe, tokenizer, cache, cluster)
+    lengths = dict.fromkeys(phase.row_tokens for phase in phases)
+    sources = {length: open_source(corpus, recipe.train.seed, length) for length in lengths}
+    for phase in phases:
+        _check_size(sources[phase.row_tokens], phase, recipe)
+    # The same rows throughout the run, as long as the finished model reads. In a phase of shorter
+    # rows the later positions of these are not yet trained.
+    validation = open_source(held_out, VALIDATION_SEED, phases[-1].row_tokens)
+    dataset = StepDataset(sources, phases, recipe.mask, cluster.rank, cluster.world_size)
+    return Inputs(
+        tokenizer=tokenizer,
+        corpus=corpus,
+        sources=sources,
+        loader=Loader(dataset, recipe.loader, cluster.device),
+        validation=validation,
+    )
+
+
+def _verify_corpus(recipe: RunRecipe, cluster: Cluster) -> None:
+    contents = recipe.corpus.verify == "contents"
+    cluster.on_main(lambda: read_corpus_manifest(recipe.corpus.path, hashes=contents))
+
+
+def _source_opener(
+    recipe: RunRecipe, tokenizer: LoadedTokenizer, cache: Path, cluster: Cluster
+) -> Callable[[Corpus, int, int], BatchSource]:
+    """Return a function that opens a split with a seed and a length of rows (all ranks)."""
 
     def build_on_main(build: Callable[[], object]) -> None:
         cluster.on_main(lambda: bool(build()))
@@ -64,23 +91,7 @@ def open_inputs(recipe: RunRecipe, cache: Path, cluster: Cluster) -> Inputs:
             build_first=build_on_main,
         )
 
-    sources = {
-        length: open_source(corpus, recipe.train.seed, length)
-        for length in dict.fromkeys(phase.row_tokens for phase in phases)
-    }
-    for phase in phases:
-        _check_size(sources[phase.row_tokens], phase, recipe)
-    # One set of questions for the whole run, as long as the finished model is meant to read. What
-    # they find in a phase of shorter rows is therefore not yet trained for their last positions.
-    fixed = open_source(held_out, VALIDATION_SEED, phases[-1].row_tokens)
-    shares = StepShares(sources, phases, recipe.mask, cluster.rank, cluster.world_size)
-    return Inputs(
-        tokenizer=tokenizer,
-        corpus=corpus,
-        sources=sources,
-        loader=Loader(shares, recipe.loader, cluster.device),
-        validation=fixed,
-    )
+    return open_source
 
 
 def _check_tokenizer(tokenizer: LoadedTokenizer, corpus: Corpus, recipe: RunRecipe) -> None:

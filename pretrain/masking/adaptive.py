@@ -1,10 +1,10 @@
-"""Adaptive masking: a token's chance depends on how frequent it is and where it stands.
+"""Adaptive masking: a token's probability depends on its frequency and its position.
 
-    p(token, place) = min(1, c · frequency(token)^a · place^b)
+    p(token, position) = min(1, c · frequency(token)^a · position^b)
 
 c makes the mean over the corpus the rate, clipping included. a = -0.5 is the sampling of XLM
-(arXiv 1901.07291, section 3.3), which lets rare words be asked for more often. The place runs from
-0 to 1 through a sample; b > 0 asks for its later tokens more often, b < 0 for the earlier ones.
+(arXiv 1901.07291, section 3.3), which masks rare tokens more often. The position runs from 0 to 1
+through a sample; b > 0 masks its later tokens more often, b < 0 the earlier ones.
 """
 
 import numpy as np
@@ -12,17 +12,17 @@ import numpy.typing as npt
 
 from data_prep.corpus.shards import Int64Array
 from data_prep.counter_rng import uniform
-from pretrain.masking.base import Laid
+from pretrain.masking.packed_rows import PackedRows
 
 Float64Array = npt.NDArray[np.float64]
 
-# The place counts in sixteenths, so that a negative power has no pole at the first token.
-PLACES = 16
-_HALVINGS = 100
+# Positions are rounded to the centres of 16 bins, so that a negative power has no pole at 0.
+POSITION_BINS = 16
+_BISECTIONS = 100
 
 
 class Adaptive:
-    """Each token by its own lot, with its own chance.
+    """An independent Bernoulli draw for every token, with a probability of its own.
 
     Args:
         frequencies: occurrences of each id in the corpus, 0 for special tokens, [V].
@@ -34,55 +34,56 @@ class Adaptive:
         self, frequencies: Float64Array, frequency_power: float, position_power: float
     ) -> None:
         seen = frequencies > 0
-        # A token that the training text does not hold may turn up in validation: rarest of all.
+        # A token that only the validation text contains counts as one of the rarest.
         floor = frequencies[seen].min() if seen.any() else 1.0
         share = np.maximum(frequencies, floor) / max(frequencies.sum(), 1.0)
-        # Relative to the commonest token, so that no power overflows.
+        # Relative to the most frequent token, so that no power overflows.
         self.weights: Float64Array = np.exp(frequency_power * np.log(share / share.max()))
-        self.place_weights = ((np.arange(PLACES) + 0.5) / PLACES) ** position_power
+        bin_centres = (np.arange(POSITION_BINS) + 0.5) / POSITION_BINS
+        self.position_weights = bin_centres**position_power
         self._shares = frequencies / max(frequencies.sum(), 1.0)
         self._by_weight = np.argsort(self.weights, kind="stable")
         self._scale: tuple[float, float] = (0.0, 0.0)  # the last rate, and its c
 
-    def choose(self, laid: Laid, key: np.uint64, rate: float) -> Int64Array:
-        """Choose each token with its own chance; `rate` is their mean over the corpus."""
-        chance = self.weights[laid.ids]
-        chance *= self.scale(rate)
-        if self.place_weights.min() < self.place_weights.max():
-            chance *= self.place_weights[_places(laid)]
-        return np.flatnonzero(uniform(key, laid.counters) < chance)
+    def choose(self, rows: PackedRows, key: np.uint64, rate: float) -> Int64Array:
+        """Choose each token with its own probability; `rate` is their mean over the corpus."""
+        probability = self.weights[rows.input_ids]
+        probability *= self.scale(rate)
+        if self.position_weights.min() < self.position_weights.max():
+            probability *= self.position_weights[_position_bins(rows)]
+        return np.flatnonzero(uniform(key, rows.counters) < probability)
 
     def scale(self, rate: float) -> float:
-        """Return c for a rate, by halving: the mean rises with c, clipping included.
+        """Return c for a rate, cached for the last one.
 
-        Tokens and places are taken as independent, and places as equally frequent.
+        Tokens and positions are taken as independent, and positions as equally frequent.
         """
         if self._scale[0] != rate:
             self._scale = (rate, self._solve(rate))
         return self._scale[1]
 
     def _solve(self, rate: float) -> float:
+        """Find c by bisection: the mean probability rises with c, clipping included."""
         weights, shares = self.weights[self._by_weight], self._shares[self._by_weight]
         # Sorted by weight, those that are not clipped come first: sums of both by look-up.
         weighted = np.concatenate([[0.0], np.cumsum(weights * shares)])
         clipped = np.concatenate([np.cumsum(shares[::-1])[::-1], [0.0]])
-        low, high = 0.0, 1.0 / (weights[0] * self.place_weights.min())
-        for _ in range(_HALVINGS):
+        low, high = 0.0, 1.0 / (weights[0] * self.position_weights.min())
+        for _ in range(_BISECTIONS):
             middle = (low + high) / 2
-            scales = middle * self.place_weights
+            scales = middle * self.position_weights
             first_clipped = np.searchsorted(weights, 1.0 / np.maximum(scales, 1e-300))
             mean = (scales * weighted[first_clipped] + clipped[first_clipped]).mean()
             low, high = (middle, high) if mean < rate else (low, middle)
         return high
 
 
-def _places(laid: Laid) -> Int64Array:
-    """Return in which of the `PLACES` parts of its sample each token stands, [N].
+def _position_bins(rows: PackedRows) -> Int64Array:
+    """Return the bin of each token's position within its sample, [N].
 
-    [CLS] and the last [SEP] are left out of the count.
+    [CLS] and the last [SEP] are not counted. Padding gets some bin: it is never masked.
     """
-    inner = np.maximum(laid.lengths - 2, 1)
-    # Padding after a row's last sample is counted to it, and never chosen.
-    spread = np.diff(np.append(laid.cls_positions, len(laid.ids)))
-    place = (laid.positions - 1) * PLACES // np.repeat(inner, spread)
-    return np.clip(place, 0, PLACES - 1)
+    inner = np.maximum(rows.sample_lengths - 2, 1)
+    extents = np.diff(np.append(rows.sample_starts, len(rows.input_ids)))
+    bins = (rows.positions - 1) * POSITION_BINS // np.repeat(inner, extents)
+    return np.clip(bins, 0, POSITION_BINS - 1)

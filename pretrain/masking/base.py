@@ -1,11 +1,11 @@
-"""Masking: which tokens a model must predict, and what it sees in their place.
+"""Masking: which tokens a model must predict, and what it reads in their place.
 
 Every decision is a pure function of (key, sample, position): the same at any number of ranks,
-workers and restarts, whatever else is in the batch. *Which* tokens is decided by a policy, one
-file each in `masks/`; what is shown in their place is the same for all policies.
+workers and restarts, whatever else is in the batch. *Which* tokens is decided by a policy (uniform
+below, the others in a file each); the replacements are drawn the same way for all policies.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -13,56 +13,42 @@ import numpy.typing as npt
 
 from data_prep.corpus.shards import Int64Array
 from data_prep.counter_rng import UInt64Array, hash64
-from data_prep.samples.epoch_index import MAX_ROW_TOKENS
+from pretrain.masking.packed_rows import PackedRows
 
-POSITION_BITS = MAX_ROW_TOKENS.bit_length() - 1
-_SHOW_BITS, _WORD_BITS = 16, 24  # parts of one 64-bit draw
+_KIND_BITS, _ID_BITS = 16, 24  # parts of one 64-bit draw
 _CERTAIN = 2**64 - 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Laid:
-    """Samples as they lie in rows: N places, S samples, G segments, all in the order of places.
-
-    A policy may look at everything of a sample, and at nothing but the sample.
-    """
-
-    ids: Int64Array  # token ids with specials and padding, [N]
-    counters: UInt64Array  # sample << POSITION_BITS | position: what draws are keyed on, [N]
-    cls_positions: Int64Array  # place of each sample's [CLS], [S]
-    lengths: Int64Array  # of each sample, specials included, [S]
-    segments: Int64Array  # place of each segment's first token, [G]
-
-    @property
-    def positions(self) -> Int64Array:
-        """Place of each token within its sample, [N]."""
-        return (self.counters & np.uint64((1 << POSITION_BITS) - 1)).astype(np.int64)
-
-
 class Policy(Protocol):
-    """Chooses tokens."""
+    """Chooses the tokens to mask."""
 
-    def choose(self, laid: Laid, key: np.uint64, rate: float) -> Int64Array:
-        """Return the places of the chosen tokens, ascending.
+    def choose(self, rows: PackedRows, key: np.uint64, rate: float) -> Int64Array:
+        """Return the indices of the chosen tokens, ascending.
 
-        Special tokens may be among them: they are sorted out afterwards, and no decision about
-        another token depends on it.
+        A decision may depend on everything of a sample and on nothing outside it. Special tokens
+        may be among the chosen: they are filtered out afterwards, and no decision about another
+        token may depend on them.
+
+        Args:
+            rows: before masking.
+            key: of this policy's draws.
+            rate: share of the ordinary tokens to choose.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Uniform:
-    """Every token by its own lot, as in BERT (arXiv 1810.04805, section 3.1)."""
+    """An independent Bernoulli draw for every token, as in BERT (arXiv 1810.04805, section 3.1)."""
 
-    def choose(self, laid: Laid, key: np.uint64, rate: float) -> Int64Array:
-        """Choose each place with probability `rate`."""
-        return np.flatnonzero(hash64(key, laid.counters) < threshold(rate))
+    def choose(self, rows: PackedRows, key: np.uint64, rate: float) -> Int64Array:
+        """Choose each token with probability `rate`."""
+        return np.flatnonzero(hash64(key, rows.counters) < threshold(rate))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Masking:
-    """A policy, and what the model is shown: [MASK], a random word, or the token itself."""
+    """A policy, and the replacements: [MASK], a random token, or the token itself."""
 
     policy: Policy
     as_mask: float
@@ -71,38 +57,35 @@ class Masking:
     vocabulary: Int64Array  # the ids that random replacements are drawn from
     maskable: npt.NDArray[np.bool_]  # by id: false for special tokens
 
-    def __call__(
-        self, laid: Laid, key: np.uint64, rate: float
-    ) -> tuple[Int64Array, Int64Array, Int64Array]:
-        """Choose tokens to predict and what is shown in their place.
+    def apply(self, rows: PackedRows, key: np.uint64, rate: float) -> PackedRows:
+        """Return the rows masked: with replaced ids, masked positions and labels.
 
         Args:
-            laid: samples in their rows.
+            rows: before masking; they are left as they are.
             key: keyed on the purpose, the seed and the epoch.
-            rate: share of the ordinary tokens to predict.
-
-        Returns:
-            the places of the M chosen tokens, ascending; their ids; and the ids that the model
-            sees there, all [M].
+            rate: share of the ordinary tokens to mask.
         """
-        choose_key, show_key = hash64(key, [0, 1])
-        places = self.policy.choose(laid, choose_key, rate)
-        labels = laid.ids[places]
+        choose_key, replace_key = hash64(key, [0, 1])
+        positions = self.policy.choose(rows, choose_key, rate)
+        labels = rows.input_ids[positions]
         ordinary = self.maskable[labels]
-        places, labels = places[ordinary], labels[ordinary]
-        return places, labels, self._show(labels, hash64(show_key, laid.counters[places]))
+        positions, labels = positions[ordinary], labels[ordinary]
+        ids = rows.input_ids.copy()
+        ids[positions] = self._replacements(labels, hash64(replace_key, rows.counters[positions]))
+        return replace(rows, input_ids=ids, masked_positions=positions, mlm_labels=labels)
 
-    def _show(self, labels: Int64Array, bits: UInt64Array) -> Int64Array:
-        lot = ((bits >> np.uint64(_WORD_BITS)) & np.uint64(2**_SHOW_BITS - 1)) * 2.0**-_SHOW_BITS
-        word = (bits & np.uint64(2**_WORD_BITS - 1)) * np.uint64(len(self.vocabulary))
-        random_word = self.vocabulary[(word >> np.uint64(_WORD_BITS)).astype(np.int64)]
-        shown = np.where(lot < self.as_mask + self.as_random, random_word, labels)
-        shown[lot < self.as_mask] = self.mask_id
+    def _replacements(self, labels: Int64Array, bits: UInt64Array) -> Int64Array:
+        """Return the ids to show in place of some tokens, given 64 random bits for each, [M]."""
+        kind = ((bits >> np.uint64(_ID_BITS)) & np.uint64(2**_KIND_BITS - 1)) * 2.0**-_KIND_BITS
+        index = (bits & np.uint64(2**_ID_BITS - 1)) * np.uint64(len(self.vocabulary))
+        random_ids = self.vocabulary[(index >> np.uint64(_ID_BITS)).astype(np.int64)]
+        shown = np.where(kind < self.as_mask + self.as_random, random_ids, labels)
+        shown[kind < self.as_mask] = self.mask_id
         return shown
 
 
 def threshold(probability: float) -> np.uint64:
-    """Return what a 64-bit draw must stay below to come true with a probability."""
+    """Return the bound that a uniform 64-bit draw is below with a probability."""
     return np.uint64(min(int(probability * 2.0**64), _CERTAIN))
 
 

@@ -1,7 +1,7 @@
-"""Words of Chinese, which no tokenizer marks: jieba looks for them in runs of characters.
+"""Word segmentation of Chinese with jieba, since no tokenizer marks where its words start.
 
-This is slow (jieba reads about a hundred thousand characters a second) and meant for loader
-workers. It draws nothing: the same characters always give the same words.
+It is slow (jieba reads about a hundred thousand characters a second) and meant for loader workers.
+It is deterministic: the same characters always give the same words.
 """
 
 from collections.abc import Mapping
@@ -24,34 +24,45 @@ _BLOCKS = (
 
 
 def is_chinese(character: str) -> bool:
-    """Tell whether a character is written without spaces around words."""
+    """Return whether a character belongs to a script without spaces between words."""
     code = ord(character)
     return code >= _BLOCKS[-1][0] and any(first <= code <= last for first, last in _BLOCKS)
 
 
 @dataclass(frozen=True)
 class ChineseWords:
-    """Joins the characters of a word.
+    """Joins pieces to words of Chinese.
 
-    A dataclass of plain values, so that it travels to a worker; jieba is loaded where it is used.
+    It holds plain values, so that it can be pickled for a worker; jieba is imported on first use.
     """
 
-    texts: dict[int, str]  # of the pieces that are Chinese throughout, by id
-    is_piece: npt.NDArray[np.bool_]  # whether an id is one of them
+    texts: dict[int, str]  # of the pieces of Chinese characters only, by id
+    is_piece: npt.NDArray[np.bool_]  # whether an id is one of them, [V]
 
     @classmethod
-    def of(cls, vocabulary: Mapping[str, int], size: int, mark: str) -> "ChineseWords":
-        """Find the Chinese pieces of a vocabulary; `mark` is its sign for words or their middle."""
-        texts = {index: piece.removeprefix(mark) for piece, index in vocabulary.items()}
+    def of(cls, vocabulary: Mapping[str, int], size: int, prefix: str) -> "ChineseWords":
+        """Find the Chinese pieces of a vocabulary.
+
+        Args:
+            vocabulary: ids by piece.
+            size: V, length of the tables.
+            prefix: of pieces that start a word, or of those that continue one.
+        """
+        texts = {index: piece.removeprefix(prefix) for piece, index in vocabulary.items()}
         texts = {i: text for i, text in texts.items() if text and all(map(is_chinese, text))}
         is_piece = np.zeros(size, bool)
         is_piece[list(texts)] = True
         return cls(texts, is_piece)
 
     def join(self, ids: Int64Array, begins: npt.NDArray[np.bool_]) -> None:
-        """Clear `begins` where a Chinese piece goes on with the word before it, in place.
+        """Clear `begins` in place where a Chinese piece continues a word.
 
-        Special tokens are not Chinese, so a run of Chinese pieces ends with its segment.
+        A run of Chinese pieces ends with its segment at the latest, because a special token
+        follows. A piece starts a word if one of jieba's words starts where the piece does.
+
+        Args:
+            ids: of the tokens, [N].
+            begins: whether each token starts a word, [N].
         """
         edges = np.flatnonzero(np.diff(np.concatenate([[False], self.is_piece[ids], [False]])))
         for start, stop in edges.reshape(-1, 2).tolist():

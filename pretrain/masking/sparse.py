@@ -1,4 +1,4 @@
-"""Sparse masking: so many tokens a sample, from a list of those worth asking for."""
+"""Sparse masking: a fixed number of tokens of each sample, from a list of allowed ones."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from data_prep.corpus.shards import Int64Array
 from data_prep.counter_rng import hash64
 from data_prep.errors import UserError
 from data_prep.tokenizers.folder import LoadedTokenizer
-from pretrain.masking.base import Laid
+from pretrain.masking.packed_rows import PackedRows
 
 
 @dataclass(frozen=True)
@@ -18,14 +18,14 @@ class Sparse:
     """Exactly `count` tokens of each sample, or all that are allowed where there are fewer."""
 
     count: int
-    allowed: npt.NDArray[np.bool_]  # by id; special tokens are not
+    allowed: npt.NDArray[np.bool_]  # by id; false for special tokens
 
-    def choose(self, laid: Laid, key: np.uint64, rate: float) -> Int64Array:
-        """Choose the `count` candidates of each sample with the smallest draws; no rate."""
-        candidates = np.flatnonzero(self.allowed[laid.ids])
-        owners = np.searchsorted(laid.cls_positions, candidates, side="right") - 1
-        order = np.lexsort((hash64(key, laid.counters[candidates]), owners))
-        sizes = np.bincount(owners, minlength=len(laid.cls_positions))
+    def choose(self, rows: PackedRows, key: np.uint64, rate: float) -> Int64Array:
+        """Choose the `count` candidates of each sample with the smallest draws, at any rate."""
+        candidates = np.flatnonzero(self.allowed[rows.input_ids])
+        owners = np.searchsorted(rows.sample_starts, candidates, side="right") - 1
+        order = np.lexsort((hash64(key, rows.counters[candidates]), owners))
+        sizes = np.bincount(owners, minlength=len(rows.sample_starts))
         rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         return np.sort(candidates[order[rank < self.count]])
 
@@ -37,7 +37,7 @@ def read_allowed(
 
     Args:
         path: a text file with one token a line, written as in the vocabulary; None allows all.
-        tokenizer: whose vocabulary it is.
+        tokenizer: its vocabulary has the tokens.
         maskable: by id, false for special tokens.
 
     Raises:

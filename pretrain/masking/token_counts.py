@@ -1,4 +1,4 @@
-"""How often each token occurs in the training text, counted once and kept beside the plans."""
+"""Token counts of the training text, computed once and cached beside the epoch indices."""
 
 import os
 from pathlib import Path
@@ -13,17 +13,22 @@ _BLOCK_TOKENS = 1 << 22  # memory does not grow with the corpus
 
 
 def count_tokens(corpus: Corpus, cache: Path) -> npt.NDArray[np.float64]:
-    """Return the occurrences of each id in a split, by how often an epoch visits them, [V].
+    """Return the occurrences of each id in one epoch of a split, [V].
 
-    The file's name holds the fingerprint of the corpus, so a stale one is never found. On several
-    ranks let one count before the others ask.
+    Shards are weighted by the number of times an epoch samples their documents. The file's name
+    holds the fingerprint of the corpus, so a stale file is never read. On several ranks, one must
+    have counted before the others call this.
+
+    Args:
+        corpus: the split.
+        cache: folder of the file.
     """
     weights = [shard.weight for shard in corpus.shards]
     facts = fingerprint([corpus.fingerprint, corpus.split, weights])
     path = cache / f"{corpus.split}_token_counts_{facts}.npy"
     if not path.is_file():
         cache.mkdir(parents=True, exist_ok=True)
-        # Whole or not there at all: a killed run leaves a temporary file, never half the counts.
+        # Renamed when complete: a killed run leaves a temporary file, never half the counts.
         temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
         with temporary.open("wb") as file:
             np.save(file, _count(corpus), allow_pickle=False)

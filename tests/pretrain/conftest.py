@@ -1,4 +1,4 @@
-"""A model of two layers, batches to feed it, and a run of one process."""
+"""A model of two layers, batches for it, and a process group of one process."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ OpenSource = Callable[..., BatchSource]
 
 @pytest.fixture
 def tiny_model(tiny_shape: BertShape) -> Bert:
-    """Return a model with weights so large that its outputs differ everywhere."""
+    """Return a model with weights large enough that all outputs differ."""
     model = Bert(tiny_shape)
     initialise(model, seed=5)
     generator = torch.Generator().manual_seed(6)
@@ -35,8 +35,8 @@ def tiny_model(tiny_shape: BertShape) -> Bert:
 def open_source(
     tiny_corpus: Path, tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> OpenSource:
-    """Return a function that opens the tiny corpus; plans are built once a session."""
-    cache = tmp_path_factory.mktemp("plans")
+    """Return a function that opens the tiny corpus; epoch indices are built once a session."""
+    cache = tmp_path_factory.mktemp("cache")
 
     def open_split(split: str = "train", row_tokens: int = 64, **mask: Any) -> BatchSource:
         return BatchSource(
@@ -63,7 +63,7 @@ def packed(open_source: OpenSource) -> Batch:
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """Return the process group of a run of one process."""
+    """Return a process group of one process."""
     for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1")):
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MASTER_ADDR", raising=False)

@@ -1,6 +1,5 @@
 """Reading a teacher cache: the soft targets of a batch, in the order of its masked tokens."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,7 @@ import torch
 from data_prep.corpus.shards import Int64Array
 from data_prep.errors import UserError
 from data_prep.manifest import find_damage, read_manifest
-from pretrain.data.batch import IGNORE_INDEX, Batch
-from pretrain.data.batch_source import Share
+from pretrain.data.batch import IGNORE_INDEX, Batch, BatchStack
 from pretrain.distil.teacher_cache.format import Records, ShardFiles, line_positions, record_type
 from pretrain.distil.teacher_cache.key import TeacherCacheOptions, first_difference
 from pretrain.distil.teacher_cache.targets import Targets
@@ -77,11 +75,11 @@ class TeacherCacheReader:
         # Memory maps cannot be pickled; a loader worker maps the files again.
         return {**vars(self), "_shards": {}}
 
-    def add_targets(self, share: Share, rows: Int64Array) -> Share:
-        """Return a share with the soft targets of its masked tokens.
+    def add_targets(self, stack: BatchStack, rows: Int64Array) -> BatchStack:
+        """Return a stack of micro-batches with the cached soft targets of its masked tokens.
 
         Args:
-            share: some micro-batches.
+            stack: K micro-batches.
             rows: the numbers of their rows, [K, rows].
 
         Raises:
@@ -89,10 +87,10 @@ class TeacherCacheReader:
         """
         parts = [
             self.targets(batch, numbers)
-            for batch, numbers in zip(share.micro_batches(), rows, strict=True)
+            for batch, numbers in zip(stack.unstack(), rows, strict=True)
         ]
         ids, values, rest = (torch.stack(tensors) for tensors in zip(*parts, strict=True))
-        return replace(share, cached_ids=ids, cached_values=values, cached_rest=rest)
+        return stack.with_tensors(cached_ids=ids, cached_values=values, cached_rest=rest)
 
     def targets(self, batch: Batch, rows: Int64Array) -> Targets:
         """Return the soft targets of a batch's masked tokens, in their order, on the CPU.

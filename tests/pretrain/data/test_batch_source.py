@@ -1,6 +1,7 @@
 """Batches: a pure function of corpus, seed and step, laid out as BERT expects.
 
-The corpus is numbered, so that the text of every sample can be read back without the plan.
+Token ids of the corpus are consecutive numbers, so that the range of every segment can be read back
+from a batch without the epoch index.
 """
 
 from collections.abc import Callable
@@ -58,10 +59,15 @@ def rows_of(batch: Batch) -> list[Row]:
         for table in (batch.input_ids, batch.token_types, batch.positions, batch.sample_ids)
     ]
     masked, labels = batch.mlm_targets
-    cls_positions, answers = batch.nsp_targets
+    cls_positions, nsp_labels = batch.nsp_targets
     for row in range(len(tables[0])):
-        asked, opens = masked // T == row, cls_positions // T == row
-        sparse = (masked[asked] % T, labels[asked], cls_positions[opens] % T, answers[opens])
+        in_row, cls_in_row = masked // T == row, cls_positions // T == row
+        sparse = (
+            masked[in_row] % T,
+            labels[in_row],
+            cls_positions[cls_in_row] % T,
+            nsp_labels[cls_in_row],
+        )
         rows.append(tuple(tuple(t.tolist()) for t in (*(table[row] for table in tables), *sparse)))
     return rows
 
@@ -134,12 +140,12 @@ def test_a_new_source_continues_from_any_step(
     source: BatchSource, corpus: Corpus, tokenizer: LoadedTokenizer, tmp_path: Path
 ) -> None:
     steps = source.epoch_index(0).num_rows // BATCH + 2
-    passed = [global_rows(source, step) for step in range(steps)]
+    uninterrupted = [global_rows(source, step) for step in range(steps)]
     for start in (1, steps - 1):
         resumed = BatchSource(
             corpus, tokenizer, MaskOptions(), seed=4, row_tokens=T, cache=tmp_path / str(start)
         )
-        assert [global_rows(resumed, step) for step in range(start, steps)] == passed[start:]
+        assert [global_rows(resumed, step) for step in range(start, steps)] == uninterrupted[start:]
 
 
 def test_each_epoch_visits_every_sample_once_and_the_next_draws_new_ones(
@@ -203,13 +209,13 @@ def test_special_tokens_are_never_masked_and_replacements_are_ordinary(
     batch = source.rows(np.array(epoch_rows(source, 0)), source.epoch_index(0).num_rows)
     masked, labels = batch.mlm_targets
     assert (labels >= NUMBERED_FROM).all()
-    seen = batch.input_ids[masked]
-    odd = seen[(seen != MASK) & (seen != labels)]
-    assert len(odd) and set(odd.tolist()) <= set(tokenizer.ordinary_ids.tolist())
+    shown = batch.input_ids[masked]
+    random = shown[(shown != MASK) & (shown != labels)]
+    assert len(random) and set(random.tolist()) <= set(tokenizer.ordinary_ids.tolist())
     rest = batch.input_ids.index_fill(0, masked, NUMBERED_FROM)
     assert set(rest[rest < NUMBERED_FROM].tolist()) == {PAD, CLS, SEP}
-    words = int((batch.sample_ids > 0).sum()) - 3 * len(batch.nsp_targets[0])
-    assert abs(len(masked) - 0.15 * words) < 5 * np.sqrt(words * 0.15 * 0.85)
+    ordinary = int((batch.sample_ids > 0).sum()) - 3 * len(batch.nsp_targets[0])
+    assert abs(len(masked) - 0.15 * ordinary) < 5 * np.sqrt(ordinary * 0.15 * 0.85)
 
 
 def test_places_and_counts_agree(source: BatchSource) -> None:
@@ -233,9 +239,9 @@ def test_bounds_part_samples_and_padding_in_their_flat_order(source: BatchSource
     owners = torch.stack([rows, batch.sample_ids])
     changes = (owners[:, 1:] != owners[:, :-1]).any(0).nonzero().flatten() + 1
     expected = [0, *changes.tolist(), len(batch.input_ids)]
-    bounds = batch.cu_seqlens.tolist()
-    assert bounds[: len(expected)] == expected
-    assert set(bounds[len(expected) - 1 :]) == {len(batch.input_ids)}, "the rest is empty"
+    cu_seqlens = batch.cu_seqlens.tolist()
+    assert cu_seqlens[: len(expected)] == expected
+    assert set(cu_seqlens[len(expected) - 1 :]) == {len(batch.input_ids)}, "the rest is empty"
     assert batch.cu_seqlens.dtype == torch.int32
     assert (batch.cu_seqlens.diff() <= batch.row_tokens).all()
 
@@ -257,7 +263,7 @@ def test_lists_take_few_lengths(
             if bidirectional:
                 size = len(batch.input_ids) // 2
                 assert torch.equal(batch.mlm_labels[:half], batch.mlm_labels[half:])
-                # Rows lie where they lay, and so do the bounds of their samples.
+                # Reversed rows have the same layout, hence the same boundaries.
                 assert torch.equal(batch.sample_ids[:size], batch.sample_ids[size:])
                 ends = batch.cu_seqlens.unique()
                 assert torch.equal(ends[ends <= size] + size, ends[ends >= size])
@@ -279,13 +285,14 @@ def test_a_batch_is_filled_up_with_blank_rows(source: BatchSource, given: int) -
     assert rows_of(batch)[given:] == [(empty,) * 4 + ((),) * 4] * (5 - given)
 
 
-def test_each_plan_is_announced_before_it_is_opened(
+def test_build_first_precedes_epoch_index(
     corpus: Corpus, tokenizer: LoadedTokenizer, tmp_path: Path
 ) -> None:
-    seen: list[int] = []
+    """Each epoch index is passed to `build_first` before it is opened."""
+    folders: list[int] = []
 
     def build_here(build: Callable[[], object]) -> None:
-        seen.append(len(list(tmp_path.iterdir())))
+        folders.append(len(list(tmp_path.iterdir())))
         build()
 
     source = BatchSource(
@@ -294,4 +301,4 @@ def test_each_plan_is_announced_before_it_is_opened(
     )  # fmt: skip
     source.epoch_index(1)
     source.epoch_index(0)
-    assert seen == [0, 1]
+    assert folders == [0, 1]

@@ -1,4 +1,4 @@
-"""The loader: the same batches from any number of workers, and workers that end as they should."""
+"""The loader: the same batches for any number of workers, and workers that stop reliably."""
 
 import contextlib
 import os
@@ -16,14 +16,14 @@ from torch.utils.data import get_worker_info
 
 from data_prep.corpus.shards import Corpus
 from data_prep.errors import UserError
-from data_prep.samples import epoch_index as plan
+from data_prep.samples import epoch_index
 from data_prep.tokenizers.folder import load_tokenizer
 from pretrain.config.phases import phases_of
 from pretrain.config.run import LoaderOptions, MaskOptions
 from pretrain.config.train import TrainOptions
-from pretrain.data.batch import Batch
-from pretrain.data.batch_source import BatchSource, Share
-from pretrain.data.loader import Loader, StepShares
+from pretrain.data.batch import Batch, BatchStack
+from pretrain.data.batch_source import BatchSource
+from pretrain.data.loader import Loader, StepDataset
 from tests.synthetic_corpora import prose_shards, write_corpus
 
 CPU = torch.device("cpu")
@@ -58,15 +58,15 @@ def open_loader(
             mask,
             seed=3,
             row_tokens=length,
-            cache=corpus.parent / "plans",
+            cache=corpus.parent / "cache",
         )
         for length in (32, 64)
     }
-    shares = StepShares(sources, phases, mask, rank, 2)
-    return Loader(shares, LoaderOptions(workers=workers, prefetch=3), CPU)
+    dataset = StepDataset(sources, phases, mask, rank, 2)
+    return Loader(dataset, LoaderOptions(workers=workers, prefetch=3), CPU)
 
 
-def values(batches: list[Batch]) -> list[tuple[object, ...]]:
+def values_of(batches: list[Batch]) -> list[tuple[object, ...]]:
     return [
         tuple(
             value.tolist() if isinstance(value, torch.Tensor) else value
@@ -82,7 +82,7 @@ def test_batches_are_the_same_for_any_number_of_workers(corpus: Path, tiny_token
         with contextlib.closing(
             open_loader(corpus, tiny_tokenizer, workers).steps_from(0)
         ) as steps:
-            runs.append([values(batches) for batches in steps])
+            runs.append([values_of(batches) for batches in steps])
     assert runs[0] == runs[1] == runs[2]
     assert len(runs[0]) == STEPS
     assert len({str(step) for step in runs[0]}) == STEPS
@@ -91,10 +91,10 @@ def test_batches_are_the_same_for_any_number_of_workers(corpus: Path, tiny_token
 def test_a_run_that_goes_on_inside_either_phase_sees_what_it_would_have_seen(
     corpus: Path, tiny_tokenizer: Path
 ) -> None:
-    whole = [values(batches) for batches in open_loader(corpus, tiny_tokenizer, 0).steps_from(0)]
+    whole = [values_of(batches) for batches in open_loader(corpus, tiny_tokenizer, 0).steps_from(0)]
     for first in (5, 8, 11):
         steps = open_loader(corpus, tiny_tokenizer, 0).steps_from(first)
-        assert [values(batches) for batches in steps] == whole[first:]
+        assert [values_of(batches) for batches in steps] == whole[first:]
 
 
 def test_phases_have_their_own_shapes_and_ranks_their_own_rows(
@@ -123,33 +123,33 @@ def test_the_rate_rises_through_the_run(corpus: Path, tiny_tokenizer: Path) -> N
     assert 0.07 < early < 0.2 < 0.33 < late < 0.52
 
 
-class Watching(StepShares):
-    """Steps whose plan no worker may build."""
+class WithoutBuilding(StepDataset):
+    """Steps whose epoch index cannot be built in a worker."""
 
-    def __getitem__(self, step: int) -> Share | UserError:
+    def __getitem__(self, step: int) -> BatchStack | UserError:
         if get_worker_info() is not None:
-            plan._build = None  # type: ignore[assignment]  # calling it would be an error
+            epoch_index._build = None  # type: ignore[assignment]  # calling it is an error
         return super().__getitem__(step)
 
 
 def test_every_plan_exists_before_a_worker_needs_it(corpus: Path, tiny_tokenizer: Path) -> None:
     loader = open_loader(corpus, tiny_tokenizer, 1)
-    loader._shares.__class__ = Watching
+    loader._dataset.__class__ = WithoutBuilding
     assert len(list(loader.steps_from(0))) == STEPS
-    assert len(list(corpus.parent.glob("plans/*/plan.json"))) >= 3, "an epoch ends on the way"
+    assert len(list(corpus.parent.glob("cache/*/plan.json"))) >= 3, "the steps cross an epoch"
 
 
 def test_what_a_worker_comes_upon_is_told_in_the_same_words(
     corpus: Path, tiny_tokenizer: Path
 ) -> None:
     steps = open_loader(corpus, tiny_tokenizer, 1).steps_from(0)
-    (corpus / "train_00000.tokens.bin").unlink()  # open here, but not yet there
-    with pytest.raises(UserError) as here:
+    (corpus / "train_00000.tokens.bin").unlink()  # open in this process, not yet in the worker
+    with pytest.raises(UserError) as own:
         Corpus.open(corpus)
-    with pytest.raises(UserError) as there:
+    with pytest.raises(UserError) as from_worker:
         next(steps)
-    assert str(there.value) == str(here.value)
-    assert "train_00000.tokens.bin is missing" in str(here.value)
+    assert str(from_worker.value) == str(own.value)
+    assert "train_00000.tokens.bin is missing" in str(own.value)
 
 
 def test_no_signal_to_stop_ends_a_worker_and_closing_does(
@@ -158,18 +158,18 @@ def test_no_signal_to_stop_ends_a_worker_and_closing_does(
     steps = open_loader(corpus, tiny_tokenizer, 2).steps_from(0)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     next(steps)
-    workers = children(os.getpid())
+    workers = worker_pids(os.getpid())
     assert len(workers) == 2
     for pid in workers:
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
             os.kill(pid, number)
     assert len(list(zip(steps, range(STEPS - 1), strict=False))) == STEPS - 1
     steps.close()
-    assert not children(os.getpid())
+    assert not worker_pids(os.getpid())
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
-LONELY = """
+SCRIPT = """
 import sys, time
 from pathlib import Path
 from tests.pretrain.data.test_loader import open_loader
@@ -184,21 +184,21 @@ if __name__ == "__main__":
 def test_workers_die_with_the_training_process(
     corpus: Path, tiny_tokenizer: Path, tmp_path: Path
 ) -> None:
-    script = tmp_path / "lonely.py"
-    script.write_text(LONELY)
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
     command = [sys.executable, str(script), str(corpus), str(tiny_tokenizer)]
     path = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=path) as parent:
         assert parent.stdout is not None and parent.stdout.readline() == "ready\n"
-        (worker,) = children(parent.pid)
+        (worker,) = worker_pids(parent.pid)
         parent.kill()
     deadline = time.monotonic() + 10
-    while alive(worker) and time.monotonic() < deadline:
+    while is_running(worker) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not alive(worker)
+    assert not is_running(worker)
 
 
-def children(parent: int) -> list[int]:
+def worker_pids(parent: int) -> list[int]:
     """Return the loader workers among the children of a process."""
     processes = map(int, filter(str.isdigit, os.listdir("/proc")))
     return [pid for pid in processes if is_worker(pid, parent)]
@@ -212,13 +212,13 @@ def is_worker(pid: int, parent: int) -> bool:
     return False
 
 
-def alive(pid: int) -> bool:
+def is_running(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
 
 
 @pytest.fixture(autouse=True)
-def no_worker_is_left() -> Iterator[None]:
+def no_worker_remains() -> Iterator[None]:
     yield
-    assert not children(os.getpid())
+    assert not worker_pids(os.getpid())

@@ -1,4 +1,4 @@
-"""Rows: hand-made samples, single segments, and each sample reversed."""
+"""Row layout: pairs and single segments by hand, and each sample reversed."""
 
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,21 @@ from data_prep.counter_rng import key_of
 from data_prep.samples.sentence_pairs import SAMPLE
 from data_prep.tokenizers.folder import load_tokenizer
 from pretrain.config.run import MaskOptions
-from pretrain.data.row_layout import RowMaker, Rows, concatenate
+from pretrain.data.batch import IGNORE_INDEX
+from pretrain.data.collate import sequence_starts
+from pretrain.data.row_layout import RowMaker
 from pretrain.masking.factory import open_masking
+from pretrain.masking.packed_rows import PackedRows, concatenate
 from tests.synthetic_corpora import NUMBERED_FROM, numbered_corpus
 
 T = 16
 PAD, CLS, SEP = 0, 2, 3
 KEY = key_of("mask", 0, 0)
-# Row 0: a pair and a single segment, 3 places left; row 1: a pair that fills it; row 2: one word.
-PLAN = [(0, 0, 3, 10, 4, 1), (0, 20, 2, 0, 0, 1), (1, 30, 6, 50, 7, 0), (2, 40, 1, 0, 0, 1)]
-ROWS = np.array([row for row, *_ in PLAN])
-SAMPLES = np.array([(a, b, n, m, is_next) for _, a, n, b, m, is_next in PLAN], SAMPLE)
+# Row 0: a pair and a single segment, 2 tokens of padding; row 1: a pair that fills it; row 2: one
+# token.
+RECORDS = [(0, 0, 3, 10, 4, 1), (0, 20, 2, 0, 0, 1), (1, 30, 6, 50, 7, 0), (2, 40, 1, 0, 0, 1)]
+ROWS = np.array([row for row, *_ in RECORDS])
+SAMPLES = np.array([(a, b, n, m, is_next) for _, a, n, b, m, is_next in RECORDS], SAMPLE)
 
 
 @pytest.fixture
@@ -29,37 +33,37 @@ def corpus(tmp_path: Path) -> Corpus:
     return numbered_corpus(tmp_path / "corpus", [[[30, 30]], [[40]]])
 
 
-def make(corpus: Corpus, tokenizer: Path, **mask: Any) -> RowMaker:
+def open_maker(corpus: Corpus, tokenizer: Path, **mask: Any) -> RowMaker:
     options = MaskOptions(**mask)
     loaded = load_tokenizer(tokenizer)
     masking = open_masking(options, loaded, corpus, corpus.path)
     return RowMaker(corpus, loaded, masking, T, options.bidirectional)
 
 
-def lay(maker: RowMaker, rate: float = 0.3) -> list[Rows]:
-    return maker.lay(SAMPLES, np.arange(len(SAMPLES)), ROWS, KEY, rate)
+def make(maker: RowMaker, rate: float = 0.3) -> list[PackedRows]:
+    return maker.make(SAMPLES, np.arange(len(SAMPLES)), ROWS, KEY, rate)
 
 
-def unmasked(rows: Rows) -> list[list[int]]:
+def unmasked(rows: PackedRows) -> list[list[int]]:
     ids = rows.input_ids.copy()
     ids[rows.masked_positions] = rows.mlm_labels
     return ids.reshape(-1, T).tolist()
 
 
-def words(start: int, count: int) -> list[int]:
+def numbered(start: int, count: int) -> list[int]:
     return list(range(NUMBERED_FROM + start, NUMBERED_FROM + start + count))
 
 
 def backwards(start: int, count: int) -> list[int]:
-    return words(start, count)[::-1]
+    return numbered(start, count)[::-1]
 
 
 def test_pairs_and_single_segments_are_laid_out(corpus: Corpus, tiny_tokenizer: Path) -> None:
-    (rows,) = lay(make(corpus, tiny_tokenizer))
+    (rows,) = make(open_maker(corpus, tiny_tokenizer))
     assert unmasked(rows) == [
-        [CLS, *words(0, 3), SEP, *words(10, 4), SEP, CLS, *words(20, 2), SEP, PAD, PAD],
-        [CLS, *words(30, 6), SEP, *words(50, 7), SEP],
-        [CLS, *words(40, 1), SEP] + [PAD] * 13,
+        [CLS, *numbered(0, 3), SEP, *numbered(10, 4), SEP, CLS, *numbered(20, 2), SEP, PAD, PAD],
+        [CLS, *numbered(30, 6), SEP, *numbered(50, 7), SEP],
+        [CLS, *numbered(40, 1), SEP] + [PAD] * 13,
     ]
     assert rows.token_types.reshape(-1, T).tolist() == [
         [0] * 5 + [1] * 5 + [0] * 6,
@@ -81,25 +85,26 @@ def test_pairs_and_single_segments_are_laid_out(corpus: Corpus, tiny_tokenizer: 
 def test_sequences_begin_with_samples_and_with_the_padding_of_rows(
     corpus: Corpus, tiny_tokenizer: Path
 ) -> None:
-    maker = make(corpus, tiny_tokenizer)
-    (rows,) = concatenate([lay(maker), maker.blank(2)])
+    maker = open_maker(corpus, tiny_tokenizer)
+    rows = concatenate([*make(maker), *maker.blank(2)])
     # Two samples and padding; one sample that fills its row; one and padding; blank rows.
-    assert rows.starts.tolist() == [0, 10, 14, T, 2 * T, 2 * T + 3, 3 * T, 4 * T]
+    assert sequence_starts(rows, T).tolist() == [0, 10, 14, T, 2 * T, 2 * T + 3, 3 * T, 4 * T]
 
 
 def test_only_pairs_are_asked_for_next_sentences(corpus: Corpus, tiny_tokenizer: Path) -> None:
-    (rows,) = lay(make(corpus, tiny_tokenizer))
-    assert rows.cls_positions.tolist() == [0, T] and rows.nsp_labels.tolist() == [0, 1]
+    (rows,) = make(open_maker(corpus, tiny_tokenizer))
+    assert rows.sample_starts.tolist() == [0, 10, T, 2 * T]
+    assert rows.nsp_labels.tolist() == [0, IGNORE_INDEX, 1, IGNORE_INDEX]
 
 
 def test_a_reversed_sample_mirrors_text_masks_and_what_is_shown(
     corpus: Corpus, tiny_tokenizer: Path
 ) -> None:
-    forward, backward = lay(make(corpus, tiny_tokenizer, bidirectional=True))
+    forward, backward = make(open_maker(corpus, tiny_tokenizer, bidirectional=True))
     assert unmasked(backward) == [
         [CLS, *backwards(10, 4), SEP, *backwards(0, 3), SEP, CLS, *backwards(20, 2), SEP, PAD, PAD],
         [CLS, *backwards(50, 7), SEP, *backwards(30, 6), SEP],
-        [CLS, *words(40, 1), SEP] + [PAD] * 13,
+        [CLS, *numbered(40, 1), SEP] + [PAD] * 13,
     ]
     assert backward.token_types.reshape(-1, T).tolist() == [
         [0] * 6 + [1] * 4 + [0] * 6,
@@ -112,31 +117,30 @@ def test_a_reversed_sample_mirrors_text_masks_and_what_is_shown(
     assert np.array_equal(backward.mlm_labels, forward.mlm_labels)
     assert np.array_equal(
         backward.input_ids[backward.masked_positions], forward.input_ids[forward.masked_positions]
-    ), "a token is shown as the same in both directions"
-    assert len(backward.cls_positions) == len(backward.nsp_labels) == 0
+    ), "a token has the same replacement in both directions"
 
 
 def test_the_forward_rows_are_those_of_a_run_in_one_direction(
     corpus: Corpus, tiny_tokenizer: Path
 ) -> None:
-    (alone,) = lay(make(corpus, tiny_tokenizer))
-    forward, _ = lay(make(corpus, tiny_tokenizer, bidirectional=True))
+    (alone,) = make(open_maker(corpus, tiny_tokenizer))
+    forward, _ = make(open_maker(corpus, tiny_tokenizer, bidirectional=True))
     for name, table in vars(alone).items():
         assert np.array_equal(table, getattr(forward, name)), name
 
 
 def test_joined_rows_are_the_rows_of_both(corpus: Corpus, tiny_tokenizer: Path) -> None:
-    maker = make(corpus, tiny_tokenizer, bidirectional=True)
-    both = concatenate([lay(maker), maker.blank(1), lay(maker)])
-    for joined, part in zip(both, lay(maker), strict=True):
+    maker = open_maker(corpus, tiny_tokenizer, bidirectional=True)
+    for blank, part in zip(maker.blank(1), make(maker), strict=True):
+        joined = concatenate([part, blank, part])
         size = len(part.input_ids)
         assert joined.masked_positions.tolist() == [
             *part.masked_positions,
             *(part.masked_positions + size + T),
         ]
-        assert joined.cls_positions.tolist() == [
-            *part.cls_positions,
-            *(part.cls_positions + size + T),
+        assert joined.sample_starts.tolist() == [
+            *part.sample_starts,
+            *(part.sample_starts + size + T),
         ]
         assert unmasked(joined) == [*unmasked(part), [PAD] * T, *unmasked(part)]
 
@@ -145,7 +149,7 @@ def test_joined_rows_are_the_rows_of_both(corpus: Corpus, tiny_tokenizer: Path) 
 def test_every_policy_masks_nothing_but_words(
     corpus: Corpus, tiny_tokenizer: Path, policy: str
 ) -> None:
-    (rows,) = lay(make(corpus, tiny_tokenizer, policy=policy, sparse_count=3), rate=0.5)
+    (rows,) = make(open_maker(corpus, tiny_tokenizer, policy=policy, sparse_count=3), rate=0.5)
     assert len(rows.masked_positions) and (rows.mlm_labels >= NUMBERED_FROM).all()
     if policy == "sparse":
         owners = rows.masked_positions // T * 10 + rows.sample_ids[rows.masked_positions]

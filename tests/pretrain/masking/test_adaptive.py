@@ -1,16 +1,16 @@
-"""Adaptive masking: chances follow frequency and place, and their mean is the rate."""
+"""Adaptive masking: probabilities follow frequency and position, and their mean is the rate."""
 
 import numpy as np
 import pytest
 
 from data_prep.counter_rng import key_of
-from pretrain.masking.adaptive import PLACES, Adaptive
-from tests.sample_layouts import SPECIALS, assert_share, draw_samples, inner_places, lay
+from pretrain.masking.adaptive import POSITION_BINS, Adaptive
+from tests.sample_layouts import SPECIALS, assert_share, draw_samples, lay_out, ordinary_tokens
 
 KEY = key_of("mask", 0, 0)
 V = 300
-LAID = lay(draw_samples(2500, V))
-FREQUENCIES = np.bincount(LAID.ids, minlength=V).astype(np.float64)
+ROWS = lay_out(draw_samples(2500, V))
+FREQUENCIES = np.bincount(ROWS.input_ids, minlength=V).astype(np.float64)
 FREQUENCIES[:SPECIALS] = 0
 POWERS = [(-0.5, 0.0), (0.5, 0.0), (-2.0, 0.0), (3.0, 0.0), (-0.5, 1.0), (0.0, -0.5), (1.0, 2.0)]
 
@@ -21,27 +21,27 @@ def test_the_mean_over_the_corpus_is_the_rate_though_chances_are_clipped(
     frequency_power: float, position_power: float, rate: float
 ) -> None:
     policy = Adaptive(FREQUENCIES, frequency_power, position_power)
-    chances = policy.scale(rate) * policy.weights[:, None] * policy.place_weights
-    mean = (FREQUENCIES @ np.minimum(chances, 1)).mean() / FREQUENCIES.sum()
+    probabilities = policy.scale(rate) * policy.weights[:, None] * policy.position_weights
+    mean = (FREQUENCIES @ np.minimum(probabilities, 1)).mean() / FREQUENCIES.sum()
     assert mean == pytest.approx(rate, rel=1e-9)
     if frequency_power > 1:
-        assert chances[SPECIALS:].max() > 1, "this case is meant to clip"
+        assert probabilities[SPECIALS:].max() > 1, "this case is meant to clip"
 
 
 @pytest.mark.parametrize(("frequency_power", "position_power"), POWERS)
 def test_tokens_are_masked_at_the_rate(frequency_power: float, position_power: float) -> None:
-    places = Adaptive(FREQUENCIES, frequency_power, position_power).choose(LAID, KEY, 0.15)
-    ordinary = inner_places(LAID)
+    chosen = Adaptive(FREQUENCIES, frequency_power, position_power).choose(ROWS, KEY, 0.15)
+    ordinary = ordinary_tokens(ROWS)
     # Sixteenths of a short sample are not equally full, which shifts the mean a little.
     slack = 0.004 * len(ordinary) if position_power else 0
-    count = np.isin(places, ordinary).sum()
+    count = np.isin(chosen, ordinary).sum()
     assert abs(count - 0.15 * len(ordinary)) < 5 * np.sqrt(len(ordinary) * 0.15 * 0.85) + slack
 
 
 @pytest.mark.parametrize("power", [-0.5, 0.5])
 def test_chances_follow_the_power_of_the_frequency(power: float) -> None:
     policy = Adaptive(FREQUENCIES, power, 0.0)
-    chosen = np.bincount(LAID.ids[policy.choose(LAID, KEY, 0.15)], minlength=V)
+    chosen = np.bincount(ROWS.input_ids[policy.choose(ROWS, KEY, 0.15)], minlength=V)
     expected = np.minimum(policy.scale(0.15) * policy.weights, 1)
     common = int(FREQUENCIES.argmax())
     rare = int(np.where(FREQUENCIES > 0, FREQUENCIES, np.inf).argmin())
@@ -54,25 +54,25 @@ def test_chances_follow_the_power_of_the_frequency(power: float) -> None:
 
 @pytest.mark.parametrize("power", [-1.0, 1.0])
 def test_chances_follow_the_power_of_the_place(power: float) -> None:
-    laid = lay([(number, [50] * 160, []) for number in range(3000)])
+    rows = lay_out([(number, [50] * 160, []) for number in range(3000)])
     counts = np.zeros(V)
     counts[50] = 1
-    places = Adaptive(counts, 0.0, power).choose(laid, KEY, 0.1)
-    positions = laid.positions[places[laid.ids[places] == 50]] - 1
-    weights = ((np.arange(PLACES) + 0.5) / PLACES) ** power
+    chosen = Adaptive(counts, 0.0, power).choose(rows, KEY, 0.1)
+    positions = rows.positions[chosen[rows.input_ids[chosen] == 50]] - 1
+    weights = ((np.arange(POSITION_BINS) + 0.5) / POSITION_BINS) ** power
     for part, weight in enumerate(weights):
         found = ((positions >= 10 * part) & (positions < 10 * part + 10)).sum()
-        assert_share(found, 10 * len(laid.cls_positions), 0.1 * weight / weights.mean())
+        assert_share(found, 10 * len(rows.sample_starts), 0.1 * weight / weights.mean())
 
 
 def test_the_place_is_relative_to_the_sample() -> None:
-    short, long = (lay([(n, [50] * size, []) for n in range(4000)]) for size in (16, 64))
+    short, long = (lay_out([(n, [50] * size, []) for n in range(4000)]) for size in (16, 64))
     policy = Adaptive(np.eye(V)[50], 0.0, 2.0)
     shares = []
-    for laid, size in ((short, 16), (long, 64)):
-        places = policy.choose(laid, KEY, 0.2)
-        last_half = laid.positions[places] > size // 2
-        shares.append(last_half[laid.ids[places] == 50].mean())
+    for rows, size in ((short, 16), (long, 64)):
+        chosen = policy.choose(rows, KEY, 0.2)
+        last_half = rows.positions[chosen] > size // 2
+        shares.append(last_half[rows.input_ids[chosen] == 50].mean())
     assert shares[0] == pytest.approx(shares[1], abs=0.02) and shares[0] > 0.8
 
 

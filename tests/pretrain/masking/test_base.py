@@ -1,4 +1,4 @@
-"""Masking: the right rates, and the same decision for a token wherever it turns up."""
+"""Masking: rates, replacements, and decisions that depend on the sample alone."""
 
 import dataclasses
 
@@ -8,12 +8,21 @@ import pytest
 
 from data_prep.counter_rng import key_of
 from pretrain.masking.adaptive import Adaptive
-from pretrain.masking.base import POSITION_BITS, Laid, Masking, Policy, Uniform, ranges, rate_at
+from pretrain.masking.base import Masking, Policy, Uniform, ranges, rate_at
 from pretrain.masking.chinese_words import ChineseWords
+from pretrain.masking.packed_rows import POSITION_BITS, PackedRows
 from pretrain.masking.spans import Spans
 from pretrain.masking.sparse import Sparse
 from pretrain.masking.whole_word import WholeWords, WordTable
-from tests.sample_layouts import MASK, SPECIALS, UNK, assert_share, draw_samples, inner_places, lay
+from tests.sample_layouts import (
+    MASK,
+    SPECIALS,
+    UNK,
+    assert_share,
+    draw_samples,
+    lay_out,
+    ordinary_tokens,
+)
 
 SAMPLES, POSITIONS = 600, 200
 VOCABULARY = np.array([7, 11, 13, 17, 500, 65_535, 100_000])
@@ -23,7 +32,7 @@ V = 100
 Int64Array = npt.NDArray[np.int64]
 
 MASKABLE = np.arange(100_001) >= SPECIALS
-# In this made-up vocabulary every third id goes on with the word before it.
+# In this made-up vocabulary every third id continues a word.
 TABLE = WordTable(begins=np.arange(V) % 3 > 0, closes=np.arange(V) < 20)
 HAN = ChineseWords({i: "中国人民大学生活"[i % 8] for i in range(60, V)}, np.arange(V) >= 60)
 COUNTS = np.where(np.arange(V) < SPECIALS, 0, 1000.0 / (1 + np.arange(V)))
@@ -50,9 +59,18 @@ def masking(policy: Policy, as_mask: float = 0.8, as_random: float = 0.1) -> Mas
     )
 
 
-def plain_text() -> Laid:
+def apply(
+    policy: Masking, rows: PackedRows, key: np.uint64, rate: float
+) -> tuple[Int64Array, Int64Array, Int64Array]:
+    """Return the masked positions, their labels and the ids shown there."""
+    masked = policy.apply(rows, key, rate)
+    positions = masked.masked_positions
+    return positions, masked.mlm_labels, masked.input_ids[positions]
+
+
+def plain_text() -> PackedRows:
     """Return many samples of one and the same token."""
-    return lay([(number, [TOKEN] * POSITIONS, []) for number in range(SAMPLES)])
+    return lay_out([(number, [TOKEN] * POSITIONS, []) for number in range(SAMPLES)])
 
 
 @pytest.mark.parametrize(
@@ -62,16 +80,17 @@ def plain_text() -> Laid:
 def test_tokens_are_chosen_and_shown_at_their_rates(
     rate: float, as_mask: float, as_random: float
 ) -> None:
-    places, labels, shown = masking(Uniform(), as_mask, as_random)(plain_text(), KEY, rate)
-    assert (labels == TOKEN).all() and len(places) == len(labels) == len(shown)
-    assert_share(len(places), SAMPLES * POSITIONS, rate)
+    masked = masking(Uniform(), as_mask, as_random)
+    positions, labels, shown = apply(masked, plain_text(), KEY, rate)
+    assert (labels == TOKEN).all() and len(positions) == len(labels) == len(shown)
+    assert_share(len(positions), SAMPLES * POSITIONS, rate)
     masks, kept = (int((shown == token).sum()) for token in (MASK, TOKEN))
-    assert_share(masks, len(places), as_mask)
-    assert_share(len(places) - masks - kept, len(places), as_random)
+    assert_share(masks, len(positions), as_mask)
+    assert_share(len(positions) - masks - kept, len(positions), as_random)
 
 
 def test_replacements_come_from_the_whole_vocabulary_and_nothing_else() -> None:
-    _, _, shown = masking(Uniform(), 0.2, 0.8)(plain_text(), KEY, 0.3)
+    _, _, shown = apply(masking(Uniform(), 0.2, 0.8), plain_text(), KEY, 0.3)
     drawn = shown[shown != MASK]
     assert set(drawn.tolist()) == set(VOCABULARY.tolist())
     for token in VOCABULARY:
@@ -79,10 +98,10 @@ def test_replacements_come_from_the_whole_vocabulary_and_nothing_else() -> None:
 
 
 def test_whether_a_token_is_chosen_says_nothing_about_its_neighbours() -> None:
-    laid = plain_text()
-    chosen = np.zeros(len(laid.ids))
-    chosen[Uniform().choose(laid, KEY, 0.15)] = 1
-    table = chosen[inner_places(laid)].reshape(SAMPLES, POSITIONS)
+    rows = plain_text()
+    chosen = np.zeros(len(rows.input_ids))
+    chosen[Uniform().choose(rows, KEY, 0.15)] = 1
+    table = chosen[ordinary_tokens(rows)].reshape(SAMPLES, POSITIONS)
     for first, second in [(table[:, :-1], table[:, 1:]), (table[:-1], table[1:])]:
         correlation = np.corrcoef(first.ravel(), second.ravel())[0, 1]
         assert abs(correlation) < 5 / np.sqrt(first.size)
@@ -91,19 +110,19 @@ def test_whether_a_token_is_chosen_says_nothing_about_its_neighbours() -> None:
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_mask_is_the_same_whatever_else_is_in_the_batch(name: str) -> None:
     samples = draw_samples(60, V)
-    whole = lay(samples, padding=2)
-    apply = masking(POLICIES[name])
-    places, labels, shown = apply(whole, KEY, 0.2)
-    owners = np.searchsorted(whole.cls_positions, places, side="right") - 1
-    assert len(places) > 60
+    whole = lay_out(samples, padding=2)
+    policy = masking(POLICIES[name])
+    positions, labels, shown = apply(policy, whole, KEY, 0.2)
+    owners = np.searchsorted(whole.sample_starts, positions, side="right") - 1
+    assert len(positions) > 60
     for parts in ([7], [59, 3, 12], list(range(30, 60))):
-        alone = lay([samples[index] for index in parts], padding=0)
-        found = apply(alone, KEY, 0.2)
+        alone = lay_out([samples[index] for index in parts], padding=0)
+        found = apply(policy, alone, KEY, 0.2)
         expected = [
-            (alone.cls_positions[nth] + place - whole.cls_positions[index], label, token)
+            (alone.sample_starts[nth] + position - whole.sample_starts[index], label, token)
             for nth, index in enumerate(parts)
-            for place, label, token in zip(
-                places[owners == index], labels[owners == index], shown[owners == index],
+            for position, label, token in zip(
+                positions[owners == index], labels[owners == index], shown[owners == index],
                 strict=True,
             )
         ]  # fmt: skip
@@ -113,39 +132,39 @@ def test_a_mask_is_the_same_whatever_else_is_in_the_batch(name: str) -> None:
 @pytest.mark.parametrize("name", POLICIES)
 def test_places_ascend_and_are_never_special(name: str) -> None:
     samples = [(n, [UNK, *a], [*b, UNK] if len(b) else []) for n, a, b in draw_samples(80, V)]
-    laid = lay(samples, padding=3)
-    places, labels, _ = masking(POLICIES[name])(laid, KEY, 0.5)
-    assert (np.diff(places) > 0).all()
-    assert (labels >= SPECIALS).all() and np.array_equal(labels, laid.ids[places])
+    rows = lay_out(samples, padding=3)
+    positions, labels, _ = apply(masking(POLICIES[name]), rows, KEY, 0.5)
+    assert (np.diff(positions) > 0).all()
+    assert (labels >= SPECIALS).all() and np.array_equal(labels, rows.input_ids[positions])
 
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_another_key_masks_other_tokens(name: str) -> None:
-    laid = lay(draw_samples(200, V))
+    rows = lay_out(draw_samples(200, V))
     first, second = (
-        set(masking(POLICIES[name])(laid, key_of("mask", 0, epoch), 0.15)[0].tolist())
+        set(apply(masking(POLICIES[name]), rows, key_of("mask", 0, epoch), 0.15)[0].tolist())
         for epoch in (0, 1)
     )
-    # Independent draws meet in about a sixth of their places, more where chances differ.
+    # Independent draws share about a sixth of their tokens, more where probabilities differ.
     assert len(first & second) < 0.45 * min(len(first), len(second))
 
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_the_ids_passed_in_stay_as_they_were(name: str) -> None:
-    laid = lay(draw_samples(20, V))
-    before = laid.ids.copy()
-    masking(POLICIES[name])(laid, KEY, 0.9)
-    assert np.array_equal(laid.ids, before)
+    rows = lay_out(draw_samples(20, V))
+    before = rows.input_ids.copy()
+    masking(POLICIES[name]).apply(rows, KEY, 0.9)
+    assert np.array_equal(rows.input_ids, before)
 
 
 def test_samples_and_positions_are_told_apart_up_to_the_longest_row() -> None:
     last = (1 << POSITION_BITS) - 1
     pairs = np.array([(0, 0), (0, last), (1, 0), (1, last), (last, 0)], np.uint64)
     counters = (pairs[:, 0] << np.uint64(POSITION_BITS)) | pairs[:, 1]
-    laid = dataclasses.replace(lay([(0, [TOKEN] * 3, [])]), counters=counters)
+    rows = dataclasses.replace(lay_out([(0, [TOKEN] * 3, [])]), counters=counters)
     masks = np.zeros((200, 5), bool)
     for number, row in enumerate(masks):
-        row[Uniform().choose(laid, key_of(number), 0.5)] = True
+        row[Uniform().choose(rows, key_of(number), 0.5)] = True
     assert len(np.unique(masks.T, axis=0)) == 5
 
 

@@ -1,4 +1,4 @@
-"""Words of Chinese: those jieba finds, in any cut into pieces, within one segment."""
+"""Chinese words: those of jieba, for any pieces of the tokenizer, within one segment."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Sparse masking: exactly so many a sample, from the list, every candidate equally likely."""
+"""Sparse masking: a fixed number of tokens a sample, from a list, all equally likely."""
 
 import itertools
 from pathlib import Path
@@ -10,7 +10,7 @@ from data_prep.counter_rng import key_of
 from data_prep.errors import UserError
 from data_prep.tokenizers.folder import LoadedTokenizer, load_tokenizer
 from pretrain.masking.sparse import Sparse, read_allowed
-from tests.sample_layouts import SPECIALS, assert_share, draw_samples, lay
+from tests.sample_layouts import SPECIALS, assert_share, draw_samples, lay_out
 
 KEY = key_of("mask", 0, 0)
 ALL = np.arange(100) >= SPECIALS
@@ -24,28 +24,28 @@ def tokenizer(tiny_tokenizer: Path) -> LoadedTokenizer:
 @pytest.mark.parametrize("count", [1, 5, 40])
 def test_each_sample_has_exactly_as_many_or_all_that_are_allowed(count: int) -> None:
     allowed = ALL & (np.arange(100) % 4 == 1)
-    laid = lay(draw_samples(400, 100), padding=1)
-    places = Sparse(count, allowed).choose(laid, KEY, 0.15)
-    assert allowed[laid.ids[places]].all()
-    bounds = [*laid.cls_positions.tolist(), len(laid.ids)]
-    for start, stop in itertools.pairwise(bounds):
-        candidates = int(allowed[laid.ids[start:stop]].sum())
-        assert ((places >= start) & (places < stop)).sum() == min(count, candidates)
+    rows = lay_out(draw_samples(400, 100), padding=1)
+    chosen = Sparse(count, allowed).choose(rows, KEY, 0.15)
+    assert allowed[rows.input_ids[chosen]].all()
+    edges = [*rows.sample_starts.tolist(), len(rows.input_ids)]
+    for start, stop in itertools.pairwise(edges):
+        candidates = int(allowed[rows.input_ids[start:stop]].sum())
+        assert ((chosen >= start) & (chosen < stop)).sum() == min(count, candidates)
 
 
 def test_every_candidate_is_equally_likely() -> None:
-    laid = lay([(number, [50, 7, 50, 7], [7, 50, 50, 50]) for number in range(9000)])
-    places = Sparse(2, np.arange(100) == 50).choose(laid, KEY, 0.15)
+    rows = lay_out([(number, [50, 7, 50, 7], [7, 50, 50, 50]) for number in range(9000)])
+    chosen = Sparse(2, np.arange(100) == 50).choose(rows, KEY, 0.15)
     position = (
-        places - laid.cls_positions[np.searchsorted(laid.cls_positions, places, side="right") - 1]
+        chosen - rows.sample_starts[np.searchsorted(rows.sample_starts, chosen, side="right") - 1]
     )
     for candidate in (1, 3, 7, 8, 9):
-        assert_share((position == candidate).sum(), len(laid.cls_positions), 2 / 5)
+        assert_share((position == candidate).sum(), len(rows.sample_starts), 2 / 5)
 
 
 def test_the_rate_is_not_asked() -> None:
-    laid = lay(draw_samples(20, 100))
-    first, second = (Sparse(3, ALL).choose(laid, KEY, rate) for rate in (0.01, 0.9))
+    rows = lay_out(draw_samples(20, 100))
+    first, second = (Sparse(3, ALL).choose(rows, KEY, rate) for rate in (0.01, 0.9))
     assert np.array_equal(first, second)
 
 

@@ -1,4 +1,4 @@
-"""Token counts: every token once, weighted shards, and a file that is never stale."""
+"""Token counts: every token once, weighted by shard, cached under the corpus fingerprint."""
 
 from pathlib import Path
 

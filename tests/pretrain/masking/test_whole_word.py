@@ -1,4 +1,4 @@
-"""Whole words: where they begin in every kind of vocabulary, and that none is masked in part."""
+"""Whole words: where they start in every kind of vocabulary, and that none is masked in part."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from data_prep.counter_rng import key_of
 from data_prep.errors import UserError
 from data_prep.tokenizers.folder import LoadedTokenizer, load_tokenizer, save_tokenizer
 from data_prep.tokenizers.wordpiece import SPECIAL_TOKENS, bert_tokenizer
-from pretrain.masking.base import Laid
+from pretrain.masking.packed_rows import PackedRows
 from pretrain.masking.whole_word import WholeWords, WordTable, read_word_table
-from tests.sample_layouts import SPECIALS, assert_share, draw_samples, lay
+from tests.sample_layouts import SPECIALS, assert_share, draw_samples, lay_out
 
 KEY = key_of("mask", 0, 0)
 
@@ -38,9 +38,9 @@ def words_in(tokenizer: LoadedTokenizer, a: str, b: str = "", chinese: bool = Fa
     table = read_word_table(tokenizer, tokenizer.vocab_size, chinese)
     ids = [[tokenizer.backend.token_to_id(piece) for piece in text.split()] for text in (a, b)]
     assert None not in ids[0] + ids[1]
-    laid = lay([(0, ids[0], ids[1])], padding=1)
-    pieces = [tokenizer.backend.id_to_token(int(index)) for index in laid.ids]
-    words = ["+".join(w) for w in np.split(np.array(pieces), table.first_places(laid)[1:])]
+    rows = lay_out([(0, ids[0], ids[1])], padding=1)
+    pieces = [tokenizer.backend.id_to_token(int(index)) for index in rows.input_ids]
+    words = ["+".join(w) for w in np.split(np.array(pieces), table.word_starts(rows)[1:])]
     return [word for word in words if word not in SPECIAL_TOKENS]
 
 
@@ -85,12 +85,12 @@ def test_ids_beyond_the_tokenizer_are_words(tmp_path: Path) -> None:
     assert table.begins[7:].all() and not table.begins[6]
 
 
-def chosen_words(laid: Laid, table: WordTable, rate: float) -> tuple[list[int], int]:
+def chosen_words(rows: PackedRows, table: WordTable, rate: float) -> tuple[list[int], int]:
     """Return how many tokens of each word are chosen, where any is, and the number of words."""
-    places = WholeWords(table).choose(laid, KEY, rate)
-    words = table.first_places(laid)
-    owner = np.searchsorted(words, places, side="right") - 1
-    sizes = np.diff(np.append(words, len(laid.ids)))
+    chosen = WholeWords(table).choose(rows, KEY, rate)
+    words = table.word_starts(rows)
+    owner = np.searchsorted(words, chosen, side="right") - 1
+    sizes = np.diff(np.append(words, len(rows.input_ids)))
     held = np.bincount(owner, minlength=len(words))
     assert set(held[held > 0] - sizes[held > 0]) == {0}, "a word is masked in part"
     return held[held > 0].tolist(), len(words)
@@ -98,13 +98,13 @@ def chosen_words(laid: Laid, table: WordTable, rate: float) -> tuple[list[int], 
 
 @pytest.mark.parametrize("rate", [0.05, 0.15, 0.6])
 def test_all_of_a_word_is_masked_or_nothing_and_tokens_are_masked_at_the_rate(rate: float) -> None:
-    laid = lay(draw_samples(1500, 100))
-    # Two of three ids go on with a word, so that words are long.
+    rows = lay_out(draw_samples(1500, 100))
+    # Two of three ids continue a word, so that words are long.
     table = WordTable(begins=(np.arange(100) % 3 == 0) | (np.arange(100) < SPECIALS), closes=None)
-    sizes, words = chosen_words(laid, table, rate)
+    sizes, words = chosen_words(rows, table, rate)
     assert_share(len(sizes), words, rate)
-    lengths = np.diff(np.append(table.first_places(laid), len(laid.ids)))
+    lengths = np.diff(np.append(table.word_starts(rows), len(rows.input_ids)))
     assert lengths.max() > 6
     # Tokens come in clusters: the deviation grows by the mean square over the mean of a word.
     cluster = float((lengths**2).sum() / lengths.sum())
-    assert_share(sum(sizes), len(laid.ids), rate, cluster)
+    assert_share(sum(sizes), len(rows.input_ids), rate, cluster)

@@ -99,11 +99,11 @@ def test_the_rows_that_the_loader_gives_bring_their_answers_to_its_workers(
         TeacherCacheRecipe.model_validate(stored | {"teacher_cache": {"count": 5}}), alone
     )
     inputs, _ = learned(stored, alone)
-    shares = inputs.loader._shares
-    here, there = shares[2], pickle.loads(pickle.dumps(shares))[2]
+    dataset = inputs.loader._dataset
+    here, there = dataset[2], pickle.loads(pickle.dumps(dataset))[2]
     for name in ("cached_ids", "cached_values", "cached_rest"):
-        assert torch.equal(getattr(here, name), getattr(there, name))
-    batch: Batch = there.micro_batches()[1]
+        assert torch.equal(here.tensors[name], there.tensors[name])
+    batch: Batch = there.unstack()[1]
     assert batch.cached_ids is not None
     assert batch.cached_ids.shape == (len(batch.masked_positions), 5)
 
