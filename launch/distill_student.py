@@ -3,7 +3,7 @@
     deepspeed launch/distill_student.py --config launch/recipes/student_6x768.yaml \
         teacher.path=runs/teacher [key.path=value ...]
 
-It makes the folder `run.path`, like launch/train_teacher.py, and continues it the same way.
+It creates the run folder `run.path`, and resumes it, as launch/train_teacher.py does.
 """
 
 try:

@@ -1,11 +1,11 @@
-"""Store a teacher's soft targets for the rows that a student's run will see.
+"""Compute a teacher's soft targets for all rows of a student's run, and cache them on disk.
 
     deepspeed launch/write_teacher_cache.py --config launch/recipes/student_6x768.yaml \
         teacher.path=runs/teacher teacher.cache=runs/teacher_cache [key.path=value ...]
 
-It says first how large the folder will be. A pass that was stopped goes on where it was when the
-same command is typed again. The student then takes the same keys: launch/distill_student.py
-... teacher.cache=runs/teacher_cache
+It logs the size of the folder first. Run the same command again to resume an interrupted pass. The
+student reads the cache with the same key: launch/distill_student.py ...
+teacher.cache=runs/teacher_cache
 """
 
 try:

@@ -1,4 +1,4 @@
-"""Students and their tasks without a run: objectives as a recipe has them, teachers in memory."""
+"""Students and their tasks without a run, from objectives of a recipe and teachers in memory."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,7 +26,7 @@ DISTILBERT: Objectives = [
 
 
 def stage(objectives: Objectives, steps: int = 10) -> StageOptions:
-    """Return the options of a stage, as a recipe would give them."""
+    """Return the options of a stage, as in a recipe."""
     return StageOptions.model_validate({"steps": steps, "objectives": list(objectives)})
 
 
@@ -39,19 +39,19 @@ def make_distillation(
     """Return a student of the given options and its task."""
     models = [teachers] if isinstance(teachers, Bert) else list(teachers)
     options = StudentOptions.model_validate(student)
-    taught = models[0].shape
+    teacher_shape = models[0].shape
     next_sentence = any(o.kind == "next_sentence" for s in stages for o in s.objectives)
-    shape = student_shape(options, taught, next_sentence)
-    plans = plan_stages(stages_of(stages), shape, taught, has_mlm_head=True)
-    projections = find_projections(plans, shape, taught)
-    pupil = make_student(models[0], shape, choose_layers(options, taught), 0, projections)
-    return pupil, DistillationTask([Teacher(m, CPU, precision) for m in models], plans)
+    shape = student_shape(options, teacher_shape, next_sentence)
+    plans = plan_stages(stages_of(stages), shape, teacher_shape, has_mlm_head=True)
+    projections = find_projections(plans, shape, teacher_shape)
+    model = make_student(models[0], shape, choose_layers(options, teacher_shape), 0, projections)
+    return model, DistillationTask([Teacher(m, CPU, precision) for m in models], plans)
 
 
 def terms_of(student: Bert, task: DistillationTask, batch: Batch, step: int = 0) -> list[Term]:
-    """Return the terms of a micro-batch, as the loop asks for them."""
-    lesson = task.at(step)
-    terms: list[Term] = student(batch, lesson.terms, capture=lesson.capture)
+    """Return the terms of a micro-batch, computed in the forward pass as in the loop."""
+    spec = task.at(step)
+    terms: list[Term] = student(batch, spec.terms, capture=spec.capture)
     return terms
 
 

@@ -63,7 +63,7 @@ def refuse(
         assert ended.value.code == 2
         lines = capsys.readouterr().err.splitlines()
         # A plan that was built before the refusal has left its dated line.
-        printed = "\n".join(line for line in lines if " plan of epoch " not in line).strip()
+        printed = "\n".join(line for line in lines if " index of epoch " not in line).strip()
         sentence = printed.removeprefix("error: ")
         assert printed != sentence
         assert "\n" not in sentence, "one sentence, on one line"

@@ -1,4 +1,4 @@
-"""The story of a student that learns layers first and then predictions, in one run."""
+"""A run of two stages: layer losses first, then losses on logits."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ from tests.stories.conftest import ROOT, Command, metrics_of, run_command, statu
 pytestmark = pytest.mark.story
 STUDENT = "launch/distill_student.py"
 HEAD = "cls.predictions.bias"
-# A narrower student, so that the first stage has projections, which the second leaves alone.
+# A narrower student, so that the first stage has projections, which the second does not train.
 STUDENT_KEYS = {"layers": 2, "width": 16, "heads": 4, "feed_forward": 32, "format": "distilbert"}
 STAGES: list[dict[str, Any]] = [
     {
@@ -90,16 +90,17 @@ def stopped_at(step: int, whole: Path, copy: Path) -> Path:
 
 
 def first_step_of_the_head(run: Path) -> float:
-    """Return how far the bias of the words moved in the first step of the second stage."""
+    """Return how far the MLM head's bias moved in the first step of the second stage."""
     before, after = (
         load_file(run / "checkpoints" / f"step_{step:08d}" / WEIGHTS) for step in (3, 4)
     )
     return float((after[HEAD] - before[HEAD]).abs().max())
 
 
-def test_a_run_goes_on_across_the_edge_of_its_stages_as_if_it_had_never_stopped(
+def test_resume_across_stages_matches_uninterrupted(
     deepspeed: Command, recipe: Path, tmp_path: Path
 ) -> None:
+    """A run resumed before or at the edge of its stages equals an uninterrupted one."""
     whole = tmp_path / "whole"
     deepspeed(STUDENT, "--config", recipe, f"run.path={whole}")
     tags = [{tag for tag in line if tag.startswith("loss/")} for line in losses(whole)]
@@ -107,18 +108,17 @@ def test_a_run_goes_on_across_the_edge_of_its_stages_as_if_it_had_never_stopped(
     assert tags == [layers] * 3 + [{"loss/total", "loss/soft_targets", "loss/mlm"}] * 3
     shares = [line["speed/teacher_share"] for line in metrics_of(whole) if "loss/total" in line]
     assert all(0 < share < 1 for share in shares)
-    # A teacher that is shared out among the ranks gives the same answers: with it, a run goes on
-    # with the rest of both of its stages.
+    # A sharded teacher gives the same outputs: a run may be resumed with it in either stage.
     for reached, sharded in ((2, True), (3, False)):
         parts = stopped_at(reached, whole, tmp_path / f"from_{reached}")
         keys = [f"run.path={parts}", f"teacher.sharded={str(sharded).lower()}"]
-        said = deepspeed(STUDENT, "--config", recipe, *keys).stdout
-        assert ("are sharded over 2 ranks" in said) == sharded
+        output = deepspeed(STUDENT, "--config", recipe, *keys).stdout
+        assert ("are sharded over 2 ranks" in output) == sharded
         assert status_of(parts)["state"] == "done"
         assert losses(parts) == losses(whole)
         assert weights(parts) == weights(whole)
-    # What the stages train is cut into groups of its own, which fewer ranks find again: as few sums
-    # in another order as that has.
+    # The optimizer groups of the stages are restored at another world size, with sums in another
+    # order.
     alone = stopped_at(2, whole, tmp_path / "alone")
     deepspeed(STUDENT, "--config", recipe, f"run.path={alone}", ranks=1)
     for figures, expected in zip(losses(alone), losses(whole), strict=True):
@@ -132,18 +132,19 @@ def test_a_run_goes_on_across_the_edge_of_its_stages_as_if_it_had_never_stopped(
     assert all(name.startswith(("distilbert.", "vocab_")) for name in published)
 
 
-def test_stages_learn_the_same_with_weights_partitioned_or_whole(
+def test_stages_equal_under_every_zero_stage(
     deepspeed: Command, recipe: Path, tmp_path: Path
 ) -> None:
+    """Stages train the same parameters to the same losses under ZeRO 0, 1 and 3."""
     found = {}
     for stage in (0, 1, 3):
         run = tmp_path / f"zero{stage}"
         config = f"deepspeed.config=ds_configs/zero{stage}_fp32.json"
-        # Both then gather weights, in turns and in the same group of ranks.
+        # Student and teacher then both gather weights, in the same group of ranks.
         sharded = f"teacher.sharded={str(stage == 3).lower()}"
         deepspeed(STUDENT, "--config", recipe, config, sharded, f"run.path={run}")
         found[stage] = losses(run)
-        # What a stage does not train stays where it is, to the bit: heads in the first one, and in
+        # What a stage does not train is unchanged, to the bit: heads in the first one, and in
         # the second one projections, which have momentum from before, and decay.
         assert moved(run, 1, 3) == {"bert", "projections"}
         assert moved(run, 3, 6) == {"bert", "cls"}

@@ -1,4 +1,4 @@
-"""The story of a study: two methods are trained, published, scored, and put in a table."""
+"""A study: two methods are trained, published, scored, and put in a table."""
 
 import dataclasses
 import json
@@ -21,9 +21,10 @@ def tiny_shape(tiny_shape: BertShape) -> BertShape:
     return dataclasses.replace(tiny_shape, positions=128)
 
 
-def test_a_study_trains_scores_and_tells_and_does_nothing_twice(
+def test_study_runs_every_part_once(
     tmp_path: Path, published_teacher: Path, tiny_corpus: Path, tiny_tokenizer: Path
 ) -> None:
+    """A study trains, publishes and scores each method once, and writes its table."""
     recipe = write_study(tmp_path, published_teacher, tiny_corpus, tiny_tokenizer)
     report = tmp_path / "study.json"
     command = [sys.executable, str(ROOT / "launch/study.py"), "--config", str(recipe)]

@@ -1,24 +1,16 @@
-"""Stages: a step knows its objectives and what each weighs, from its number alone."""
+"""Objectives and stages of a recipe: schedules, and options that are refused."""
 
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from pretrain.distil.loss_config import LinearSchedule, SoftTargets, value_at
-from pretrain.distil.stage_plan import stage_at, stages_of
+from pretrain.distil.loss_config import LinearSchedule, value_at
 from tests.student_tasks import stage
 
 
-def test_steps_lie_in_their_stages() -> None:
-    stages = stages_of([stage([{"kind": kind}], 10) for kind in ("relations", "hard_mlm")])
-    assert [one.first_step for one in stages] == [0, 10]
-    kinds = [stage_at(stages, step).objectives[0].kind for step in (0, 9, 10, 19)]
-    assert kinds == ["relations", "relations", "hard_mlm", "hard_mlm"]
-
-
 @pytest.mark.parametrize(
-    ("course", "expected"),
+    ("schedule", "expected"),
     [
         (None, [2, 2, 2, 2, 2]),
         (LinearSchedule(to=0), [2, 1.5, 1, 0.5, 0]),
@@ -26,32 +18,9 @@ def test_steps_lie_in_their_stages() -> None:
         (LinearSchedule(to=0, steps=1), [0, 0, 0, 0, 0]),
     ],
 )
-def test_a_number_moves_on_a_line_and_stays(
-    course: LinearSchedule | None, expected: list[float]
-) -> None:
-    assert [value_at(2.0, course, step, 5) for step in range(5)] == pytest.approx(expected)
-
-
-def test_weights_and_temperatures_begin_anew_with_their_stage() -> None:
-    soft = {
-        "kind": "soft_targets",
-        "temperature": 4.0,
-        "temperature_schedule": {"to": 1.0},
-        "schedule": {"to": 3.0},
-    }
-    stages = stages_of([stage([{"kind": "hard_mlm"}], 7), stage([soft, {"kind": "hard_mlm"}], 4)])
-    second = stages[1]
-    (objective, _) = second.objectives
-    assert isinstance(objective, SoftTargets)
-    assert [second.weights(step)[0] for step in range(7, 11)] == pytest.approx([1, 5 / 3, 7 / 3, 3])
-    assert [second.weights(step)[1] for step in range(7, 11)] == [1, 1, 1, 1]
-    assert [second.temperature(objective, s) for s in range(7, 11)] == pytest.approx([4, 3, 2, 1])
-
-
-def test_objectives_that_never_have_a_weight_are_left_out() -> None:
-    idle = {"kind": "relations", "weight": 0.0}
-    (one,) = stages_of([stage([idle, {"kind": "hard_mlm"}])])
-    assert [objective.kind for objective in one.objectives] == ["hard_mlm"]
+def test_linear_schedule_values(schedule: LinearSchedule | None, expected: list[float]) -> None:
+    """A scheduled value is linear in the step and constant after its last step."""
+    assert [value_at(2.0, schedule, step, 5) for step in range(5)] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +46,7 @@ def test_objectives_that_never_have_a_weight_are_left_out() -> None:
         ({"kind": "relations", "relations": ["qk"]}, "'qq', 'kk' or 'vv'"),
     ],
 )
-def test_objectives_that_cannot_be_are_refused(objective: dict[str, Any], message: str) -> None:
+def test_invalid_objectives_refused(objective: dict[str, Any], message: str) -> None:
+    """Invalid objectives and schedules are refused with a message that names the problem."""
     with pytest.raises(ValidationError, match=message):
         stage([objective])

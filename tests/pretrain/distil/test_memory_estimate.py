@@ -1,4 +1,4 @@
-"""The forecast of what comparing layers keeps, against the tensors that autograd saves."""
+"""The memory estimate of layer losses, against the tensors that autograd saves."""
 
 from typing import Any
 
@@ -32,43 +32,43 @@ def saved_bytes(
     student, task = make_distillation(teacher, stage(objectives), **options)
     sizes: dict[int, int] = {}
 
-    def note(tensor: torch.Tensor) -> torch.Tensor:
+    def record(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
         terms = terms_of(student, task, batch)
-    # The graph is alive until here, so no address was given away twice.
+    # The graph is alive until here, so no address was reused.
     assert terms[0].total.requires_grad
     return sum(sizes.values())
 
 
 @pytest.mark.parametrize(
-    ("kind", "options", "least"),
+    ("kind", "options", "min_ratio"),
     [
         ("relations", {"heads": 4}, 1.0),
         ("hidden_cosine", {}, 1.0),
         ("feature_maps", {}, 1.0),
-        ("hidden_mse", {}, 0.5),  # the distance alone
+        ("hidden_mse", {}, 0.5),  # only the distance
     ],
 )
-def test_what_comparing_keeps_is_that_of_the_formula(
-    kind: str, options: dict[str, Any], least: float, tiny_model: Bert, packed: Batch
+def test_layer_loss_bytes_match_autograd(
+    kind: str, options: dict[str, Any], min_ratio: float, tiny_model: Bert, packed: Batch
 ) -> None:
+    """The estimate of saved bytes is that of the tensors that autograd saves."""
     compared = {"kind": kind, **options}
     student, task = make_distillation(tiny_model, stage([HARD, compared]))
     expected = layer_loss_bytes(task.at(0), activations(student, packed))
     found = saved_bytes(tiny_model, [HARD, compared], packed)
     found -= saved_bytes(tiny_model, [HARD], packed)
-    # Numbers of each place, such as norms, are left out of the formula: a few percent here.
-    assert least <= found / expected < least + 0.1
+    # Numbers per position, such as norms, are not in the formula: a few percent here.
+    assert min_ratio <= found / expected < min_ratio + 0.1
 
 
 @pytest.mark.parametrize("kind", ["hidden_cosine", "feature_maps", "hidden_mse"])
-def test_the_states_of_a_narrower_student_count_in_the_width_of_its_teacher(
-    kind: str, tiny_model: Bert, packed: Batch
-) -> None:
+def test_projected_states_count_teacher_width(kind: str, tiny_model: Bert, packed: Batch) -> None:
+    """States of a narrower student count with the width of its teacher."""
     half = narrower(tiny_model.shape)
     objectives = [HARD, {"kind": kind}]
     student, task = make_distillation(
@@ -78,11 +78,12 @@ def test_the_states_of_a_narrower_student_count_in_the_width_of_its_teacher(
     assert expected == 2 * 4 * packed.input_ids.numel() * tiny_model.shape.width
     found = saved_bytes(tiny_model, objectives, packed, init="random", layers=2, **half)
     found -= saved_bytes(tiny_model, [HARD], packed, init="random", layers=2, **half)
-    # The states themselves, or the distance alone, at the narrower width that goes in as well.
+    # The states, or the distance alone, and the input at the narrower width.
     assert 0.4 <= found / expected < 1.6
 
 
-def test_the_lesson_that_keeps_most_counts(tiny_model: Bert, packed: Batch) -> None:
+def test_largest_stage_counts(tiny_model: Bert, packed: Batch) -> None:
+    """The estimate is that of the stage that keeps most."""
     stages = stage([{"kind": "relations", "heads": 4}], 5), stage([HARD], 5)
     student, task = make_distillation(tiny_model, *stages)
     act = activations(student, packed)
@@ -91,5 +92,6 @@ def test_the_lesson_that_keeps_most_counts(tiny_model: Bert, packed: Batch) -> N
     assert parts == [Part("layer losses", relations)]
 
 
-def test_a_run_that_compares_no_layers_has_no_such_line(tiny_model: Bert, packed: Batch) -> None:
+def test_no_part_without_layer_losses(tiny_model: Bert, packed: Batch) -> None:
+    """A run without layer losses has no such line in its estimate."""
     assert layer_loss_parts([PretrainingTask().at(0)], activations(tiny_model, packed)) == []

@@ -1,4 +1,4 @@
-"""Student and teachers of a recipe are made once, each as large as it needs to be."""
+"""Set-up of student and teachers: size of each teacher, and what is refused."""
 
 import shutil
 from pathlib import Path
@@ -47,12 +47,13 @@ def inputs(tiny_tokenizer: Path) -> Any:
     return SimpleNamespace(tokenizer=load_tokenizer(tiny_tokenizer))
 
 
-def test_a_teacher_of_layers_is_cut_off_and_its_whole_size_is_told(
+def test_unneeded_teacher_layers_removed(
     published_teacher: Path, inputs: Any, alone: Cluster
 ) -> None:
+    """Layers that no loss reads are removed from the teacher; the facts keep its whole size."""
     first = [{"kind": "relations", "heads": 4, "teacher_layer": 1}]
-    wanted = recipe({"path": str(published_teacher)}, objectives=first)
-    prepared = set_up_distillation(wanted, inputs, alone)
+    student_recipe = recipe({"path": str(published_teacher)}, objectives=first)
+    prepared = set_up_distillation(student_recipe, inputs, alone)
     facts = facts_of(prepared)
     assert facts.layers == [0]
     layer = sum(p.numel() for p in prepared.model.bert.encoder.layer[0].parameters())
@@ -60,30 +61,36 @@ def test_a_teacher_of_layers_is_cut_off_and_its_whole_size_is_told(
         "the second of its two layers is not needed"
     )
     assert prepared.task.at(0).teacher_passes[0].shape.layers == 1
-    with_words = [*first, {"kind": "soft_targets"}]
-    wanted = recipe({"path": str(published_teacher)}, objectives=with_words)
-    facts = facts_of(set_up_distillation(wanted, inputs, alone))
+    with_logits = [*first, {"kind": "soft_targets"}]
+    student_recipe = recipe({"path": str(published_teacher)}, objectives=with_logits)
+    facts = facts_of(set_up_distillation(student_recipe, inputs, alone))
     assert facts.parameters == facts.parameters_kept
 
 
-def test_several_teachers_are_all_asked_and_all_part_of_the_run(
+def test_several_teachers_all_run_forward(
     published_teacher: Path, other_teacher: Path, inputs: Any, alone: Cluster, packed: Batch
 ) -> None:
-    words = [{"kind": "soft_targets"}, {"kind": "hard_mlm"}]
+    """Every teacher of the recipe has a forward pass and is part of the facts."""
+    objectives = [{"kind": "soft_targets"}, {"kind": "hard_mlm"}]
     paths = [str(published_teacher), str(other_teacher)]
-    wanted = recipe({"paths": paths}, objectives=words, student={"format": "distilbert"})
-    prepared = set_up_distillation(wanted, inputs, alone)
+    student_recipe = recipe(
+        {"paths": paths}, objectives=objectives, student={"format": "distilbert"}
+    )
+    prepared = set_up_distillation(student_recipe, inputs, alone)
     student, task = prepared.model, prepared.task
     assert len(facts_of(prepared).weights.split("+")) == 2
     assert len(task.at(0).teacher_passes) == 2
     assert not student.shape.token_types
-    assert task.teacher_ms() == 0, "the first questions are not part of a step"
+    assert task.teacher_ms() == 0, "the checks at set-up are not part of a step"
     assert all(torch.isfinite(t.total) for t in terms_of(student, task, packed))  # type: ignore[arg-type]
     assert task.teacher_ms() > 0
 
 
-def test_rows_must_fit_every_teacher(published_teacher: Path, inputs: Any, alone: Cluster) -> None:
-    wanted = recipe({"path": str(published_teacher)})
-    long = wanted.train.model_copy(update={"row_tokens": 128})
+def test_rows_beyond_teacher_positions_refused(
+    published_teacher: Path, inputs: Any, alone: Cluster
+) -> None:
+    """Rows longer than a teacher's position embeddings are refused."""
+    student_recipe = recipe({"path": str(published_teacher)})
+    long = student_recipe.train.model_copy(update={"row_tokens": 128})
     with pytest.raises(UserError, match="128 exceeds the teacher's 64 positions"):
-        set_up_distillation(wanted.model_copy(update={"train": long}), inputs, alone)
+        set_up_distillation(student_recipe.model_copy(update={"train": long}), inputs, alone)

@@ -1,4 +1,4 @@
-"""What a recipe asks of student and teacher is checked before anything is computed."""
+"""Stage plans: layers, captured states, projections, and mismatches that are refused."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 
 from data_prep.errors import UserError
-from pretrain.distil.stage_plan import StagePlan, find_projections, plan_stages, stages_of
+from pretrain.distil.loss_config import SoftTargets
+from pretrain.distil.stage_plan import (
+    StagePlan,
+    find_projections,
+    plan_stages,
+    stage_at,
+    stages_of,
+)
 from pretrain.model import BertShape
 from pretrain.model.captured_states import Capture
 from tests.student_tasks import stage
@@ -19,7 +26,8 @@ def plan(
     return found
 
 
-def test_layers_are_counted_from_either_end(tiny_shape: BertShape) -> None:
+def test_negative_layers_resolved(tiny_shape: BertShape) -> None:
+    """Layers may be counted from the embeddings or from the last one."""
     student, teacher = replace(tiny_shape, layers=3), replace(tiny_shape, layers=6)
     listed = {"kind": "hidden_mse", "student_layer": [0, -1, -2], "teacher_layer": [0, 6, -3]}
     found = plan(listed, student, teacher)
@@ -29,7 +37,8 @@ def test_layers_are_counted_from_either_end(tiny_shape: BertShape) -> None:
     assert found.needs_teacher and not found.needs_logits
 
 
-def test_only_the_layers_up_to_the_highest_are_needed(tiny_shape: BertShape) -> None:
+def test_capture_ends_at_highest_layer(tiny_shape: BertShape) -> None:
+    """The highest captured layer bounds the teacher forward pass; without any there is none."""
     student, teacher = replace(tiny_shape, layers=3), replace(tiny_shape, layers=24)
     found = plan({"kind": "relations", "heads": 4, "teacher_layer": 21}, student, teacher)
     assert found.teacher_capture.last == 21
@@ -59,22 +68,25 @@ def test_only_the_layers_up_to_the_highest_are_needed(tiny_shape: BertShape) -> 
         ({"kind": "soft_targets"}, "has no MLM head"),
     ],
 )
-def test_what_does_not_fit_is_named(
+def test_mismatched_objectives_refused(
     tiny_shape: BertShape, objective: dict[str, Any], message: str
 ) -> None:
+    """Objectives that do not match student and teacher are refused in one line."""
     student = replace(tiny_shape, width=16, heads=2)
     with pytest.raises(UserError, match=message) as refusal:
         plan(objective, student, tiny_shape, has_mlm_head=False)
     assert "\n" not in str(refusal.value)
 
 
-def test_relation_heads_must_divide_the_teachers_width_too(tiny_shape: BertShape) -> None:
+def test_relation_heads_divide_teacher_width(tiny_shape: BertShape) -> None:
+    """Relation heads must divide the teacher's width, too."""
     student = replace(tiny_shape, width=48, heads=4)
     with pytest.raises(UserError, match="do not divide the teacher's width 32"):
         plan({"kind": "relations", "heads": 12}, student, tiny_shape)
 
 
-def test_stages_share_the_projection_of_a_pair_of_layers(tiny_shape: BertShape) -> None:
+def test_stages_share_projections(tiny_shape: BertShape) -> None:
+    """Objectives and stages share one projection for each pair of layers."""
     student = replace(tiny_shape, width=16)
     mse, cosine = (
         {"kind": kind, "student_layer": [1, 2], "teacher_layer": [1, 2]}
@@ -82,6 +94,38 @@ def test_stages_share_the_projection_of_a_pair_of_layers(tiny_shape: BertShape) 
     )
     stages = stages_of([stage([mse]), stage([cosine, {"kind": "embeddings"}])])
     plans = plan_stages(stages, student, tiny_shape, True)
-    wanted = {"layer0_to_0": 32, "layer1_to_1": 32, "layer2_to_2": 32}
-    assert find_projections(plans, student, tiny_shape) == wanted
+    expected = {"layer0_to_0": 32, "layer1_to_1": 32, "layer2_to_2": 32}
+    assert find_projections(plans, student, tiny_shape) == expected
     assert find_projections(plans, tiny_shape, tiny_shape) == {}
+
+
+def test_stage_at_step() -> None:
+    """Each step belongs to the stage that covers it."""
+    stages = stages_of([stage([{"kind": kind}], 10) for kind in ("relations", "hard_mlm")])
+    assert [one.first_step for one in stages] == [0, 10]
+    kinds = [stage_at(stages, step).objectives[0].kind for step in (0, 9, 10, 19)]
+    assert kinds == ["relations", "relations", "hard_mlm", "hard_mlm"]
+
+
+def test_schedules_restart_with_stage() -> None:
+    """Schedules of weights and temperatures start with the first step of their stage."""
+    soft = {
+        "kind": "soft_targets",
+        "temperature": 4.0,
+        "temperature_schedule": {"to": 1.0},
+        "schedule": {"to": 3.0},
+    }
+    stages = stages_of([stage([{"kind": "hard_mlm"}], 7), stage([soft, {"kind": "hard_mlm"}], 4)])
+    second = stages[1]
+    (objective, _) = second.objectives
+    assert isinstance(objective, SoftTargets)
+    assert [second.weights(step)[0] for step in range(7, 11)] == pytest.approx([1, 5 / 3, 7 / 3, 3])
+    assert [second.weights(step)[1] for step in range(7, 11)] == [1, 1, 1, 1]
+    assert [second.temperature(objective, s) for s in range(7, 11)] == pytest.approx([4, 3, 2, 1])
+
+
+def test_zero_weight_objectives_dropped() -> None:
+    """Objectives whose weight is always 0 are not part of a stage."""
+    idle = {"kind": "relations", "weight": 0.0}
+    (one,) = stages_of([stage([idle, {"kind": "hard_mlm"}])])
+    assert [objective.kind for objective in one.objectives] == ["hard_mlm"]

@@ -1,4 +1,4 @@
-"""Students: their shape, the layers they copy, the weights they start from, what they refuse."""
+"""Students: shape, layers to copy, initial weights, and options that are refused."""
 
 import dataclasses
 from typing import Any
@@ -33,7 +33,7 @@ def with_layers(shape: BertShape, layers: int) -> BertShape:
 
 
 @pytest.mark.parametrize(
-    ("init", "layers", "of", "kept"),
+    ("init", "layers", "teacher_layers", "kept"),
     [
         ("uniform", 6, 12, [0, 2, 4, 7, 9, 11]),
         ("uniform", None, 5, [0, 2, 4]),
@@ -46,10 +46,14 @@ def with_layers(shape: BertShape, layers: int) -> BertShape:
         ("random", 3, 5, []),
     ],
 )
-def test_the_layers_to_copy_are_chosen(
-    tiny_shape: BertShape, init: Any, layers: int | None, of: int, kept: list[int]
+def test_choose_layers(
+    tiny_shape: BertShape, init: Any, layers: int | None, teacher_layers: int, kept: list[int]
 ) -> None:
-    assert choose_layers(options(init=init, layers=layers), with_layers(tiny_shape, of)) == kept
+    """Each value of `init` selects its teacher layers."""
+    assert (
+        choose_layers(options(init=init, layers=layers), with_layers(tiny_shape, teacher_layers))
+        == kept
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,14 +65,16 @@ def test_the_layers_to_copy_are_chosen(
         ({"init": [-1]}, "names teacher layer -1, but"),
     ],
 )
-def test_layers_that_the_teacher_lacks_are_refused(
+def test_missing_teacher_layers_refused(
     tiny_shape: BertShape, keys: dict[str, Any], message: str
 ) -> None:
+    """Layers that the teacher does not have are refused."""
     with pytest.raises(UserError, match=message):
         choose_layers(options(**keys), with_layers(tiny_shape, 3))
 
 
-def test_a_student_has_its_teachers_shape_but_for_what_it_names(tiny_shape: BertShape) -> None:
+def test_student_shape_defaults_to_teacher(tiny_shape: BertShape) -> None:
+    """A student has its teacher's shape except for the keys of its recipe."""
     shape = student_shape(options(), tiny_shape, next_sentence=False)
     assert shape == dataclasses.replace(tiny_shape, layers=1, next_sentence=False)
     named = {"layers": 7, "width": 24, "heads": 3, "feed_forward": 40}
@@ -83,9 +89,10 @@ def test_a_student_has_its_teachers_shape_but_for_what_it_names(tiny_shape: Bert
         ({"format": "distilbert"}, {"norm": "pre"}, "distilbert is post-norm"),
     ],
 )
-def test_shapes_that_cannot_be_are_refused(
+def test_invalid_student_shapes_refused(
     tiny_shape: BertShape, keys: dict[str, Any], change: dict[str, Any], message: str
 ) -> None:
+    """Shapes that cannot be built or published are refused."""
     with pytest.raises(UserError, match=message):
         student_shape(options(**keys), dataclasses.replace(tiny_shape, **change), False)
 
@@ -99,16 +106,18 @@ def test_shapes_that_cannot_be_are_refused(
         ({"feed_forward": 65}, "student.feed_forward is 65, more than the teacher's 64"),
     ],
 )
-def test_a_student_wider_than_the_weights_it_copies_is_refused(
+def test_student_wider_than_teacher_refused(
     teacher: Bert, keys: dict[str, Any], message: str
 ) -> None:
+    """A student larger than the weights it copies is refused; with random weights it is not."""
     shape = student_shape(options(layers=1, **keys), teacher.shape, False)
     with pytest.raises(UserError, match=message):
         make_student(teacher, shape, [0], seed=0)
     make_student(teacher, shape, [], seed=0)
 
 
-def test_a_student_starts_with_copies_of_the_layers_it_names(teacher: Bert) -> None:
+def test_student_copies_named_layers(teacher: Bert) -> None:
+    """A student is initialised with copies of the teacher layers it names."""
     shape = student_shape(options(init=[3, 0]), teacher.shape, False)
     student = make_student(teacher, shape, [3, 0], seed=0)
     theirs, own = teacher.state_dict(), student.state_dict()
@@ -121,7 +130,8 @@ def test_a_student_starts_with_copies_of_the_layers_it_names(teacher: Bert) -> N
     assert sum(name.startswith(LAYER) for name in own) == 2 * 16
 
 
-def test_a_narrower_student_keeps_leading_dimensions_and_parts_of_every_head(teacher: Bert) -> None:
+def test_narrower_student_slices_every_head(teacher: Bert) -> None:
+    """A narrower student copies leading dimensions, in attention those of every head."""
     keys = {"width": 16, "feed_forward": 24, "init": [2]}
     shape = student_shape(options(**keys), teacher.shape, False)
     own = make_student(teacher, shape, [2], seed=0).state_dict()
@@ -136,24 +146,27 @@ def test_a_narrower_student_keeps_leading_dimensions_and_parts_of_every_head(tea
     assert torch.equal(own[f"{LAYER}0.{output}"], heads[:16, :, :4].reshape(16, 16))
 
 
-def test_heads_of_the_same_width_are_kept_whole(teacher: Bert) -> None:
+def test_heads_of_same_width_copied_whole(teacher: Bert) -> None:
+    """Fewer heads of the same width are copied whole."""
     shape = student_shape(options(width=16, heads=2, init=[1]), teacher.shape, False)
     own = make_student(teacher, shape, [1], seed=0).state_dict()
     name = "attention.self.value.bias"
     assert torch.equal(own[f"{LAYER}0.{name}"], teacher.state_dict()[f"{LAYER}1.{name}"][:16])
 
 
-def test_without_segments_the_first_ones_embedding_joins_the_places(teacher: Bert) -> None:
+def test_token_type_embedding_added_to_positions(teacher: Bert) -> None:
+    """Without token types, the embedding of type 0 is added to the position embeddings."""
     shape = student_shape(options(format="distilbert", init=[0]), teacher.shape, False)
     own = make_student(teacher, shape, [0], seed=0).state_dict()
     theirs, prefix = teacher.state_dict(), "bert.embeddings."
     assert not any("token_type" in name or "pooler" in name for name in own)
     segment = theirs[f"{prefix}token_type_embeddings.weight"][0]
-    places = f"{prefix}position_embeddings.weight"
-    assert torch.equal(own[places], theirs[places] + segment)
+    positions = f"{prefix}position_embeddings.weight"
+    assert torch.equal(own[positions], theirs[positions] + segment)
 
 
-def test_what_the_teacher_does_not_have_is_drawn(tiny_shape: BertShape) -> None:
+def test_weights_missing_in_teacher_are_random(tiny_shape: BertShape) -> None:
+    """Weights that the teacher does not have are initialised at random."""
     plain = Bert(dataclasses.replace(tiny_shape, next_sentence=False, token_types=False))
     initialise(plain, seed=1)
     shape = student_shape(options(init=[0]), plain.shape, next_sentence=True)
@@ -164,7 +177,8 @@ def test_what_the_teacher_does_not_have_is_drawn(tiny_shape: BertShape) -> None:
         assert torch.equal(student.state_dict()[f"bert.{part}"], drawn.state_dict()[f"bert.{part}"])
 
 
-def test_a_student_learns_without_changing_its_teacher(teacher: Bert) -> None:
+def test_student_shares_no_memory_with_teacher(teacher: Bert) -> None:
+    """Changing the student's weights leaves the teacher's as they are."""
     before = {name: weight.clone() for name, weight in teacher.state_dict().items()}
     shape = student_shape(options(init=[1]), teacher.shape, False)
     student = make_student(teacher, shape, [1], seed=0)
@@ -173,7 +187,8 @@ def test_a_student_learns_without_changing_its_teacher(teacher: Bert) -> None:
     assert all(torch.equal(before[name], w) for name, w in teacher.state_dict().items())
 
 
-def test_a_random_student_takes_nothing_but_the_shape(teacher: Bert) -> None:
+def test_random_student_copies_no_weight(teacher: Bert) -> None:
+    """A student with random weights copies nothing from its teacher."""
     shape = student_shape(options(layers=2), teacher.shape, False)
     student = make_student(teacher, shape, [], seed=7)
     expected = Bert(shape)
@@ -182,7 +197,8 @@ def test_a_random_student_takes_nothing_but_the_shape(teacher: Bert) -> None:
         assert torch.equal(student.state_dict()[name], weight)
 
 
-def test_projections_are_the_students_but_are_not_counted_as_its_size(teacher: Bert) -> None:
+def test_projections_not_counted_as_parameters(teacher: Bert) -> None:
+    """Projections are part of the state dict but not of the parameter count."""
     shape = student_shape(options(layers=2, width=16), teacher.shape, False)
     plain = make_student(teacher, shape, [0, 4], seed=0)
     mapped = make_student(teacher, shape, [0, 4], seed=0, projections={"layer2_to_5": 32})

@@ -1,4 +1,4 @@
-"""Every recipe of a student leads to one whose published weights have all learned something."""
+"""Every student recipe trains all published weights."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -47,7 +47,8 @@ def shrunk(recipe: StudentRecipe) -> dict[str, object]:
     return {key: value for key, value in keys.items() if value is not None}
 
 
-def test_there_is_a_recipe_of_each_published_student() -> None:
+def test_recipe_of_each_published_student() -> None:
+    """Each published student has a recipe."""
     names = {path.stem.removeprefix("student_") for path in RECIPES}
     assert names >= {
         "default", "distilbert_6x768", "tinybert_4x312", "tinybert_6x768", "minilm_v1_6x384",
@@ -55,12 +56,12 @@ def test_there_is_a_recipe_of_each_published_student() -> None:
     }  # fmt: skip
 
 
-def untaught_by(
+def untrained_by(
     stages: Sequence[StageOptions], student: Bert, task: DistillationTask, batch: Batch
 ) -> set[str]:
     """Take a step of each stage and return the parameters whose gradients were 0 in all of them."""
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-3)
-    untaught = {name for name, _ in student.named_parameters()}
+    untrained = {name for name, _ in student.named_parameters()}
     step = 0
     for stage in stages:
         loss = normalised_loss(terms_of(student, task, batch, step), batch.counts)
@@ -69,31 +70,33 @@ def untaught_by(
         loss.backward()
         gradients = {name: parameter.grad for name, parameter in student.named_parameters()}
         assert all(gradient is not None for gradient in gradients.values())
-        untaught -= {name for name, gradient in gradients.items() if gradient.any()}  # type: ignore[union-attr]
+        untrained -= {name for name, gradient in gradients.items() if gradient.any()}  # type: ignore[union-attr]
         optimizer.step()
         step += stage.steps
-    return untaught
+    return untrained
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_one_step_of_each_stage_teaches_all_that_is_published(
+def test_recipe_trains_every_published_weight(
     path: Path, tiny_shape: BertShape, packed: Batch
 ) -> None:
+    """One step of each stage gives every published parameter a gradient."""
     recipe = load_recipe(StudentRecipe, path)
     student, task = make_distillation(
         teacher_of(path, tiny_shape), *recipe.all_stages, **shrunk(recipe)
     )
     before = {name: weight.clone() for name, weight in student.state_dict().items()}
-    assert untaught_by(recipe.all_stages, student, task, packed) == set()
+    assert untrained_by(recipe.all_stages, student, task, packed) == set()
     # The state is what gets published, but for projections: nothing in it is not a parameter.
     assert set(student.state_dict()) == {name for name, _ in student.named_parameters()}
     assert any(not torch.equal(before[name], w) for name, w in student.state_dict().items())
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_that_left_the_words_out_would_be_found(
+def test_recipe_without_mlm_leaves_head_untrained(
     path: Path, tiny_shape: BertShape, packed: Batch
 ) -> None:
+    """Without its objectives on logits, a recipe leaves the MLM head untrained."""
     recipe = load_recipe(StudentRecipe, path)
     stages = [
         stage.model_copy(update={"objectives": layers})
@@ -102,7 +105,7 @@ def test_a_recipe_that_left_the_words_out_would_be_found(
     ]
     student, task = make_distillation(teacher_of(path, tiny_shape), *stages, **shrunk(recipe))
     head = {name for name, _ in student.named_parameters() if name.startswith("cls.predictions.")}
-    untaught = untaught_by(stages, student, task, packed)
-    assert head and head <= untaught
+    untrained = untrained_by(stages, student, task, packed)
+    assert head and head <= untrained
     last = f"bert.encoder.layer.{student.shape.layers - 1}.output.dense.weight"
-    assert (last in untaught) == ("minilm" in path.stem or path.stem == "student_default")
+    assert (last in untrained) == ("minilm" in path.stem or path.stem == "student_default")

@@ -1,4 +1,4 @@
-"""The teacher as a service: what it answers, what of it is computed, and what is refused."""
+"""The teacher: its outputs, the layers it computes, and checkpoints that are refused."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ Save = Callable[[type[torch.nn.Module]], Path]
 
 @pytest.fixture
 def folder_of(tmp_path: Path, tiny_shape: BertShape, tiny_tokenizer: Path) -> Save:
-    """Return a function that saves a model of transformers, with the tokenizer of the corpus."""
+    """Return a function that saves a transformers model with the tokenizer of the corpus."""
 
     def save(kind: type[torch.nn.Module]) -> Path:
         torch.manual_seed(4)
@@ -49,16 +49,16 @@ def large(shape: BertShape) -> Bert:
     return model
 
 
-def test_a_teacher_never_learns(tiny_model: Bert, packed: Batch) -> None:
+def test_teacher_is_frozen(tiny_model: Bert, packed: Batch) -> None:
+    """A teacher is in evaluation mode and no parameter or output requires gradients."""
     teacher = Teacher(tiny_model.train(), CPU, "fp32")
     outputs = teacher(packed)
     assert not tiny_model.training and not outputs.hidden_ND.requires_grad
     assert not any(parameter.requires_grad for parameter in tiny_model.parameters())
 
 
-def test_a_large_teacher_is_cut_off_above_the_layer_that_is_needed(
-    tiny_shape: BertShape, packed: Batch
-) -> None:
+def test_truncated_teacher_matches_whole(tiny_shape: BertShape, packed: Batch) -> None:
+    """A teacher without its upper layers gives the same states below them."""
     capture = Capture(hidden=frozenset({0, 20}), attention=frozenset({21}))
     whole, cut = large(tiny_shape), large(tiny_shape)
     expected = Teacher(whole, CPU, "fp32")(packed, capture).states
@@ -73,7 +73,8 @@ def test_a_large_teacher_is_cut_off_above_the_layer_that_is_needed(
     assert all(map(torch.equal, found.attention[21], expected.attention[21]))
 
 
-def test_its_time_is_added_up_until_it_is_read(tiny_model: Bert, packed: Batch) -> None:
+def test_teacher_timer_accumulates_until_read(tiny_model: Bert, packed: Batch) -> None:
+    """The time of forward passes accumulates until it is read."""
     teacher = Teacher(tiny_model, CPU, "fp32")
     assert teacher.timer.read_ms() == 0
     teacher(packed)
@@ -84,47 +85,52 @@ def test_its_time_is_added_up_until_it_is_read(tiny_model: Bert, packed: Batch) 
     assert teacher.timer.read_ms() == 0
 
 
-ASKED = Capture(hidden=frozenset({2}))
+CAPTURE = Capture(hidden=frozenset({2}))
 
 
-def test_a_sound_teacher_passes_the_check(tiny_model: Bert) -> None:
+def test_check_accepts_sound_teacher(tiny_model: Bert) -> None:
+    """A teacher with finite, reproducible outputs passes the check."""
     batch = dummy_batch(tiny_model.shape.vocab_size, rows=2, row_tokens=16, masked_tokens=8)
     assert len(batch.masked_positions) == 8
-    for words in (True, False):
-        Teacher(tiny_model, CPU, "fp32").check(batch, ASKED, words)
+    for needs_logits in (True, False):
+        Teacher(tiny_model, CPU, "fp32").check(batch, CAPTURE, needs_logits)
 
 
-def test_a_weight_that_is_no_number_is_named(tiny_model: Bert) -> None:
-    # Of a word that no batch may ever hold.
+def test_check_names_nan_weight(tiny_model: Bert) -> None:
+    """A weight that is NaN is refused by name, even where no batch reads it."""
+    # Of a token that the batch does not contain.
     tiny_model.bert.embeddings.word_embeddings.weight.data[7, 3] = float("nan")
     teacher = Teacher(tiny_model, CPU, "fp32", name="The teacher x")
     batch = dummy_batch(tiny_model.shape.vocab_size, 2, 16)
     with pytest.raises(UserError, match=r"The teacher x has NaN .*word_embeddings\.weight"):
-        teacher.check(batch, ASKED, needs_logits=False)
+        teacher.check(batch, CAPTURE, needs_logits=False)
 
 
-def test_an_answer_that_is_no_number_is_refused(tiny_model: Bert) -> None:
+def test_check_refuses_infinite_outputs(tiny_model: Bert) -> None:
+    """Outputs that overflow are refused."""
     tiny_model.bert.encoder.layer[0].output.LayerNorm.weight.data.fill_(3e38)
     teacher = Teacher(tiny_model, CPU, "fp32")
     with pytest.raises(UserError, match="gives NaN or infinity"):
-        teacher.check(dummy_batch(tiny_model.shape.vocab_size, 2, 16), ASKED, needs_logits=False)
+        teacher.check(dummy_batch(tiny_model.shape.vocab_size, 2, 16), CAPTURE, needs_logits=False)
 
 
-@pytest.mark.parametrize("words", [True, False])
-def test_a_teacher_that_drops_is_refused(tiny_model: Bert, words: bool) -> None:
+@pytest.mark.parametrize("needs_logits", [True, False])
+def test_check_refuses_dropout(tiny_model: Bert, needs_logits: bool) -> None:
+    """A teacher whose outputs differ between two forward passes is refused."""
     teacher = Teacher(tiny_model, CPU, "fp32")
     layer = tiny_model.bert.encoder.layer[1]
     layer.register_forward_hook(
         lambda module, inputs, output: (torch.nn.functional.dropout(output[0], 0.5), output[1])
     )
     with pytest.raises(UserError, match="gives different outputs for the same batch"):
-        teacher.check(dummy_batch(tiny_model.shape.vocab_size, 2, 16), ASKED, words)
+        teacher.check(dummy_batch(tiny_model.shape.vocab_size, 2, 16), CAPTURE, needs_logits)
 
 
 @pytest.mark.parametrize("kind", [BertForMaskedLM, BertForPreTraining])
-def test_any_bert_of_transformers_can_teach(
+def test_transformers_bert_as_teacher(
     folder_of: Save, tiny_tokenizer: Path, kind: type[torch.nn.Module]
 ) -> None:
+    """A BERT checkpoint of transformers with an MLM head gives its own logits."""
     folder = folder_of(kind)
     fingerprint = load_tokenizer(tiny_tokenizer).fingerprint
     (located,) = locate_teachers([folder], fingerprint)
@@ -136,13 +142,14 @@ def test_any_bert_of_transformers_can_teach(
         "token_type_ids": batch.token_types.view(2, 16),
     }
     with torch.no_grad():
-        theirs = kind.from_pretrained(folder).eval()(**rows)  # type: ignore[attr-defined]
+        expected = kind.from_pretrained(folder).eval()(**rows)  # type: ignore[attr-defined]
         ours = model(batch).mlm_logits_MV
-    logits = theirs.logits if kind is BertForMaskedLM else theirs.prediction_logits
+    logits = expected.logits if kind is BertForMaskedLM else expected.prediction_logits
     torch.testing.assert_close(ours, logits.flatten(0, 1), rtol=1e-4, atol=1e-5)
 
 
-def test_the_first_names_of_layer_norms_are_understood(folder_of: Save) -> None:
+def test_legacy_layer_norm_names_load(folder_of: Save) -> None:
+    """Checkpoints with `gamma` and `beta` instead of `weight` and `bias` load."""
     folder = folder_of(BertForPreTraining)
     expected = load_trained(folder).model.state_dict()
     old = {
@@ -156,7 +163,8 @@ def test_the_first_names_of_layer_norms_are_understood(folder_of: Save) -> None:
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
-def test_a_bert_without_heads_can_teach_its_layers_alone(folder_of: Save, packed: Batch) -> None:
+def test_bert_without_heads_loads_layers(folder_of: Save, packed: Batch) -> None:
+    """A checkpoint without heads loads its layers and states that it has no MLM head."""
     folder = folder_of(BertModel)
     located = locate(folder)
     assert not located.has_mlm_head
@@ -170,24 +178,25 @@ def test_a_bert_without_heads_can_teach_its_layers_alone(folder_of: Save, packed
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "tf_model.h5"])
-def test_weights_in_a_pickle_are_not_read(folder_of: Save, name: str) -> None:
+def test_pickled_weights_refused(folder_of: Save, name: str) -> None:
+    """Weights in a pickle are refused, not read."""
     folder = folder_of(BertForMaskedLM)
     (folder / WEIGHTS).rename(folder / name)
     with pytest.raises(UserError, match=f"has its weights in {name}, not in {WEIGHTS}"):
         locate(folder)
 
 
-def test_teachers_of_other_words_are_refused_with_both_fingerprints(
-    folder_of: Save, tiny_tokenizer: Path
-) -> None:
+def test_other_tokenizer_refused_with_fingerprints(folder_of: Save, tiny_tokenizer: Path) -> None:
+    """A teacher of another tokenizer is refused, and the message has both fingerprints."""
     own = load_tokenizer(tiny_tokenizer).fingerprint
     with pytest.raises(UserError, match=f"tokenizer {own}, but the corpus .* {'f' * 16}"):
         locate_teachers([folder_of(BertForMaskedLM)], "f" * 16)
 
 
-def test_teachers_of_vocabularies_of_two_sizes_are_refused(
+def test_different_vocabulary_sizes_refused(
     folder_of: Save, tiny_shape: BertShape, tiny_tokenizer: Path
 ) -> None:
+    """Teachers whose vocabularies differ in size cannot be averaged."""
     first, second = folder_of(BertForMaskedLM), folder_of(BertForPreTraining)
     config = json.loads((second / "config.json").read_text(encoding="utf-8"))
     (second / "config.json").write_text(json.dumps(config | {"vocab_size": 208}))

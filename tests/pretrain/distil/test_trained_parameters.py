@@ -1,4 +1,4 @@
-"""What a stage trains is what has a gradient in it, for every objective there is."""
+"""The trained parameters of a stage are those with a gradient, for trained objective."""
 
 import dataclasses
 from typing import Any, Literal
@@ -29,7 +29,7 @@ OBJECTIVES: Objectives = [
 ]
 
 
-def with_a_gradient(student: Bert, task: Any, batch: Batch, step: int = 0) -> set[str]:
+def names_with_gradient(student: Bert, task: Any, batch: Batch, step: int = 0) -> set[str]:
     student.zero_grad()
     normalised_loss(terms_of(student, task, batch, step), batch.counts).backward()
     return {n for n, p in student.named_parameters() if p.grad is not None and p.grad.any()}
@@ -47,26 +47,30 @@ def teacher(tiny_shape: BertShape, request: pytest.FixtureRequest) -> Bert:
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda one: "-".join(map(str, one.values())))
-def test_an_objective_trains_what_it_gives_a_gradient(
+def test_trained_parameters_match_gradients(
     teacher: Bert, packed: Batch, objective: dict[str, Any]
 ) -> None:
+    """The parameters that an objective trains are those with a gradient."""
     student, task = make_distillation(teacher, stage([objective]), layers=3, **NARROW)
-    (reached,) = task.trained(student)
-    found = with_a_gradient(student, task, packed)
-    # Softmax ignores what all keys have in common: the gradient of that is rounding, or nothing.
-    exact = {name for name in reached if not name.endswith("key.bias")}
-    assert exact <= found <= reached
+    (trained,) = task.trained(student)
+    found = names_with_gradient(student, task, packed)
+    # Softmax is invariant to the key bias: its gradient is rounding, or 0.
+    exact = {name for name in trained if not name.endswith("key.bias")}
+    assert exact <= found <= trained
 
 
-def test_stages_train_what_any_of_their_objectives_reaches(teacher: Bert, packed: Batch) -> None:
+def test_stage_trains_union_of_objectives(teacher: Bert, packed: Batch) -> None:
+    """A stage trains the union of the parameters of its objectives."""
     first, second = [OBJECTIVES[5], OBJECTIVES[7]], [OBJECTIVES[0], OBJECTIVES[2]]
     student, task = make_distillation(
         teacher, stage(first, 3), stage(second, 3), layers=3, **NARROW
     )
-    every = task.trained(student)
+    trained = task.trained(student)
     assert [task.at(step).stage for step in range(6)] == [0, 0, 0, 1, 1, 1]
     for number, step in enumerate((0, 3)):
-        found = with_a_gradient(student, task, packed, step)
-        assert found - every[number] == set()
-        assert all(name.endswith("key.bias") for name in every[number] - found)
-    assert every[0] - every[1] == {f"projections.layer1_to_2.{part}" for part in ("weight", "bias")}
+        found = names_with_gradient(student, task, packed, step)
+        assert found - trained[number] == set()
+        assert all(name.endswith("key.bias") for name in trained[number] - found)
+    assert trained[0] - trained[1] == {
+        f"projections.layer1_to_2.{part}" for part in ("weight", "bias")
+    }

@@ -1,4 +1,4 @@
-"""Objectives on attention written plainly in fp64: each sample and head alone, attention in memory.
+"""Attention losses in plain fp64: one sample and head at a time, attention materialised.
 
 Nothing here is shared with what it checks; gradients are those of automatic differentiation.
 """
@@ -15,10 +15,10 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # Largest relative error of a rounding to the nearest.
 UNIT = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
 
-# Lengths of the samples of each row; what is missing is padding. One has no sample, one a single
+# Lengths of the samples of each row; the rest is padding. One has no sample, one a single
 # sample that fills it, one samples of a single token.
 SHORT = (13, [[5, 4, 1], [13], [], [2, 1, 1]])
-# Samples that end with a chunk of 64 places, lie across two and three of them, or within one.
+# Samples that end with a block of 64 positions, span two and three of them, or lie within one.
 LONG = (150, [[70, 3, 64], [150], [1, 63, 64, 20], [10] * 14])
 
 Models = Sequence[torch.Tensor]  # query and key, or what is compared with itself
@@ -30,17 +30,17 @@ class Objective(NamedTuple):
     tensors: int  # of each model
 
 
-def places_of_samples(ids_N: torch.Tensor, row_tokens: int) -> Iterator[torch.Tensor]:
+def positions_of_samples(ids_N: torch.Tensor, row_tokens: int) -> Iterator[torch.Tensor]:
     for row, ids in enumerate(ids_N.view(-1, row_tokens).tolist()):
         for sample in sorted(set(ids) - {0}):
             owned = [row * row_tokens + i for i, owner in enumerate(ids) if owner == sample]
             yield torch.tensor(owned, device=ids_N.device)
 
 
-def scores(model: Models, places: torch.Tensor, head: int, heads: int) -> torch.Tensor:
+def scores(model: Models, positions: torch.Tensor, head: int, heads: int) -> torch.Tensor:
     """Return q k' / √d of one sample and head."""
     width = model[0].shape[1] // heads
-    query, key = (x[places][:, head * width : (head + 1) * width] for x in (model[0], model[-1]))
+    query, key = (x[positions][:, head * width : (head + 1) * width] for x in (model[0], model[-1]))
     return query @ key.T / width**0.5
 
 
@@ -48,10 +48,10 @@ def plain_divergence(
     student: Models, teacher: Models, heads: int, ids_N: torch.Tensor, row_tokens: int
 ) -> torch.Tensor:
     total = student[0].sum() * 0
-    for places in places_of_samples(ids_N, row_tokens):
+    for positions in positions_of_samples(ids_N, row_tokens):
         for head in range(heads):
             log_p, log_q = (
-                torch.log_softmax(scores(model, places, head, heads), -1)
+                torch.log_softmax(scores(model, positions, head, heads), -1)
                 for model in (teacher, student)
             )
             total = total + (log_p.exp() * (log_p - log_q)).sum() / heads
@@ -62,10 +62,10 @@ def plain_score_mse(
     student: Models, teacher: Models, heads: int, ids_N: torch.Tensor, row_tokens: int
 ) -> torch.Tensor:
     total = student[0].sum() * 0
-    for places in places_of_samples(ids_N, row_tokens):
+    for positions in positions_of_samples(ids_N, row_tokens):
         for head in range(heads):
-            ours, theirs = (scores(model, places, head, heads) for model in (student, teacher))
-            total = total + len(places) * (ours - theirs).square().mean() / heads
+            ours, theirs = (scores(model, positions, head, heads) for model in (student, teacher))
+            total = total + len(positions) * (ours - theirs).square().mean() / heads
     return total
 
 
@@ -78,7 +78,7 @@ OBJECTIVES = {
 
 
 class Case(NamedTuple):
-    """What an objective on attention is given."""
+    """Inputs of an attention loss."""
 
     objective: Objective
     student: list[torch.Tensor]
@@ -93,7 +93,7 @@ class Case(NamedTuple):
         )
 
     def on_cpu(self) -> "Case":
-        """Return the case where nothing is compiled and every tensor can be looked at."""
+        """Return the case on the CPU, where nothing is compiled and every tensor is visible."""
         student = [x.detach().cpu().requires_grad_() for x in self.student]
         teacher = [x.cpu() for x in self.teacher]
         return self._replace(student=student, teacher=teacher, ids_N=self.ids_N.cpu())
@@ -105,8 +105,8 @@ class Case(NamedTuple):
         value = self.objective.plain(student, teacher, self.heads, self.ids_N, self.row_tokens)
         return value.item(), list(torch.autograd.grad(value, student))
 
-    def gradients(self, above: float = 1.0, **options: int) -> list[torch.Tensor]:
-        return list(torch.autograd.grad(self.ours(**options) * above, self.student))
+    def gradients(self, upstream: float = 1.0, **options: int) -> list[torch.Tensor]:
+        return list(torch.autograd.grad(self.ours(**options) * upstream, self.student))
 
 
 def ids_of(row_tokens: int, rows: list[list[int]]) -> torch.Tensor:
@@ -133,8 +133,8 @@ def make_case(
 ) -> Case:
     """Return a case with random numbers; padding has numbers like everything else."""
     row_tokens, rows = packing
-    objective, places = OBJECTIVES[name], row_tokens * len(rows)
+    objective, positions = OBJECTIVES[name], row_tokens * len(rows)
     seeds = range(objective.tensors)
-    student = [draw(places, widths[0], seed=i, dtype=dtype).requires_grad_() for i in seeds]
-    teacher = [draw(places, widths[1], seed=10 + i, dtype=dtype) for i in seeds]
+    student = [draw(positions, widths[0], seed=i, dtype=dtype).requires_grad_() for i in seeds]
+    teacher = [draw(positions, widths[1], seed=10 + i, dtype=dtype) for i in seeds]
     return Case(objective, student, teacher, heads, ids_of(row_tokens, rows), row_tokens)

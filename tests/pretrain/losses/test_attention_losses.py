@@ -1,4 +1,4 @@
-"""What all objectives on attention promise, each against a plain computation in fp64."""
+"""Attention losses, each against a plain computation in fp64."""
 
 from typing import Any
 
@@ -37,42 +37,43 @@ def assert_exact(case: Case, **options: int) -> None:
 
 @EACH
 @pytest.mark.parametrize("packing", [SHORT, LONG])
-def test_values_and_gradients_are_exact(name: str, packing: tuple[int, list[list[int]]]) -> None:
+def test_attention_losses_match_fp64(name: str, packing: tuple[int, list[list[int]]]) -> None:
+    """Values and gradients are those of fp64, in packed rows."""
     assert_exact(make_case(name, packing))
 
 
 @EACH
 @pytest.mark.parametrize("heads, widths", [(1, (1, 1)), (4, (8, 8)), (5, (15, 5)), (6, (6, 30))])
-def test_any_number_of_heads_that_divides_the_widths_will_do(
-    name: str, heads: int, widths: tuple[int, int]
-) -> None:
+def test_any_heads_that_divide_widths(name: str, heads: int, widths: tuple[int, int]) -> None:
+    """Every number of heads that divides both widths works."""
     assert_exact(make_case(name, heads=heads, widths=widths))
 
 
 @EACH
 @pytest.mark.parametrize("budget_bytes", [1, 60_000])
-def test_the_budget_changes_nothing_but_rounding(name: str, budget_bytes: int) -> None:
+def test_budget_changes_rounding_only(name: str, budget_bytes: int) -> None:
+    """The memory budget changes nothing but rounding."""
     assert_exact(make_case(name, LONG), budget_bytes=budget_bytes)
 
 
 @EACH
 @pytest.mark.parametrize("dtype", UNIT)
-def test_half_precision_errs_by_the_rounding_of_its_gradients_alone(
-    name: str, dtype: torch.dtype
-) -> None:
+def test_16_bit_error_is_gradient_rounding(name: str, dtype: torch.dtype) -> None:
+    """Inputs in 16 bits err by the rounding of their gradients alone."""
     case = make_case(name, dtype=dtype)
     value, gradients = case.exact()
     assert case.ours().item() == pytest.approx(value, rel=1e-6)
     # On a GPU, TF32 rounds the gradient of a score to 11 bits before a sum.
     inner = 1e-6 if DEVICE.type == "cpu" else 2.0**-10
-    for got, wanted in zip(case.gradients(above=8.0), gradients, strict=True):
+    for got, wanted in zip(case.gradients(upstream=8.0), gradients, strict=True):
         assert got.dtype == dtype
         bound = UNIT[dtype] * wanted.abs() + inner * wanted.abs().max()
         assert ((got.double() / 8 - wanted).abs() <= bound).all()
 
 
 @EACH
-def test_equal_models_cost_nothing(name: str) -> None:
+def test_attention_losses_zero_at_equality(name: str) -> None:
+    """Equal models have a loss and gradient of exactly 0."""
     case = make_case(name, LONG, widths=(6, 6))
     case = case._replace(teacher=[x.detach().clone() for x in case.student])
     assert case.ours().item() == 0.0
@@ -81,7 +82,8 @@ def test_equal_models_cost_nothing(name: str) -> None:
 
 @EACH
 @pytest.mark.parametrize("deviation", [0.1, 1e-2, 1e-4])
-def test_no_digits_are_lost_where_the_models_nearly_agree(name: str, deviation: float) -> None:
+def test_near_equality_keeps_digits(name: str, deviation: float) -> None:
+    """No digits are lost where the models nearly agree."""
     case = make_case(name, LONG, widths=(6, 6))
     offsets = [draw(*x.shape, seed=20 + i) for i, x in enumerate(case.student)]
     with torch.no_grad():
@@ -97,7 +99,8 @@ def test_no_digits_are_lost_where_the_models_nearly_agree(name: str, deviation: 
 
 
 @EACH
-def test_a_sample_does_not_see_its_neighbours(name: str) -> None:
+def test_samples_of_a_row_independent(name: str) -> None:
+    """Gradients of a sample do not depend on its neighbours in the row."""
     case = make_case(name, (40, [[11, 9, 15]]))
     before = case.gradients()
     with torch.no_grad():
@@ -110,9 +113,8 @@ def test_a_sample_does_not_see_its_neighbours(name: str) -> None:
 
 @EACH
 @pytest.mark.parametrize("packing", [SHORT, LONG])
-def test_packed_samples_cost_what_they_cost_alone(
-    name: str, packing: tuple[int, list[list[int]]]
-) -> None:
+def test_packed_loss_is_sum_of_samples(name: str, packing: tuple[int, list[list[int]]]) -> None:
+    """The loss of packed rows is the sum of the losses of their samples."""
     case = make_case(name, packing)
     alone = 0.0
     for row, lengths in enumerate(packing[1]):
@@ -131,7 +133,8 @@ def test_packed_samples_cost_what_they_cost_alone(
 
 @EACH
 @pytest.mark.parametrize("filling", [0.0, 1e4, torch.nan])
-def test_neither_the_amount_of_padding_nor_what_is_in_it_matters(name: str, filling: float) -> None:
+def test_padding_amount_and_content_ignored(name: str, filling: float) -> None:
+    """Neither the amount of padding nor its content has an effect."""
     row_tokens, rows = LONG
     case = make_case(name, LONG)
     wider = row_tokens + 77
@@ -162,14 +165,16 @@ def test_neither_the_amount_of_padding_nor_what_is_in_it_matters(name: str, fill
 
 @EACH
 @pytest.mark.parametrize("rows", [[[], []], []])
-def test_a_batch_without_tokens_costs_nothing(name: str, rows: list[list[int]]) -> None:
+def test_batch_without_tokens_zero(name: str, rows: list[list[int]]) -> None:
+    """A batch without tokens has a loss and gradient of 0."""
     case = make_case(name, (9, rows))
     assert case.ours().item() == 0.0
     assert not any(gradient.any() for gradient in case.gradients())
 
 
 @EACH
-def test_the_teacher_may_come_out_of_inference_mode_and_gets_no_gradient(name: str) -> None:
+def test_teacher_gets_no_gradient(name: str) -> None:
+    """The teacher's tensors may come from inference mode and get no gradient."""
     case = make_case(name)
     wanted = case.gradients()
     with torch.inference_mode():
@@ -183,7 +188,7 @@ def test_the_teacher_may_come_out_of_inference_mode_and_gets_no_gradient(name: s
 
 
 @EACH
-def test_parts_of_wider_tensors_will_do(name: str) -> None:
+def test_views_of_wider_tensors(name: str) -> None:
     """Projections of all three kinds often lie side by side."""
     case = make_case(name)
     wide = [torch.cat([x, x], 1).detach().requires_grad_() for x in case.student]
@@ -194,16 +199,17 @@ def test_parts_of_wider_tensors_will_do(name: str) -> None:
 
 
 @EACH
-@pytest.mark.parametrize("widths, whose, width", [((6, 8), "student", 6), ((8, 6), "teacher", 6)])
-def test_heads_that_do_not_divide_are_named(
-    name: str, widths: tuple[int, int], whose: str, width: int
+@pytest.mark.parametrize("widths, model, width", [((6, 8), "student", 6), ((8, 6), "teacher", 6)])
+def test_heads_not_dividing_width_refused(
+    name: str, widths: tuple[int, int], model: str, width: int
 ) -> None:
-    with pytest.raises(UserError, match=rf"{whose}'s width {width} .* 4 heads"):
+    """Heads that do not divide a width are refused, and the message names the model."""
+    with pytest.raises(UserError, match=rf"{model}'s width {width} .* 4 heads"):
         make_case(name, heads=4, widths=widths).ours()
 
 
 class Allocations(TorchDispatchMode):
-    """Notes the elements of the largest tensor that is made, views included."""
+    """Records the elements of the largest tensor that is created, views included."""
 
     largest = 0
 
@@ -226,15 +232,16 @@ def largest_tensor(name: str, row_tokens: int, **options: int) -> int:
 
 @EACH
 @pytest.mark.parametrize("options", [{}, {"budget_bytes": 1}])
-def test_memory_is_linear_in_the_length_of_a_row(name: str, options: dict[str, int]) -> None:
+def test_memory_linear_in_row_length(name: str, options: dict[str, int]) -> None:
+    """The largest tensor is linear in the length of a row."""
     shorter, longer = (largest_tensor(name, length, **options) for length in (512, 1024))
     assert shorter <= 512 * 512 // 2  # no attention of a head
     assert longer == 2 * shorter
 
 
 @EACH
-def test_nothing_waits_for_the_device(name: str) -> None:
-    """Tensors without content have no number to wait for, nor shapes that depend on one."""
+def test_no_device_to_host_synchronisation(name: str) -> None:
+    """Losses run on tensors without content, so no value or shape needs the host."""
     case = make_case(name, LONG).on_cpu()
     with FakeTensorMode() as mode:
         fake = case._replace(

@@ -1,4 +1,4 @@
-"""TinyBERT's score loss: its normalisation by hand, and how little memory a row takes."""
+"""TinyBERT's score loss: its normalisation by hand, and the memory of a row."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from pretrain.losses.attention_score_mse import score_mse_sum
 from tests.pretrain.losses.attention_reference import DEVICE, ids_of, make_case
 
 
-def test_each_sample_counts_by_its_length_and_each_model_by_its_own_root() -> None:
+def test_normalisation_by_hand() -> None:
     """Scores of the student are 2·3/√1, of the teacher 4·(1·1)/√4."""
     ids_N = ids_of(8, [[2, 3]])
     query, key = (torch.full((8, 1), x, device=DEVICE) for x in (2.0, 3.0))
@@ -20,8 +20,8 @@ def test_each_sample_counts_by_its_length_and_each_model_by_its_own_root() -> No
     assert score_mse_sum(query, key, ones, ones, 1, ids_N, 8).item() == 2 * (6.0 - 2.0) ** 2
 
 
-def test_a_turn_of_queries_and_keys_together_costs_nothing() -> None:
-    """Scores are what is compared: a rotation of both leaves them as they are."""
+def test_invariant_to_common_rotation() -> None:
+    """Rotating queries and keys together changes no score."""
     case = make_case("scores", heads=1, widths=(2, 2))
     turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]], device=DEVICE)
     case = case._replace(student=[(x @ turn).requires_grad_() for x in case.teacher])
@@ -29,7 +29,8 @@ def test_a_turn_of_queries_and_keys_together_costs_nothing() -> None:
     assert case.ours().item() == pytest.approx(0, abs=1e-5 * size)
 
 
-def test_rows_are_taken_as_the_budget_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_at_a_time_within_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of rows computed at a time follows the budget, and changes rounding alone."""
     seen = []
     whole = attention_score_mse._sum_over_rows
 

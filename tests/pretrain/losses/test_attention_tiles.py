@@ -18,7 +18,8 @@ from pretrain.losses.attention_tiles import (
 from tests.pretrain.losses.attention_reference import DEVICE, LONG, draw, ids_of, make_case
 
 
-def test_tiles_fit_in_the_budget_and_hold_at_least_a_query() -> None:
+def test_tile_size_within_budget() -> None:
+    """Tiles are within the budget and have at least one query."""
     for rows, heads, row_tokens in ((512, 12, 128), (128, 48, 512), (8, 64, 4096), (1, 1, 1)):
         for budget in (1, 2**20, 2**28, 2**33):
             tile_rows, queries = tile_size(rows, heads, row_tokens, budget)
@@ -30,7 +31,8 @@ def test_tiles_fit_in_the_budget_and_hold_at_least_a_query() -> None:
     assert tile_size(0, 12, 128, 2**28)[0] == 1
 
 
-def test_the_fewer_tensors_a_tile_takes_the_larger_it_is() -> None:
+def test_tile_size_by_number_of_tensors() -> None:
+    """The fewer tensors a tile needs, the larger it is."""
     for tensors in (3, 8):
         rows, queries = tile_size(512, 48, 128, 2**28, tensors)
         needed = queries * 48 * 128 * 4 * tensors
@@ -50,7 +52,8 @@ class Calls(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(("kind", "made"), [("relations", 2), ("attention", 4)])
-def test_a_tile_makes_each_tensor_once_and_copies_no_result(kind: Any, made: int) -> None:
+def test_tile_casts_each_input_once(kind: Any, made: int) -> None:
+    """A tile casts each query or key once and copies no result."""
     case = make_case(kind, LONG, dtype=torch.bfloat16).on_cpu()
     with Calls() as calls:
         case.ours()
@@ -59,7 +62,8 @@ def test_a_tile_makes_each_tensor_once_and_copies_no_result(kind: Any, made: int
     assert calls.counts["copy_"] == 0
 
 
-def test_tiles_are_fused_where_a_gpu_has_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fused_tiles_with_triton_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles are fused on a GPU with Triton, and nowhere else."""
     plain = attention_tiles._compare
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     monkeypatch.setattr(attention_tiles, "has_triton", lambda: False)
@@ -72,7 +76,7 @@ def test_tiles_are_fused_where_a_gpu_has_a_compiler(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("factor", [30.0, 300.0])
-def test_attention_to_single_tokens_stays_finite_and_exact(factor: float) -> None:
+def test_extreme_scores_finite_and_exact(factor: float) -> None:
     """Probabilities underflow, their logarithms do not: exp(-Δ) would be infinite."""
     case = make_case("attention", widths=(6, 6))
     with torch.no_grad():
@@ -86,7 +90,8 @@ def test_attention_to_single_tokens_stays_finite_and_exact(factor: float) -> Non
         assert (got - wanted).norm() <= factor * 2.0**-22 * wanted.norm()
 
 
-def test_a_divergence_is_never_negative() -> None:
+def test_divergence_never_negative() -> None:
+    """Nearly equal models have a positive divergence, without cancellation."""
     generator = torch.Generator().manual_seed(0)
     for exponent in range(-7, 1):
         case = make_case("relations", LONG, widths=(6, 6))
@@ -95,7 +100,8 @@ def test_a_divergence_is_never_negative() -> None:
         assert case.ours().item() > 0
 
 
-def test_a_key_that_is_the_query_gets_the_gradients_of_both() -> None:
+def test_shared_query_key_sums_gradients() -> None:
+    """A tensor that is query and key has the sum of both gradients."""
     ids_N = ids_of(13, [[5, 4, 1]])
     teacher = QueryKey(*[draw(13, 8, seed=9)] * 2)
     shared = draw(13, 4, seed=1).requires_grad_()
@@ -107,7 +113,8 @@ def test_a_key_that_is_the_query_gets_the_gradients_of_both() -> None:
     assert not torch.allclose(query.grad, key.grad)
 
 
-def test_a_key_alone_may_be_learned() -> None:
+def test_gradient_of_key_alone() -> None:
+    """A key may require gradients without its query."""
     case = make_case("attention")
     wanted = case.gradients()[1]
     fixed = case._replace(student=[case.student[0].detach(), case.student[1]])
@@ -115,7 +122,8 @@ def test_a_key_alone_may_be_learned() -> None:
     assert torch.equal(case.student[1].grad, wanted)  # type: ignore[arg-type]
 
 
-def test_evaluation_keeps_no_gradient() -> None:
+def test_no_grad_gives_same_value() -> None:
+    """Without gradients the value is the same."""
     case = make_case("relations")
     with torch.no_grad():
         value = case.ours()
@@ -123,9 +131,10 @@ def test_evaluation_keeps_no_gradient() -> None:
     assert value.item() == case.ours().item()
 
 
-def test_a_compiled_tile_is_one_graph_with_the_same_numbers(
+def test_compiled_tile_matches_eager(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """The tile function compiles to one graph and gives the same gradients."""
     case = make_case("attention", LONG).on_cpu()
     wanted = case.gradients()
     compiled = torch.compile(

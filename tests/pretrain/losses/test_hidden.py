@@ -1,4 +1,4 @@
-"""Hidden states and feature maps, each against numpy-like fp64 over the real tokens alone."""
+"""Losses on hidden states and feature maps, against plain fp64 over the real tokens."""
 
 from collections.abc import Callable
 
@@ -62,7 +62,8 @@ def exact(plain: Loss, student: torch.Tensor, teacher: torch.Tensor) -> tuple[fl
 
 @EACH
 @pytest.mark.parametrize("dtype", [torch.float32, *UNIT])
-def test_values_and_gradients_are_exact(ours: Loss, plain: Loss, dtype: torch.dtype) -> None:
+def test_hidden_losses_match_fp64(ours: Loss, plain: Loss, dtype: torch.dtype) -> None:
+    """Values and gradients are those of fp64."""
     student, teacher = draw(N, D, seed=0, dtype=dtype), draw(N, D, seed=1, dtype=dtype)
     student.requires_grad_()
     value, gradient = exact(plain, student, teacher)
@@ -77,7 +78,8 @@ def test_values_and_gradients_are_exact(ours: Loss, plain: Loss, dtype: torch.dt
 
 
 @EACH
-def test_equal_states_cost_nothing(ours: Loss, plain: Loss) -> None:
+def test_hidden_losses_zero_at_equality(ours: Loss, plain: Loss) -> None:
+    """Equal states have a loss and gradient of 0."""
     student = draw(N, D, seed=0).requires_grad_()
     value = ours(student, student.detach().clone(), IS_TOKEN)  # type: ignore[call-arg]
     value.backward()
@@ -86,7 +88,8 @@ def test_equal_states_cost_nothing(ours: Loss, plain: Loss) -> None:
 
 @EACH
 @pytest.mark.parametrize("filling", [1e4, torch.inf, torch.nan])
-def test_padding_is_invisible_whatever_is_in_it(ours: Loss, plain: Loss, filling: float) -> None:
+def test_padding_content_ignored(ours: Loss, plain: Loss, filling: float) -> None:
+    """Padding has no effect, whatever its content."""
     student, teacher = (draw(N, D, seed=seed) for seed in (0, 1))
     wanted = ours(student, teacher, IS_TOKEN)  # type: ignore[call-arg]
     student[~IS_TOKEN] = teacher[~IS_TOKEN] = filling
@@ -99,16 +102,18 @@ def test_padding_is_invisible_whatever_is_in_it(ours: Loss, plain: Loss, filling
 
 
 @EACH
-def test_no_tokens_cost_nothing(ours: Loss, plain: Loss) -> None:
-    for places in (0, 3):
-        student, nowhere = draw(places, D, seed=0).requires_grad_(), torch.zeros(places) > 0
-        value = ours(student, draw(places, D, seed=1), nowhere.to(DEVICE))  # type: ignore[call-arg]
+def test_hidden_losses_without_tokens_zero(ours: Loss, plain: Loss) -> None:
+    """A batch without tokens has a loss and gradient of 0."""
+    for positions in (0, 3):
+        student, nowhere = draw(positions, D, seed=0).requires_grad_(), torch.zeros(positions) > 0
+        value = ours(student, draw(positions, D, seed=1), nowhere.to(DEVICE))  # type: ignore[call-arg]
         value.backward()
         assert value.item() == 0 and student.grad is not None and not student.grad.any()
 
 
 @EACH
-def test_the_teacher_may_come_out_of_inference_mode(ours: Loss, plain: Loss) -> None:
+def test_teacher_from_inference_mode(ours: Loss, plain: Loss) -> None:
+    """The teacher's states may come from inference mode."""
     student = draw(N, D, seed=0).requires_grad_()
     with torch.inference_mode():
         teacher = draw(N, D, seed=1)
@@ -117,7 +122,8 @@ def test_the_teacher_may_come_out_of_inference_mode(ours: Loss, plain: Loss) -> 
 
 
 @pytest.mark.parametrize("deviation", [1e-2, 1e-4])
-def test_a_cosine_near_one_keeps_its_digits(deviation: float) -> None:
+def test_cosine_near_one_keeps_digits(deviation: float) -> None:
+    """A cosine near 1 loses no digits."""
     teacher = draw(N, D, seed=1)
     student = teacher + deviation * draw(N, D, seed=0)
     value, _ = exact(plain_cosine, student, teacher)
@@ -126,7 +132,8 @@ def test_a_cosine_near_one_keeps_its_digits(deviation: float) -> None:
     assert cosine_sum(student, teacher, IS_TOKEN).item() == pytest.approx(value, rel=allowed)
 
 
-def test_a_normalised_map_ignores_size_and_offset() -> None:
+def test_normalised_map_ignores_scale_and_offset() -> None:
+    """Normalised maps do not depend on scale or offset; means and variances do."""
     teacher = draw(N, D, seed=1)
     sums = feature_map_sums(3 * teacher + 2, teacher, IS_TOKEN)
     assert sums.maps.item() == pytest.approx(0, abs=1e-8)
@@ -138,6 +145,7 @@ def test_a_normalised_map_ignores_size_and_offset() -> None:
 
 
 def test_constant_maps_have_finite_gradients() -> None:
+    """Feature maps without variance have finite gradients."""
     student = torch.full((N, D), 3.0, device=DEVICE, requires_grad=True)
     sum(feature_map_sums(student, draw(N, D, seed=1), IS_TOKEN)).backward()  # type: ignore[union-attr]
     assert student.grad is not None and student.grad.isfinite().all()

@@ -1,4 +1,4 @@
-"""A teacher of two layers, the rows it is asked about, and caches of its answers."""
+"""A teacher of two layers, rows, and caches of its soft targets."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,25 +16,25 @@ from pretrain.model import Bert
 from tests.pretrain.conftest import OpenSource
 
 ROWS, SHARD_ROWS, TEMPERATURE = 22, 8, 2.0
-Teach = Callable[[Batch], torch.Tensor]
-WriteSignal = Callable[..., Path]
+ComputeLogits = Callable[[Batch], torch.Tensor]
+WriteCache = Callable[..., Path]
 
 
 @pytest.fixture
-def teach(tiny_model: Bert) -> Teach:
-    """Return the function that a writer asks."""
+def compute_logits(tiny_model: Bert) -> ComputeLogits:
+    """Return the function that computes a teacher's logits at masked tokens."""
     tiny_model.eval()
 
-    def logits_of(batch: Batch) -> torch.Tensor:
+    def compute(batch: Batch) -> torch.Tensor:
         with torch.no_grad():
             return tiny_model(batch).mlm_logits_MV
 
-    return logits_of
+    return compute
 
 
 @pytest.fixture
 def key_of_source(tiny_corpus: Path) -> Callable[..., dict[str, Any]]:
-    """Return the function that gives the key of a source."""
+    """Return a function that computes the cache key of a source."""
 
     def key(source: BatchSource, teacher: str = "a" * 64) -> dict[str, Any]:
         return cache_key(source, Corpus.open(tiny_corpus), teacher, TEMPERATURE)
@@ -46,10 +46,10 @@ def key_of_source(tiny_corpus: Path) -> Callable[..., dict[str, Any]]:
 def make_writer(
     tmp_path: Path, open_source: OpenSource, key_of_source: Callable[..., dict[str, Any]]
 ) -> Callable[..., TeacherCacheWriter]:
-    """Return a function that gives a writer of 22 rows in three shards."""
+    """Return a function that makes a writer of 22 rows in three shards."""
 
     def make(
-        folder: str = "signal", mask: dict[str, Any] | None = None, **options: Any
+        folder: str = "cache", mask: dict[str, Any] | None = None, **options: Any
     ) -> TeacherCacheWriter:
         source = open_source(**(mask or {}))
         options = {"kind": "top_k", "count": 201, "number": "float32"} | options
@@ -67,14 +67,14 @@ def make_writer(
 
 @pytest.fixture
 def write_teacher_cache(
-    tmp_path: Path, make_writer: Callable[..., TeacherCacheWriter], teach: Teach
-) -> WriteSignal:
+    tmp_path: Path, make_writer: Callable[..., TeacherCacheWriter], compute_logits: ComputeLogits
+) -> WriteCache:
     """Return a function that writes a whole cache, four rows at a time."""
 
-    def write(folder: str = "signal", **options: Any) -> Path:
+    def write(folder: str = "cache", **options: Any) -> Path:
         writer = make_writer(folder, **options)
         writer.begin()
-        writer.write(teach, 4)
+        writer.write(compute_logits, 4)
         writer.finish()
         return tmp_path / folder
 

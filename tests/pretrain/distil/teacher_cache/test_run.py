@@ -1,4 +1,4 @@
-"""A student's run on a stored teacher: written from its recipe, and as good as asking."""
+"""Teacher caches of a student's recipe: written and opened, with the same losses."""
 
 import pickle
 from pathlib import Path
@@ -39,7 +39,7 @@ def tree(
     published_teacher: Path,
     tiny_model: Bert,
 ) -> dict[str, Any]:
-    """Return the recipe of a student that asks a teacher whose answers differ everywhere."""
+    """Return the recipe of a student with a teacher whose outputs differ everywhere."""
     save_file(tiny_model.state_dict(), published_teacher / WEIGHTS)
     tree = tiny_recipe(tmp_path / "run", tiny_corpus, tiny_tokenizer)
     return tree | {
@@ -49,12 +49,14 @@ def tree(
 
 
 @pytest.fixture
-def stored(tree: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
-    """Return the same recipe with a folder of answers."""
-    return tree | {"teacher": {**tree["teacher"], "cache": str(tmp_path / "signal")}}
+def cached(tree: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """Return the same recipe with a teacher cache."""
+    return tree | {"teacher": {**tree["teacher"], "cache": str(tmp_path / "cache")}}
 
 
-def learned(tree: dict[str, Any], alone: Cluster) -> tuple[Inputs, list[dict[str, torch.Tensor]]]:
+def second_step(
+    tree: dict[str, Any], alone: Cluster
+) -> tuple[Inputs, list[dict[str, torch.Tensor]]]:
     """Return the inputs of a run, and figures and a gradient of its second step's micro-batches."""
     recipe = StudentRecipe.model_validate(tree)
     inputs = open_inputs(recipe, recipe.run.path / "plans", alone)
@@ -74,31 +76,31 @@ def learned(tree: dict[str, Any], alone: Cluster) -> tuple[Inputs, list[dict[str
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_run_learns_from_disk_what_it_learns_from_its_teacher(
-    tree: dict[str, Any], stored: dict[str, Any], alone: Cluster, precision: str
+def test_cached_run_matches_online(
+    tree: dict[str, Any], cached: dict[str, Any], alone: Cluster, precision: str
 ) -> None:
-    for each in (tree, stored):
+    """A step with a teacher cache has the losses and gradients of one with a teacher."""
+    for each in (tree, cached):
         each["train"] = {**each["train"], "precision": precision}
     write_teacher_caches(
-        TeacherCacheRecipe.model_validate(stored | {"teacher_cache": EXACT}), alone
+        TeacherCacheRecipe.model_validate(cached | {"teacher_cache": EXACT}), alone
     )
-    _, online = learned(tree, alone)
-    _, offline = learned(stored, alone)
+    _, online = second_step(tree, alone)
+    _, offline = second_step(cached, alone)
     assert len(online) == len(offline) == 4
     for one, other in zip(online, offline, strict=True):
         assert one.keys() == other.keys() and one["loss/soft_targets"] > 0
         for name, value in one.items():
-            # Every word in fp32: what differs is the order of sums over 201 words.
+            # All tokens in fp32: what differs is the order of sums over 201 numbers.
             torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-6)
 
 
-def test_the_rows_that_the_loader_gives_bring_their_answers_to_its_workers(
-    stored: dict[str, Any], alone: Cluster
-) -> None:
+def test_loader_workers_add_targets(cached: dict[str, Any], alone: Cluster) -> None:
+    """The batches of a loader worker carry the cached targets."""
     write_teacher_caches(
-        TeacherCacheRecipe.model_validate(stored | {"teacher_cache": {"count": 5}}), alone
+        TeacherCacheRecipe.model_validate(cached | {"teacher_cache": {"count": 5}}), alone
     )
-    inputs, _ = learned(stored, alone)
+    inputs, _ = second_step(cached, alone)
     dataset = inputs.loader._dataset
     here, there = dataset[2], pickle.loads(pickle.dumps(dataset))[2]
     for name in ("cached_ids", "cached_values", "cached_rest"):
@@ -108,33 +110,35 @@ def test_the_rows_that_the_loader_gives_bring_their_answers_to_its_workers(
     assert batch.cached_ids.shape == (len(batch.masked_positions), 5)
 
 
-def test_a_run_takes_no_other_teachers_answers(
-    stored: dict[str, Any], alone: Cluster, published_teacher: Path
+def test_cache_of_other_teacher_refused(
+    cached: dict[str, Any], alone: Cluster, published_teacher: Path
 ) -> None:
-    write_teacher_caches(TeacherCacheRecipe.model_validate(stored), alone)
+    """A cache of another teacher is refused."""
+    write_teacher_caches(TeacherCacheRecipe.model_validate(cached), alone)
     weights = published_teacher / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
     with pytest.raises(UserError, match=r"made for something else .teacher is '\w+' there"):
-        learned(stored, alone)
+        second_step(cached, alone)
 
 
-def test_a_run_that_sees_more_rows_than_are_stored_is_refused(
-    stored: dict[str, Any], alone: Cluster
-) -> None:
-    write_teacher_caches(TeacherCacheRecipe.model_validate(stored), alone)
-    longer = stored | {"train": {**stored["train"], "steps": 7}}
+def test_run_beyond_cached_rows_refused(cached: dict[str, Any], alone: Cluster) -> None:
+    """A run that reads more rows than are cached is refused."""
+    write_teacher_caches(TeacherCacheRecipe.model_validate(cached), alone)
+    longer = cached | {"train": {**cached["train"], "steps": 7}}
     with pytest.raises(UserError, match="holds 48 rows, but the run reads 56"):
-        learned(longer, alone)
+        second_step(longer, alone)
 
 
-def test_a_run_without_its_folder_is_told_so(stored: dict[str, Any], alone: Cluster) -> None:
+def test_missing_cache_refused(cached: dict[str, Any], alone: Cluster) -> None:
+    """A cache that does not exist is refused, with the command that writes it."""
     with pytest.raises(UserError, match=r"rows_64 has no manifest.json: write it"):
-        learned(stored, alone)
+        second_step(cached, alone)
 
 
-def test_each_length_of_rows_has_a_cache_of_its_own(stored: dict[str, Any]) -> None:
+def test_rows_needed_by_length(cached: dict[str, Any]) -> None:
+    """Each row length has its own number of rows."""
     phases = [{"steps": 4}, {"steps": 1, "row_tokens": 128, "batch_rows": 4}, {"steps": 1}]
-    recipe = StudentRecipe.model_validate(stored | {"train": {**stored["train"], "phases": phases}})
+    recipe = StudentRecipe.model_validate(cached | {"train": {**cached["train"], "phases": phases}})
     assert rows_needed(recipe) == {64: 40, 128: 4}
 
 
@@ -148,20 +152,33 @@ def test_each_length_of_rows_has_a_cache_of_its_own(stored: dict[str, Any]) -> N
         ([SOFT | {"temperature_schedule": {"to": 1.0}}], "that of soft_targets changes"),
     ],
 )
-def test_what_is_not_stored_cannot_be_asked_for(
-    stored: dict[str, Any], objectives: list[dict[str, Any]], problem: str
+def test_uncachable_soft_targets_refused(
+    cached: dict[str, Any], objectives: list[dict[str, Any]], problem: str
 ) -> None:
-    recipe = StudentRecipe.model_validate(stored | {"objectives": objectives})
+    """Soft targets that a cache cannot hold are refused."""
+    recipe = StudentRecipe.model_validate(cached | {"objectives": objectives})
     with pytest.raises(UserError, match=problem):
         cache_temperature(recipe)
 
 
-def test_the_answers_of_several_teachers_are_not_stored(stored: dict[str, Any]) -> None:
-    teacher = {"paths": ["a", "b"], "cache": "signal"}
+def test_cache_of_several_teachers_refused(cached: dict[str, Any]) -> None:
+    """A cache holds the soft targets of a single teacher."""
+    teacher = {"paths": ["a", "b"], "cache": "folder"}
     with pytest.raises(ValidationError, match="cache holds the soft targets of one teacher"):
-        StudentRecipe.model_validate(stored | {"teacher": teacher})
+        StudentRecipe.model_validate(cached | {"teacher": teacher})
 
 
-def test_nobody_to_ask_or_nowhere_to_write_is_refused(tree: dict[str, Any], alone: Cluster) -> None:
+def test_missing_teacher_or_folder_refused(tree: dict[str, Any], alone: Cluster) -> None:
+    """Writing needs teacher.path and teacher.cache."""
     with pytest.raises(UserError, match=r"Give teacher.path, .* and teacher.cache"):
         write_teacher_caches(TeacherCacheRecipe.model_validate(tree), alone)
+
+
+def test_earlier_recipe_keys_accepted(tree: dict[str, Any]) -> None:
+    """Recipes that name the cache `signal`, as earlier ones did, give the same options."""
+    earlier = {"teacher": {**tree["teacher"], "signal": "folder"}, "signal": EXACT}
+    current = {"teacher": {**tree["teacher"], "cache": "folder"}, "teacher_cache": EXACT}
+    recipes = [TeacherCacheRecipe.model_validate(tree | keys) for keys in (earlier, current)]
+    assert recipes[0] == recipes[1]
+    assert recipes[0].teacher.cache == Path("folder")
+    assert recipes[0].teacher_cache.count == 201
