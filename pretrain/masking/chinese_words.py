@@ -14,7 +14,7 @@ import numpy.typing as npt
 from data_prep.corpus.shards import Int64Array
 from data_prep.errors import UserError
 
-# Ideographs as BERT's pre-tokenizer knows them (its `_is_chinese_char`), then kana, which has no
+# Ideographs as BERT's pre-tokenizer defines them (its `_is_chinese_char`), then kana, which has no
 # spaces between words either.
 _BLOCKS = (
     (0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F),

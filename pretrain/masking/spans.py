@@ -39,8 +39,8 @@ class Spans:
         covered[1:] |= bits[:-1] < limits[1]
         two_before: npt.NDArray[np.bool_] = np.zeros(len(words), bool)
         two_before[2:] = bits[:-2] < limits[2]
-        # The word before a segment is its special token, whose draw serves. Two words before a
-        # segment lies another segment, so that start has a draw of its own.
+        # One word before a segment is a special token, whose draw is used. Two words before it may
+        # be a word of another segment, so that start has a draw of its own.
         first_words = np.searchsorted(words, rows.segment_starts)
         outer_bits = hash64(outer_key, rows.counters[rows.segment_starts])
         two_before[first_words] = outer_bits < limits[2]

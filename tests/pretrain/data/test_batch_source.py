@@ -121,24 +121,25 @@ def epoch_rows(source: BatchSource, epoch: int) -> range:
 
 
 @pytest.mark.parametrize(("world", "micro"), [(1, 1), (1, 4), (2, 1), (2, 4), (4, 1), (4, 2)])
-def test_a_global_batch_is_the_same_for_any_ranks_and_micro_batches(
-    source: BatchSource, world: int, micro: int
-) -> None:
+def test_global_batch_independent_of_ranks(source: BatchSource, world: int, micro: int) -> None:
+    """The global batch of a step is the same for any world size and micro-batch size."""
     steps = source.epoch_index(0).num_rows // BATCH + 2
     for step in range(steps):
         assert global_rows(source, step, world, micro) == global_rows(source, step)
     assert source.epoch_of(steps * BATCH - 1) == 1, "these steps cross the edge of an epoch"
 
 
-def test_every_rank_gets_the_same_number_of_rows(source: BatchSource) -> None:
+def test_ranks_get_equal_rows(source: BatchSource) -> None:
+    """Every rank gets the same number of rows."""
     for rank in range(4):
         batches = source.step(0, BATCH, rank, 4, 1)
         assert [len(batch.input_ids) for batch in batches] == [T, T]
 
 
-def test_a_new_source_continues_from_any_step(
+def test_new_source_resumes_any_step(
     source: BatchSource, corpus: Corpus, tokenizer: LoadedTokenizer, tmp_path: Path
 ) -> None:
+    """A new source gives the same batches from any step on."""
     steps = source.epoch_index(0).num_rows // BATCH + 2
     uninterrupted = [global_rows(source, step) for step in range(steps)]
     for start in (1, steps - 1):
@@ -148,9 +149,8 @@ def test_a_new_source_continues_from_any_step(
         assert [global_rows(resumed, step) for step in range(start, steps)] == uninterrupted[start:]
 
 
-def test_each_epoch_visits_every_sample_once_and_the_next_draws_new_ones(
-    source: BatchSource, corpus: Corpus
-) -> None:
+def test_epoch_has_every_sample_once(source: BatchSource, corpus: Corpus) -> None:
+    """An epoch has every sample once, and the next epoch has other samples."""
     visited = []
     for epoch in (0, 1):
         numbers = np.array(epoch_rows(source, epoch))
@@ -166,16 +166,16 @@ def test_each_epoch_visits_every_sample_once_and_the_next_draws_new_ones(
     assert visited[0] != visited[1]
 
 
-def test_a_batch_on_the_edge_of_an_epoch_has_rows_of_both(source: BatchSource) -> None:
+def test_batch_across_epoch_boundary(source: BatchSource) -> None:
+    """A batch across an epoch boundary has rows of both epochs."""
     edge = epoch_rows(source, 1).start
     both = source.rows(np.arange(edge - 2, edge + 2), 4)
     pieces = [source.rows(np.array([number]), 1) for number in range(edge - 2, edge + 2)]
     assert rows_of(both) == [rows_of(piece)[0] for piece in pieces]
 
 
-def test_labels_restore_the_text_and_pairs_are_what_they_say(
-    source: BatchSource, corpus: Corpus
-) -> None:
+def test_labels_restore_text_and_pairs(source: BatchSource, corpus: Corpus) -> None:
+    """Labels restore the text, and NSP labels agree with the documents of the segments."""
     documents = np.concatenate(
         [shard.token_base + shard.sentences[shard.documents] for shard in corpus.shards]
     )
@@ -190,7 +190,8 @@ def test_labels_restore_the_text_and_pairs_are_what_they_say(
             assert not sample.is_next or sample.b.start == sample.a.stop
 
 
-def test_samples_are_numbered_within_their_row_and_padding_is_blank(source: BatchSource) -> None:
+def test_sample_ids_and_padding(source: BatchSource) -> None:
+    """Samples are numbered within their row, and padding is zero in every tensor."""
     batch = source.rows(np.array(epoch_rows(source, 0)), source.epoch_index(0).num_rows)
     for row, row_owners in enumerate(batch.sample_ids.view(-1, T)):
         owners = row_owners.tolist()
@@ -203,9 +204,8 @@ def test_samples_are_numbered_within_their_row_and_padding_is_blank(source: Batc
     assert (batch.sample_ids == 0).any() and (batch.sample_ids > 1).any()
 
 
-def test_special_tokens_are_never_masked_and_replacements_are_ordinary(
-    source: BatchSource, tokenizer: LoadedTokenizer
-) -> None:
+def test_special_tokens_never_masked(source: BatchSource, tokenizer: LoadedTokenizer) -> None:
+    """Special tokens are never masked, and random replacements are ordinary tokens."""
     batch = source.rows(np.array(epoch_rows(source, 0)), source.epoch_index(0).num_rows)
     masked, labels = batch.mlm_targets
     assert (labels >= NUMBERED_FROM).all()
@@ -218,7 +218,8 @@ def test_special_tokens_are_never_masked_and_replacements_are_ordinary(
     assert abs(len(masked) - 0.15 * ordinary) < 5 * np.sqrt(ordinary * 0.15 * 0.85)
 
 
-def test_places_and_counts_agree(source: BatchSource) -> None:
+def test_counts_agree_with_tensors(source: BatchSource) -> None:
+    """The counts agree with the tensors, and positions are ascending."""
     for batch in source.step(1, BATCH, 0, 1, 4):
         (masked, _), (cls_positions, _) = batch.mlm_targets, batch.nsp_targets
         assert batch.counts == {
@@ -231,7 +232,8 @@ def test_places_and_counts_agree(source: BatchSource) -> None:
         assert cls_positions.tolist() == (restored(batch) == CLS).nonzero().flatten().tolist()
 
 
-def test_bounds_part_samples_and_padding_in_their_flat_order(source: BatchSource) -> None:
+def test_cu_seqlens_separate_samples_and_padding(source: BatchSource) -> None:
+    """`cu_seqlens` separates samples and padding in their order, then repeats the end."""
     numbers = np.array(epoch_rows(source, 0))
     batch = source.rows(numbers, len(numbers) + 2)  # two blank rows end it
     # Within a row a sample's number changes exactly where the sample does.
@@ -247,9 +249,10 @@ def test_bounds_part_samples_and_padding_in_their_flat_order(source: BatchSource
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_lists_take_few_lengths(
+def test_padded_lists_have_few_lengths(
     corpus: Corpus, tokenizer: LoadedTokenizer, tmp_path: Path, bidirectional: bool
 ) -> None:
+    """Padded lists have few lengths, and reversed rows the same layout."""
     mask = MaskOptions(bidirectional=bidirectional)
     source = BatchSource(corpus, tokenizer, mask, seed=4, row_tokens=T, cache=tmp_path)
     shapes, contents = set(), set()
@@ -277,7 +280,8 @@ def lengths_of(batch: Batch) -> list[int]:
 
 
 @pytest.mark.parametrize("given", [0, 3])
-def test_a_batch_is_filled_up_with_blank_rows(source: BatchSource, given: int) -> None:
+def test_rows_padded_with_blank_rows(source: BatchSource, given: int) -> None:
+    """A batch of too few rows is padded with blank rows."""
     batch = source.rows(np.arange(given), 5)
     assert batch.input_ids.shape == (5 * T,)
     assert rows_of(batch)[:given] == rows_of(source.rows(np.arange(3), 3))[:given]

@@ -76,7 +76,8 @@ def values_of(batches: list[Batch]) -> list[tuple[object, ...]]:
     ]
 
 
-def test_batches_are_the_same_for_any_number_of_workers(corpus: Path, tiny_tokenizer: Path) -> None:
+def test_batches_independent_of_workers(corpus: Path, tiny_tokenizer: Path) -> None:
+    """Batches are the same for any number of workers."""
     runs = []
     for workers in (0, 1, 2):
         with contextlib.closing(
@@ -88,18 +89,16 @@ def test_batches_are_the_same_for_any_number_of_workers(corpus: Path, tiny_token
     assert len({str(step) for step in runs[0]}) == STEPS
 
 
-def test_a_run_that_goes_on_inside_either_phase_sees_what_it_would_have_seen(
-    corpus: Path, tiny_tokenizer: Path
-) -> None:
+def test_resume_inside_phase_same_batches(corpus: Path, tiny_tokenizer: Path) -> None:
+    """A run resumed inside either phase gets the batches of the uninterrupted run."""
     whole = [values_of(batches) for batches in open_loader(corpus, tiny_tokenizer, 0).steps_from(0)]
     for first in (5, 8, 11):
         steps = open_loader(corpus, tiny_tokenizer, 0).steps_from(first)
         assert [values_of(batches) for batches in steps] == whole[first:]
 
 
-def test_phases_have_their_own_shapes_and_ranks_their_own_rows(
-    corpus: Path, tiny_tokenizer: Path
-) -> None:
+def test_phase_shapes_and_rank_rows(corpus: Path, tiny_tokenizer: Path) -> None:
+    """Each phase has its own batch shape, and each rank its own rows."""
     ranks = [open_loader(corpus, tiny_tokenizer, 0, rank=rank) for rank in (0, 1)]
     for number, both in enumerate(zip(*(r.steps_from(0) for r in ranks), strict=True)):
         length = 32 if number < 8 else 64
@@ -109,7 +108,8 @@ def test_phases_have_their_own_shapes_and_ranks_their_own_rows(
     assert [ranks[0].step_tokens(step) for step in (0, 7, 8, 11)] == [256, 256, 256, 256]
 
 
-def test_the_rate_rises_through_the_run(corpus: Path, tiny_tokenizer: Path) -> None:
+def test_masking_rate_rises_linearly(corpus: Path, tiny_tokenizer: Path) -> None:
+    """The masking rate rises from `rate` to `rate_end` through the run."""
     shares = []
     for rank in (0, 1):
         steps = open_loader(corpus, tiny_tokenizer, 0, rank=rank).steps_from(0)
@@ -132,16 +132,16 @@ class WithoutBuilding(StepDataset):
         return super().__getitem__(step)
 
 
-def test_every_plan_exists_before_a_worker_needs_it(corpus: Path, tiny_tokenizer: Path) -> None:
+def test_epoch_index_built_before_workers(corpus: Path, tiny_tokenizer: Path) -> None:
+    """Every epoch index is built by the training process before a worker reads it."""
     loader = open_loader(corpus, tiny_tokenizer, 1)
     loader._dataset.__class__ = WithoutBuilding
     assert len(list(loader.steps_from(0))) == STEPS
     assert len(list(corpus.parent.glob("cache/*/plan.json"))) >= 3, "the steps cross an epoch"
 
 
-def test_what_a_worker_comes_upon_is_told_in_the_same_words(
-    corpus: Path, tiny_tokenizer: Path
-) -> None:
+def test_worker_error_keeps_message(corpus: Path, tiny_tokenizer: Path) -> None:
+    """A UserError of a worker is raised with the message it has in the training process."""
     steps = open_loader(corpus, tiny_tokenizer, 1).steps_from(0)
     (corpus / "train_00000.tokens.bin").unlink()  # open in this process, not yet in the worker
     with pytest.raises(UserError) as own:
@@ -152,9 +152,8 @@ def test_what_a_worker_comes_upon_is_told_in_the_same_words(
     assert "train_00000.tokens.bin is missing" in str(own.value)
 
 
-def test_no_signal_to_stop_ends_a_worker_and_closing_does(
-    corpus: Path, tiny_tokenizer: Path
-) -> None:
+def test_workers_ignore_stop_signals(corpus: Path, tiny_tokenizer: Path) -> None:
+    """Stop signals end no worker; closing the generator ends all of them."""
     steps = open_loader(corpus, tiny_tokenizer, 2).steps_from(0)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     next(steps)
@@ -181,9 +180,8 @@ if __name__ == "__main__":
 """
 
 
-def test_workers_die_with_the_training_process(
-    corpus: Path, tiny_tokenizer: Path, tmp_path: Path
-) -> None:
+def test_workers_die_with_parent(corpus: Path, tiny_tokenizer: Path, tmp_path: Path) -> None:
+    """Workers end when the training process is killed."""
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
     command = [sys.executable, str(script), str(corpus), str(tiny_tokenizer)]

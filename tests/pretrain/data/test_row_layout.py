@@ -58,7 +58,8 @@ def backwards(start: int, count: int) -> list[int]:
     return numbered(start, count)[::-1]
 
 
-def test_pairs_and_single_segments_are_laid_out(corpus: Corpus, tiny_tokenizer: Path) -> None:
+def test_pairs_and_single_segments_layout(corpus: Corpus, tiny_tokenizer: Path) -> None:
+    """Pairs and single segments have the expected ids, token types, positions and sample ids."""
     (rows,) = make(open_maker(corpus, tiny_tokenizer))
     assert unmasked(rows) == [
         [CLS, *numbered(0, 3), SEP, *numbered(10, 4), SEP, CLS, *numbered(20, 2), SEP, PAD, PAD],
@@ -82,24 +83,23 @@ def test_pairs_and_single_segments_are_laid_out(corpus: Corpus, tiny_tokenizer: 
     ]
 
 
-def test_sequences_begin_with_samples_and_with_the_padding_of_rows(
-    corpus: Corpus, tiny_tokenizer: Path
-) -> None:
+def test_sequence_starts_at_samples_and_padding(corpus: Corpus, tiny_tokenizer: Path) -> None:
+    """Sequences start at every sample and at the padding of every row."""
     maker = open_maker(corpus, tiny_tokenizer)
     rows = concatenate([*make(maker), *maker.blank(2)])
     # Two samples and padding; one sample that fills its row; one and padding; blank rows.
     assert sequence_starts(rows, T).tolist() == [0, 10, 14, T, 2 * T, 2 * T + 3, 3 * T, 4 * T]
 
 
-def test_only_pairs_are_asked_for_next_sentences(corpus: Corpus, tiny_tokenizer: Path) -> None:
+def test_only_pairs_have_nsp_labels(corpus: Corpus, tiny_tokenizer: Path) -> None:
+    """Only samples of two segments have an NSP label."""
     (rows,) = make(open_maker(corpus, tiny_tokenizer))
     assert rows.sample_starts.tolist() == [0, 10, T, 2 * T]
     assert rows.nsp_labels.tolist() == [0, IGNORE_INDEX, 1, IGNORE_INDEX]
 
 
-def test_a_reversed_sample_mirrors_text_masks_and_what_is_shown(
-    corpus: Corpus, tiny_tokenizer: Path
-) -> None:
+def test_reversed_sample_mirrors_tokens_and_masks(corpus: Corpus, tiny_tokenizer: Path) -> None:
+    """A reversed sample mirrors tokens, masked positions and replacements."""
     forward, backward = make(open_maker(corpus, tiny_tokenizer, bidirectional=True))
     assert unmasked(backward) == [
         [CLS, *backwards(10, 4), SEP, *backwards(0, 3), SEP, CLS, *backwards(20, 2), SEP, PAD, PAD],
@@ -120,16 +120,16 @@ def test_a_reversed_sample_mirrors_text_masks_and_what_is_shown(
     ), "a token has the same replacement in both directions"
 
 
-def test_the_forward_rows_are_those_of_a_run_in_one_direction(
-    corpus: Corpus, tiny_tokenizer: Path
-) -> None:
+def test_forward_rows_independent_of_bidirectional(corpus: Corpus, tiny_tokenizer: Path) -> None:
+    """The forward rows are the same with and without `bidirectional`."""
     (alone,) = make(open_maker(corpus, tiny_tokenizer))
     forward, _ = make(open_maker(corpus, tiny_tokenizer, bidirectional=True))
     for name, table in vars(alone).items():
         assert np.array_equal(table, getattr(forward, name)), name
 
 
-def test_joined_rows_are_the_rows_of_both(corpus: Corpus, tiny_tokenizer: Path) -> None:
+def test_concatenate_shifts_indices(corpus: Corpus, tiny_tokenizer: Path) -> None:
+    """Concatenated rows are those of all parts, with indices shifted."""
     maker = open_maker(corpus, tiny_tokenizer, bidirectional=True)
     for blank, part in zip(maker.blank(1), make(maker), strict=True):
         joined = concatenate([part, blank, part])
@@ -146,9 +146,10 @@ def test_joined_rows_are_the_rows_of_both(corpus: Corpus, tiny_tokenizer: Path) 
 
 
 @pytest.mark.parametrize("policy", ["uniform", "adaptive", "sparse"])
-def test_every_policy_masks_nothing_but_words(
+def test_policies_mask_only_ordinary_tokens(
     corpus: Corpus, tiny_tokenizer: Path, policy: str
 ) -> None:
+    """Every policy masks ordinary tokens only, `sparse` the given number of each sample."""
     (rows,) = make(open_maker(corpus, tiny_tokenizer, policy=policy, sparse_count=3), rate=0.5)
     assert len(rows.masked_positions) and (rows.mlm_labels >= NUMBERED_FROM).all()
     if policy == "sparse":

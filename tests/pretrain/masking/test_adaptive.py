@@ -17,9 +17,10 @@ POWERS = [(-0.5, 0.0), (0.5, 0.0), (-2.0, 0.0), (3.0, 0.0), (-0.5, 1.0), (0.0, -
 
 @pytest.mark.parametrize(("frequency_power", "position_power"), POWERS)
 @pytest.mark.parametrize("rate", [0.15, 0.5])
-def test_the_mean_over_the_corpus_is_the_rate_though_chances_are_clipped(
+def test_mean_probability_is_rate(
     frequency_power: float, position_power: float, rate: float
 ) -> None:
+    """The mean probability over the corpus is the rate, clipping included."""
     policy = Adaptive(FREQUENCIES, frequency_power, position_power)
     probabilities = policy.scale(rate) * policy.weights[:, None] * policy.position_weights
     mean = (FREQUENCIES @ np.minimum(probabilities, 1)).mean() / FREQUENCIES.sum()
@@ -29,7 +30,8 @@ def test_the_mean_over_the_corpus_is_the_rate_though_chances_are_clipped(
 
 
 @pytest.mark.parametrize(("frequency_power", "position_power"), POWERS)
-def test_tokens_are_masked_at_the_rate(frequency_power: float, position_power: float) -> None:
+def test_adaptive_masks_at_rate(frequency_power: float, position_power: float) -> None:
+    """The share of masked tokens is the rate."""
     chosen = Adaptive(FREQUENCIES, frequency_power, position_power).choose(ROWS, KEY, 0.15)
     ordinary = ordinary_tokens(ROWS)
     # Sixteenths of a short sample are not equally full, which shifts the mean a little.
@@ -39,7 +41,8 @@ def test_tokens_are_masked_at_the_rate(frequency_power: float, position_power: f
 
 
 @pytest.mark.parametrize("power", [-0.5, 0.5])
-def test_chances_follow_the_power_of_the_frequency(power: float) -> None:
+def test_probability_follows_frequency_power(power: float) -> None:
+    """Probabilities are proportional to the power of the frequency."""
     policy = Adaptive(FREQUENCIES, power, 0.0)
     chosen = np.bincount(ROWS.input_ids[policy.choose(ROWS, KEY, 0.15)], minlength=V)
     expected = np.minimum(policy.scale(0.15) * policy.weights, 1)
@@ -53,7 +56,8 @@ def test_chances_follow_the_power_of_the_frequency(power: float) -> None:
 
 
 @pytest.mark.parametrize("power", [-1.0, 1.0])
-def test_chances_follow_the_power_of_the_place(power: float) -> None:
+def test_probability_follows_position_power(power: float) -> None:
+    """Probabilities are proportional to the power of the position."""
     rows = lay_out([(number, [50] * 160, []) for number in range(3000)])
     counts = np.zeros(V)
     counts[50] = 1
@@ -65,7 +69,8 @@ def test_chances_follow_the_power_of_the_place(power: float) -> None:
         assert_share(found, 10 * len(rows.sample_starts), 0.1 * weight / weights.mean())
 
 
-def test_the_place_is_relative_to_the_sample() -> None:
+def test_position_relative_to_sample() -> None:
+    """The position is relative to the length of the sample."""
     short, long = (lay_out([(n, [50] * size, []) for n in range(4000)]) for size in (16, 64))
     policy = Adaptive(np.eye(V)[50], 0.0, 2.0)
     shares = []
@@ -76,7 +81,8 @@ def test_the_place_is_relative_to_the_sample() -> None:
     assert shares[0] == pytest.approx(shares[1], abs=0.02) and shares[0] > 0.8
 
 
-def test_an_unseen_token_counts_as_the_rarest() -> None:
+def test_unseen_token_counts_as_rarest() -> None:
+    """A token without occurrences has the weight of the rarest one."""
     counts = np.array([0, 0, 100.0, 4.0, 0.0])
     assert Adaptive(counts, -0.5, 0.0).weights[4] == Adaptive(counts, -0.5, 0.0).weights[3]
     assert np.isfinite(Adaptive(np.zeros(5), -0.5, 0.0).scale(0.15))

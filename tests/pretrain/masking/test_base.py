@@ -77,9 +77,8 @@ def plain_text() -> PackedRows:
     ("rate", "as_mask", "as_random"),
     [(0.15, 0.8, 0.1), (0.4, 0.5, 0.5), (0.15, 1.0, 0.0), (0.01, 0.0, 1.0), (0.5, 0.0, 0.0)],
 )
-def test_tokens_are_chosen_and_shown_at_their_rates(
-    rate: float, as_mask: float, as_random: float
-) -> None:
+def test_masking_and_replacement_rates(rate: float, as_mask: float, as_random: float) -> None:
+    """Tokens are masked at the rate, and replaced at the given shares."""
     masked = masking(Uniform(), as_mask, as_random)
     positions, labels, shown = apply(masked, plain_text(), KEY, rate)
     assert (labels == TOKEN).all() and len(positions) == len(labels) == len(shown)
@@ -89,7 +88,8 @@ def test_tokens_are_chosen_and_shown_at_their_rates(
     assert_share(len(positions) - masks - kept, len(positions), as_random)
 
 
-def test_replacements_come_from_the_whole_vocabulary_and_nothing_else() -> None:
+def test_replacements_uniform_over_vocabulary() -> None:
+    """Random replacements are uniform over the given ids."""
     _, _, shown = apply(masking(Uniform(), 0.2, 0.8), plain_text(), KEY, 0.3)
     drawn = shown[shown != MASK]
     assert set(drawn.tolist()) == set(VOCABULARY.tolist())
@@ -97,7 +97,8 @@ def test_replacements_come_from_the_whole_vocabulary_and_nothing_else() -> None:
         assert_share(int((drawn == token).sum()), len(drawn), 1 / len(VOCABULARY))
 
 
-def test_whether_a_token_is_chosen_says_nothing_about_its_neighbours() -> None:
+def test_uniform_draws_are_independent() -> None:
+    """The draws of neighbouring tokens and samples are uncorrelated."""
     rows = plain_text()
     chosen = np.zeros(len(rows.input_ids))
     chosen[Uniform().choose(rows, KEY, 0.15)] = 1
@@ -108,7 +109,8 @@ def test_whether_a_token_is_chosen_says_nothing_about_its_neighbours() -> None:
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_a_mask_is_the_same_whatever_else_is_in_the_batch(name: str) -> None:
+def test_mask_independent_of_batch(name: str) -> None:
+    """A sample's mask is the same whatever else is in the batch."""
     samples = draw_samples(60, V)
     whole = lay_out(samples, padding=2)
     policy = masking(POLICIES[name])
@@ -130,7 +132,8 @@ def test_a_mask_is_the_same_whatever_else_is_in_the_batch(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_places_ascend_and_are_never_special(name: str) -> None:
+def test_masked_positions_ascending_and_ordinary(name: str) -> None:
+    """Masked positions are ascending and hold no special token."""
     samples = [(n, [UNK, *a], [*b, UNK] if len(b) else []) for n, a, b in draw_samples(80, V)]
     rows = lay_out(samples, padding=3)
     positions, labels, _ = apply(masking(POLICIES[name]), rows, KEY, 0.5)
@@ -139,7 +142,8 @@ def test_places_ascend_and_are_never_special(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_another_key_masks_other_tokens(name: str) -> None:
+def test_other_key_other_mask(name: str) -> None:
+    """Another key masks other tokens."""
     rows = lay_out(draw_samples(200, V))
     first, second = (
         set(apply(masking(POLICIES[name]), rows, key_of("mask", 0, epoch), 0.15)[0].tolist())
@@ -150,14 +154,16 @@ def test_another_key_masks_other_tokens(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_the_ids_passed_in_stay_as_they_were(name: str) -> None:
+def test_apply_leaves_input_unchanged(name: str) -> None:
+    """`apply` does not modify the ids it is given."""
     rows = lay_out(draw_samples(20, V))
     before = rows.input_ids.copy()
     masking(POLICIES[name]).apply(rows, KEY, 0.9)
     assert np.array_equal(rows.input_ids, before)
 
 
-def test_samples_and_positions_are_told_apart_up_to_the_longest_row() -> None:
+def test_counters_distinct_up_to_longest_row() -> None:
+    """Draws differ between samples and positions up to the longest row."""
     last = (1 << POSITION_BITS) - 1
     pairs = np.array([(0, 0), (0, last), (1, 0), (1, last), (last, 0)], np.uint64)
     counters = (pairs[:, 0] << np.uint64(POSITION_BITS)) | pairs[:, 1]
@@ -168,7 +174,8 @@ def test_samples_and_positions_are_told_apart_up_to_the_longest_row() -> None:
     assert len(np.unique(masks.T, axis=0)) == 5
 
 
-def test_a_rate_moves_in_a_line_and_stays_put_without_an_end() -> None:
+def test_rate_at_is_linear() -> None:
+    """The rate is linear in the step, and constant without an end."""
     assert [rate_at(0.3, 0.1, step, 5) for step in range(5)] == pytest.approx(
         [0.3, 0.25, 0.2, 0.15, 0.1]
     )
@@ -176,6 +183,7 @@ def test_a_rate_moves_in_a_line_and_stays_put_without_an_end() -> None:
     assert rate_at(0.3, 0.1, 0, 1) == 0.3
 
 
-def test_ranges_are_one_after_another() -> None:
+def test_ranges_concatenate() -> None:
+    """Ranges follow one another; empty ones add nothing."""
     assert ranges(np.array([5, 0, 9]), np.array([2, 0, 3])).tolist() == [5, 6, 9, 10, 11]
     assert ranges(np.zeros(0, np.int64), np.zeros(0, np.int64)).tolist() == []

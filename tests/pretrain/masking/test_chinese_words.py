@@ -18,11 +18,13 @@ def jieba_is_here() -> None:
     pytest.importorskip("jieba")
 
 
-def test_the_words_of_this_sentence_are_those() -> None:
+def test_cut_segments_chinese_sentence() -> None:
+    """A sentence is cut into the words that the other tests expect."""
     assert cut(TEXT) == WORDS
 
 
-def test_characters_become_words_and_other_text_stays(tmp_path: Path) -> None:
+def test_wordpiece_characters_join_to_words(tmp_path: Path) -> None:
+    """Characters are joined to jieba's words, and other pieces are unchanged."""
     tokenizer = wordpiece(tmp_path, f"walk ##ing 。 {' '.join(TEXT)}")
     found = words_in(tokenizer, f"walk ##ing {' '.join(TEXT)} 。 北 京", chinese=True)
     joined = ["+".join(word) for word in WORDS]
@@ -30,25 +32,29 @@ def test_characters_become_words_and_other_text_stays(tmp_path: Path) -> None:
     assert words_in(tokenizer, " ".join(TEXT)) == list(TEXT)
 
 
-def test_a_word_does_not_reach_across_segments(tmp_path: Path) -> None:
+def test_words_end_with_segment(tmp_path: Path) -> None:
+    """A word ends with its segment."""
     tokenizer = wordpiece(tmp_path, "##s 北 京")
     assert words_in(tokenizer, "北", "京", chinese=True) == ["北", "京"]
     assert words_in(tokenizer, "北 京", chinese=True) == ["北+京"]
 
 
-def test_pieces_longer_than_a_character_begin_a_word_where_one_begins(tmp_path: Path) -> None:
+def test_longer_pieces_start_words(tmp_path: Path) -> None:
+    """A piece of several characters starts a word if one of jieba's words starts where it does."""
     tokenizer = sentencepiece(tmp_path, "▁ ▁我 来 到北京 清华 大学 ▁walk")
     found = words_in(tokenizer, "▁我 来 到北京 清华 大学 ▁walk", chinese=True)
     # A piece that begins inside a word belongs to it, wherever the piece ends.
     assert found == ["▁我", "来+到北京", "清华+大学", "▁walk"]
 
 
-def test_ideographs_and_kana_are_chinese_and_other_letters_are_not() -> None:
+def test_is_chinese_ideographs_and_kana() -> None:
+    """Ideographs and kana count as Chinese, other characters do not."""
     assert all(map(is_chinese, "中の漢カ㐀𠀀"))
     assert not any(map(is_chinese, "aé1。,한ก "))
 
 
-def test_without_jieba_the_option_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_jieba_is_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without jieba the option is an error that names the package."""
     monkeypatch.setitem(sys.modules, "jieba", None)
     with pytest.raises(UserError, match=r"needs jieba, .* `pip install jieba`"):
         load_jieba()

@@ -20,34 +20,39 @@ def choose(rows: PackedRows, table: WordTable, rate: float) -> np.ndarray:
     return chosen & (rows.input_ids >= SPECIALS)
 
 
-def test_the_lengths_are_those_of_albert() -> None:
+def test_span_lengths_match_albert() -> None:
+    """Span lengths have ALBERT's probabilities."""
     shares = -np.diff([*LONGER_THAN, 0.0])
     assert shares == pytest.approx(np.array([1, 1 / 2, 1 / 3]) / (1 + 1 / 2 + 1 / 3))
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.15, 0.9])
-def test_starts_are_as_frequent_as_the_rate_needs(rate: float) -> None:
+def test_start_probability_covers_rate(rate: float) -> None:
+    """With the start probability, a word is covered with probability `rate`."""
     q = start_probability(rate)
     assert 1 - (1 - q) * (1 - q * 5 / 11) * (1 - q * 2 / 11) == pytest.approx(rate)
 
 
 @pytest.mark.parametrize("table", [SINGLES, LONG])
 @pytest.mark.parametrize("rate", [0.15, 0.5])
-def test_tokens_are_masked_at_the_rate(table: WordTable, rate: float) -> None:
+def test_spans_mask_at_rate(table: WordTable, rate: float) -> None:
+    """The share of masked tokens is the rate."""
     rows = lay_out(draw_samples(2500, 100))
     ordinary = rows.input_ids >= SPECIALS
     assert_share(choose(rows, table, rate).sum(), ordinary.sum(), rate, cluster=6)
 
 
 @pytest.mark.parametrize("word", [0, 1, 2, 9])
-def test_the_first_words_of_a_segment_are_masked_as_often_as_the_others(word: int) -> None:
+def test_spans_cover_segment_start(word: int) -> None:
+    """The first words of a segment are masked as often as the others."""
     rows = lay_out([(number, [50] * 10, [60] * 10) for number in range(12_000)])
     chosen = choose(rows, SINGLES, 0.2)
     for first in (rows.sample_starts + 1, rows.sample_starts + 12):
         assert_share(chosen[first + word].sum(), len(rows.sample_starts), 0.2)
 
 
-def test_runs_are_as_long_as_independent_starts_make_them() -> None:
+def test_span_run_lengths() -> None:
+    """Runs of covered words are as long as independent span starts make them."""
     rows = lay_out([(number, [50] * 2000, []) for number in range(60)])
     chosen = choose(rows, SINGLES, 0.1)
     follows = chosen[1:][chosen[:-1] & (rows.input_ids[1:] >= SPECIALS)]
@@ -59,7 +64,8 @@ def test_runs_are_as_long_as_independent_starts_make_them() -> None:
     assert_share(follows.sum(), len(follows), both / 0.1, cluster=3)
 
 
-def test_a_span_ends_with_its_segment() -> None:
+def test_spans_end_with_segment() -> None:
+    """A span ends with its segment."""
     # The end of A is independent of the start of B, and a sample of the next one.
     rows = lay_out([(number, [50] * 3, [60] * 3) for number in range(20_000)])
     chosen = choose(rows, SINGLES, 0.3)

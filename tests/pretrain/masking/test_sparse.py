@@ -22,7 +22,8 @@ def tokenizer(tiny_tokenizer: Path) -> LoadedTokenizer:
 
 
 @pytest.mark.parametrize("count", [1, 5, 40])
-def test_each_sample_has_exactly_as_many_or_all_that_are_allowed(count: int) -> None:
+def test_sparse_exact_count_per_sample(count: int) -> None:
+    """Each sample has exactly `count` masked tokens, or all allowed ones if there are fewer."""
     allowed = ALL & (np.arange(100) % 4 == 1)
     rows = lay_out(draw_samples(400, 100), padding=1)
     chosen = Sparse(count, allowed).choose(rows, KEY, 0.15)
@@ -33,7 +34,8 @@ def test_each_sample_has_exactly_as_many_or_all_that_are_allowed(count: int) -> 
         assert ((chosen >= start) & (chosen < stop)).sum() == min(count, candidates)
 
 
-def test_every_candidate_is_equally_likely() -> None:
+def test_sparse_candidates_equally_likely() -> None:
+    """Every candidate of a sample has the same probability."""
     rows = lay_out([(number, [50, 7, 50, 7], [7, 50, 50, 50]) for number in range(9000)])
     chosen = Sparse(2, np.arange(100) == 50).choose(rows, KEY, 0.15)
     position = (
@@ -43,15 +45,15 @@ def test_every_candidate_is_equally_likely() -> None:
         assert_share((position == candidate).sum(), len(rows.sample_starts), 2 / 5)
 
 
-def test_the_rate_is_not_asked() -> None:
+def test_sparse_ignores_rate() -> None:
+    """The choice does not depend on the rate."""
     rows = lay_out(draw_samples(20, 100))
     first, second = (Sparse(3, ALL).choose(rows, KEY, rate) for rate in (0.01, 0.9))
     assert np.array_equal(first, second)
 
 
-def test_a_list_names_tokens_and_nothing_else_is_allowed(
-    tmp_path: Path, tokenizer: LoadedTokenizer
-) -> None:
+def test_read_allowed_reads_token_file(tmp_path: Path, tokenizer: LoadedTokenizer) -> None:
+    """Only the tokens of the file are allowed; without a file, all ordinary tokens."""
     path = tmp_path / "tokens.txt"
     path.write_text("bake\n\ntold \n", encoding="utf-8")
     maskable = np.arange(tokenizer.vocab_size) >= SPECIALS
@@ -70,9 +72,10 @@ def test_a_list_names_tokens_and_nothing_else_is_allowed(
         (None, r"tokens\.txt cannot be read"),
     ],
 )
-def test_a_list_that_cannot_be_used_is_refused(
+def test_read_allowed_rejects_bad_file(
     tmp_path: Path, tokenizer: LoadedTokenizer, text: str | None, message: str
 ) -> None:
+    """An unusable token file is an error that names the line and the token."""
     path = tmp_path / "tokens.txt"
     if text is not None:
         path.write_text(text, encoding="utf-8")

@@ -19,15 +19,17 @@ def make_corpus(path: Path) -> Corpus:
 
 
 @pytest.mark.parametrize("block", [1, 3, 100])
-def test_every_token_is_counted_once(
+def test_counts_every_token_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
+    """Every token of the split is counted once, for any block size."""
     monkeypatch.setattr(token_counts, "_BLOCK_TOKENS", block)
     counts = count_tokens(make_corpus(tmp_path / "corpus"), tmp_path / "cache")
     assert counts.tolist() == [0, 0, 0, 0, 0, 1, 3, 1, 0, 3, 0, 0]
 
 
-def test_a_shard_counts_as_often_as_an_epoch_visits_it(tmp_path: Path) -> None:
+def test_counts_weighted_by_shard(tmp_path: Path) -> None:
+    """A shard's tokens are multiplied by its weight."""
     corpus = make_corpus(tmp_path / "corpus")
     plain = count_tokens(corpus, tmp_path)
     corpus.shards[1].weight = 2.5
@@ -36,7 +38,8 @@ def test_a_shard_counts_as_often_as_an_epoch_visits_it(tmp_path: Path) -> None:
     assert plain[9] == 3, "another weight has another file"
 
 
-def test_the_counts_are_kept_and_nothing_half_written_is(tmp_path: Path) -> None:
+def test_counts_cached_by_split(tmp_path: Path) -> None:
+    """Counts are read from the cache, a file for each split."""
     corpus, cache = make_corpus(tmp_path / "corpus"), tmp_path / "cache"
     first = count_tokens(corpus, cache)
     (file,) = cache.iterdir()

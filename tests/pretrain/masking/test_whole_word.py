@@ -44,19 +44,22 @@ def words_in(tokenizer: LoadedTokenizer, a: str, b: str = "", chinese: bool = Fa
     return [word for word in words if word not in SPECIAL_TOKENS]
 
 
-def test_wordpiece_words_go_on_where_it_says_so(tmp_path: Path) -> None:
+def test_wordpiece_word_starts(tmp_path: Path) -> None:
+    """A WordPiece word continues at pieces with the prefix `##`."""
     tokenizer = wordpiece(tmp_path, "walk ##ing ##s , don ' t 中 国")
     found = words_in(tokenizer, "walk ##ing , don ' t walk ##s 中 国 walk")
     assert found == ["walk+##ing", ",", "don", "'", "t", "walk+##s", "中", "国", "walk"]
 
 
-def test_a_word_cut_by_the_start_of_a_segment_counts_from_there(tmp_path: Path) -> None:
+def test_segment_start_is_word_start(tmp_path: Path) -> None:
+    """The first token of a segment starts a word, whatever its piece."""
     tokenizer = wordpiece(tmp_path, "walk ##ing ##s")
     found = words_in(tokenizer, "##ing ##s walk", "##s ##s walk ##ing")
     assert found == ["##ing+##s", "walk", "##s+##s", "walk+##ing"]
 
 
-def test_sentencepiece_words_begin_where_it_says_so(tmp_path: Path) -> None:
+def test_sentencepiece_word_starts(tmp_path: Path) -> None:
+    """A SentencePiece word starts at U+2581, at punctuation and at Chinese characters."""
     tokenizer = sentencepiece(tmp_path, "▁walk ing ▁ . ▁don ' t 中国 人 ▁中 の abc")
     found = words_in(tokenizer, "▁walk ing . ▁don ' t ▁ ing", "中国 人 abc ing ▁中 の の")
     assert found == [
@@ -65,7 +68,8 @@ def test_sentencepiece_words_begin_where_it_says_so(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_byte_level_words_begin_where_it_says_so(tmp_path: Path) -> None:
+def test_byte_level_word_starts(tmp_path: Path) -> None:
+    """A word of byte-level BPE starts at U+0120 and at punctuation."""
     pieces = [*SPECIAL_TOKENS, "Ġwalk", "ing", "walk", "!"]
     model = models.BPE({piece: i for i, piece in enumerate(pieces)}, [])
     tokenizer = Tokenizer(model)
@@ -75,12 +79,14 @@ def test_byte_level_words_begin_where_it_says_so(tmp_path: Path) -> None:
     assert found == ["walk+ing", "Ġwalk+ing", "!"]
 
 
-def test_a_vocabulary_without_marks_is_refused(tmp_path: Path) -> None:
+def test_unmarked_vocabulary_is_user_error(tmp_path: Path) -> None:
+    """A vocabulary that marks no word starts is an error."""
     with pytest.raises(UserError, match=r"No piece of .*wp is marked .* mask\.policy"):
         read_word_table(wordpiece(tmp_path, "walk in"), 7)
 
 
-def test_ids_beyond_the_tokenizer_are_words(tmp_path: Path) -> None:
+def test_ids_beyond_vocabulary_start_words(tmp_path: Path) -> None:
+    """Ids beyond the tokenizer's vocabulary start a word."""
     table = read_word_table(wordpiece(tmp_path, "walk ##ing"), 20)
     assert table.begins[7:].all() and not table.begins[6]
 
@@ -97,7 +103,8 @@ def chosen_words(rows: PackedRows, table: WordTable, rate: float) -> tuple[list[
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.15, 0.6])
-def test_all_of_a_word_is_masked_or_nothing_and_tokens_are_masked_at_the_rate(rate: float) -> None:
+def test_whole_words_masked_at_rate(rate: float) -> None:
+    """All tokens of a word are masked or none, and the share of masked tokens is the rate."""
     rows = lay_out(draw_samples(1500, 100))
     # Two of three ids continue a word, so that words are long.
     table = WordTable(begins=(np.arange(100) % 3 == 0) | (np.arange(100) < SPECIALS), closes=None)
