@@ -1,4 +1,4 @@
-"""What the fused operations give in fp64, from formulas and a hash that share no code with them."""
+"""References in fp64 for the fused operations; they share no code with the implementations."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -9,12 +9,11 @@ import torch
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 WIDTHS = (1, 3, 37, 128, 200)
 TOKENS = (0, 1, 5, 64)  # two stripes of a backward pass
-EPSILON = 1e-2  # large enough that a row of one element, whose deviation is 0, has tame gradients
+EPSILON = 1e-2  # large, so that a row of one element, whose deviation is 0, has small gradients
 KEY = (20_260_101, -7)
 # Largest relative error of a rounding to the nearest.
 UNIT = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
-# Units by which a kernel's result in half precision errs: its one rounding, for which Triton's
-# interpreter cuts digits off.
+# Error of a kernel's 16-bit result in units: it rounds once, and Triton's interpreter truncates.
 ONE_ROUNDING = 1 if DEVICE.type == "cuda" else 2
 
 
@@ -22,8 +21,8 @@ def a_key(first: int = KEY[0], second: int = KEY[1]) -> torch.Tensor:
     return torch.tensor([first, second], dtype=torch.int32, device=DEVICE)
 
 
-def kept(count: int, rate: float, key: Sequence[int] = KEY) -> np.ndarray:
-    """Return which elements stay: the documented hash, in unsigned numbers of numpy."""
+def reference_mask(count: int, rate: float, key: Sequence[int] = KEY) -> np.ndarray:
+    """Return which elements are kept: the documented hash, in numpy's unsigned integers."""
     golden = np.uint32(0x9E3779B9)
 
     def mix(x: np.ndarray) -> np.ndarray:
@@ -34,15 +33,15 @@ def kept(count: int, rate: float, key: Sequence[int] = KEY) -> np.ndarray:
     first, second = np.array([key], dtype=np.int32).astype(np.uint32).T
     origin = mix(first + second * golden)
     factor = ((origin ^ second) * golden) | np.uint32(1)
-    places = np.arange(count, dtype=np.uint32) + np.uint32(2**31)
-    hashed = mix((places * golden) ^ origin) * factor
+    counters = np.arange(count, dtype=np.uint32) + np.uint32(2**31)
+    hashed = mix((counters * golden) ^ origin) * factor
     return (hashed + np.uint32(2**31)).astype(np.float64) >= rate * 2.0**32
 
 
 def drop(x: torch.Tensor, rate: float, key: Sequence[int] | None = KEY) -> torch.Tensor:
     if key is None:
         return x
-    stays = torch.from_numpy(kept(x.numel(), rate, key)).view(x.shape).to(x.device)
+    stays = torch.from_numpy(reference_mask(x.numel(), rate, key)).view(x.shape).to(x.device)
     return x * stays / (1 - rate)
 
 
@@ -52,7 +51,7 @@ def layer_norm(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> tor
 
 
 class Numbers:
-    """Draws numbers that every type holds exactly, so that inputs have no rounding of their own."""
+    """Draws numbers that every type represents exactly, so that inputs are not rounded."""
 
     def __init__(self, seed: int, dtype: torch.dtype) -> None:
         self.generator = torch.Generator().manual_seed(seed)
@@ -66,46 +65,46 @@ class Numbers:
         return torch.randint(below, (count,), generator=self.generator).to(DEVICE)
 
 
-class Answer(NamedTuple):
-    """A result and the gradients of all floating inputs, in their order."""
+class Evaluation(NamedTuple):
+    """A result, and the gradients of all floating-point inputs in order."""
 
     value: torch.Tensor
     gradients: tuple[torch.Tensor, ...]
 
 
-def answer(
+def evaluate(
     function: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor], grad: torch.Tensor
-) -> Answer:
-    """Call a function and take its gradients; `grad` is that of its result."""
+) -> Evaluation:
+    """Evaluate a function and its gradients; `grad` is the gradient of its result."""
     leaves = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in inputs]
     value = function(*leaves)
-    wanted = [x for x in leaves if x.requires_grad]
-    return Answer(value.detach(), torch.autograd.grad(value, wanted, grad.to(value.dtype)))
+    floating = [x for x in leaves if x.requires_grad]
+    return Evaluation(value.detach(), torch.autograd.grad(value, floating, grad.to(value.dtype)))
 
 
-def answer_in_double(
+def evaluate_fp64(
     function: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor], grad: torch.Tensor
-) -> Answer:
+) -> Evaluation:
     inputs = [x.double() if x.is_floating_point() else x for x in inputs]
-    return answer(function, inputs, grad.double())
+    return evaluate(function, inputs, grad.double())
 
 
 def assert_rounded(
     actual: torch.Tensor, exact: torch.Tensor, terms: int = 1, roundings: int = 1
 ) -> None:
-    """Check that a tensor is the exact one but for its roundings.
+    """Check that a tensor equals the exact one up to rounding.
 
     Args:
-        actual: in some type.
+        actual: of any floating type.
         exact: in fp64.
-        terms: how many numbers were added in fp32 for an element. Each addition rounds at most by
-            a unit of the largest partial sum, for which `terms` times the largest result stands.
-        roundings: to the type of `actual`, each by a unit of the largest result.
+        terms: number of fp32 additions per element. Each rounds by at most a unit of the largest
+            partial sum, which is estimated as `terms` times the largest result.
+        roundings: number of roundings to the type of `actual`, each by a unit of the result.
     """
     assert actual.shape == exact.shape
     largest = _largest(exact)
     error = _largest(actual.double() - exact)
-    # 32 fp32 roundings for the arithmetic around the sums; results can be small by cancellation.
+    # 32 fp32 roundings for the arithmetic around the sums; results may be small by cancellation.
     inside = (32 + 4 * terms) * UNIT[torch.float32]
     assert error <= (inside + roundings * UNIT[actual.dtype]) * max(largest, 1.0)
 

@@ -1,8 +1,8 @@
-"""Keyed dropout: the elements of the documented hash, and no pattern among them.
+"""Keyed dropout: masks follow the documented hash and are statistically independent.
 
 Every count or correlation of n independent draws is, divided by its standard deviation, a draw from
-the normal distribution. A promise over k of them allows 5 deviations: by chance, less than one in a
-million exceeds that. Keys are fixed, so a test gives the same numbers in every run.
+the normal distribution. The tests allow 5 deviations, which by chance less than one in a million
+exceeds. Keys are fixed, so a test gives the same numbers in every run.
 """
 
 import itertools
@@ -15,11 +15,11 @@ import torch
 from torch._inductor.utils import run_and_get_code
 
 from pretrain.kernels.dropout import keep_mask, keyed_dropout, threshold
-from tests.pretrain.kernels.fp64_reference import a_key, kept
+from tests.pretrain.kernels.fp64_reference import a_key, reference_mask
 
 ELEMENTS = 2**18
 DEVIATIONS = 5.0
-# As a run might number its layers, steps and ranks, and as a hash might give them.
+# Small numbers like those of layers, steps and ranks, and large ones like those of a hash.
 KEYS = [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (-1, 0), (0, -1), (20_260_101, 7), (20_260_102, 7)]
 RATES = [0.1, 0.5]
 
@@ -37,31 +37,36 @@ def deviations(left: np.ndarray, right: np.ndarray) -> float:
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.999])
 @pytest.mark.parametrize("key", KEYS)
-def test_the_mask_is_that_of_the_documented_hash(key: tuple[int, int], rate: float) -> None:
+def test_mask_matches_documented_hash(key: tuple[int, int], rate: float) -> None:
+    """The mask equals the documented hash, computed independently."""
     mask = keep_mask(10_007, rate, a_key(*key))
-    assert np.array_equal(mask.cpu().numpy(), kept(10_007, rate, key))
+    assert np.array_equal(mask.cpu().numpy(), reference_mask(10_007, rate, key))
 
 
-def test_the_mask_of_a_key_is_the_same_for_ever() -> None:
+def test_mask_of_key_never_changes() -> None:
+    """The mask of a key is pinned, so that runs resume under newer releases."""
     # A run that resumes under a newer release must go on with the same masks.
     mask = keep_mask(40, 0.5, torch.tensor([1, 2], dtype=torch.int32))
     bits = "".join("01"[stays] for stays in mask.tolist())
     assert bits == "1001100111010000001110100100110101101110"
 
 
-def test_a_larger_tensor_begins_with_the_mask_of_a_smaller() -> None:
+def test_mask_is_prefix_of_longer_mask() -> None:
+    """The mask of a small tensor is a prefix of that of a larger one."""
     assert torch.equal(keep_mask(1000, 0.3, a_key())[:100], keep_mask(100, 0.3, a_key()))
 
 
 @pytest.mark.parametrize("rate", [0.01, *RATES, 0.9])
-def test_the_share_of_dropped_elements_is_the_rate(rate: float) -> None:
+def test_dropped_fraction_is_rate(rate: float) -> None:
+    """The fraction of dropped elements is the rate."""
     for key in KEYS:
         mean = standardised(rate, key).mean()
         assert abs(mean) * np.sqrt(ELEMENTS) < DEVIATIONS, key
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_neighbours_and_rows_are_independent(rate: float) -> None:
+def test_mask_has_no_autocorrelation(rate: float) -> None:
+    """Elements at short distances and row widths are uncorrelated."""
     # Distances in a row, and between the rows of usual widths.
     for key, distance in itertools.product(KEYS, (1, 2, 3, 4, 8, 32, 128, 256, 768, 1024, 3072)):
         mask = standardised(rate, key)
@@ -69,22 +74,25 @@ def test_neighbours_and_rows_are_independent(rate: float) -> None:
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_masks_of_different_keys_are_independent(rate: float) -> None:
+def test_masks_of_keys_are_uncorrelated(rate: float) -> None:
+    """Masks of different keys are uncorrelated."""
     masks = {key: standardised(rate, key) for key in KEYS}
     for left, right in itertools.combinations(KEYS, 2):
         assert deviations(masks[left], masks[right]) < DEVIATIONS, (left, right)
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_no_mask_is_another_with_its_elements_exchanged(rate: float) -> None:
-    # What a key that is merely combined with places, bit by bit, would give.
+def test_masks_are_not_permutations(rate: float) -> None:
+    """No mask is the permutation of another by XOR of indices."""
+    # They would be, if a key were combined with counters by XOR alone.
     masks = {key: standardised(rate, key) for key in KEYS}
     for (left, right), bit in itertools.product(itertools.combinations(KEYS, 2), (1, 2, 4, 1024)):
         exchanged = masks[right][np.arange(ELEMENTS) ^ bit]
         assert deviations(masks[left], exchanged) < DEVIATIONS, (left, right, bit)
 
 
-def test_rows_vary_in_their_dropped_elements_as_chance_has_it() -> None:
+def test_dropped_per_row_is_binomial() -> None:
+    """The number of dropped elements per row has the binomial variance."""
     # The variance of binomial counts over 1,024 rows has a relative deviation of √(2 / 1,024).
     counts = standardised(0.1, KEYS[-1]).reshape(1024, -1).sum(axis=1)
     variance = counts.var() / (ELEMENTS / 1024)
@@ -92,50 +100,57 @@ def test_rows_vary_in_their_dropped_elements_as_chance_has_it() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_kept_elements_are_divided_and_keep_their_type(dtype: torch.dtype) -> None:
+def test_kept_elements_are_scaled(dtype: torch.dtype) -> None:
+    """Kept elements are divided by 1 - rate in their own type."""
     x = torch.linspace(1, 2, 60).view(5, 12).to(dtype)
     dropped = keyed_dropout(x, 0.25, a_key().cpu())
-    stays = torch.from_numpy(kept(60, 0.25)).view(5, 12)
+    stays = torch.from_numpy(reference_mask(60, 0.25)).view(5, 12)
     assert dropped.dtype == dtype
     assert torch.equal(dropped, torch.where(stays, x / 0.75, torch.zeros_like(x)))
 
 
-def test_dropped_elements_are_0_whatever_they_were() -> None:
+def test_dropped_nan_becomes_zero() -> None:
+    """Dropped elements are 0 even if they were NaN."""
     x = torch.full((1000,), torch.nan, requires_grad=True)
     dropped = keyed_dropout(x, 0.5, a_key().cpu())
-    assert np.array_equal(dropped.isnan().numpy(), kept(1000, 0.5))
+    assert np.array_equal(dropped.isnan().numpy(), reference_mask(1000, 0.5))
 
 
-def test_the_gradient_is_that_of_the_same_mask() -> None:
+def test_dropout_gradient_uses_same_mask() -> None:
+    """The gradient passes through the same mask."""
     x = torch.linspace(-1, 1, 50, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(partial(keyed_dropout, rate=0.3, key=a_key().cpu()), [x])
 
 
-def test_without_a_key_or_a_rate_nothing_is_dropped() -> None:
+def test_no_key_or_rate_is_identity() -> None:
+    """Without a key or with rate 0 nothing is dropped."""
     x = torch.randn(10)
     assert keyed_dropout(x, 0.5, None) is x
     assert keyed_dropout(x, 0.0, a_key().cpu()) is x
     assert keep_mask(0, 0.5, a_key()).shape == (0,)
 
 
-def test_thresholds_are_signed_numbers_of_32_bits() -> None:
+def test_threshold_is_signed_32_bit() -> None:
+    """Thresholds are signed 32-bit numbers."""
     assert [threshold(rate) for rate in (0.0, 0.25, 0.5)] == [-(2**31), -(2**30), 0]
     assert threshold(1 - 2**-40) == 2**31 - 1
 
 
-def test_a_compiled_mask_is_the_same() -> None:
-    # The only promise that compiled layers add: their rounding is the compiler's own.
+def test_compiled_mask_matches_eager() -> None:
+    """A compiled mask equals the eager one."""
+    # Masks alone are compared: other rounding is up to the compiler.
     compiled = torch.compile(partial(keep_mask, 1000, 0.3), fullgraph=True)
     for first in (0, 20_260_101):
         assert torch.equal(compiled(a_key(first)), keep_mask(1000, 0.3, a_key(first)))
 
 
-def test_compiled_code_holds_no_number_beyond_32_bits() -> None:
-    # Triton refuses such numbers, so that nothing with dropout could be compiled for a GPU.
+def test_compiled_code_fits_32_bits() -> None:
+    """Compiled code holds no constant beyond 32 bits."""
+    # Triton refuses larger constants, and layers with dropout would not compile for a GPU.
     compiled = torch.compile(partial(keyed_dropout, rate=0.1), fullgraph=True, dynamic=False)
     x_ND = torch.ones(64, 768)
     dropped_ND, sources = run_and_get_code(compiled, x_ND, key=a_key())
     numbers = [int(digits) for digits in re.findall(r"\b\d+(?=L?\b)", "".join(sources))]
-    assert any(numbers), "there is code to look at"
+    assert any(numbers), "the search found the code"
     assert max(numbers) < 2**32
     assert torch.equal(dropped_ND, keyed_dropout(x_ND, 0.1, a_key()))

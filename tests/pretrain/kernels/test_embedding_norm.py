@@ -14,24 +14,24 @@ from tests.pretrain.kernels.fp64_reference import (
     ONE_ROUNDING,
     TOKENS,
     WIDTHS,
-    Answer,
+    Evaluation,
     Numbers,
     a_key,
-    answer,
-    answer_in_double,
     assert_rounded,
     drop,
-    kept,
+    evaluate,
+    evaluate_fp64,
     layer_norm,
+    reference_mask,
 )
 
 RATE = 0.3
-WORDS, POSITIONS = 11, 7
+VOCABULARY, POSITIONS = 11, 7
 both = pytest.mark.parametrize("function", [reference, fused], ids=["reference", "triton"])
 EmbeddingNorm = Callable[..., torch.Tensor]
 
 
-def in_double(
+def fp64_formula(
     input_ids_N: torch.Tensor,
     token_types_N: torch.Tensor,
     positions_N: torch.Tensor,
@@ -51,20 +51,22 @@ def drawn(
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Return inputs of samples of 5 tokens, whose positions start again, and a gradient."""
     numbers = Numbers(tokens + width, dtype)
-    ids_N, types_N = numbers.ids(tokens, WORDS), numbers.ids(tokens, 2)
+    ids_N, types_N = numbers.ids(tokens, VOCABULARY), numbers.ids(tokens, 2)
     positions_N = torch.arange(tokens, device=ids_N.device) % 5
-    shapes = [(WORDS, width), (2, width), (POSITIONS, width), (width,), (width,)]
+    shapes = [(VOCABULARY, width), (2, width), (POSITIONS, width), (width,), (width,)]
     inputs = [ids_N, types_N, positions_N, *(numbers.draw(*shape) for shape in shapes)]
     return inputs, numbers.draw(tokens, width)
 
 
 def computed(
     function: EmbeddingNorm, inputs: list[torch.Tensor], grad: torch.Tensor, rate: float = RATE
-) -> Answer:
-    return answer(partial(function, epsilon=EPSILON, rate=rate, key=a_key()), inputs, grad)
+) -> Evaluation:
+    return evaluate(partial(function, epsilon=EPSILON, rate=rate, key=a_key()), inputs, grad)
 
 
-def compare(actual: Answer, exact: Answer, tokens: int, width: int, roundings: int = 1) -> None:
+def compare(
+    actual: Evaluation, exact: Evaluation, tokens: int, width: int, roundings: int = 1
+) -> None:
     # Gradients are divided by a row's deviation, here at least √EPSILON = 0.1, and contain sums
     # over the row: ten times the bound of numbers that are not.
     assert_rounded(actual.value, exact.value, 10 * width, ONE_ROUNDING)
@@ -75,52 +77,58 @@ def compare(actual: Answer, exact: Answer, tokens: int, width: int, roundings: i
 @both
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("tokens", TOKENS)
-def test_values_and_gradients_are_those_of_fp64(
-    function: EmbeddingNorm, tokens: int, width: int
-) -> None:
+def test_embedding_norm_matches_fp64(function: EmbeddingNorm, tokens: int, width: int) -> None:
+    """Values and gradients of both implementations equal those in fp64, up to rounding."""
     inputs, grad = drawn(tokens, width)
-    exact = answer_in_double(in_double, inputs, grad)
+    exact = evaluate_fp64(fp64_formula, inputs, grad)
     compare(computed(function, inputs, grad), exact, tokens, width)
 
 
 @both
-def test_without_a_rate_or_a_key_nothing_is_dropped(function: EmbeddingNorm) -> None:
+def test_embedding_norm_without_dropout(function: EmbeddingNorm) -> None:
+    """Without a key or with rate 0 nothing is dropped."""
     inputs, grad = drawn(5, 37)
-    exact = answer_in_double(partial(in_double, rate=0.0), inputs, grad)
+    exact = evaluate_fp64(partial(fp64_formula, rate=0.0), inputs, grad)
     compare(computed(function, inputs, grad, rate=0.0), exact, 5, 37)
     without_key = partial(function, epsilon=EPSILON, rate=RATE, key=None)
-    compare(answer(without_key, inputs, grad), exact, 5, 37)
+    compare(evaluate(without_key, inputs, grad), exact, 5, 37)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_the_kernel_keeps_half_precision(dtype: torch.dtype) -> None:
+def test_embedding_norm_kernel_keeps_16_bits(dtype: torch.dtype) -> None:
+    """The kernel returns 16-bit values and gradients, within their roundings."""
     inputs, grad = drawn(10, 37, dtype)
     actual = computed(fused, inputs, grad)
     assert {x.dtype for x in (actual.value, *actual.gradients)} == {dtype}
     # Values are rounded once; a table's gradient adds rounded rows, on a CPU rounding each sum.
-    compare(actual, answer_in_double(in_double, inputs, grad), 10, 37, roundings=2 * 10)
+    compare(actual, evaluate_fp64(fp64_formula, inputs, grad), 10, 37, roundings=2 * 10)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_the_reference_keeps_half_precision(dtype: torch.dtype) -> None:
+def test_embedding_norm_reference_keeps_16_bits(dtype: torch.dtype) -> None:
+    """The reference returns the 16-bit type of its inputs."""
     inputs, grad = drawn(5, 37, dtype)
     actual = computed(reference, inputs, grad)
     assert {x.dtype for x in (actual.value, *actual.gradients)} == {dtype}
-    exact = answer_in_double(in_double, inputs, grad)
+    exact = evaluate_fp64(fp64_formula, inputs, grad)
     # Two roundings before the LayerNorm and two after it, each of numbers up to about 10.
     assert_rounded(actual.value, exact.value, roundings=40)
 
 
 @both
-def test_the_elements_kept_are_those_of_the_hash(function: EmbeddingNorm) -> None:
+def test_embedding_norm_mask_matches_hash(function: EmbeddingNorm) -> None:
+    """The kept elements are those of the documented hash."""
     inputs, grad = drawn(64, 37)
     inputs[-1] = inputs[-1] + 1000.0  # of the LayerNorm's bias: no kept element is 0
     value_ND = computed(function, inputs, grad).value
-    assert np.array_equal(value_ND.cpu().numpy() != 0, kept(64 * 37, RATE).reshape(64, 37))
+    assert np.array_equal(
+        value_ND.cpu().numpy() != 0, reference_mask(64 * 37, RATE).reshape(64, 37)
+    )
 
 
 @both
-def test_rows_that_no_token_asks_for_get_no_gradient(function: EmbeddingNorm) -> None:
+def test_unused_embeddings_have_zero_gradient(function: EmbeddingNorm) -> None:
+    """Rows of the tables without a token have gradient 0."""
     inputs, grad = drawn(64, 37)
     inputs[0] = inputs[0] % 3
     inputs[1] = torch.zeros_like(inputs[1])
@@ -130,13 +138,15 @@ def test_rows_that_no_token_asks_for_get_no_gradient(function: EmbeddingNorm) ->
     assert position_PD[:5].abs().sum(1).all() and not position_PD[5:].any()
 
 
-def test_a_row_that_fills_a_tile_alone_is_normalised_whole() -> None:
+def test_embedding_norm_of_wide_rows() -> None:
+    """A row wider than the usual tile is normalised as a whole."""
     inputs, grad = drawn(3, 2100)
-    exact = answer_in_double(in_double, inputs, grad)
+    exact = evaluate_fp64(fp64_formula, inputs, grad)
     compare(computed(fused, inputs, grad), exact, 3, 2100)
 
 
-def test_the_backward_pass_gives_the_same_bits_again() -> None:
+def test_embedding_norm_backward_is_deterministic() -> None:
+    """The backward pass gives the same bits in every run."""
     inputs, grad = drawn(80, 37)
     first, again = computed(fused, inputs, grad), computed(fused, inputs, grad)
     assert all(map(torch.equal, first.gradients, again.gradients))

@@ -1,4 +1,4 @@
-"""A linear layer of 16-bit numbers is exact where its output nearly agrees with another."""
+"""A linear layer of 16-bit numbers is exact where its output nearly agrees with its target."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ Parts = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def draw(gap: float, dtype: torch.dtype) -> tuple[Parts, torch.Tensor]:
-    """Return states, weight and bias, and a teacher's states so far from what they give."""
+    """Return states, weight and bias, and a teacher's states `gap` away from the output."""
     generator = torch.Generator().manual_seed(3)
     states_ND = torch.randn(N, D, generator=generator).to(DEVICE, dtype)
     weight_ED = (torch.randn(E, D, generator=generator) / D**0.5).to(DEVICE, dtype)
@@ -50,22 +50,26 @@ def largest_error(layer: nn.Linear, gap: float, dtype: torch.dtype) -> float:
 
 
 @pytest.mark.parametrize("gap", [1.0, 0.1, 0.01])
-def test_gradients_in_bf16_err_by_rounding_alone_however_small_the_gap(gap: float) -> None:
-    # Rounded are the gradient that comes in and the one that goes out: 0.39 · √2 = 0.55 of the
-    # unit, and somewhat more where parts of a sum cancel.
+def test_linear_fp32_out_bf16_error_is_rounding(gap: float) -> None:
+    """In bf16, gradients err by their rounding alone, however close output and target are."""
+    # The incoming and the outgoing gradient are rounded: 0.39 · √2 = 0.55 of the unit, and
+    # somewhat more where parts of a sum cancel.
     assert largest_error(Projection(D, E), gap, torch.bfloat16) < 0.7 * BF16
 
 
-def test_a_rounded_projection_would_fail_that() -> None:
+def test_rounded_linear_has_larger_error() -> None:
+    """A layer that rounds its output to bf16 exceeds that bound."""
     assert largest_error(nn.Linear(D, E), 0.1, torch.bfloat16) > 2 * BF16
 
 
-def test_gradients_in_fp32_are_exact_to_six_digits() -> None:
+def test_linear_fp32_out_matches_fp64() -> None:
+    """In fp32, gradients equal those in fp64 to six digits."""
     assert largest_error(Projection(D, E), 1.0, torch.float32) < 1e-6
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_the_output_is_in_fp32(dtype: torch.dtype) -> None:
+def test_linear_fp32_out_dtype(dtype: torch.dtype) -> None:
+    """The output is fp32, and gradients have the type of the parameters."""
     (states_ND, *_), teacher_NE = draw(1.0, dtype)
     layer = Projection(D, E).to(DEVICE, dtype)
     projected_NE = layer(states_ND)

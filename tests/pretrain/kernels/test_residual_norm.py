@@ -15,15 +15,15 @@ from tests.pretrain.kernels.fp64_reference import (
     ONE_ROUNDING,
     TOKENS,
     WIDTHS,
-    Answer,
+    Evaluation,
     Numbers,
     a_key,
-    answer,
-    answer_in_double,
     assert_rounded,
     drop,
-    kept,
+    evaluate,
+    evaluate_fp64,
     layer_norm,
+    reference_mask,
 )
 
 RATE = 0.3
@@ -31,7 +31,7 @@ both = pytest.mark.parametrize("function", [reference, fused], ids=["reference",
 ResidualNorm = Callable[..., torch.Tensor]
 
 
-def in_double(
+def fp64_formula(
     inner_ND: torch.Tensor,
     bias_D: torch.Tensor,
     residual_ND: torch.Tensor,
@@ -53,11 +53,13 @@ def drawn(
 
 def computed(
     function: ResidualNorm, inputs: list[torch.Tensor], grad: torch.Tensor, rate: float = RATE
-) -> Answer:
-    return answer(partial(function, epsilon=EPSILON, rate=rate, key=a_key()), inputs, grad)
+) -> Evaluation:
+    return evaluate(partial(function, epsilon=EPSILON, rate=rate, key=a_key()), inputs, grad)
 
 
-def compare(actual: Answer, exact: Answer, tokens: int, width: int, roundings: int = 1) -> None:
+def compare(
+    actual: Evaluation, exact: Evaluation, tokens: int, width: int, roundings: int = 1
+) -> None:
     # A row's gradients are divided by its deviation, here at least √EPSILON = 0.1, and contain
     # sums over the row: ten times the bound of numbers that are not.
     assert_rounded(actual.value, exact.value, 10 * width, roundings)
@@ -68,94 +70,105 @@ def compare(actual: Answer, exact: Answer, tokens: int, width: int, roundings: i
 @both
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("tokens", TOKENS)
-def test_values_and_gradients_are_those_of_fp64(
-    function: ResidualNorm, tokens: int, width: int
-) -> None:
+def test_residual_norm_matches_fp64(function: ResidualNorm, tokens: int, width: int) -> None:
+    """Values and gradients of both implementations equal those in fp64, up to rounding."""
     inputs, grad = drawn(tokens, width)
-    exact = answer_in_double(in_double, inputs, grad)
+    exact = evaluate_fp64(fp64_formula, inputs, grad)
     compare(computed(function, inputs, grad), exact, tokens, width)
 
 
 @both
-def test_without_a_rate_or_a_key_nothing_is_dropped(function: ResidualNorm) -> None:
+def test_residual_norm_without_dropout(function: ResidualNorm) -> None:
+    """Without a key or with rate 0 nothing is dropped."""
     inputs, grad = drawn(5, 37)
-    exact = answer_in_double(partial(in_double, rate=0.0), inputs, grad)
+    exact = evaluate_fp64(partial(fp64_formula, rate=0.0), inputs, grad)
     compare(computed(function, inputs, grad, rate=0.0), exact, 5, 37)
     without_key = partial(function, epsilon=EPSILON, rate=RATE, key=None)
-    compare(answer(without_key, inputs, grad), exact, 5, 37)
+    compare(evaluate(without_key, inputs, grad), exact, 5, 37)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_the_kernel_rounds_half_precision_only_once(dtype: torch.dtype) -> None:
+def test_residual_norm_kernel_rounds_once(dtype: torch.dtype) -> None:
+    """In 16 bits the kernel rounds values and gradients once."""
     inputs, grad = drawn(40, 37, dtype)
     actual = computed(fused, inputs, grad)
     assert {x.dtype for x in (actual.value, *actual.gradients)} == {dtype}
-    compare(actual, answer_in_double(in_double, inputs, grad), 40, 37, ONE_ROUNDING)
+    compare(actual, evaluate_fp64(fp64_formula, inputs, grad), 40, 37, ONE_ROUNDING)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_the_reference_keeps_half_precision(dtype: torch.dtype) -> None:
+def test_residual_norm_reference_keeps_16_bits(dtype: torch.dtype) -> None:
+    """The reference returns the 16-bit type of its inputs."""
     inputs, grad = drawn(5, 37, dtype)
     actual = computed(reference, inputs, grad)
     assert {x.dtype for x in (actual.value, *actual.gradients)} == {dtype}
     # Four roundings before the LayerNorm and one after it, each of numbers up to about 10.
-    exact = answer_in_double(in_double, inputs, grad)
+    exact = evaluate_fp64(fp64_formula, inputs, grad)
     assert_rounded(actual.value, exact.value, roundings=50)
 
 
 @both
-def test_gradients_pass_where_elements_are_kept(function: ResidualNorm) -> None:
+def test_residual_norm_gradient_mask_matches_hash(function: ResidualNorm) -> None:
+    """Gradients pass through the elements that the documented hash keeps."""
     inputs, grad = drawn(64, 37)
     grad_inner_ND = computed(function, inputs, grad).gradients[0]
-    assert np.array_equal(grad_inner_ND.cpu().numpy() != 0, kept(64 * 37, RATE).reshape(64, 37))
+    assert np.array_equal(
+        grad_inner_ND.cpu().numpy() != 0, reference_mask(64 * 37, RATE).reshape(64, 37)
+    )
 
 
-def test_a_row_that_fills_a_tile_alone_is_normalised_whole() -> None:
+def test_residual_norm_of_wide_rows() -> None:
+    """A row wider than the usual tile is normalised as a whole."""
     inputs, grad = drawn(3, 2100)
-    exact = answer_in_double(in_double, inputs, grad)
+    exact = evaluate_fp64(fp64_formula, inputs, grad)
     compare(computed(fused, inputs, grad), exact, 3, 2100)
 
 
-def test_a_mean_far_from_zero_does_not_cancel() -> None:
+def test_residual_norm_large_mean() -> None:
+    """A large mean causes no cancellation in the variance."""
     inputs, grad = drawn(5, 128)
     inputs[2] += 4096.0  # exact in fp32, as sixteenths are
-    exact = answer_in_double(in_double, inputs, grad)
-    # Inputs of 2^12 keep 2^-12 of their digits: that many more units than numbers around 1.
+    exact = evaluate_fp64(fp64_formula, inputs, grad)
+    # Inputs around 2^12 have errors 2^12 times those of numbers around 1.
     assert_rounded(computed(fused, inputs, grad).value, exact.value, roundings=2**13)
 
 
-def test_the_backward_pass_gives_the_same_bits_again() -> None:
+def test_residual_norm_backward_is_deterministic() -> None:
+    """The backward pass gives the same bits in every run."""
     inputs, grad = drawn(80, 37)
     first, again = computed(fused, inputs, grad), computed(fused, inputs, grad)
     assert all(map(torch.equal, first.gradients, again.gradients))
 
 
 @both
-def test_a_forward_pass_computed_again_drops_the_same(function: ResidualNorm) -> None:
+def test_residual_norm_under_checkpointing(function: ResidualNorm) -> None:
+    """Activation checkpointing gives the same values and gradients."""
     inputs, grad = drawn(5, 37)
     again = partial(checkpoint, partial(function, epsilon=EPSILON, rate=RATE, key=a_key()))
-    kept_once = computed(function, inputs, grad)
-    recomputed = answer(partial(again, use_reentrant=False), inputs, grad)
-    assert torch.equal(kept_once.value, recomputed.value)
-    assert all(map(torch.equal, kept_once.gradients, recomputed.gradients))
+    plain = computed(function, inputs, grad)
+    recomputed = evaluate(partial(again, use_reentrant=False), inputs, grad)
+    assert torch.equal(plain.value, recomputed.value)
+    assert all(map(torch.equal, plain.gradients, recomputed.gradients))
 
 
-def test_only_inputs_and_two_numbers_a_row_are_kept() -> None:
+def test_residual_norm_saved_memory() -> None:
+    """Beside its inputs, the kernel saves two numbers per row."""
     inputs, _ = drawn(64, 128)
     leaves = [x.requires_grad_() for x in inputs]
-    kept_elements = []
+    saved_elements = []
 
     def count(x: torch.Tensor) -> torch.Tensor:
         if not any(x.data_ptr() == leaf.data_ptr() for leaf in leaves):
-            kept_elements.append(x.numel())
+            saved_elements.append(x.numel())
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
         fused(*leaves, epsilon=EPSILON, rate=RATE, key=a_key())
-    assert sum(kept_elements) == 2 * 64
+    assert sum(saved_elements) == 2 * 64
 
 
-def test_inputs_need_not_be_contiguous() -> None:
+def test_residual_norm_accepts_strided_inputs() -> None:
+    """Inputs need not be contiguous."""
     inputs, grad = drawn(8, 12)
     turned = [x.t().contiguous().t() if x.dim() == 2 else x for x in inputs]
     straight, crooked = computed(fused, inputs, grad), computed(fused, turned, grad)

@@ -15,8 +15,8 @@ from pretrain.kernels.triton.soft_cross_entropy import soft_cross_entropy as fus
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DIVERGENCES = get_args(Divergence)
-# Tokens, widths of student and teacher, vocabulary: the least there is; odd ones; three chunks of
-# the smallest budget; and more words than the kernel holds at a time.
+# Tokens, widths of student and teacher, vocabulary: the smallest; odd ones; three chunks of the
+# smallest budget; and a vocabulary larger than the block of the kernel.
 SIZES = [(1, 1, 1, 1), (5, 7, 9, 3), (140, 33, 20, 201), (3, 16, 5, 9001)]
 
 
@@ -39,17 +39,17 @@ class Exact(NamedTuple):
 def draw(
     tokens: int,
     width: int,
-    taught_width: int,
+    teacher_width: int,
     vocabulary: int,
     dtype: torch.dtype = torch.float32,
     decoder: torch.dtype | None = None,
 ) -> Case:
-    """Return heads whose numbers every type holds exactly; every third token asks for nothing."""
+    """Return heads whose numbers every type represents exactly; every third token has no label."""
     generator = torch.Generator().manual_seed(tokens + width + vocabulary)
 
     def numbers(*shape: int, of: torch.dtype, size: float) -> torch.Tensor:
         drawn = (size * torch.randn(shape, generator=generator)).to(torch.bfloat16)
-        # bf16 keeps less digits than fp16, and 2^-14 is the least fp16 has with all of its digits.
+        # bf16 has fewer digits than fp16, and 2^-14 is the smallest normal number of fp16.
         return torch.where(drawn.abs() < 2.0**-14, 0.0, drawn).to(DEVICE, of)
 
     def head(width: int) -> Head:
@@ -61,46 +61,52 @@ def draw(
 
     labels_M = torch.randint(vocabulary, (tokens,), generator=generator)
     labels_M[2::3] = IGNORE_INDEX
-    return Case(head(width), head(taught_width), labels_M.to(DEVICE))
+    return Case(head(width), head(teacher_width), labels_M.to(DEVICE))
 
 
 def exact(case: Case, temperature: float, divergence: str, soft: float, hard: float) -> Exact:
-    """Spell the losses out in fp64, and leave the gradients to autograd."""
-    asked = case.labels_M != IGNORE_INDEX
+    """Compute the losses by formula in fp64, and their gradients by autograd."""
+    has_label = case.labels_M != IGNORE_INDEX
     student = [x.detach().double().requires_grad_() for x in case.student]
-    z_S = (student[0] @ student[1].T + student[2])[asked]
-    z_T = (case.teacher[0].double() @ case.teacher[1].double().T + case.teacher[2])[asked].detach()
+    z_S = (student[0] @ student[1].T + student[2])[has_label]
+    z_T = (case.teacher[0].double() @ case.teacher[1].double().T + case.teacher[2])[
+        has_label
+    ].detach()
 
-    def shares(z: torch.Tensor) -> torch.Tensor:
+    def softmax(z: torch.Tensor) -> torch.Tensor:
         powers = (z - z.detach().amax(dim=1, keepdim=True)).exp()
         return powers / powers.sum(dim=1, keepdim=True)
 
-    p, q = shares(z_T / temperature), shares(z_S / temperature)
+    p, q = softmax(z_T / temperature), softmax(z_S / temperature)
     forward, reverse = (p * (p / q).log()).sum(), (q * (q / p).log()).sum()
     mixed = {"forward": forward, "reverse": reverse, "symmetric": 0.5 * forward + 0.5 * reverse}
-    softly = temperature**2 * mixed[divergence]
-    labels = case.labels_M[asked]
-    hardly = -shares(z_S)[torch.arange(len(labels), device=DEVICE), labels].log().sum()
-    total = soft * softly + hard * hardly
+    soft_loss = temperature**2 * mixed[divergence]
+    labels = case.labels_M[has_label]
+    hard_loss = -softmax(z_S)[torch.arange(len(labels), device=DEVICE), labels].log().sum()
+    total = soft * soft_loss + hard * hard_loss
     correct = int((z_S.argmax(dim=1) == labels).sum())
     gradients = torch.autograd.grad(total, student)
-    return Exact(total.item(), softly.item(), hardly.item(), correct, gradients)
+    return Exact(total.item(), soft_loss.item(), hard_loss.item(), correct, gradients)
 
 
 class Errors(NamedTuple):
-    """How far a gradient is from the one in fp64, by norm and in relation to it."""
+    """Relative errors of a gradient by norm, against fp64."""
 
     found: float
-    rounded: float  # the one in fp64, rounded once to the type that was returned
+    rounded: float  # of the fp64 gradient, rounded once to the returned type
 
 
-def relative_errors(case: Case, wanted: Exact, upstream: float = 1.0) -> list[Errors]:
+def relative_errors(case: Case, expected: Exact, upstream: float = 1.0) -> list[Errors]:
     """Return the errors of each gradient of the student, after checking its type."""
     errors = []
-    for x, gradient in zip(case.student, wanted.gradients, strict=True):
+    for x, gradient in zip(case.student, expected.gradients, strict=True):
         assert x.grad is not None and x.grad.dtype == x.dtype
-        apart = (y.double() - gradient for y in (x.grad.double() / upstream, gradient.to(x.dtype)))
-        errors.append(Errors(*(float(y.norm() / gradient.norm().clamp(min=1e-2)) for y in apart)))
+        differences = (
+            y.double() - gradient for y in (x.grad.double() / upstream, gradient.to(x.dtype))
+        )
+        errors.append(
+            Errors(*(float(y.norm() / gradient.norm().clamp(min=1e-2)) for y in differences))
+        )
     assert all(x.grad is None for x in case.teacher)
     return errors
 
@@ -116,8 +122,8 @@ def assert_equals_exact(
 ) -> None:
     """Compare an fp32 case with fp64.
 
-    A rounding is 6e-8, and a few hundred numbers are added; but for hidden states as many as there
-    are words, in an order that is the library's. Their roundings go as far as a random walk does.
+    A rounding is 6e-8, and a few hundred numbers are added; for hidden states as many as the
+    vocabulary has, in the order of the library. Their roundings add up like a random walk.
     """
     soft, hard = weights
     sums = function(
@@ -129,61 +135,63 @@ def assert_equals_exact(
         **options,
     )
     (sums.total * upstream).backward()
-    wanted = exact(case, temperature, divergence, soft, hard)
+    expected = exact(case, temperature, divergence, soft, hard)
     assert {x.dtype for x in sums} == {torch.float32}
     assert [x.requires_grad for x in sums] == [True, False, False, False]
-    for got, value in zip(sums, wanted[:4], strict=True):
-        assert got.item() == pytest.approx(value, rel=2e-6, abs=2e-5)
-    hidden, weight, bias = (error.found for error in relative_errors(case, wanted, upstream))
-    words = len(case.student.bias_V)
-    assert max(weight, bias) < 1e-6 and hidden < max(1e-6, words**0.5 * 2.0**-24)
+    for actual, value in zip(sums, expected[:4], strict=True):
+        assert actual.item() == pytest.approx(value, rel=2e-6, abs=2e-5)
+    hidden, weight, bias = (error.found for error in relative_errors(case, expected, upstream))
+    vocabulary = len(case.student.bias_V)
+    assert max(weight, bias) < 1e-6 and hidden < max(1e-6, vocabulary**0.5 * 2.0**-24)
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 @pytest.mark.parametrize("size", SIZES)
-def test_the_reference_gives_what_fp64_gives(
-    size: tuple[int, int, int, int], divergence: str
-) -> None:
+def test_soft_ce_reference_matches_fp64(size: tuple[int, int, int, int], divergence: str) -> None:
+    """Losses and gradients of the reference equal those in fp64, up to rounding."""
     assert_equals_exact(draw(*size), reference, divergence)
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 @pytest.mark.parametrize("size", SIZES)
-def test_the_kernel_gives_what_fp64_gives(size: tuple[int, int, int, int], divergence: str) -> None:
+def test_soft_ce_kernel_matches_fp64(size: tuple[int, int, int, int], divergence: str) -> None:
+    """Losses and gradients of the kernel equal those in fp64, up to rounding."""
     assert_equals_exact(draw(*size), fused, divergence, budget_bytes=1)
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 8.0])
-def test_the_kernel_knows_every_temperature(temperature: float, divergence: str) -> None:
+def test_soft_ce_kernel_temperature(temperature: float, divergence: str) -> None:
+    """The kernel equals fp64 at every temperature."""
     assert_equals_exact(draw(5, 7, 4, 40), fused, divergence, temperature)
 
 
 @pytest.mark.parametrize("weights", [(1.0, 0.0), (0.0, 1.0), (1e-4, 3e-4), (300.0, 20.0)])
-def test_the_total_is_weighted_as_asked(weights: tuple[float, float]) -> None:
+def test_soft_ce_kernel_weights(weights: tuple[float, float]) -> None:
+    """The total and its gradients follow the weights."""
     assert_equals_exact(draw(5, 7, 4, 40), fused, weights=weights)
 
 
 @pytest.mark.parametrize("upstream", [1e-6, 3e4])
-def test_gradients_follow_what_the_total_is_multiplied_by(upstream: float) -> None:
+def test_soft_ce_scales_with_upstream(upstream: float) -> None:
+    """Gradients scale with the upstream gradient."""
     assert_equals_exact(draw(5, 7, 4, 40), fused, upstream=upstream)
 
 
 BOTH = pytest.mark.parametrize("function", [reference, fused])
-# What errs beside the one rounding of what is returned: the reference adds up in fp32; the kernel
-# has a factor in fp16, from which the interpreter cuts digits off.
-# On a GPU the reference rounds the gradient of the logits before its products.
+# Errors beside the final rounding: the reference sums in fp32, and on a GPU rounds the gradient of
+# the logits before its products; the kernel has a factor in fp16, which the interpreter truncates.
 INNER = {reference: 1e-6 if DEVICE.type == "cpu" else 2.0**-9, fused: 2.0**-11}
 
 
-def assert_rounded_once(function: Any, case: Case, wanted: Exact) -> None:
-    """Compare gradients with those in fp64, correctly rounded.
+def assert_rounded_once(function: Any, case: Case, expected: Exact) -> None:
+    """Compare gradients with correctly rounded ones in fp64.
 
-    A number of bf16 is off by 2^-8 at most; of numbers that are spread evenly over a power of two
-    that is 0.39 2^-8 = 1.5e-3 by norm, and no gradient in bf16 can be closer than it happens to be.
-    Errors that have nothing to do with each other add up by their squares.
+    A bf16 number is off by at most 2^-8; for numbers spread evenly over a power of two that is
+    0.39 2^-8 = 1.5e-3 by norm, which is the least error of a gradient in bf16. Independent errors
+    add up by their squares.
     """
-    for error in relative_errors(case, wanted):
+    for error in relative_errors(case, expected):
         assert error.found <= math.hypot(error.rounded, INNER[function])
 
 
@@ -191,10 +199,10 @@ def assert_rounded_once(function: Any, case: Case, wanted: Exact) -> None:
 @pytest.mark.parametrize("decoder", ["as the states", torch.float32])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("divergence", DIVERGENCES)
-def test_small_types_err_by_the_rounding_of_their_gradients_alone(
+def test_soft_ce_16_bit_error_is_rounding(
     dtype: torch.dtype, decoder: Any, divergence: str, function: Any
 ) -> None:
-    """A decoder in fp32 shows the error of the operation, without a last rounding."""
+    """16-bit gradients err by their rounding alone, which is absent with an fp32 decoder."""
     case = draw(70, 24, 16, 300, dtype, dtype if decoder == "as the states" else decoder)
     weights = {"soft_weight": 5.0, "hard_weight": 2.0}
     options = {"budget_bytes": 1} if function is fused else {}
@@ -206,31 +214,28 @@ def test_small_types_err_by_the_rounding_of_their_gradients_alone(
 @BOTH
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("divergence", DIVERGENCES)
-def test_nearly_equal_heads_keep_the_digits_of_what_sets_them_apart(
-    divergence: str, dtype: torch.dtype, function: Any
-) -> None:
-    """The case that logits in bf16 spoil: there the gradient is what rounding leaves of it."""
+def test_soft_ce_nearly_equal_heads(divergence: str, dtype: torch.dtype, function: Any) -> None:
+    """Gradients of nearly equal heads are accurate, which logits in bf16 would make impossible."""
     case = draw(9, 24, 24, 300, dtype)
     with torch.no_grad():
-        for own, taught in zip(case.student, case.teacher, strict=True):
-            own.copy_(taught)
+        for own, teacher in zip(case.student, case.teacher, strict=True):
+            own.copy_(teacher)
         case.student.bias_V[::7] += 2.0**-6
     sums = function(*case, temperature=1.0, divergence=divergence, hard_weight=0.0)
     sums.total.backward()
-    wanted = exact(case, 1.0, divergence, 1.0, 0.0)
-    assert 0 < wanted.soft < 1e-3
+    expected = exact(case, 1.0, divergence, 1.0, 0.0)
+    assert 0 < expected.soft < 1e-3
     # The value itself is a small difference of sums near 1: 2^-22 is a few roundings of these.
-    assert sums.soft.item() == pytest.approx(wanted.soft, abs=2.0**-22)
-    # Shares lose what fp32 does not hold of them: 2^-24 over differences of some 2^-6.
-    for error in relative_errors(case, wanted):
+    assert sums.soft.item() == pytest.approx(expected.soft, abs=2.0**-22)
+    # Probabilities are rounded to fp32: 2^-24 over differences of some 2^-6.
+    for error in relative_errors(case, expected):
         assert error.found <= math.hypot(error.rounded, 1e-3)
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 @BOTH
-def test_a_student_that_agrees_with_its_teacher_has_nothing_to_learn(
-    function: Any, divergence: str
-) -> None:
+def test_soft_ce_of_equal_heads_is_zero(function: Any, divergence: str) -> None:
+    """Equal heads have a divergence and a gradient of 0."""
     case = draw(70, 8, 8, 70)
     teacher = Head(*(x.detach().clone() for x in case.student))
     sums = function(
@@ -239,13 +244,14 @@ def test_a_student_that_agrees_with_its_teacher_has_nothing_to_learn(
     sums.total.backward()
     assert sums.total.item() == sums.soft.item() == 0.0
     assert sums.hard.item() > 0
-    # The reference leaves what autograd rounds: p_S (1 - Σ p_T), not p_S - p_T.
+    # The reference has a rounding error of autograd: p_S (1 - Σ p_T), not p_S - p_T.
     largest = max(x.grad.abs().max().item() for x in case.student)
     assert largest == 0.0 if function is fused else largest < 1e-4
 
 
 @BOTH
-def test_nothing_asked_gives_sums_and_gradients_of_0(function: Any) -> None:
+def test_soft_ce_without_labels_is_zero(function: Any) -> None:
+    """Without labels or tokens, sums and gradients are 0."""
     empty, ignored = draw(0, 7, 5, 40), draw(4, 7, 5, 40)
     ignored.labels_M.fill_(IGNORE_INDEX)
     for case in (empty, ignored):
@@ -255,7 +261,8 @@ def test_nothing_asked_gives_sums_and_gradients_of_0(function: Any) -> None:
         assert not any(x.grad is None or x.grad.any() for x in case.student)
 
 
-def test_tokens_without_a_label_change_nothing_even_when_they_overflow() -> None:
+def test_soft_ce_ignores_unlabelled_tokens() -> None:
+    """Tokens without a label change no sum, even if they overflow."""
     case = draw(6, 7, 5, 40)
     plain = fused(*case, temperature=2.0)
     with torch.no_grad():
@@ -264,7 +271,8 @@ def test_tokens_without_a_label_change_nothing_even_when_they_overflow() -> None
         assert fused(*case, temperature=2.0) == plain
 
 
-def test_the_budget_changes_nothing_but_rounding() -> None:
+def test_soft_ce_independent_of_budget() -> None:
+    """The memory budget changes results by rounding alone."""
     one, many = draw(140, 9, 6, 65), draw(140, 9, 6, 65)
     for case, budget in ((one, 2**20), (many, 1)):
         fused(*case, temperature=2.0, budget_bytes=budget).total.backward()
@@ -276,7 +284,8 @@ def test_the_budget_changes_nothing_but_rounding() -> None:
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_huge_logits_stay_finite(dtype: torch.dtype, divergence: str) -> None:
+def test_soft_ce_huge_logits_are_finite(dtype: torch.dtype, divergence: str) -> None:
+    """Logits of 10,000 give finite losses and gradients."""
     case = draw(6, 1, 1, 40, dtype)
     with torch.no_grad():
         for head, sign in ((case.student, 1), (case.teacher, -1)):
@@ -285,22 +294,24 @@ def test_huge_logits_stay_finite(dtype: torch.dtype, divergence: str) -> None:
             head.bias_V.zero_()
     sums = fused(*case, temperature=1.0, divergence=divergence)
     sums.total.backward()
-    # Of the four tokens asked each one is 20,000 nats away from its teacher.
+    # Each of the four labelled tokens is 20,000 nats from its teacher.
     assert sums.soft.item() == pytest.approx(4 * 20_000, rel=1e-6)
     assert all(x.grad.isfinite().all() for x in case.student)
 
 
 @pytest.mark.parametrize("label", [-1, 201, 223, 10**6])
-def test_a_label_that_is_no_word_gives_no_finite_total(label: int) -> None:
+def test_soft_ce_invalid_label_is_not_finite(label: int) -> None:
+    """A label outside of the vocabulary gives a total of NaN."""
     case = draw(3, 4, 4, 201)
     case.labels_M[0] = label
     assert not fused(*case, temperature=2.0).total.isfinite()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_teacher_that_is_not_a_number_shows_in_the_total_and_the_gradient(
+def test_soft_ce_propagates_teacher_nan(
     dtype: torch.dtype,
 ) -> None:
+    """NaN in the teacher's logits appears in the total and the gradient."""
     case = draw(3, 4, 4, 20, dtype)
     with torch.no_grad():
         case.teacher.bias_V[4] = torch.nan
@@ -310,7 +321,7 @@ def test_a_teacher_that_is_not_a_number_shows_in_the_total_and_the_gradient(
 
 
 class _Allocations(TorchDispatchMode):
-    """Notes the size in elements of every floating tensor that is made and is not a view."""
+    """Records the size of every new floating-point tensor that is not a view, in elements."""
 
     def __init__(self, case: Case) -> None:
         super().__init__()
@@ -322,7 +333,7 @@ class _Allocations(TorchDispatchMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         for x in tree_leaves(result):
-            # The interpreter makes copies of its own, of bytes.
+            # The interpreter allocates byte tensors of its own.
             if not isinstance(x, torch.Tensor) or not x.is_floating_point():
                 continue
             if x.untyped_storage().data_ptr() not in self.known:
@@ -331,8 +342,9 @@ class _Allocations(TorchDispatchMode):
         return result
 
 
-def test_logits_take_two_buffers_however_many_tokens_there_are() -> None:
-    case = draw(300, 3, 2, 192)  # five chunks of 64 tokens, for vocabularies that are aligned
+def test_soft_ce_memory_independent_of_tokens() -> None:
+    """The logits take two buffers, whatever the number of tokens."""
+    case = draw(300, 3, 2, 192)  # five chunks of 64 tokens, of an aligned vocabulary
     with torch.no_grad(), _Allocations(case) as evaluation:
         total = fused(*case, temperature=2.0, budget_bytes=1).total
     assert not total.requires_grad
@@ -343,7 +355,8 @@ def test_logits_take_two_buffers_however_many_tokens_there_are() -> None:
     assert [size for size in training.sizes if size > 3 * 300] == large
 
 
-def test_a_compiled_caller_gets_the_same() -> None:
+def test_soft_ce_inside_compiled_caller() -> None:
+    """A compiled caller gets the same gradients."""
     plain, compiled = draw(5, 7, 6, 40), draw(5, 7, 6, 40)
 
     def doubled(student: Head, teacher: Head, labels_M: torch.Tensor) -> torch.Tensor:

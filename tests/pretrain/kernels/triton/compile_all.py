@@ -1,9 +1,9 @@
-"""Started by test_compiles.py without Triton's interpreter: compiles every kernel for a GPU.
+"""Compile every kernel for a GPU; started by test_compiles.py without Triton's interpreter.
 
 python compile_all.py TYPE
 
-The public functions are called as in training; what they would launch is compiled instead, with
-the types of the arguments that came. So no number that they compute means anything.
+The public functions are called as in training. Their kernels are compiled for the types of the
+arguments instead of launched, so the results are meaningless.
 """
 
 import sys
@@ -36,10 +36,10 @@ OPTIONS = ("num_warps", "num_stages")
 compiled: set[str] = set()
 
 
-def compile_instead(self: Any, *arguments: Any, grid: Any, warmup: bool, **words: Any) -> None:
-    """Stand in for `JITFunction.run`."""
-    options = {name: words.pop(name) for name in OPTIONS if name in words}
-    given = dict(zip(self.arg_names, arguments, strict=False)) | words
+def compile_instead(self: Any, *arguments: Any, grid: Any, warmup: bool, **keywords: Any) -> None:
+    """Replace `JITFunction.run`: compile the kernel for its arguments, and record it."""
+    options = {name: keywords.pop(name) for name in OPTIONS if name in keywords}
+    given = dict(zip(self.arg_names, arguments, strict=False)) | keywords
     fixed = {p.name for p in self.params if p.is_constexpr}
     fixed |= {name for name, value in given.items() if value is None or isinstance(value, bool)}
     signature = {name: "constexpr" if name in fixed else type_of(given[name]) for name in given}
@@ -59,33 +59,38 @@ def main() -> None:
     dtype = getattr(torch, sys.argv[1])
     JITFunction.run = compile_instead  # type: ignore[method-assign]
 
-    def drawn(*size: int) -> torch.Tensor:
+    def zeros(*size: int) -> torch.Tensor:
         return torch.zeros(size, dtype=dtype, requires_grad=True)
 
-    rows, width, words = 64, 768, 30522
+    rows, width, vocabulary = 64, 768, 30522
     ids = torch.zeros(rows, dtype=torch.int64)
     for key in (torch.zeros(2, dtype=torch.int32), None):
         dropped: Any = {"epsilon": 1e-12, "rate": 0.1, "key": key}
-        vectors = [drawn(width) for _ in range(3)]
-        inner, residual = drawn(rows, width), drawn(rows, width)
+        vectors = [zeros(width) for _ in range(3)]
+        inner, residual = zeros(rows, width), zeros(rows, width)
         bias, weight, shift = vectors
         residual_norm(inner, bias, residual, weight, shift, **dropped).sum().backward()
-        tables = drawn(words, width), drawn(2, width), drawn(512, width)
+        tables = zeros(vocabulary, width), zeros(2, width), zeros(512, width)
         embedding_norm(ids, ids, ids, *tables, weight, shift, **dropped).sum().backward()
-    bias_gelu(drawn(rows, 4 * width), drawn(4 * width)).sum().backward()
+    bias_gelu(zeros(rows, 4 * width), zeros(4 * width)).sum().backward()
     for requires_grad in (True, False):
-        own = Head(*(x.requires_grad_(requires_grad) for x in heads(dtype, rows, width, words)))
-        linear_cross_entropy(*own, ids)
-        teacher = Head(*heads(dtype, rows, 2 * width, words))
+        student = Head(
+            *(x.requires_grad_(requires_grad) for x in heads(dtype, rows, width, vocabulary))
+        )
+        linear_cross_entropy(*student, ids)
+        teacher = Head(*heads(dtype, rows, 2 * width, vocabulary))
         soft_cross_entropy(
-            own, teacher, ids, temperature=2.0, divergence="forward", soft_weight=1.0,
+            student, teacher, ids, temperature=2.0, divergence="forward", soft_weight=1.0,
             hard_weight=1.0,
         )  # fmt: skip
     print(*sorted(compiled))
 
 
-def heads(dtype: torch.dtype, rows: int, width: int, words: int) -> list[torch.Tensor]:
-    return [torch.zeros(size, dtype=dtype) for size in ((rows, width), (words, width), (words,))]
+def heads(dtype: torch.dtype, rows: int, width: int, vocabulary: int) -> list[torch.Tensor]:
+    return [
+        torch.zeros(size, dtype=dtype)
+        for size in ((rows, width), (vocabulary, width), (vocabulary,))
+    ]
 
 
 if __name__ == "__main__":

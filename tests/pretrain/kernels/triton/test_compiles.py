@@ -1,4 +1,4 @@
-"""Kernels compile for a GPU on a machine without one: their interpreter accepts more than that."""
+"""Kernels compile for a GPU on a machine without one; the interpreter accepts more code."""
 
 import os
 import subprocess
@@ -22,13 +22,14 @@ KERNELS = {
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_every_kernel_compiles_for_a_gpu(dtype: str) -> None:
+def test_every_kernel_compiles_for_gpu(dtype: str) -> None:
+    """Every kernel compiles for an H100 in fp32, bf16 and fp16."""
     variables = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    ended = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, str(PROGRAM), dtype],
         env={**variables, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    assert set(ended.stdout.split()) >= KERNELS
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    assert set(finished.stdout.split()) >= KERNELS
