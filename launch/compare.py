@@ -3,6 +3,7 @@
     python launch/compare.py export/teacher export/student --corpus runs/corpus
 
 Everything is loaded through plain transformers but the scores, which use the fixed validation set.
+The table is printed once everything is computed, so that no progress or warning divides it.
 """
 
 import argparse
@@ -17,7 +18,7 @@ except ImportError as error:
     raise SystemExit(f"{error}: install Stillhouse with `pip install -e .` first.") from error
 
 from data_prep.errors import UserError
-from launch.held_out import score_held_out
+from launch.held_out import HeldOutScores, score_held_out
 
 _SENTENCES = {
     "en": ("She opened the door and went into the [MASK].", "He did not say a [MASK]."),
@@ -31,34 +32,46 @@ class Row:
     """One model in the table."""
 
     name: str
-    parameters: int
-    loss: float
-    accuracy: float
+    scores: HeldOutScores
     milliseconds: float
 
 
 def main() -> None:
-    """Print the fillings and the table."""
+    """Print the filled-in sentences and the table."""
     arguments = _parser().parse_args()
-    for path in arguments.models:
+    models: list[Path] = arguments.models
+    for path in models:
         if not (path / "config.json").is_file():
             raise UserError(f"{path} is not a published model: make it with publish_student.py.")
-    for path in arguments.models:
-        _print_fillings(path, _SENTENCES[arguments.language])
-    times = time_models(arguments.models)
-    print()
-    print(f"{'model':28} {'parameters':>12} {'MLM loss':>9} {'accuracy':>9} {'ms a batch':>11}")
-    for path, milliseconds in zip(arguments.models, times, strict=True):
-        row = _measure(path, arguments.corpus, arguments.rows, milliseconds)
-        print(
-            f"{row.name:28} {row.parameters:12,} {row.loss:9.4f} {row.accuracy:9.2%} "
+    sentences = _SENTENCES[arguments.language]
+    filled = [line for path in models for line in _fill_lines(path, sentences)]
+    times = time_models(models)
+    scores = [score_held_out(path, arguments.corpus, arguments.rows) for path in models]
+    rows = [
+        Row(name=path.name, scores=found, milliseconds=milliseconds)
+        for path, found, milliseconds in zip(models, scores, times, strict=True)
+    ]
+    print("\n".join([*filled, "", *table_lines(rows)]))
+
+
+def table_lines(rows: list[Row]) -> list[str]:
+    """Return the table, a line for each model, and what its columns mean."""
+    head = ("model", "parameters", "MLM loss", "accuracy", "baseline", "ms a batch")
+    return [
+        "{:28} {:>12} {:>9} {:>9} {:>9} {:>11}".format(*head),
+        *(
+            f"{row.name:28} {row.scores.parameters:12,} {row.scores.loss:9.4f} "
+            f"{row.scores.accuracy:9.2%} {row.scores.baseline_accuracy:9.2%} "
             f"{row.milliseconds:11.1f}"
-        )
-    print(f"(held-out masked words; a batch is {_TIMED_ROWS} rows of {_TIMED_TOKENS} tokens)")
+            for row in rows
+        ),
+        f"(held-out masked tokens; a batch is {_TIMED_ROWS} rows of {_TIMED_TOKENS} tokens; "
+        "the baseline always predicts the commonest token)",
+    ]
 
 
 def fill_mask(path: Path, sentence: str, count: int = 5) -> list[str]:
-    """Return the likeliest words for the [MASK] of a sentence, by plain transformers."""
+    """Return the likeliest tokens for the [MASK] of a sentence, by plain transformers."""
     import torch
     from transformers import AutoTokenizer
 
@@ -94,15 +107,9 @@ def time_models(paths: list[Path]) -> list[float]:
     return [1000 * statistics.median(own[1:]) for own in seconds]
 
 
-def _print_fillings(path: Path, sentences: tuple[str, ...]) -> None:
-    print(f"{path}:")
-    for sentence in sentences:
-        print(f"  {sentence:50} {', '.join(fill_mask(path, sentence))}")
-
-
-def _measure(path: Path, corpus: Path, rows: int, milliseconds: float) -> Row:
-    scores = score_held_out(path, corpus, rows)
-    return Row(name=path.name, milliseconds=milliseconds, **scores._asdict())
+def _fill_lines(path: Path, sentences: tuple[str, ...]) -> list[str]:
+    filled = [f"  {sentence:50} {', '.join(fill_mask(path, sentence))}" for sentence in sentences]
+    return [f"{path}:", *filled]
 
 
 def _parser() -> argparse.ArgumentParser:

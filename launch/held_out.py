@@ -1,4 +1,4 @@
-"""Scores of a published model on the held-out part of a corpus, the same questions for all."""
+"""Scores of a published model on the held-out part of a corpus, the same masked tokens for all."""
 
 import tempfile
 from pathlib import Path
@@ -7,17 +7,18 @@ from typing import NamedTuple
 from data_prep.corpus.shards import Corpus
 from data_prep.errors import UserError
 
-# One length for all: every model answers the same questions.
+# One length for all, so that every model is scored on the same masked tokens.
 SCORED_TOKENS = 128
 _MICRO_ROWS = 8
 
 
 class HeldOutScores(NamedTuple):
-    """How well a model finds masked words it has not been trained on."""
+    """How well a model predicts masked tokens of text that it was not trained on."""
 
     parameters: int
-    loss: float  # mean cross-entropy of a masked word, nats
+    loss: float  # mean cross-entropy of a masked token, nats
     accuracy: float
+    baseline_accuracy: float  # of the commonest label, see `Baseline`
 
 
 def score_held_out(path: Path, corpus_path: Path, rows: int) -> HeldOutScores:
@@ -32,7 +33,7 @@ def score_held_out(path: Path, corpus_path: Path, rows: int) -> HeldOutScores:
     from pretrain.data.setup import VALIDATION_SEED
     from pretrain.distributed import Cluster
     from pretrain.model.loading import load_trained
-    from pretrain.train.evaluation import ValidationSet
+    from pretrain.train.evaluation import ACCURACY, BASELINE_ACCURACY, ValidationSet
 
     trained = load_trained(path)
     corpus = Corpus.open(corpus_path, "validation")
@@ -58,5 +59,6 @@ def score_held_out(path: Path, corpus_path: Path, rows: int) -> HeldOutScores:
     return HeldOutScores(
         parameters=model.count_parameters(),
         loss=scores["validation/loss_mlm"],
-        accuracy=scores["validation/accuracy_mlm"],
+        accuracy=scores[ACCURACY],
+        baseline_accuracy=scores[BASELINE_ACCURACY],
     )

@@ -6,11 +6,11 @@ stored once. It is refused unless plain transformers computes the same logits fr
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from data_prep.disk import clear_disk_errors
 from data_prep.errors import UserError
@@ -18,11 +18,13 @@ from data_prep.manifest import describe_files, find_damage, write_json
 from data_prep.tokenizers.folder import load_tokenizer
 from pretrain.data.batch import Batch
 from pretrain.data.dummy_batch import dummy_batch
+from pretrain.export.baseline import warn_below_baseline
 from pretrain.export.hf_loading import load_plain
 from pretrain.export.model_card import card_name, write_card
 from pretrain.model import Bert, Outputs
 from pretrain.model.hf_conversion import to_hf_config, to_hf_name
 from pretrain.model.loading import WEIGHTS, TrainedModel, load_trained
+from pretrain.weights_file import write_weights
 
 FACTS = "stillhouse.json"
 # fp32 sums in another order differ by about 1e-6 at logits of about 10; a wrong weight by 1.
@@ -32,6 +34,8 @@ _ALLOWED = {".safetensors", ".json", ".txt", ".md"}
 
 def publish(run_path: Path, export: Path, license_name: str, language: str) -> bool:
     """Export the newest checkpoint of a run; replace an older export of ours.
+
+    A warning on stderr names a model whose predictions are no better than one constant answer.
 
     Returns:
         False when the folder was already up to date.
@@ -43,6 +47,8 @@ def publish(run_path: Path, export: Path, license_name: str, language: str) -> b
     trained = load_trained(run_path)
     if trained.facts is None:
         raise UserError(f"{run_path} is not a run folder of ours: only a run can be published.")
+    if warning := warn_below_baseline(trained.facts, run_path / "tokenizer"):
+        print(f"warning: {run_path}: {warning}", file=sys.stderr)
     stated = {**trained.facts.to_dict(), "license": license_name, "language": language}
     if _is_current(export, stated):
         return False
@@ -86,7 +92,7 @@ def _write(building: Path, trained: TrainedModel, fingerprint: str, run_path: Pa
         to_hf_name(name, shape): tensor.contiguous()
         for name, tensor in trained.model.state_dict().items()
     }
-    save_file(weights, building / WEIGHTS, metadata={"format": "pt"})
+    write_weights(weights, building / WEIGHTS, metadata={"format": "pt"})
     write_json(building / "config.json", to_hf_config(shape))
     tokenizer = load_tokenizer(run_path / "tokenizer")
     if tokenizer.fingerprint != fingerprint:
@@ -108,13 +114,12 @@ def _compare(folder: Path, ours: Outputs, batch: Batch, has_types: bool) -> dict
         inputs["token_type_ids"] = batch.token_types.view(-1, batch.row_tokens)
     with torch.no_grad():
         plain = load_plain(folder, "AutoModelForMaskedLM")(**inputs).logits
-        differences = {"masked-word": _largest(plain.flatten(0, 1), ours.mlm_logits_MV)}
+        differences = {"MLM": _largest(plain.flatten(0, 1), ours.mlm_logits_MV)}
         if ours.nsp_logits_S2 is not None:
             both = load_plain(folder, "AutoModelForPreTraining")(**inputs)
-            words = _largest(both.prediction_logits.flatten(0, 1), ours.mlm_logits_MV)
-            differences["masked-word"] = max(differences["masked-word"], words)
-            next_sentence = _largest(both.seq_relationship_logits, ours.nsp_logits_S2)
-            differences["next-sentence"] = next_sentence
+            difference = _largest(both.prediction_logits.flatten(0, 1), ours.mlm_logits_MV)
+            differences["MLM"] = max(differences["MLM"], difference)
+            differences["NSP"] = _largest(both.seq_relationship_logits, ours.nsp_logits_S2)
     return differences
 
 

@@ -10,15 +10,16 @@ import yaml
 from pretrain.run_facts import RunFacts
 
 _SCORES = {
-    "validation/loss_mlm": ("masked-word loss", "{:.4f}"),
-    "validation/accuracy_mlm": ("masked-word accuracy", "{:.2%}"),
+    "validation/loss_mlm": ("MLM loss", "{:.4f}"),
+    "validation/accuracy_mlm": ("MLM accuracy", "{:.2%}"),
+    "validation/accuracy_mlm_baseline": ("of always predicting the commonest token", "{:.2%}"),
     "validation/loss_nsp": ("{pair} loss", "{:.4f}"),
     "validation/accuracy_nsp": ("{pair} accuracy", "{:.2%}"),
 }
 _LEARNED = {
-    "next_sentence": "masked words and next sentences",
-    "sentence_order": "masked words and the order of sentences",
-    "none": "masked words",
+    "next_sentence": "masked tokens and next sentences",
+    "sentence_order": "masked tokens and the order of sentences",
+    "none": "masked tokens",
 }
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import save_file
 
 from data_prep.disk import clear_disk_errors
 from data_prep.errors import UserError
@@ -26,7 +25,8 @@ from data_prep.manifest import MANIFEST, write_manifest
 from pretrain.checkpoint_manifest import FoundCheckpoint, is_committed
 from pretrain.distributed import Cluster
 from pretrain.run_facts import RunFacts
-from pretrain.train.deepspeed_weights import convert_to_universal
+from pretrain.train.deepspeed_state import convert_to_universal
+from pretrain.weights_file import write_weights
 
 if TYPE_CHECKING:  # DeepSpeed takes ten seconds to import; reading a checkpoint needs none of it
     from pretrain.train.deepspeed_engine import Engine
@@ -70,7 +70,7 @@ def save_checkpoint(
         weights = engine.gather_fp32_weights()
         if cluster.is_main:
             _refuse_unusable(weights, progress.step)
-            save_file(weights, writing / "model.safetensors")
+            write_weights(weights, writing / "model.safetensors")
         # The manifest must not be written while another rank's files are still growing.
         cluster.barrier()
         if cluster.is_main:

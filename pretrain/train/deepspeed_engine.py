@@ -26,7 +26,7 @@ from pretrain.losses.term import Objective, Term  # noqa: E402
 from pretrain.model import Bert  # noqa: E402
 from pretrain.model.captured_states import NO_CAPTURE, Capture  # noqa: E402
 from pretrain.optim.lamb import Lamb  # noqa: E402
-from pretrain.train import deepspeed_optimizer, deepspeed_weights  # noqa: E402
+from pretrain.train import deepspeed_state  # noqa: E402
 from pretrain.train.deepspeed_patches import (  # noqa: E402
     allow_under_zero,
     disable_shm_collective,
@@ -69,16 +69,16 @@ class Engine:
         if not self._skips_overflow:
             step_without_synchronisation()
         # Groups keep their order in DeepSpeed, and what it saves of them stays as it is.
-        self._ours, self._stages = deepspeed_optimizer.make_staged_optimizer(model, recipe, trained)
+        self._ours, self._stages = deepspeed_state.make_staged_optimizer(model, recipe, trained)
         config = copy.deepcopy(config)
         if universal:
             config["checkpoint"] = {"load_universal": True}
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=model, optimizer=self._ours, config=config
         )
-        deepspeed_optimizer.reset_step_counts(self._ours)
+        deepspeed_state.reset_step_counts(self._ours)
         if isinstance(self._ours, Lamb):
-            deepspeed_optimizer.set_lamb_partitions(self._ours, self._optimizer)
+            deepspeed_state.set_lamb_partitions(self._ours, self._optimizer)
 
     def __call__(
         self,
@@ -125,7 +125,7 @@ class Engine:
             self._grad_norm = torch.nn.utils.get_total_norm(gradients)
         self._engine.step()
         if last:
-            deepspeed_optimizer.reset_untrained_steps(
+            deepspeed_state.reset_untrained_steps(
                 self._ours, self._optimizer, self._stages, self.zero_stage, stage
             )
         if last and self._optimizer is not self._ours:
@@ -173,13 +173,13 @@ class Engine:
 
     def gather_fp32_weights(self) -> dict[str, torch.Tensor]:
         """Return all parameters in fp32 on the CPU of rank 0; collective under ZeRO."""
-        return deepspeed_weights.gather_fp32_weights(
+        return deepspeed_state.gather_fp32_weights(
             self._engine.module, self._optimizer, self.zero_stage
         )
 
     def save(self, folder: Path, tag: str, state: dict[str, Any]) -> None:
         """Write the state of model and optimizer to `folder/tag`, without naming it latest."""
-        state = {**state, **deepspeed_weights.UNIVERSAL_INFO}
+        state = {**state, **deepspeed_state.UNIVERSAL_INFO}
         self._engine.save_checkpoint(str(folder), tag=tag, client_state=state, save_latest=False)
 
     def load(self, folder: Path, tag: str) -> dict[str, Any]:
@@ -187,5 +187,5 @@ class Engine:
         _, state = self._engine.load_checkpoint(
             str(folder), tag=tag, load_lr_scheduler_states=False
         )
-        deepspeed_optimizer.move_step_counts(self._ours)
+        deepspeed_state.move_step_counts(self._ours)
         return dict(state)

@@ -1,10 +1,11 @@
 """The fixed validation set: the same rows with the same masks at every step.
 
 Its seed is a constant and its documents are those the corpus held out, so runs with one row length
-and one mask recipe are measured on the same questions.
+and one mask recipe are scored on the same masked tokens.
 """
 
-from typing import Protocol
+from functools import cached_property
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from pretrain.data.batch_source import BatchSource
 from pretrain.distributed import Cluster
 from pretrain.losses.mlm_nsp import pretraining_terms
 from pretrain.losses.term import Objective, Term
+
+ACCURACY = "validation/accuracy_mlm"
+BASELINE_ACCURACY = "validation/accuracy_mlm_baseline"
 
 
 class Model(Protocol):
@@ -28,6 +32,16 @@ class Model(Protocol):
         ...
 
 
+class Baseline(NamedTuple):
+    """The best constant prediction: the commonest label of the validation set itself.
+
+    No other constant, the commonest token of the training text among them, is right more often.
+    """
+
+    token: int  # its id
+    accuracy: float
+
+
 class ValidationSet:
     """A fixed number of rows, spread over the ranks."""
 
@@ -37,18 +51,38 @@ class ValidationSet:
         self._micro_rows = micro_rows
         self._cluster = cluster
 
-    def evaluate(self, model: Model) -> dict[str, float]:
-        """Return masked-word and next-sentence losses and accuracies (all ranks).
+    @cached_property
+    def baseline(self) -> Baseline:
+        """The accuracy to compare the MLM accuracy with (all ranks)."""
+        counts = np.zeros(self._source.spec.tokenizer.vocab_size, np.int64)
+        for batch in self._batches():
+            _, labels = batch.mlm_targets
+            counts += np.bincount(labels.numpy(), minlength=len(counts))
+        counts = self._cluster.sum_tensor(torch.from_numpy(counts)).numpy()
+        return Baseline(int(counts.argmax()), float(counts.max() / max(1, counts.sum())))
 
-        Keys are `validation/loss_mlm`, `validation/accuracy_mlm` and, for a model with that
-        head, `validation/loss_nsp` and `validation/accuracy_nsp`.
+    def evaluate(self, model: Model) -> dict[str, float]:
+        """Return MLM and NSP losses and accuracies (all ranks).
+
+        Keys are `validation/loss_mlm`, `validation/accuracy_mlm`, that of the baseline,
+        `validation/accuracy_mlm_baseline`, and, for a model with an NSP head,
+        `validation/loss_nsp` and `validation/accuracy_nsp`.
         """
+        baseline = self.baseline.accuracy
+        scores: dict[str, float] = {}
+        for tag, score in self._mean_terms(model).items():
+            scores[f"validation/{tag.replace('/', '_')}"] = score
+            if tag == "accuracy/mlm":
+                scores[BASELINE_ACCURACY] = baseline
+        return scores
+
+    def _mean_terms(self, model: Model) -> dict[str, float]:
+        """Return each term, over what it counts in the whole set."""
         model.train(False)
         sums, counts = [], np.zeros(2, np.int64)
         with torch.no_grad():
             for batch in self._batches():
-                batch_counts = batch.counts
-                counts += (batch_counts["masked"], batch_counts["samples"])
+                counts += (batch.counts["masked"], batch.counts["samples"])
                 terms = model(batch.to(self._cluster.device), pretraining_terms)
                 sums.append(torch.stack([term.total for term in terms]).double())
         model.train(True)
@@ -56,7 +90,7 @@ class ValidationSet:
         masked, samples = self._cluster.sum([int(count) for count in counts])
         per = {"masked": masked, "samples": samples}
         return {
-            f"validation/{term.tag.replace('/', '_')}": total / max(1, per[term.per])
+            term.tag: total / max(1, per[term.per])
             for term, total in zip(terms, totals, strict=True)
         }
 

@@ -213,7 +213,8 @@ def _validate(t: Training, progress: Progress, window: MetricsWindow) -> dict[st
     if t.log is not None:
         t.log.write(progress.step, progress.samples_seen, scores)
     window.pause(time.perf_counter() - started)
-    return {**scores, "validation/step": progress.step}
+    token = t.validation.baseline.token
+    return {**scores, "validation/step": progress.step, "validation/baseline_token": token}
 
 
 def _save(t: Training, progress: Progress, window: MetricsWindow, scores: dict[str, float]) -> None:

@@ -47,7 +47,7 @@ class RunDirectory:
         """Create the folder, keep the resolved recipe and a copy of the tokenizer (rank 0)."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         # Publishing needs the tokenizer, wherever the original may be by then.
-        shutil.copytree(recipe.tokenizer.path, self.path / "tokenizer", dirs_exist_ok=True)
+        _copy_files(recipe.tokenizer.path, self.path / "tokenizer")
         tree = {**recipe.model_dump(mode="json"), "identity": identity_of(recipe)}
         text = "# The resolved recipe of this run, and the keys that make up its identity.\n"
         text += yaml.safe_dump(tree, sort_keys=False)
@@ -95,3 +95,12 @@ class RunDirectory:
         if not path.is_file():
             return {}
         return dict(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    """Copy a folder's files under the umask, where `shutil.copytree` would copy their modes."""
+    for path in source.rglob("*"):
+        if path.is_file():
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)

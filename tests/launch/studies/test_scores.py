@@ -82,7 +82,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     def score(path: Path, corpus: Path, rows: int) -> HeldOutScores:
         folders.append(path)
-        return HeldOutScores(parameters=10, loss=1.0, accuracy=0.5)
+        return HeldOutScores(parameters=10, loss=1.0, accuracy=0.5, baseline_accuracy=0.1)
 
     monkeypatch.setattr(scores, "score_held_out", score)
     return folders

@@ -178,7 +178,7 @@ def test_the_card_states_the_facts_of_the_run(
     assert header["pipeline_tag"] == "fill-mask"
     assert "# my-bert" in card
     assert "started from layers 0, 2 of its teacher" in card
-    assert "| masked-word loss | 2.5000 | 1.5000 |" in card
+    assert "| MLM loss | 2.5000 | 1.5000 |" in card
     assert "60 documents, 4,242 tokens" in card
     assert "| hardware | 2 × CPU (test) |" in card
     assert "train.batch_rows: 4" in card

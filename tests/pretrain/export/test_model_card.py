@@ -13,13 +13,13 @@ from tests.run_folders import facts_of
 @pytest.mark.parametrize(
     ("pairs", "learned", "score"),
     [
-        ("next_sentence", "masked words and next sentences.", "next-sentence accuracy | 75.00%"),
+        ("next_sentence", "masked tokens and next sentences.", "next-sentence accuracy | 75.00%"),
         (
             "sentence_order",
-            "masked words and the order of sentences.",
+            "masked tokens and the order of sentences.",
             "sentence-order accuracy | 75.00%",
         ),
-        ("none", "pre-trained on masked words.", None),
+        ("none", "pre-trained on masked tokens.", None),
     ],
 )
 def test_the_card_names_the_kind_of_samples(

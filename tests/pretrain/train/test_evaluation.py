@@ -1,4 +1,4 @@
-"""Validation: the same questions and the same figures, however the rows are spread."""
+"""Validation: the same masked tokens and the same scores, however the rows are spread."""
 
 import dataclasses
 from collections import Counter
@@ -36,7 +36,7 @@ def model(tiny_shape: BertShape, alone: Cluster) -> Bert:
 
 
 class OneOfTwo(Cluster):
-    """A rank that keeps what it would add up with the other."""
+    """A rank that records what it would sum with the other."""
 
     def __init__(self, rank: int) -> None:
         super().__init__(rank, rank, 2)
@@ -53,39 +53,64 @@ class OneOfTwo(Cluster):
         return tensor
 
 
-def test_figures_are_means_over_all_rows(source: BatchSource, model: Bert, alone: Cluster) -> None:
+def test_scores_are_means_over_all_rows(source: BatchSource, model: Bert, alone: Cluster) -> None:
+    """Losses and accuracies equal those of one batch with all rows."""
     batch = source.rows(np.arange(ROWS), ROWS).to(alone.device)
-    # An untrained model is never right; this one names the most frequent word.
-    asked, pairs = batch.mlm_labels != IGNORE_INDEX, batch.nsp_labels != IGNORE_INDEX
-    model.cls.predictions.bias.data[batch.mlm_labels[asked].mode().values] = 9.0
+    # An untrained model is never right; this one always predicts the commonest label.
+    masked, pairs = batch.mlm_labels != IGNORE_INDEX, batch.nsp_labels != IGNORE_INDEX
+    model.cls.predictions.bias.data[batch.mlm_labels[masked].mode().values] = 9.0
     found = ValidationSet(source, ROWS, 3, alone).evaluate(model)
     with torch.no_grad():
         outputs: Outputs = model.eval()(batch)
     assert outputs.nsp_logits_S2 is not None
-    words, labels = outputs.mlm_logits_MV[asked], batch.mlm_labels[asked]
-    sentences, answers = outputs.nsp_logits_S2[pairs], batch.nsp_labels[pairs]
+    logits, labels = outputs.mlm_logits_MV[masked], batch.mlm_labels[masked]
+    nsp_logits, nsp_labels = outputs.nsp_logits_S2[pairs], batch.nsp_labels[pairs]
     expected = {
-        "loss_mlm": F.cross_entropy(words, labels),
-        "accuracy_mlm": (words.argmax(-1) == labels).double().mean(),
-        "loss_nsp": F.cross_entropy(sentences, answers),
-        "accuracy_nsp": (sentences.argmax(-1) == answers).double().mean(),
+        "loss_mlm": F.cross_entropy(logits, labels),
+        "accuracy_mlm": (logits.argmax(-1) == labels).double().mean(),
+        "accuracy_mlm_baseline": (labels == labels.mode().values).double().mean(),
+        "loss_nsp": F.cross_entropy(nsp_logits, nsp_labels),
+        "accuracy_nsp": (nsp_logits.argmax(-1) == nsp_labels).double().mean(),
     }
     assert list(found) == [f"validation/{name}" for name in expected]
     assert list(found.values()) == pytest.approx([x.item() for x in expected.values()], rel=1e-5)
     assert all(value > 0 for value in found.values())
+    assert found["validation/accuracy_mlm"] == found["validation/accuracy_mlm_baseline"]
 
 
-def test_figures_are_the_same_for_any_micro_batch(
+def test_baseline_is_the_commonest_label(source: BatchSource, alone: Cluster) -> None:
+    """No constant prediction has a higher accuracy, whatever the micro-batches are."""
+    labels = source.rows(np.arange(ROWS), ROWS).mlm_targets[1].tolist()
+    ((token, count),) = Counter(labels).most_common(1)
+    for micro_rows in (1, 3, ROWS):
+        found = ValidationSet(source, ROWS, micro_rows, alone).baseline
+        assert found.accuracy == pytest.approx(count / len(labels))
+        assert labels.count(found.token) == labels.count(token)
+
+
+def test_baseline_sums_labels_over_ranks(source: BatchSource) -> None:
+    """Each rank contributes the labels of its own rows."""
+    ranks = [OneOfTwo(0), OneOfTwo(1)]
+    for cluster in ranks:
+        assert ValidationSet(source, ROWS, 3, cluster).baseline.accuracy > 0
+    counted = ranks[0].totals + ranks[1].totals
+    labels = source.rows(np.arange(ROWS), ROWS).mlm_targets[1]
+    assert torch.equal(counted, torch.bincount(labels, minlength=len(counted)))
+
+
+def test_scores_do_not_depend_on_micro_batches(
     source: BatchSource, model: Bert, alone: Cluster
 ) -> None:
+    """Scores are the same for any micro-batch."""
     figures = [ValidationSet(source, ROWS, micro, alone).evaluate(model) for micro in (1, 2, 7, 16)]
     for other in figures[1:]:
         assert other == pytest.approx(figures[0], rel=1e-6)
 
 
-def test_reversed_samples_have_figures_of_their_own(
+def test_reversed_samples_have_own_scores(
     open_source: OpenSource, model: Bert, alone: Cluster
 ) -> None:
+    """With `mask.bidirectional`, the reversed direction has a loss and an accuracy of its own."""
     both = ValidationSet(open_source("validation", bidirectional=True), ROWS, 2, alone)
     plain = ValidationSet(open_source("validation"), ROWS, 2, alone).evaluate(model)
     found = both.evaluate(model)
@@ -98,9 +123,8 @@ def test_reversed_samples_have_figures_of_their_own(
     assert found["validation/loss_mlm_reversed"] == pytest.approx(plain["validation/loss_mlm"], 0.1)
 
 
-def test_two_ranks_share_the_rows_and_compute_equally_often(
-    source: BatchSource, model: Bert, alone: Cluster
-) -> None:
+def test_two_ranks_divide_rows_and_passes(source: BatchSource, model: Bert, alone: Cluster) -> None:
+    """Two ranks divide the rows and compute as many forward passes."""
     plain = model.cpu()
     calls: Counter[int] = Counter()
 
@@ -129,26 +153,26 @@ def test_two_ranks_share_the_rows_and_compute_equally_often(
     assert all(share[0] > 0 for share in shares)
 
 
-def test_evaluation_is_repeatable_and_gives_training_back(
-    source: BatchSource, model: Bert, alone: Cluster
-) -> None:
+def test_evaluation_is_repeatable(source: BatchSource, model: Bert, alone: Cluster) -> None:
+    """Evaluation is repeatable, and leaves the model in training mode without gradients."""
     validation = ValidationSet(source, ROWS, 4, alone)
     assert validation.evaluate(model) == validation.evaluate(model)
     assert model.training
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_no_more_rows_are_asked_for_than_there_are(
-    source: BatchSource, model: Bert, alone: Cluster
-) -> None:
+def test_rows_are_limited_by_the_split(source: BatchSource, model: Bert, alone: Cluster) -> None:
+    """A set of more rows than the split has takes them all."""
     available = source.epoch_index(0).num_rows
     found = ValidationSet(source, 10_000, 16, alone).evaluate(model)
     assert found == ValidationSet(source, available, 16, alone).evaluate(model)
 
 
-def test_a_model_without_that_head_is_not_judged_on_next_sentences(
+def test_no_nsp_scores_without_nsp_head(
     source: BatchSource, tiny_shape: BertShape, alone: Cluster
 ) -> None:
+    """A model without an NSP head has no NSP scores."""
     student = Bert(dataclasses.replace(tiny_shape, next_sentence=False)).to(alone.device)
     found = ValidationSet(source, 2, 2, alone).evaluate(student)
-    assert set(found) == {"validation/loss_mlm", "validation/accuracy_mlm"}
+    expected = ("loss_mlm", "accuracy_mlm", "accuracy_mlm_baseline")
+    assert set(found) == {f"validation/{name}" for name in expected}

@@ -20,6 +20,7 @@ from pretrain.monitoring.flops import StepFlops
 from pretrain.monitoring.memory_estimate import MemoryForecast
 from pretrain.train import loop
 from pretrain.train.checkpoint import Progress
+from pretrain.train.evaluation import Baseline
 from pretrain.train.nonfinite import NonfiniteCheck
 from pretrain.train.task import StepSpec
 
@@ -171,7 +172,7 @@ def training(
         compilations=None,
         flops=StepFlops(trained=shape),
         loader=Rows(),
-        validation=SimpleNamespace(evaluate=lambda engine: {}),
+        validation=SimpleNamespace(evaluate=lambda engine: {}, baseline=Baseline(5, 0.1)),
         preemption=SimpleNamespace(flags=lambda: [0, 0, 0]),
         log=Log(),
         memory=MemoryForecast([], alone.device),

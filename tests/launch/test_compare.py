@@ -1,0 +1,63 @@
+"""The comparing command: one table, whole, with the accuracy of the constant prediction."""
+
+import contextlib
+import io
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+
+from launch import compare, held_out
+from launch.cli import run_command
+from launch.held_out import HeldOutScores
+
+
+@pytest.fixture
+def no_group_left() -> Iterator[None]:
+    """End the process group that scoring joins."""
+    yield
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def test_nothing_comes_between_lines_of_the_table(
+    published_teacher: Path,
+    tiny_corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    no_group_left: None,
+) -> None:
+    """Warnings and progress of any model come before the first line of the output."""
+    other = tmp_path / "student"
+    shutil.copytree(published_teacher, other)
+    monkeypatch.setattr(held_out, "SCORED_TOKENS", 64)
+    monkeypatch.setattr(compare, "_TIMED_TOKENS", 64)
+    words = ["compare", str(published_teacher), str(other), "--corpus", str(tiny_corpus)]
+    monkeypatch.setattr(sys, "argv", [*words, "--rows", "4"])
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        run_command(compare.main)
+    lines = printed.getvalue().splitlines()
+    start = lines.index(f"{published_teacher}:")
+    sentences = len(compare._SENTENCES["en"])
+    assert lines[start + 1 + sentences] == f"{other}:"
+    table = lines[start + 2 * (1 + sentences) :]
+    assert table[0] == ""
+    assert re.fullmatch(r"model +parameters +MLM loss +accuracy +baseline +ms a batch", table[1])
+    assert [line.split()[0] for line in table[2:4]] == ["teacher", "student"]
+    assert table[4].endswith("the baseline always predicts the commonest token)")
+    assert len(table) == 5
+    losses = [line.split()[2] for line in table[2:4]]
+    assert losses[0] == losses[1], "both are scored on the same masked tokens"
+
+
+def test_table_has_baseline_beside_accuracy() -> None:
+    """A colleague sees at once whether a model is better than one constant answer."""
+    scores = HeldOutScores(parameters=1234567, loss=2.5, accuracy=0.107, baseline_accuracy=0.109)
+    row = compare.Row(name="student", scores=scores, milliseconds=3.25)
+    line = compare.table_lines([row])[1]
+    assert line.split() == ["student", "1,234,567", "2.5000", "10.70%", "10.90%", "3.2"]
