@@ -1,9 +1,10 @@
 """Keyed dropout: the mask is a pure function of a key and the flat index of each element.
 
-There is no generator: a recomputed forward pass drops the same elements, and so do another kernel
-and another device. Each index is a counter that is multiplied by a constant, combined with a first
-number from the key, hashed by a 32-bit mixer found by exhaustive search (C. Wellons, "hash
-prospector", shifts 16, 15 and 15), and multiplied by a second number from the key.
+There is no generator: under activation checkpointing the second forward pass drops the same
+elements, and so do another kernel and another device. Each index is a counter that is multiplied by
+a constant, combined with a first number from the key, hashed by a 32-bit mixer found by exhaustive
+search (C. Wellons, "hash prospector", shifts 16, 15 and 15), and multiplied by a second number from
+the key.
 
 Each product costs one operation where a second round of the mixer costs eleven. Without the first,
 elements 768 apart are correlated by half a percent; without the second, the mask of one key is a

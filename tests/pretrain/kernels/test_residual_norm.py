@@ -146,9 +146,9 @@ def test_residual_norm_under_checkpointing(function: ResidualNorm) -> None:
     inputs, grad = drawn(5, 37)
     again = partial(checkpoint, partial(function, epsilon=EPSILON, rate=RATE, key=a_key()))
     plain = computed(function, inputs, grad)
-    recomputed = evaluate(partial(again, use_reentrant=False), inputs, grad)
-    assert torch.equal(plain.value, recomputed.value)
-    assert all(map(torch.equal, plain.gradients, recomputed.gradients))
+    checkpointed = evaluate(partial(again, use_reentrant=False), inputs, grad)
+    assert torch.equal(plain.value, checkpointed.value)
+    assert all(map(torch.equal, plain.gradients, checkpointed.gradients))
 
 
 def test_residual_norm_saved_memory() -> None:
