@@ -1,4 +1,4 @@
-"""What a corpus looks like, as a table and as pictures: lengths, token frequencies, packing."""
+"""Statistics of a corpus as a table and as plots: lengths, token frequencies, packing."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -21,7 +21,7 @@ _RARE = 10  # occurrences
 
 
 def describe(statistics: CorpusStatistics) -> str:
-    """Return the figures as a small table."""
+    """Return the statistics as a small table."""
     rows = {"documents": statistics.documents, "sentences": statistics.sentences}
     rows |= {f"samples at {each.row_tokens}": each.samples for each in statistics.packings}
     lines = [f"{'tokens':16}{'number':>13}{'mean':>9}{'median':>9}{'95 %':>9}{'longest':>9}"]
@@ -43,7 +43,7 @@ def draw(statistics: CorpusStatistics, folder: Path) -> list[Path]:
     """Write lengths.png, frequencies.png and packing.png and return their paths.
 
     Raises:
-        UserError: when matplotlib is not installed or a picture cannot be written.
+        UserError: when matplotlib is not installed or a plot cannot be written.
     """
     try:
         from matplotlib.figure import Figure
@@ -62,7 +62,9 @@ def draw(statistics: CorpusStatistics, folder: Path) -> list[Path]:
             folder.mkdir(parents=True, exist_ok=True)
             figure.savefig(folder / name, dpi=150)
         except OSError as error:
-            raise UserError(f"The picture {folder / name} cannot be written: {error}.") from error
+            raise UserError(
+                f"The plot {folder / name} cannot be written ({error}): choose another folder."
+            ) from error
         paths.append(folder / name)
     return paths
 
@@ -91,11 +93,11 @@ def _draw_lengths(figure: "Figure", statistics: CorpusStatistics) -> None:
 
 
 def _log_histogram(panel: "Axes", lengths: Lengths) -> None:
-    """Draw the density on a logarithmic axis: an area is the share of what lies below it."""
+    """Draw the density over a logarithmic axis, so that an area is a share of the items."""
     present = np.flatnonzero(lengths.counts)
     first, last = np.log2([present[0], present[-1] + 1]) * _BINS_PER_DOUBLING
     edges = 2.0 ** (np.arange(np.floor(first), np.ceil(last) + 1) / _BINS_PER_DOUBLING)
-    # Lengths are whole numbers: at the short end several bins would share one.
+    # Lengths are integers: at the short end several bins would contain the same one.
     edges = np.unique(np.ceil(edges))
     bars, _ = np.histogram(present, edges, weights=lengths.counts[present])
     density = bars / lengths.number / np.diff(np.log2(edges))
@@ -118,7 +120,7 @@ def _draw_frequencies(figure: "Figure", statistics: CorpusStatistics) -> None:
     counts = counts[counts > 0]
     ranks = np.arange(1, len(counts) + 1)
     panel.loglog(ranks, counts, color=_COLORS[0], lw=1.8)
-    # Zipf's law, laid through the middle of the curve on the logarithmic axis.
+    # Zipf's law, through the middle of the curve on the logarithmic axis.
     middle = int(len(counts) ** 0.5)
     zipf = counts[middle - 1] * middle / ranks
     shown = (zipf >= counts[-1]) & (zipf <= counts[0] * 2)
@@ -137,7 +139,7 @@ def _draw_frequencies(figure: "Figure", statistics: CorpusStatistics) -> None:
 
 
 def _draw_packing(figure: "Figure", statistics: CorpusStatistics) -> None:
-    """Draw how full rows are, from the fullest to the emptiest; above the curve is padding."""
+    """Draw the share of each row that is filled, from the fullest row to the emptiest."""
     panel = figure.subplots()
     lowest = 1.0
     for packing, color in zip(statistics.packings, _COLORS, strict=False):
@@ -146,12 +148,12 @@ def _draw_packing(figure: "Figure", statistics: CorpusStatistics) -> None:
         label = f"rows of {packing.row_tokens}: {packing.padding_share:.2%} padding"
         heights = fills / packing.row_tokens
         panel.stairs(heights, [0, *ends], baseline=None, color=color, lw=1.8, label=label)
-        # The last few rows of all are what was left over; they would squeeze the rest.
+        # The last few rows are incomplete; including them would compress the rest of the plot.
         lowest = min(lowest, packing.fills.quantile(0.001) / packing.row_tokens)
     panel.set_ylim(max(0.0, np.floor(lowest * 10) / 10 - 0.1), 1.01)
     panel.legend(frameon=False, fontsize=9, loc="lower left")
     _percent(panel.xaxis, panel.yaxis)
-    _style(panel, "how full rows are", "rows, from the fullest to the emptiest", "tokens filled")
+    _style(panel, "fill of rows", "rows, from the fullest to the emptiest", "tokens filled")
 
 
 def _style(panel: "Axes", title: str, across: str, up: str) -> None:

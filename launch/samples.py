@@ -1,6 +1,6 @@
-"""Training samples as a person reads them: rows, segments, and what is asked of each masked word.
+"""Training samples as text: rows, segments and masked tokens.
 
-A masked word reads `{shown → label}`: the model sees the first and must answer the second.
+A masked token is written `{input → label}`: what the model sees, and what it must predict.
 """
 
 import tempfile
@@ -22,8 +22,8 @@ _ROWS_AT_A_TIME = 8
 _WIDTH = 100
 _NO_BREAK = "\u00a0"  # lines are not wrapped here
 _FOLLOWS = 0  # as in transformers' `next_sentence_label`
-_LABELS = {True: "B follows A", False: "B is from elsewhere"}
-# WordPiece marks tokens that continue a word, the others those that start one.
+_LABELS = {True: "B follows A", False: "B is an NSP negative"}
+# WordPiece prefixes tokens that continue a word, the others those that start one.
 _CONTINUES = "##"
 _STARTS = {decoders.Metaspace: "▁", decoders.ByteLevel: "Ġ"}
 
@@ -31,9 +31,9 @@ _STARTS = {decoders.Metaspace: "▁", decoders.ByteLevel: "Ġ"}
 def readable_samples(
     path: Path, tokenizer_path: Path, count: int, row_tokens: int
 ) -> Iterator[str]:
-    """Yield the first training samples of a corpus, and a line for each row that holds them.
+    """Yield the first training samples of a corpus, after a line for the row of each.
 
-    They are those of epoch 0 with the default masking, drawn from the first shard alone, so that
+    They are the samples of epoch 0 with the default masking, drawn from the first shard alone, so that
     it takes a second however large the corpus is.
 
     Raises:
@@ -70,21 +70,21 @@ def _row(batch: Batch, table_N: torch.Tensor, row: int) -> torch.Tensor:
 
 
 def _describe_sample(batch: Batch, row: int, sample: int, tokenizer: LoadedTokenizer) -> str:
-    """Return a sample with its label, its segments and its masked words."""
+    """Return a sample with its label, its segments and its masked tokens."""
     own = _row(batch, batch.sample_ids, row) == sample
-    places = torch.nonzero(own).flatten() + row * batch.row_tokens
-    labels, answers = (
-        dict(zip(places.tolist(), labels.tolist(), strict=True))
-        for places, labels in (batch.mlm_targets, batch.nsp_targets)
+    positions = torch.nonzero(own).flatten() + row * batch.row_tokens
+    mlm_labels, nsp_labels = (
+        dict(zip(positions.tolist(), labels.tolist(), strict=True))
+        for positions, labels in (batch.mlm_targets, batch.nsp_targets)
     )
-    masked = sum(place in labels for place in places.tolist())
-    segments = _segments(batch, places)
+    masked = sum(position in mlm_labels for position in positions.tolist())
+    segments = _segments(batch, positions)
     label = "one segment"
     if len(segments) > 1:
-        label = _LABELS[answers[int(places[0])] == _FOLLOWS]
-    lines = [f"  sample {sample}  {label}, {len(places)} tokens, {masked} of them to predict"]
+        label = _LABELS[nsp_labels[int(positions[0])] == _FOLLOWS]
+    lines = [f"  sample {sample}  {label}, {len(positions)} tokens, {masked} of them to predict"]
     for name, segment in zip("AB", segments, strict=False):
-        text = _readable(batch, segment.tolist(), labels, tokenizer)
+        text = _readable(batch, segment.tolist(), mlm_labels, tokenizer)
         indent = f"    {name}  "
         lines += textwrap.wrap(
             text, _WIDTH, initial_indent=indent, subsequent_indent=" " * len(indent)
@@ -92,29 +92,29 @@ def _describe_sample(batch: Batch, row: int, sample: int, tokenizer: LoadedToken
     return "\n".join(lines).replace(_NO_BREAK, " ")
 
 
-def _segments(batch: Batch, places: torch.Tensor) -> list[torch.Tensor]:
-    """Return the places of A and, in a pair, of B: without [CLS] and the [SEP] after each."""
-    second = batch.token_types[places] == 1
-    parts = [places[~second][1:-1]]
-    return [*parts, places[second][:-1]] if second.any() else parts
+def _segments(batch: Batch, positions: torch.Tensor) -> list[torch.Tensor]:
+    """Return the positions of A and, in a pair, of B: without [CLS] and the [SEP] after each."""
+    second = batch.token_types[positions] == 1
+    parts = [positions[~second][1:-1]]
+    return [*parts, positions[second][:-1]] if second.any() else parts
 
 
 def _readable(
-    batch: Batch, places: list[int], labels: dict[int, int], tokenizer: LoadedTokenizer
+    batch: Batch, positions: list[int], labels: dict[int, int], tokenizer: LoadedTokenizer
 ) -> str:
     """Join the tokens of a segment to words, with every masked token in braces."""
     text = ""
-    for place in places:
-        token, glued = _spelled(int(batch.input_ids[place]), tokenizer)
-        if place in labels:
-            answer, glued = _spelled(labels[place], tokenizer)
-            token = f"{{{token}{_NO_BREAK}→{_NO_BREAK}{answer}}}"
-        text += token if glued or not text else f" {token}"
+    for position in positions:
+        token, continues = _spelled(int(batch.input_ids[position]), tokenizer)
+        if position in labels:
+            label, continues = _spelled(labels[position], tokenizer)
+            token = f"{{{token}{_NO_BREAK}→{_NO_BREAK}{label}}}"
+        text += token if continues or not text else f" {token}"
     return text
 
 
 def _spelled(index: int, tokenizer: LoadedTokenizer) -> tuple[str, bool]:
-    """Return a token without the marks of its tokenizer, and whether it continues a word."""
+    """Return a token without the prefix of its tokenizer, and whether it continues a word."""
     token = tokenizer.backend.id_to_token(index) or f"[id {index}]"
     if start := _STARTS.get(type(tokenizer.backend.decoder)):
         return token.removeprefix(start), not token.startswith(start)

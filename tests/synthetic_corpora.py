@@ -1,7 +1,7 @@
-"""Corpora made to measure, and the tokenizer that fits them.
+"""Synthetic corpora, and the tokenizer that fits them.
 
-A *numbered* corpus counts its tokens up from `NUMBERED_FROM` through all its shards, so that any
-token says where in the corpus it came from. A *prose* corpus has chains of words that a model can
+A *numbered* corpus counts its tokens up from `NUMBERED_FROM` through all its shards, so that a
+token gives its position in the corpus. A *prose* corpus has chains of words that a model can
 learn, and a vocabulary of real word strings.
 """
 
@@ -40,7 +40,7 @@ _TOPICS, _SUCCESSORS = 4, 3
 
 
 def write_tokenizer(directory: Path) -> None:
-    """Write a WordPiece tokenizer that knows `WORDS`; word i has the id 5 + i."""
+    """Write a WordPiece tokenizer of the vocabulary `WORDS`; word i has the id 5 + i."""
     vocabulary = {token: index for index, token in enumerate([*SPECIAL_TOKENS, *WORDS])}
     save_tokenizer(bert_tokenizer(vocabulary, lowercase=True), directory, "wordpiece")
 
@@ -104,7 +104,7 @@ def numbered_corpus(directory: Path, shards: Shards) -> Corpus:
 
 
 def draw_shards(key: str, documents: Iterable[int], median_tokens: int = 150) -> Shards:
-    """Draw lengths as Wikipedia has them: both log-normal, sentences of 3 to 60 tokens.
+    """Draw lengths distributed as in Wikipedia: log-normal, sentences of 3 to 60 tokens.
 
     Args:
         key: the same key gives the same lengths.
@@ -118,7 +118,7 @@ def draw_shards(key: str, documents: Iterable[int], median_tokens: int = 150) ->
 
 
 def prose_shards(key: str, documents: Iterable[int]) -> list[list[list[list[int]]]]:
-    """Draw documents that can be learned: a word has few successors, a document one topic."""
+    """Draw documents that a model can learn: a word has few successors, a document one topic."""
     return [
         [_draw_prose(f"{key}/{shard}/{index}") for index in range(size)]
         for shard, size in enumerate(documents)

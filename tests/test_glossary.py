@@ -46,6 +46,12 @@ ALLOWED = {
     # Keys that older recipes and run folders have.
     "pretrain/config/train.py": ("recompute",),
     "pretrain/config/run.py": ("recompute",),
+    # Keys of draws: another key would make other samples.
+    "data_prep/samples/sentence_pairs.py": ("partner",),
+    "data_prep/samples/document_sampling.py": ("visits",),
+    # A file name of unfinished corpora.
+    "data_prep/dedup/key_index.py": ("ledger",),
+    "tests/data_prep/pipeline/test_array_tasks.py": ("ledger",),
 }
 
 

@@ -24,9 +24,7 @@ _VALUE_COLUMNS = 40
 class Options(BaseModel):
     """A frozen group of recipe keys; unknown keys are errors, and so are numbers without end."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 Recipe = TypeVar("Recipe", bound=Options)

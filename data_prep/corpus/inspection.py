@@ -1,4 +1,4 @@
-"""Looking at a finished corpus: is it whole, and does it read as text?"""
+"""Inspect a finished corpus: verify it, and decode its documents."""
 
 from collections.abc import Iterator
 from copy import copy
@@ -16,10 +16,10 @@ _CHECK_TOKENS = 1 << 22
 
 
 def verify_corpus(path: Path) -> dict[str, Any]:
-    """Recompute every sha256, check every offset and token id, and return the manifest.
+    """Check every sha256, offset and token id of a corpus, and return its manifest.
 
     Raises:
-        UserError: naming the first file that is not what it should be.
+        UserError: naming the first damaged file or shard.
     """
     manifest = read_corpus_manifest(path, hashes=True)
     for split in SPLITS:
@@ -33,9 +33,9 @@ def verify_corpus(path: Path) -> dict[str, Any]:
 
 
 def readable_documents(path: Path, tokenizer_path: Path, count: int) -> Iterator[str]:
-    """Yield the first documents of the train split as a person reads them.
+    """Yield the first documents of the train split as decoded text.
 
-    Each has its number, its counts, and one line a sentence with the number of tokens.
+    Each has its index, its counts, and one line a sentence with the number of tokens.
 
     Raises:
         UserError: when the corpus was made with another tokenizer.
@@ -61,10 +61,10 @@ def open_with_tokenizer(path: Path, tokenizer_path: Path) -> tuple[Corpus, Loade
 
 
 def beginning_of(corpus: Corpus, tokens: int) -> Corpus:
-    """Return a corpus of its first shards only, so that looking at it takes seconds.
+    """Return a corpus of the first shards only, so that reading it takes seconds.
 
-    They hold about `tokens` tokens, and the two documents that a sentence pair needs. Its plans
-    must not be kept: they would be taken for those of the whole corpus.
+    They hold at least `tokens` tokens, and the two documents that a sentence pair needs. Its epoch
+    indices must not be cached: they would be opened as those of the whole corpus.
     """
     held = np.cumsum([[shard.counts.documents, shard.counts.tokens] for shard in corpus.shards], 0)
     enough = np.searchsorted(held[:, 0], 2), np.searchsorted(held[:, 1], tokens)

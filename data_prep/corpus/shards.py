@@ -43,18 +43,18 @@ def shard_files(name: str) -> tuple[str, str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardCounts:
-    """What one shard holds, as its manifest lists it."""
+    """The counts of one shard, as in the manifest."""
 
     name: str
     documents: int
     sentences: int
     tokens: int
-    corpus: str = "text"  # which of the recipe's inputs it was made from
+    corpus: str = "text"  # the input of the recipe it was made from
 
 
 @dataclass(frozen=True, kw_only=True)
 class Documents:
-    """Documents as flat arrays: sentence and document borders count from 0.
+    """Documents as flat arrays; both offset arrays start at 0.
 
     Sentence i is `tokens[sentences[i] : sentences[i + 1]]`; document j is the sentences from
     `documents[j]` to `documents[j + 1]`.
@@ -65,23 +65,23 @@ class Documents:
     documents: Int64Array
 
     def keep(self, chosen: npt.NDArray[np.bool_]) -> "Documents":
-        """Return the chosen sentences [S], and the documents that still have any."""
+        """Return the sentences of a mask [S], and the documents that have any of them."""
         lengths = np.diff(self.sentences)
-        counts = np.diff(_bounds(np.cumsum(chosen))[self.documents])
+        counts = np.diff(offsets_of(np.cumsum(chosen))[self.documents])
         return Documents(
             tokens=self.tokens[np.repeat(chosen, lengths)],
-            sentences=_bounds(np.cumsum(lengths[chosen])),
-            documents=_bounds(np.cumsum(counts[counts > 0])),
+            sentences=offsets_of(np.cumsum(lengths[chosen])),
+            documents=offsets_of(np.cumsum(counts[counts > 0])),
         )
 
     @property
     def num_documents(self) -> int:
-        """How many there are."""
+        """The number of documents."""
         return len(self.documents) - 1
 
 
 class ShardWriter:
-    """Streams documents into the three files of one shard; memory does not grow with it."""
+    """Writes documents to the three files of one shard, without holding them in memory."""
 
     def __init__(
         self, directory: Path, name: str, token_type: np.dtype[Any], corpus: str = "text"
@@ -110,7 +110,7 @@ class ShardWriter:
         self._num_documents += len(documents)
 
     def close(self) -> ShardCounts:
-        """Flush the files and return what they hold."""
+        """Close the files and return their counts."""
         for file in (self._tokens, self._sentences, self._documents):
             file.close()
         return ShardCounts(
@@ -134,7 +134,11 @@ class ShardWriter:
 
 
 class Shard:
-    """One shard, opened read-only; `token_base` and its kin place it in the whole split."""
+    """One shard, memory-mapped read-only.
+
+    `token_base` is the position of its first token in the split, `weight` the average number of
+    times an epoch takes each of its documents.
+    """
 
     def __init__(
         self,
@@ -147,13 +151,13 @@ class Shard:
         tokens, sentences, documents = (directory / file for file in shard_files(counts.name))
         self.counts = counts
         self.token_base = token_base
-        self.weight = weight  # how often an epoch visits each document, on average
+        self.weight = weight
         self.tokens = np.memmap(tokens, token_type, "r", shape=(counts.tokens,))
         self.sentences = np.memmap(sentences, OFFSET_TYPE, "r", shape=(counts.sentences + 1,))
         self.documents = np.memmap(documents, OFFSET_TYPE, "r", shape=(counts.documents + 1,))
 
     def read(self) -> Documents:
-        """Return the whole shard, in memory."""
+        """Return the documents of the shard, in memory."""
         return Documents(
             tokens=np.array(self.tokens),
             sentences=self.sentences.astype(np.int64),
@@ -211,39 +215,40 @@ class Corpus:
         starts: Int64Array,
         lengths: Int64Array,
         out: Int64Array | None = None,
-        places: Int64Array | None = None,
+        offsets: Int64Array | None = None,
     ) -> Int64Array:
-        """Return the tokens of many ranges, one after another, as one int64 array.
+        """Return the concatenated tokens of many ranges as one int64 array.
 
         Args:
             starts: first token position of each range; a range stays within one shard.
             lengths: number of tokens of each range.
             out: write into this array instead, and return it.
-            places: where in `out` each range goes; one after another if left out.
+            offsets: index in `out` of each range; consecutive by default.
         """
-        if places is None:
-            places = np.cumsum(lengths) - lengths
+        if offsets is None:
+            offsets = np.cumsum(lengths) - lengths
         if out is None:
             out = np.empty(int(lengths.sum()), np.int64)
         # Slicing a memmap costs ten times as much as slicing the array behind it.
         tokens = [np.asarray(shard.tokens) for shard in self.shards]
         owners = self.shards_of(starts)
         first = starts - self._token_bases[owners]
-        # One copy a range, in the order of memory: for ranges of a few dozen tokens this is as
-        # fast as an index for every token, and it does not slow down with the number of shards.
-        for owner, start, stop, place, end in zip(
+        # One copy a range: for ranges of a few dozen tokens this is as fast as an index for every
+        # token, and its speed does not depend on the number of shards.
+        for owner, start, stop, offset, end in zip(
             owners.tolist(),
             first.tolist(),
             (first + lengths).tolist(),
-            places.tolist(),
-            (places + lengths).tolist(),
+            offsets.tolist(),
+            (offsets + lengths).tolist(),
             strict=True,
         ):
-            out[place:end] = tokens[owner][start:stop]
+            out[offset:end] = tokens[owner][start:stop]
         return out
 
 
-def _bounds(ends: Int64Array) -> Int64Array:
+def offsets_of(ends: Int64Array) -> Int64Array:
+    """Return offsets, one more than there are ends: 0 and the ends."""
     return np.concatenate([np.zeros(1, np.int64), ends])
 
 
@@ -255,7 +260,7 @@ class _SplitFacts(BaseModel):
 
 
 class _CorpusFacts(BaseModel):
-    """The parts of a manifest that opening a corpus relies on."""
+    """The entries of a manifest that opening a corpus depends on."""
 
     model_config = ConfigDict(strict=True)
 
@@ -287,9 +292,9 @@ def read_corpus_manifest(path: Path, hashes: bool) -> dict[str, Any]:
 
 
 def _find_contradiction(manifest: dict[str, Any]) -> str | None:
-    """Return what keeps the shards of a manifest from being opened, or None.
+    """Return the first inconsistency of a manifest that prevents opening its shards, or None.
 
-    Their sizes follow from their counts, so a count that was changed is found as well.
+    File sizes follow from counts, so a changed count is found as well.
     """
     try:
         facts = _CorpusFacts.model_validate(manifest)
@@ -310,5 +315,5 @@ def _find_contradiction(manifest: dict[str, Any]) -> str | None:
         )
         for name, size in zip(shard_files(counts.name), sizes, strict=True):
             if manifest["files"].get(name, {}).get("bytes") != size:
-                return f"it does not list {name} with {size} bytes, as the shard's counts ask for"
+                return f"it does not list {name} with {size} bytes, as the shard's counts require"
     return None

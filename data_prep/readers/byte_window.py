@@ -1,7 +1,7 @@
-"""A window that moves over the bytes of a source, and finds where documents end.
+"""A window that moves over the bytes of a source, to find where documents end.
 
-Readers look for line ends and markers in whole blocks of bytes and decode what lies between, which
-is several times faster than lines one by one, and keeps the exact offset of everything.
+Readers search whole blocks of bytes for line ends and markers and decode what is between them. That
+is several times faster than reading line by line, and keeps the exact offset of everything.
 """
 
 import re
@@ -14,7 +14,7 @@ from data_prep.readers.compression import Readable, open_bytes
 from data_prep.readers.sources import Source
 
 BLOCK_BYTES = 1 << 20
-# What a long line is extended by, so that it is not copied once for every block of it.
+# A long line is extended by up to this, so that it is not copied once for every block of it.
 _MAX_READ_BYTES = 16 << 20
 BOM = b"\xef\xbb\xbf"
 
@@ -23,7 +23,7 @@ BOM = b"\xef\xbb\xbf"
 class Delimiter:
     """What ends a document; both patterns begin with a newline.
 
-    `begun` matches, up to the end of the window, whatever may yet become the delimiter.
+    `begun` matches what, up to the end of the window, may be the beginning of the delimiter.
     """
 
     pattern: re.Pattern[bytes]
@@ -31,10 +31,10 @@ class Delimiter:
 
 
 class ByteWindow:
-    """The bytes of a source from `base` on; those before `cursor` may be forgotten.
+    """The bytes of a source from offset `base` on; those before `cursor` may be discarded.
 
-    The reader moves `cursor`, an index into `data`; `grow` keeps what lies behind it. A byte-order
-    mark is passed over.
+    The reader moves `cursor`, an index into `data`; `grow` keeps the bytes from it on. A byte-order
+    mark is skipped.
     """
 
     def __init__(self, source: Source, start: int = 0) -> None:
@@ -44,7 +44,7 @@ class ByteWindow:
         self.cursor = 0
         self.ended = False
         if start == 0:
-            self._pass_mark()
+            self._skip_bom()
 
     def __enter__(self) -> "ByteWindow":
         return self
@@ -54,11 +54,11 @@ class ByteWindow:
 
     @property
     def offset(self) -> int:
-        """The place of the cursor in the (decompressed) file."""
+        """The position of the cursor in the (decompressed) file, in bytes."""
         return self.base + self.cursor
 
     def grow(self) -> bool:
-        """Read another block, and tell whether there was one; indices into `data` change."""
+        """Read another block, and return whether there was one; indices into `data` change."""
         held = len(self.data) - self.cursor
         block = self._file.read(min(max(BLOCK_BYTES, held), _MAX_READ_BYTES))
         self.data = self.data[self.cursor :] + block
@@ -70,8 +70,8 @@ class ByteWindow:
     def find(self, pattern: re.Pattern[bytes]) -> re.Match[bytes] | None:
         """Return the next match of a pattern that begins with a newline.
 
-        There is none when the file ends before it, or when the window already holds a block of
-        bytes without one: then `until` passes them on in pieces.
+        None is returned when the file ends before it, or when the window already holds a block of
+        bytes without one, which `until` then yields in pieces.
         """
         seen = 0
         while not (match := pattern.search(self.data, self.cursor + seen)):
@@ -84,9 +84,9 @@ class ByteWindow:
         return match
 
     def until(self, delimiter: Delimiter) -> Iterator[tuple[int, bytes]]:
-        """Yield what lies before the next match, in pieces that tear no character or line end.
+        """Yield the bytes before the next match, in pieces that split no character or line end.
 
-        The cursor then stands where the match begins, or at the end of the file.
+        The cursor is then where the match begins, or at the end of the file.
         """
         while not (match := self.find(delimiter.pattern)):
             cut = len(self.data) if self.ended else self._safe_cut(delimiter)
@@ -95,14 +95,14 @@ class ByteWindow:
                 self.cursor = cut
             if self.ended:
                 return
-            # At the end of the file once more, for the character that was held back.
+            # At the end of the file the loop runs once more, for the character that was held back.
             self.grow()
         if match.start() > self.cursor:
             yield self.offset, self.data[self.cursor : match.start()].rstrip(b"\r")
             self.cursor = match.start()
 
     def rest(self) -> Iterator[tuple[int, bytes]]:
-        """Yield all that is left of the file, in pieces that tear no character or line end."""
+        """Yield the rest of the file, in pieces that split no character or line end."""
         while self.grow():
             newline = self.data.rfind(b"\n")
             self.cursor = safe_cut(self.data, 0, newline if newline > 0 else None)
@@ -112,7 +112,7 @@ class ByteWindow:
     def lines(self, limit: int) -> Iterator[tuple[int, bytes | None]]:
         """Yield the offset and the bytes of every line, without its newline.
 
-        None stands for a line of more than `limit` bytes, which is passed over.
+        None is yielded for a line of more than `limit` bytes, which is skipped.
         """
         while True:
             end = self.data.rfind(b"\n", self.cursor)
@@ -124,7 +124,7 @@ class ByteWindow:
                     yield offset, line if len(line) <= limit else None
                     offset += len(line) + 1
             elif len(self.data) - self.cursor > limit:
-                self.pass_line()
+                self.skip_line()
                 yield offset, None
             if not self.grow():
                 break
@@ -132,9 +132,9 @@ class ByteWindow:
             yield self.base, self.data if len(self.data) <= limit else None
 
     def line_end(self, limit: int, skip: int = 0) -> int | None:
-        """Return the index where the line `skip` bytes behind the cursor ends, newline included.
+        """Return the index at which the line `skip` bytes after the cursor ends, newline included.
 
-        None stands for more than `limit` bytes; the end of the file ends the last line.
+        None is returned for more than `limit` bytes; the end of the file ends the last line.
         """
         seen = skip
         while (end := self.data.find(b"\n", self.cursor + seen)) < 0:
@@ -145,8 +145,8 @@ class ByteWindow:
                 return len(self.data)
         return end + 1 if end + 1 - self.cursor <= limit else None
 
-    def pass_line(self) -> None:
-        """Move the cursor behind the next newline, however far that is."""
+    def skip_line(self) -> None:
+        """Move the cursor past the next newline, at any distance."""
         while (end := self.data.find(b"\n", self.cursor)) < 0:
             self.cursor = len(self.data)
             if not self.grow():
@@ -159,7 +159,7 @@ class ByteWindow:
             return newline
         return safe_cut(self.data, self.cursor, newline if newline > self.cursor else None)
 
-    def _pass_mark(self) -> None:
+    def _skip_bom(self) -> None:
         while len(self.data) < len(BOM) and self.grow():
             pass
         self.ended = False
@@ -170,13 +170,13 @@ class ByteWindow:
 def safe_cut(data: bytes, begin: int, end: int | None = None) -> int:
     """Return where bytes may be cut, at the newline `end` or near the end of them all.
 
-    The cut tears no character and no line end.
+    The cut splits no character and no line end.
     """
     cut = len(data) if end is None else end
     if end is None:
-        # The last character of several bytes, which may not end before the cut.
+        # Before the last character of several bytes, which may be incomplete.
         last = range(cut - 1, max(cut - 4, begin - 1), -1)
-        cut = next((place for place in last if data[place] >= 0xC0), cut)
+        cut = next((index for index in last if data[index] >= 0xC0), cut)
     # The carriage returns of a line end stay with its newline.
     for _ in range(2):
         if cut > begin and data[cut - 1] == 0x0D:
@@ -185,7 +185,7 @@ def safe_cut(data: bytes, begin: int, end: int | None = None) -> int:
 
 
 def decode(raw: bytes, offset: int, source: Source, errors: Literal["strict", "replace"]) -> str:
-    """Return bytes as text in which a newline, and nothing else, ends a line.
+    """Decode bytes as text in which a newline, and nothing else, ends a line.
 
     Raises:
         UserError: for bytes that are not UTF-8 when `errors` is "strict".
@@ -195,8 +195,8 @@ def decode(raw: bytes, offset: int, source: Source, errors: Literal["strict", "r
     except UnicodeDecodeError as error:
         raise UserError(
             f"{source.path} is not UTF-8: the byte 0x{raw[error.start]:02x} at byte offset "
-            f"{offset + error.start} does not belong there; convert the file, or put U+FFFD in "
-            "such places with --errors replace."
+            f"{offset + error.start} is invalid; convert the file, or replace such bytes by "
+            "U+FFFD with input.errors=replace."
         ) from error
 
 
@@ -218,7 +218,7 @@ def read_head(source: Source, size: int) -> bytes:
 
 
 def line_number(source: Source, offset: int) -> int:
-    """Return the number, from 1, of the line that holds a byte; reads the file up to there."""
+    """Return the number, from 1, of the line with a byte; reads the file up to there."""
     file = open_bytes(source.path)
     newlines, left = 0, offset
     while left and (block := file.read(min(left, 1 << 20))):
@@ -228,6 +228,6 @@ def line_number(source: Source, offset: int) -> int:
     return newlines + 1
 
 
-def line_place(source: Source, offset: int) -> str:
-    """Name the line that holds a byte, for a complaint."""
+def line_location(source: Source, offset: int) -> str:
+    """Return the line and the file of a byte, for an error message."""
     return f"line {line_number(source, offset)} of {source.path}"

@@ -1,4 +1,4 @@
-"""Compressed files, read as a stream: nothing is unpacked to disk, and damage has one sentence."""
+"""Compressed files, read as a stream without unpacking; a damaged file is a `UserError`."""
 
 import bz2
 import gzip
@@ -19,20 +19,20 @@ _MAGIC = {
 
 
 class Readable(Protocol):
-    """As much of a binary file as readers need."""
+    """The methods of a binary file that readers need."""
 
     def read(self, size: int, /) -> bytes:
-        """Return up to `size` bytes, and none at the end."""
+        """Return up to `size` bytes; no bytes at the end."""
 
     def seek(self, offset: int, /) -> int:
         """Move to a byte and return its offset."""
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
 
 
 def is_compressed(name: str) -> bool:
-    """Tell by its name whether a file is decompressed while it is read."""
+    """Tell by its name whether a file is compressed."""
     return name.endswith(tuple(_KINDS))
 
 
@@ -42,15 +42,15 @@ def uncompressed_name(name: str) -> str:
 
 
 def compression_suffix(head: bytes) -> str | None:
-    """Return the suffix that a file with these first bytes ought to have, if it is compressed."""
+    """Return the suffix for a file with these first bytes, or None if it is not compressed."""
     return next((suffix for magic, suffix in _MAGIC.items() if head.startswith(magic)), None)
 
 
 def open_bytes(path: Path) -> Readable:
     """Open a file for reading bytes, decompressed if its name says so.
 
-    A compressed one is read from its beginning only. Reading raises `UserError` where such a file
-    is cut off or damaged.
+    A compressed file can only be read from its beginning. Reading raises `UserError` where such a
+    file is truncated or damaged.
     """
     if not is_compressed(path.name):
         return path.open("rb", buffering=0)
@@ -58,7 +58,7 @@ def open_bytes(path: Path) -> Readable:
 
 
 class _Decompressed:
-    """A compressed file whose every way of being broken is a `UserError`."""
+    """A compressed file; any damage to it is raised as a `UserError`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -69,12 +69,12 @@ class _Decompressed:
         try:
             block: bytes = self._file.read(size)
         except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-            # An error number comes from the disk; what the data are to blame for has none.
+            # Errors of the disk have an error number, errors of the data have none.
             if getattr(error, "errno", None):
                 raise
             problem = " ".join(str(error).split()).rstrip(".")
             raise UserError(
-                f"{self._path} is not a whole {self._kind} file ({problem}): copy it again or "
+                f"{self._path} is not a complete {self._kind} file ({problem}): copy it again or "
                 "remove it."
             ) from error
         return block
@@ -88,7 +88,7 @@ class _Decompressed:
 
 def _open(path: Path) -> Any:
     if path.suffix == ".zst":
-        # Arrow's, because the reader of `zstandard` takes a file that is cut off for a whole one.
+        # Arrow's, because the reader of `zstandard` reports no error for a truncated file.
         import pyarrow as pa
 
         return pa.input_stream(str(path), compression="zstd")

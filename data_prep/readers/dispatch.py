@@ -1,8 +1,8 @@
-"""Readers: files in, documents out, one at a time.
+"""Read the documents of a slice, with the reader of its format.
 
-A document's text follows one convention whatever it came from: a newline ends a paragraph, and
-nothing else does. Readers take a slice of a file and yield the documents that begin inside it;
-a document that runs over the end of the slice is read to its own end.
+The text of a document follows one convention for all formats: a newline ends a paragraph, and
+nothing else does. A reader yields the documents that begin inside a slice of a file; a document
+that continues past the end of the slice is read to its own end.
 """
 
 import html
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from data_prep.config.schema import InputOptions
-from data_prep.readers.byte_window import line_place
+from data_prep.readers.byte_window import line_location
 from data_prep.readers.formats import Kind, kind_of
 from data_prep.readers.jsonl import read_json_lines
 from data_prep.readers.limits import fit_document
@@ -21,7 +21,7 @@ from data_prep.readers.sources import Slice, Source
 from data_prep.readers.text import read_text
 from data_prep.readers.wikiextractor import read_wikiextractor
 
-# What readers yield: where a document begins, and its text, or the pieces of one that is long.
+# Readers yield the offset of a document, and its text or an iterator over the pieces of a long one.
 Reader = Callable[[Slice, InputOptions, Counter[str]], Iterator[tuple[int, str | Iterator[str]]]]
 
 _BLANK_LINES = re.compile(r"\n\s*\n")
@@ -41,17 +41,17 @@ class Document:
 
 
 def read_documents(piece: Slice, options: InputOptions, counts: Counter[str]) -> Iterator[Document]:
-    """Yield the documents that begin in a slice; some may be empty, the caller counts them.
+    """Yield the documents that begin in a slice; some may be empty.
 
     Memory holds one document of at most `max_document_chars`, and a few blocks of the file.
 
     Args:
         piece: what to read.
         options: how to read it.
-        counts: is added to: `broken` records, `divided` and `too_long` documents.
+        counts: incremented: `broken` records, `divided` and `too_long` documents.
 
     Raises:
-        UserError: for bytes that are not UTF-8 (naming the place), more broken records than
+        UserError: for bytes that are not UTF-8 (with their offset), more broken records than
             `max_bad_records`, a damaged file of any format, a file that is not text, a missing
             field, and a long document where `long_documents` is "refuse".
     """
@@ -59,23 +59,23 @@ def read_documents(piece: Slice, options: InputOptions, counts: Counter[str]) ->
     wrapped = options.newline == "space" or (options.newline == "auto" and kind == "text")
     finish = partial(_finish, kind=kind, wrapped=wrapped)
     # A blank block between blank lines is not a document.
-    blank_too = kind != "text" or options.documents == "file"
+    keep_blank = kind != "text" or options.documents == "file"
     limit = options.max_document_chars
     name = piece.source.name
     for offset, raw in _reader_of(kind)(piece, options, counts):
         if isinstance(raw, str) and len(raw) <= limit:
-            if (text := finish(raw)) or blank_too:
+            if (text := finish(raw)) or keep_blank:
                 yield Document(text, name, offset)
             continue
         pieces = (raw,) if isinstance(raw, str) else raw
-        place = partial(_place, piece.source, kind, offset)
-        for part in fit_document(pieces, place, options, counts, wrapped=wrapped):
-            if (text := finish(part)) or blank_too:
+        location = partial(_location, piece.source, kind, offset)
+        for part in fit_document(pieces, location, options, counts, wrapped=wrapped):
+            if (text := finish(part)) or keep_blank:
                 yield Document(text, name, offset)
 
 
 def _reader_of(kind: Kind | None) -> Reader:
-    """Return the reader of a format; None is a dataset."""
+    """Return the reader of a format; None stands for a dataset."""
     readers: dict[Kind | None, Reader] = {
         "text": read_text,
         "jsonl": read_json_lines,
@@ -83,7 +83,7 @@ def _reader_of(kind: Kind | None) -> Reader:
     }
     if kind in readers:
         return readers[kind]
-    # Only here, because Arrow is 50 MB that most corpora do not need.
+    # Here, because Arrow takes 50 MB of memory that most corpora do not need.
     if kind == "parquet":
         from data_prep.readers.tables.parquet import read_parquet as columnar
     elif kind == "arrow":
@@ -93,15 +93,15 @@ def _reader_of(kind: Kind | None) -> Reader:
     return columnar
 
 
-def _place(source: Source, kind: Kind | None, offset: int) -> str:
-    """Name the place where a document begins, for a complaint."""
+def _location(source: Source, kind: Kind | None, offset: int) -> str:
+    """Return where a document begins, for an error message."""
     if kind in ("parquet", "arrow", None):
         return f"row {offset:,} of {source.name}"
-    return line_place(source, offset)
+    return line_location(source, offset)
 
 
 def _finish(text: str, kind: Kind | None, wrapped: bool) -> str:
-    """Bring the text of a document, or a part of it, to the convention of documents."""
+    """Convert the text of a document, or a part of it, to the convention of documents."""
     if kind == "wikiextractor":
         text = html.unescape(text).strip()
     elif kind == "text":
@@ -110,5 +110,5 @@ def _finish(text: str, kind: Kind | None, wrapped: bool) -> str:
 
 
 def _unwrap(text: str) -> str:
-    """Make the lines of each paragraph one line; blank lines separate paragraphs."""
+    """Join the lines of each paragraph; blank lines separate paragraphs."""
     return "\n".join(paragraph.replace("\n", " ") for paragraph in _BLANK_LINES.split(text))

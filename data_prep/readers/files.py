@@ -1,4 +1,4 @@
-"""The files behind a path of the recipe: itself, all under a folder, or all that a glob matches."""
+"""The files of a recipe path: the file itself, all under a folder, or all that a glob matches."""
 
 import fnmatch
 import glob
@@ -11,39 +11,37 @@ from pathlib import Path
 from data_prep.errors import UserError
 
 _SAMPLE = Path("sample")
-# What `Dataset.save_to_disk` and `DatasetDict.save_to_disk` leave beside the data.
+# Files that `Dataset.save_to_disk` and `DatasetDict.save_to_disk` write beside the data.
 _STATE = "state.json"
 _SPLITS = "dataset_dict.json"
 
 
 def find_files(root: Path, pattern: str) -> Iterator[tuple[Path, str]]:
-    """Yield each file of a file, folder or glob, sorted, and its name from the folder given on.
+    """Yield each file of a file, folder or glob, sorted, and its name relative to that input.
 
-    Hidden files and folders are passed over. Of a folder that `Dataset.save_to_disk` wrote, only
-    the data files are read that its `state.json` lists.
+    Hidden files and folders are skipped. Of a folder that `Dataset.save_to_disk` wrote, only the
+    data files that its `state.json` lists are read.
 
     Args:
-        root: where to look.
+        root: a file, a folder or a glob.
         pattern: a shell pattern for the names of files in folders.
 
     Raises:
-        UserError: for a path that does not exist, a link to nothing, and a saved dataset of
+        UserError: for a path that does not exist, a broken link, and a saved dataset of
             several splits.
     """
     if root == _SAMPLE and not root.exists():
         root = Path(str(importlib.resources.files("data_prep"))) / "sample_corpus" / "novels"
     if not root.exists() and glob.has_magic(str(root)):
         top = _fixed_part(root)
-        # A match may lie in a folder that matches too.
+        # A match may be inside a folder that also matches.
         paths = list(dict.fromkeys(_glob(root, pattern)))
     else:
         top = root.parent
         paths = list(_files_under(root, pattern))
     for path in paths:
         if not path.exists():
-            raise UserError(
-                f"The input {path} is a link to nothing: remove it, or restore its target."
-            )
+            raise UserError(f"The input {path} is a broken link: remove it, or restore its target.")
         yield path, path.relative_to(top).as_posix()
 
 
@@ -51,7 +49,7 @@ def saved_dataset(folder: Path, split: str) -> Path | None:
     """Return the folder of one split if `save_to_disk` wrote the folder, else None.
 
     Raises:
-        UserError: for a split that is not there.
+        UserError: for a split that it does not have.
     """
     if (folder / _STATE).is_file():
         return folder
@@ -107,7 +105,7 @@ def _visible_files(root: Path, pattern: str) -> Iterator[Path]:
 
 
 def _data_files(folder: Path) -> list[str]:
-    """Return the data files of a saved dataset; others, such as caches, repeat what they hold."""
+    """Return the data files of a saved dataset; others, such as caches, repeat their contents."""
     listed = _read_json(folder / _STATE).get("_data_files")
     if not isinstance(listed, list):
         return sorted(path.name for path in folder.iterdir() if path.is_file())

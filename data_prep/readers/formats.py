@@ -1,4 +1,4 @@
-"""What a file is, by its name and its first bytes, and what is not text at all."""
+"""Detect the format of a file by its name and first bytes, and refuse what is not text."""
 
 import re
 from typing import Literal
@@ -24,11 +24,11 @@ _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _MAGIC: dict[bytes, Kind] = {
     b"PAR1": "parquet",
     b"ARROW1": "arrow",
-    # The mark before each message of an Arrow stream, and the length of its first, the schema.
+    # The marker before each message of an Arrow stream.
     b"\xff\xff\xff\xff": "arrow",
 }
 _COLUMNAR = ("parquet", "arrow")
-# Control characters that no text holds; NUL is not among them, because scraped text does hold it.
+# Control characters that text does not contain; not NUL, which does occur in scraped text.
 _BINARY_BYTES = bytes((*range(1, 8), *range(14, 26)))
 _BINARY_SHARE = 0.02
 _NUL_SHARE = 0.3
@@ -36,10 +36,10 @@ _OTHERS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"%PDF-", b"PK\x03\x04", b"\x7f
 
 
 def kind_of(source: Source, options: InputOptions) -> Kind:
-    """Return the format to read a file in: the one that the options name, or what it looks like.
+    """Return the format of a file: that of the options, or the detected one.
 
     Raises:
-        UserError: for a file that cannot be in that format, such as an image in a folder of text.
+        UserError: for a file that cannot have that format, such as an image in a folder of text.
     """
     head = read_head(source, _HEAD_BYTES)
     kind = options.kind if options.kind != "auto" else _detect(source.name, head)
@@ -89,7 +89,7 @@ def _looks_binary(head: bytes) -> bool:
 
 
 def _is_utf8(head: bytes) -> bool:
-    """Tell whether bytes are UTF-8, but for a character that their end cuts off."""
+    """Tell whether bytes are UTF-8, apart from an incomplete character at their end."""
     try:
         head.decode()
     except UnicodeDecodeError as error:

@@ -11,26 +11,21 @@ from data_prep.errors import UserError
 from data_prep.readers.byte_window import (
     ByteWindow,
     decode,
+    line_location,
     line_number,
-    line_place,
     plain_newlines,
 )
 from data_prep.readers.limits import skip_broken
 from data_prep.readers.sources import Slice
 
-# A line has to be in memory as a whole, as bytes, as text, and again as the document. Text takes up
-# to four bytes a character as soon as one of them is not ASCII, so such a line may be half as long.
+# A line is in memory as a whole: as bytes, as text, and again as the document. Text that is not
+# ASCII takes up to four bytes a character, so such a line may be half as long.
 MAX_LINE_BYTES = 64 << 20
-# What `json.loads` does around the parser takes longer than a short line.
+# The checks of `json.loads` around the parser take longer than a short line.
 _parse = json.JSONDecoder().raw_decode
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 # Only a line with one of these can escape half a surrogate pair.
 _SURROGATE_ESCAPES = ("\\ud", "\\uD")
-# What `json.loads` does around the parser takes longer than a short line.
-_parse = json.JSONDecoder().raw_decode
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-# Without this in a line no half of a surrogate pair can be in its text.
-_SURROGATE_ESCAPE = re.compile(r"\\u[dD]")
 
 
 def read_json_lines(
@@ -43,10 +38,10 @@ def read_json_lines(
             unless long documents are dropped.
     """
     source, errors = piece.source, options.errors
-    # One byte earlier, so that a line which begins exactly at the start is not passed.
+    # One byte earlier, so that a line which begins exactly at the start is not skipped.
     with ByteWindow(source, max(piece.start - 1, 0)) as window:
         if piece.start:
-            window.pass_line()
+            window.skip_line()
         for offset, raw in window.lines(MAX_LINE_BYTES):
             if not piece.holds(offset):
                 return
@@ -56,14 +51,14 @@ def read_json_lines(
                 try:
                     text = _text_of(line, options)
                 except ValueError as problem:
-                    place = partial(line_place, source, offset)
-                    skip_broken(place, str(problem), options, counts)
+                    location = partial(line_location, source, offset)
+                    skip_broken(location, str(problem), options, counts)
                 else:
                     yield offset, text
 
 
 def _drop_line(piece: Slice, offset: int, options: InputOptions, counts: Counter[str]) -> None:
-    """Count a line that is too long to be read, or refuse it unless such may be dropped."""
+    """Count a line that is too long to read, or raise unless long documents may be dropped."""
     if options.long_documents != "drop":
         raise UserError(
             f"Line {line_number(piece.source, offset)} of {piece.source.path} has more than "
@@ -101,7 +96,7 @@ def _whole_characters(text: str, options: InputOptions) -> str:
     """Replace the halves of surrogate pairs, which no tokenizer and no UTF-8 file accepts."""
     if options.errors == "strict" and _LONE_SURROGATE.search(text):
         raise ValueError(
-            "escapes half a surrogate pair, which is not Unicode: correct it, put U+FFFD in such "
-            "places with --errors replace"
+            "escapes half a surrogate pair, which is not Unicode: correct it, or replace it by "
+            "U+FFFD with input.errors=replace"
         )
     return _LONE_SURROGATE.sub("\ufffd", text)

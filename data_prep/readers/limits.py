@@ -1,4 +1,4 @@
-"""What an input may get wrong before it is refused: broken records, and documents too long."""
+"""Limits of an input: how many records may be broken, and how long documents may be."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -6,21 +6,21 @@ from collections.abc import Callable, Iterable, Iterator
 from data_prep.config.schema import InputOptions
 from data_prep.errors import UserError
 
-# Where a long document may be cut, when it has no end of a paragraph near the limit.
+# Where a long document may be cut if no paragraph ends near the limit.
 _SPACES = ("\n", " ", "\t", "\u3000")
 
 
 def skip_broken(
-    place: Callable[[], str], problem: str, options: InputOptions, counts: Counter[str]
+    location: Callable[[], str], problem: str, options: InputOptions, counts: Counter[str]
 ) -> None:
-    """Count a broken record, or refuse the input when there are too many.
+    """Count a broken record, or raise when there are too many.
 
     Args:
-        place: names the record, as in "line 3 of a.txt"; it is called for the complaint only,
-            because a line number takes reading the file.
+        location: returns where the record is, as in "line 3 of a.txt"; called for the error message
+            only, because finding a line number reads the file.
         problem: what is wrong and what to do, without a full stop.
-        options: say how many may be skipped.
-        counts: holds how many were, in this task.
+        options: how many may be skipped.
+        counts: how many were skipped in this task; incremented.
 
     Raises:
         UserError: above `max_bad_records`.
@@ -28,31 +28,31 @@ def skip_broken(
     counts["broken"] += 1
     if (allowed := options.max_bad_records) >= counts["broken"]:
         return
-    where = place()
+    where = location()
     raise UserError(
-        f"{where[0].upper()}{where[1:]} {problem}; or let more such records be skipped than "
+        f"{where[0].upper()}{where[1:]} {problem}; or allow more such records than "
         f"input.max_bad_records={allowed}."
     )
 
 
 def fit_document(
     pieces: Iterable[str],
-    place: Callable[[], str],
+    location: Callable[[], str],
     options: InputOptions,
     counts: Counter[str],
     *,
     wrapped: bool,
 ) -> Iterator[str]:
-    """Yield a document of any length as `options.long_documents` has it, in bounded memory.
+    """Yield a document whole, or divided or dropped by `options.long_documents`, in bounded memory.
 
-    One that fits is yielded as it is. What is cut off depends on the text alone, not on the
-    pieces that it comes in.
+    A document within the limit is yielded unchanged. Cuts depend on the text alone, not on the
+    pieces in which it arrives.
 
     Args:
         pieces: the document, in order.
-        place: names the document in a complaint.
-        options: the longest document, and what becomes of longer ones.
-        counts: `divided` or `too_long` goes up by one for a longer document.
+        location: returns where the document is, for the error message.
+        options: the limit, and what is done with longer documents.
+        counts: `divided` or `too_long` is incremented for a longer document.
         wrapped: whether an empty line, not every newline, ends a paragraph.
 
     Raises:
@@ -66,8 +66,8 @@ def fit_document(
         yield first
     elif options.long_documents == "refuse":
         raise UserError(
-            f"The document that begins at {place()} has more than {limit} characters: divide it, "
-            "raise input.max_document_chars, or set input.long_documents to divide or drop."
+            f"The document that begins at {location()} has more than {limit} characters: divide "
+            "it, raise input.max_document_chars, or set input.long_documents to divide or drop."
         )
     elif options.long_documents == "drop":
         counts["too_long"] += 1
@@ -104,7 +104,7 @@ def _windows(pieces: Iterable[str], limit: int, wrapped: bool) -> Iterator[str]:
 def _cut(text: str, start: int, limit: int, wrapped: bool) -> int:
     """Return where the part that begins at `start` ends: after a paragraph, a word, or anywhere.
 
-    Looking no farther back than half of it keeps the number of parts small.
+    Only the second half is searched, which keeps the number of parts small.
     """
     low, high = start + (limit + 1) // 2, start + limit
     for mark in ("\n\n", *_SPACES) if wrapped else _SPACES:

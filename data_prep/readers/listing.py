@@ -1,7 +1,7 @@
-"""The input as a list of files, cut into slices of about equal size.
+"""Listing: the input as a list of sources, cut into tasks of about equal size.
 
-The cut depends on the files alone. A worker takes a slice, writes the shards of that slice, and
-so the corpus is the same for any number of workers.
+The tasks depend on the sources alone, and each task writes its own shards, so the corpus is the
+same for any number of workers.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,16 +14,16 @@ from data_prep.readers.files import find_files, saved_dataset
 from data_prep.readers.sources import Slice, Source
 
 SLICE_BYTES = 32 << 20
-# A huge corpus gets larger tasks, not more than about so many: three files a shard add up.
-TASKS = 512
+# A huge corpus gets larger tasks instead of many more: every task writes six files or more.
+MAX_TASKS = 512
 
 
 def list_sources(corpora: Mapping[str, InputOptions]) -> list[Source]:
-    """Return the input in reading order: as given, and sorted inside each folder and glob.
+    """Return the sources in reading order: as given, and sorted inside each folder and glob.
 
     Raises:
         UserError: for a path that does not exist, when there is nothing to read, for a file that
-            is named twice, and for a dataset that cannot be opened.
+            is listed twice, and for a dataset that cannot be opened.
     """
     sources = []
     for corpus, options in corpora.items():
@@ -37,9 +37,9 @@ def list_sources(corpora: Mapping[str, InputOptions]) -> list[Source]:
 def cut_into_tasks(sources: Sequence[Source]) -> list[list[Slice]]:
     """Group files, and cut large ones, into tasks of about 32 MiB, in reading order.
 
-    A task reads one corpus only, because an epoch weighs whole shards.
+    A task reads one corpus only, because weights apply to whole shards.
     """
-    limit = max(SLICE_BYTES, -(-sum(source.size for source in sources) // TASKS))
+    limit = max(SLICE_BYTES, -(-sum(source.size for source in sources) // MAX_TASKS))
     tasks: list[list[Slice]] = []
     room = 0
     for piece in (piece for source in sources for piece in _cut(source, limit)):
@@ -53,12 +53,11 @@ def cut_into_tasks(sources: Sequence[Source]) -> list[list[Slice]]:
 
 
 def _dataset_sources(name: str, corpus: str, options: InputOptions) -> list[Source]:
-    # What `save_to_disk` wrote is a folder of Arrow files, which `load_dataset` refuses to open.
+    # `save_to_disk` writes a folder of Arrow files, which `load_dataset` cannot open.
     if folder := saved_dataset(Path(name), options.split):
         return _file_sources((folder,), corpus, options)
-    from data_prep.readers.tables.huggingface import (
-        count_dataset_shards,  # brings in `datasets`, which few corpora need
-    )
+    # Here, because it imports `datasets`, which few corpora need.
+    from data_prep.readers.tables.huggingface import count_dataset_shards
 
     shards = count_dataset_shards(options)
     title = Path(name).name if Path(name).exists() else name
@@ -75,14 +74,14 @@ def _file_sources(roots: Sequence[Path], corpus: str, options: InputOptions) -> 
     if not sources:
         raise UserError(
             f"There is no text in {', '.join(map(str, roots))} (file names {options.pattern!r}): "
-            "point input.path at a file or folder that is not empty."
+            "set input.path to a file or folder that is not empty."
         )
     seen: set[Path] = set()
     for source in sources:
         if source.path in seen:
             raise UserError(
-                f"The file {source.path} is named twice by input.paths: take one of them out; to "
-                "read a text more often, make it a corpus of its own with a weight."
+                f"The file {source.path} is listed twice in input.paths: remove one of them; to "
+                "read a text more often, give it its own corpus with a weight."
             )
         seen.add(source.path)
     return sources
@@ -93,7 +92,7 @@ def _cut(source: Source, limit: int) -> Iterator[Slice]:
     if source.shards:
         step = source.size // source.shards
     elif is_compressed(source.name):
-        # It can only be read from its beginning.
+        # Decompression can only start at the beginning.
         step = source.size
     for start in range(0, source.size, step):
         yield Slice(source, start, min(start + step, source.size))

@@ -1,6 +1,6 @@
-"""What is read: a source is one input file or dataset, a slice is a part of one.
+"""Sources and slices: a source is one input file or dataset, a slice is a part of one.
 
-This file imports nothing of the project: readers, the task cut and the pipeline all build on it.
+This file imports nothing of the project, because readers, listing and pipeline all depend on it.
 """
 
 from dataclasses import dataclass
@@ -9,18 +9,24 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One input file, or a dataset; `name` starts at the folder that was given, so it travels."""
+    """One input file, or a dataset.
+
+    Attributes:
+        path: the file, or the name of the dataset.
+        name: the path from the input folder on, the same on every machine.
+        size: bytes. A dataset has an unknown size: `listing.SLICE_BYTES` for each of its shards.
+        corpus: which of the recipe's inputs it belongs to.
+        shards: number of parts in which `datasets` reads a dataset; 0 for a file.
+    """
 
     path: Path
     name: str
     size: int
-    """Bytes. Of a dataset, which tells only when it is read, `listing.SLICE_BYTES` a shard."""
     corpus: str = "text"
     shards: int = 0
-    """In how many parts `datasets` reads a dataset; 0 is a file."""
 
     def shard_of(self, piece: "Slice") -> int:
-        """Return which shard of a dataset a slice stands for."""
+        """Return the index of the shard that a slice of a dataset represents."""
         return piece.start // (self.size // self.shards)
 
     def modified_s(self) -> float:
@@ -37,8 +43,8 @@ class Slice:
     stop: int
 
     def holds(self, offset: int) -> bool:
-        """Tell whether a byte, at or after `start`, lies before the end of the slice.
+        """Tell whether a byte at or after `start` is before the end of the slice.
 
-        A compressed file is one slice, so what it holds may lie beyond its size on disk.
+        A compressed file is one slice, whose offsets may exceed its size on disk.
         """
         return self.stop == self.source.size or offset < self.stop

@@ -22,7 +22,7 @@ Text = str | Iterator[str]
 def read_text(
     piece: Slice, options: InputOptions, counts: Counter[str]
 ) -> Iterator[tuple[int, Text]]:
-    """Yield the offset and the text of each document that a slice owns; long ones in pieces."""
+    """Yield the offset and the text of each document of a slice; long ones in pieces."""
     if options.documents == "blank_line":
         yield from _read_blocks(piece, options)
     elif piece.start == 0:
@@ -34,12 +34,12 @@ def read_text(
 def _read_blocks(piece: Slice, options: InputOptions) -> Iterator[tuple[int, Text]]:
     """Yield the blocks of a slice; some may be blank.
 
-    A block belongs to the slice that holds the start of the blank line before it, and the start
-    of the file counts as one. So each block has exactly one owner, wherever the cut falls.
+    A block belongs to the slice with the start of the blank line before it; the start of the file
+    counts as a blank line. So each block belongs to exactly one slice, wherever the cuts are.
     """
     source, errors = piece.source, options.errors
-    ours = piece.start == 0
-    # One byte earlier, so that a blank line which begins exactly at the start is seen.
+    in_slice = piece.start == 0
+    # One byte earlier, so that a blank line which begins exactly at the start is found.
     with ByteWindow(source, max(piece.start - 1, 0)) as window:
         while True:
             data, base = window.data, window.base
@@ -47,22 +47,22 @@ def _read_blocks(piece: Slice, options: InputOptions) -> Iterator[tuple[int, Tex
             begin = window.cursor + data.startswith(b"\n", window.cursor)
             for match in _BLANK_LINES.pattern.finditer(data, window.cursor):
                 end = match.start()
-                if ours and end > begin:
+                if in_slice and end > begin:
                     raw = data[begin:end].rstrip(b"\r")
                     yield base + begin, decode(raw, base + begin, source, errors)
                 begin = match.end()
-                ours = piece.holds(base + data.rfind(b"\n", end, begin - 1) + 1)
-                if not ours:
+                in_slice = piece.holds(base + data.rfind(b"\n", end, begin - 1) + 1)
+                if not in_slice:
                     return
                 window.cursor = begin - 1
             if window.find(_BLANK_LINES.pattern):
                 continue
             spans = window.until(_BLANK_LINES)
-            if ours:
+            if in_slice:
                 after_newline = window.data.startswith(b"\n", window.cursor)
                 yield window.offset + after_newline, _pieces(spans, piece, options)
             for at, _ in spans:
-                if not ours and not piece.holds(at):
+                if not in_slice and not piece.holds(at):
                     return
             if window.ended and window.cursor == len(window.data):
                 return
@@ -71,7 +71,7 @@ def _read_blocks(piece: Slice, options: InputOptions) -> Iterator[tuple[int, Tex
 def _pieces(
     spans: Iterator[tuple[int, bytes]], piece: Slice, options: InputOptions
 ) -> Iterator[str]:
-    """Decode the pieces of a long block, without the newline that it follows."""
+    """Decode the pieces of a long block, without the newline before it."""
     first = True
     for offset, raw in spans:
         begin = first and raw.startswith(b"\n")

@@ -1,4 +1,4 @@
-"""What WikiExtractor writes: articles between `<doc ...>` and `</doc>`."""
+"""WikiExtractor files: articles between `<doc ...>` and `</doc>`."""
 
 import html
 import re
@@ -15,7 +15,7 @@ Text = str | Iterator[str]
 _HEAD = re.compile(rb'<doc(?=\s)(?:[^>]*?\stitle="([^"]*)")?[^>]*>\s*$')
 _HEAD_LINE = re.compile(rb'\s*<doc(?=\s)(?:[^>\n]*?\stitle="([^"\n]*)")?[^>\n]*>[ \t]*\n')
 _CLOSE_LINE = b"\n</doc>\n"
-# The end of an article, or the beginning of another one where there should be an end.
+# The end of an article, or the beginning of the next one if the end is missing.
 _MARK = Delimiter(
     re.compile(rb"\n<(?:/doc>|doc\s)"),
     re.compile(rb"\n(?:<(?:/?(?:d(?:oc?)?)?)?|</doc)?\Z"),
@@ -29,16 +29,16 @@ def read_wikiextractor(
 ) -> Iterator[tuple[int, Text]]:
     """Yield the offset and the raw text of each article that begins in a slice.
 
-    Its title is left out: WikiExtractor repeats it as the first line of every article, it is not
-    a sentence, and an article that has nothing else is empty. Long articles come in pieces.
+    The title, which WikiExtractor repeats as the first line of every article, is dropped: it is not
+    a sentence, and an article with nothing else is empty. Long articles are yielded in pieces.
 
     Raises:
         UserError: for an article without an end, and text outside of articles.
     """
     source = piece.source
-    # One byte earlier, so that an article which begins exactly at the start is seen.
+    # One byte earlier, so that an article which begins exactly at the start is found.
     with ByteWindow(source, max(piece.start - 1, 0)) as window:
-        if piece.start and not _pass_foreign(window, piece):
+        if piece.start and not _skip_previous(window, piece):
             return
         while True:
             for offset, text in _plain_articles(window, source, options):
@@ -50,16 +50,16 @@ def read_wikiextractor(
             if not piece.holds(window.offset):
                 return
             offset = window.offset
-            _pass_head(window, title)
+            _skip_head(window, title)
             yield from _article(window, offset, piece, options)
 
 
 def _plain_articles(
     window: ByteWindow, source: Source, options: InputOptions
 ) -> Iterator[tuple[int, str]]:
-    """Yield the articles that the window holds, as far as they have nothing odd about them.
+    """Yield the articles in the window up to the first irregular one, and move past each.
 
-    The cursor is moved behind each; whatever is odd is left to the careful way.
+    An irregular article is left to `_article`, which is slower.
     """
     data = window.data
     last = data.rfind(_CLOSE_LINE, window.cursor)
@@ -81,15 +81,15 @@ def _plain_articles(
         yield at + article.index(b"<"), text
 
 
-def _pass_foreign(window: ByteWindow, piece: Slice) -> bool:
-    """Move behind an article that began before the slice; tell whether that is in the slice."""
+def _skip_previous(window: ByteWindow, piece: Slice) -> bool:
+    """Move past an article that began before the slice; return whether the end is in the slice."""
     for offset, _ in window.until(_MARK):
         if not piece.holds(offset):
             return False
     closes = window.data.startswith(b"\n</", window.cursor)
     window.cursor = min(window.cursor + 1, len(window.data))
     if closes:
-        window.pass_line()
+        window.skip_line()
     return True
 
 
@@ -110,8 +110,8 @@ def _next_title(window: ByteWindow, source: Source) -> bytes | None:
     )
 
 
-def _pass_head(window: ByteWindow, title: bytes) -> None:
-    """Move to the newline that ends the head, or the line after it if that repeats the title."""
+def _skip_head(window: ByteWindow, title: bytes) -> None:
+    """Move to the newline that ends the head, or to that of the next line if it is the title."""
     end = window.line_end(_MAX_HEAD_BYTES) or window.cursor
     window.cursor = max(end - 1, window.cursor)
     end = window.line_end(_MAX_HEAD_BYTES, skip=1) or window.cursor
@@ -127,7 +127,7 @@ def _plain(raw: bytes) -> str:
 def _article(
     window: ByteWindow, offset: int, piece: Slice, options: InputOptions
 ) -> Iterator[tuple[int, Text]]:
-    """Yield the article whose text follows the newline at the cursor, and move behind its end."""
+    """Yield the article whose text follows the newline at the cursor, and move past its end."""
     source, errors = piece.source, options.errors
     match = window.find(_MARK.pattern)
     if match and match[0] == _CLOSE:
@@ -146,4 +146,4 @@ def _article(
             "</doc>: the file is damaged; extract it again."
         )
     window.cursor = match.start() + 1
-    window.pass_line()
+    window.skip_line()

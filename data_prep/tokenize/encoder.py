@@ -18,7 +18,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from data_prep.config.schema import Language
-from data_prep.corpus.shards import Documents, Int64Array
+from data_prep.corpus.shards import Documents, Int64Array, offsets_of
 from data_prep.text_batches import batch_by_chars
 from data_prep.tokenize.pretoken_cache import (
     DOCUMENT_END_ROW,
@@ -107,8 +107,8 @@ class TextEncoder:
         return EncodedTexts(
             tokens=tokens,
             sentences=sentences,
-            paragraphs=_bounds(np.searchsorted(sentences, paragraph_ends)),
-            documents=_bounds(np.searchsorted(sentences, ends[rows == DOCUMENT_END_ROW])),
+            paragraphs=offsets_of(np.searchsorted(sentences, paragraph_ends)),
+            documents=offsets_of(np.searchsorted(sentences, ends[rows == DOCUMENT_END_ROW])),
         )
 
     def _by_sentences(self, text: str) -> EncodedTexts:
@@ -116,13 +116,13 @@ class TextEncoder:
         every = [sentence for paragraph in paragraphs for sentence in paragraph]
         encodings = self._tokenizer.encode_batch_fast(every, add_special_tokens=False)
         ids = [np.array(encoding.ids, self._token_type) for encoding in encodings]
-        ends = _bounds(np.cumsum([len(sentence) for sentence in ids], dtype=np.int64))
+        ends = offsets_of(np.cumsum([len(sentence) for sentence in ids], dtype=np.int64))
         sentences = _without_empty(ends[1:])
         last = np.cumsum([len(paragraph) for paragraph in paragraphs])
         return EncodedTexts(
             tokens=np.concatenate([*ids, np.zeros(0, self._token_type)]),
             sentences=sentences,
-            paragraphs=_bounds(np.searchsorted(sentences, ends[last])),
+            paragraphs=offsets_of(np.searchsorted(sentences, ends[last])),
             documents=np.array([0, len(sentences) - 1]),
         )
 
@@ -151,13 +151,9 @@ def _pieces(text: str) -> Iterator[tuple[str, str]]:
     yield text[start:], DOCUMENT_END
 
 
-def _bounds(ends: Int64Array) -> Int64Array:
-    return np.concatenate([np.zeros(1, np.int64), ends])
-
-
 def _without_empty(ends: Int64Array) -> Int64Array:
     """Return the bounds of the non-empty ranges that end at `ends`."""
-    bounds: Int64Array = np.unique(_bounds(ends))
+    bounds: Int64Array = np.unique(offsets_of(ends))
     return bounds
 
 

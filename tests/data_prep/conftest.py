@@ -1,4 +1,4 @@
-"""A small text, and recipes for it, that the tests of this folder share."""
+"""Fixtures of the preparation tests: a small text, slices and recipes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,8 +25,8 @@ def make_prose(key: str, documents: int) -> str:
         drawn = integers_below(key_of(key, number), range(200), len(WORDS))
         words = iter(WORDS[index] for index in drawn)
         sentences = [
-            " ".join(next(words) for _ in range(4 + place % 5)).capitalize() + "."
-            for place in range(3 + number % 6)
+            " ".join(next(words) for _ in range(4 + index % 5)).capitalize() + "."
+            for index in range(3 + number % 6)
         ]
         blocks.append(" ".join(sentences))
     return "\n\n".join(blocks) + "\n"
@@ -39,7 +39,7 @@ def prose() -> Callable[[str, int], str]:
 
 @pytest.fixture
 def whole() -> Callable[[Path], Slice]:
-    """Return a function that makes the slice which is all of a file."""
+    """Return a function that makes one slice of a whole file."""
 
     def whole_file(path: Path) -> Slice:
         size = path.stat().st_size

@@ -1,4 +1,4 @@
-"""Keyed randomness: fair, and independent of how much is drawn at once and in which order."""
+"""Counter-based random numbers: uniform, and independent of batching and order."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The table and the pictures of a corpus."""
+"""The table and the plots of a corpus."""
 
 import sys
 from pathlib import Path
@@ -72,7 +72,7 @@ def test_missing_matplotlib_and_an_impossible_folder_are_told_in_a_sentence(
     statistics: CorpusStatistics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"picture .*lengths\.png cannot be written"):
+    with pytest.raises(UserError, match=r"plot .*lengths\.png cannot be written"):
         draw(statistics, tmp_path / "file")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(UserError, match=r"need matplotlib: pip install"):

@@ -1,4 +1,4 @@
-"""Samples as a person reads them, taken apart again and compared with the corpus."""
+"""Samples shown as text, parsed and compared with the corpus."""
 
 import re
 from pathlib import Path

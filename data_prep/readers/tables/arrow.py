@@ -1,7 +1,7 @@
 """Arrow files, streams and random-access ones, as `datasets` writes them.
 
-The file is mapped into memory and its record batches are views of the map, so whatever is not
-asked for, other columns and other slices, is never touched.
+The file is mapped into memory and its record batches are views of the map, so other columns and
+other slices are never read from disk.
 """
 
 import mmap
@@ -15,8 +15,8 @@ from data_prep.errors import UserError
 from data_prep.readers.sources import Slice
 from data_prep.readers.tables.columns import Text, check_field, read_column
 
-# A random-access file is this mark, a stream, an index of its batches, and the mark again
-# (Arrow Columnar Format, "IPC File Format"). Read as a stream, each batch tells where it begins.
+# A random-access file is this marker, a stream, an index of its batches, and the marker again
+# (Arrow Columnar Format, "IPC File Format"). Read as a stream, the offset of each batch is known.
 _FILE_MARK = b"ARROW1"
 _FILE_HEAD_BYTES = 8
 
@@ -24,7 +24,7 @@ _FILE_HEAD_BYTES = 8
 def read_arrow(
     piece: Slice, options: InputOptions, counts: Counter[str]
 ) -> Iterator[tuple[int, Text]]:
-    """Yield the row number and the text of the rows in the record batches that a slice owns.
+    """Yield the row number and the text of the rows in the record batches of a slice.
 
     A record batch belongs to the slice in which its message begins.
 
@@ -39,7 +39,7 @@ def read_arrow(
             raise
         problem = " ".join(str(error).split()).rstrip(".")
         raise UserError(
-            f"{path} is not a whole Arrow file ({problem}): copy it again or remove it."
+            f"{path} is not a complete Arrow file ({problem}): copy it again or remove it."
         ) from error
 
 
@@ -65,10 +65,10 @@ def _read_batches(
 
 
 def _map(piece: Slice) -> tuple[pa.Buffer, int]:
-    """Map the stream in a file into memory, and say how many bytes of the file precede it."""
+    """Map the stream in a file into memory; return it and the number of bytes before it."""
     with piece.source.path.open("rb") as file:
         view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    # Or the system reads megabytes ahead of every message that is passed over.
+    # Without this the system reads megabytes ahead at every message that is skipped.
     view.madvise(mmap.MADV_RANDOM)
     begin = piece.start // mmap.PAGESIZE * mmap.PAGESIZE
     view.madvise(mmap.MADV_SEQUENTIAL, begin, min(piece.stop, len(view)) - begin)

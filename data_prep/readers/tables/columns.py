@@ -1,6 +1,6 @@
-"""The text field of Arrow data: batches of rows in, documents out, the buffers never copied whole.
+"""Documents from the text column of Arrow data, without copying whole buffers.
 
-Parquet files, Arrow files and datasets all end up here.
+Used for Parquet files, Arrow files and datasets.
 """
 
 import itertools
@@ -18,15 +18,15 @@ from data_prep.readers.limits import skip_broken
 
 Text = str | Iterator[str]
 
-# A text longer than this is passed on in pieces of about this many bytes.
+# A text longer than this is yielded in pieces of about this many bytes.
 _PIECE_BYTES = 4 << 20
 
 
 def check_field(schema: pa.Schema, name: str, options: InputOptions) -> None:
-    """Make sure that the text field is there and holds text.
+    """Check that the text field exists and holds text.
 
     Raises:
-        UserError: otherwise, with the fields that there are.
+        UserError: if not, with the existing fields.
     """
     field = options.text_field
     if field not in schema.names:
@@ -50,9 +50,9 @@ def read_column(
     Args:
         column: the text field of one batch.
         first_row: the number of its first row in the file, from 0.
-        name: of the file or dataset, for complaints.
+        name: of the file or dataset, for error messages.
         options: how to read.
-        counts: `broken` goes up by one for each row without text.
+        counts: `broken` is incremented for each row without text.
 
     Raises:
         UserError: for bytes that are not UTF-8, and for too many rows without text.
@@ -62,9 +62,9 @@ def read_column(
     for index, (begin, end) in enumerate(itertools.pairwise(offsets)):
         row = first_row + index
         if valid is not None and not valid[index]:
-            place = partial(_place, row, name)
+            location = partial(_location, row, name)
             problem = f"has no text in the field {options.text_field!r}: correct or remove it"
-            skip_broken(place, problem, options, counts)
+            skip_broken(location, problem, options, counts)
         elif end - begin > _PIECE_BYTES:
             yield row, _pieces(data[begin:end], row, name, options)
         else:
@@ -72,7 +72,7 @@ def read_column(
 
 
 def _holds_text(kind: pa.DataType) -> bool:
-    """Tell whether a type is text; bytes may be, because old writers do not mark their strings."""
+    """Tell whether a type may be text; bytes may, because old writers do not mark strings."""
     types = pa.types
     if types.is_dictionary(kind):
         return _holds_text(kind.value_type)
@@ -81,15 +81,15 @@ def _holds_text(kind: pa.DataType) -> bool:
 
 
 def _bytes_of(column: pa.Array) -> tuple[list[int], memoryview]:
-    """Return where each row begins and ends, and the bytes that these places count from."""
+    """Return the offsets at which rows begin and end, and the bytes that they index."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     column = column.cast(pa.large_binary())
     if not len(column):
         return [0], memoryview(b"")
-    _, places, data = column.buffers()
-    offsets = np.frombuffer(places, np.int64)[column.offset : column.offset + len(column) + 1]
-    return offsets.tolist(), memoryview(data if data is not None else b"")
+    _, offsets, data = column.buffers()
+    own = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+    return own.tolist(), memoryview(data if data is not None else b"")
 
 
 def _decode(raw: memoryview, row: int, name: str, options: InputOptions) -> str:
@@ -97,8 +97,8 @@ def _decode(raw: memoryview, row: int, name: str, options: InputOptions) -> str:
         return plain_newlines(str(raw, "utf-8", options.errors))
     except UnicodeDecodeError as error:
         raise UserError(
-            f"Row {row:,} of {name} is not UTF-8 ({error.reason}): correct it, or put "
-            "U+FFFD in such places with --errors replace."
+            f"Row {row:,} of {name} is not UTF-8 ({error.reason}): correct it, or "
+            "replace such bytes by U+FFFD with input.errors=replace."
         ) from error
 
 
@@ -112,5 +112,5 @@ def _pieces(raw: memoryview, row: int, name: str, options: InputOptions) -> Iter
         begin = end
 
 
-def _place(row: int, name: str) -> str:
+def _location(row: int, name: str) -> str:
     return f"row {row:,} of {name}"

@@ -15,7 +15,7 @@ _MAX_PROBLEM_CHARS = 300
 
 
 def count_dataset_shards(options: InputOptions) -> int:
-    """Return in how many independent parts a dataset can be read.
+    """Return the number of shards of a dataset, which can be read independently.
 
     Raises:
         UserError: when it cannot be opened.
@@ -36,7 +36,7 @@ def read_dataset(
     if dataset.num_shards != source.shards:
         raise UserError(
             f"The dataset {options.dataset} has {dataset.num_shards} shards and had "
-            f"{source.shards} when the work was shared out: start again."
+            f"{source.shards} when the tasks were listed: start again."
         )
     shard = dataset.shard(num_shards=source.shards, index=source.shard_of(piece))
     row = piece.start
@@ -50,12 +50,12 @@ def read_dataset(
 
 @functools.lru_cache(maxsize=8)
 def _open(name: str | None, subset: str | None, split: str) -> Any:
-    # Half a second, and 100 MB that nobody else needs.
+    # Takes half a second and 100 MB, so only where it is needed.
     import datasets
 
     try:
         return datasets.load_dataset(name, subset, split=split, streaming=True)
-    except Exception as error:  # its loaders raise whatever their file systems and formats do
+    except Exception as error:  # loaders raise the errors of their file systems and formats
         raise _unreadable(name, error) from error
 
 

@@ -1,4 +1,4 @@
-"""Parquet files: row groups belong to slices, and only the text column is read."""
+"""Parquet files: each row group belongs to one slice, and only the text column is read."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ _READ_BYTES = 1 << 20
 def read_parquet(
     piece: Slice, options: InputOptions, counts: Counter[str]
 ) -> Iterator[tuple[int, Text]]:
-    """Yield the row number and the text of the rows in the row groups that a slice owns.
+    """Yield the row number and the text of the rows in the row groups of a slice.
 
     A row group belongs to the slice in which its first byte lies.
 
@@ -30,7 +30,7 @@ def read_parquet(
     """
     path = piece.source.path
     try:
-        # Pages are read one after another: by default a whole column of a row group is in memory.
+        # Page by page: by default a whole column of a row group is read into memory.
         with pq.ParquetFile(path, buffer_size=_READ_BYTES, pre_buffer=False) as file:
             check_field(file.schema_arrow, str(path), options)
             yield from _read_groups(file, piece, options, counts)
@@ -39,7 +39,7 @@ def read_parquet(
             raise
         problem = " ".join(str(error).split()).rstrip(".")
         raise UserError(
-            f"{path} is not a whole Parquet file ({problem}): copy it again or remove it."
+            f"{path} is not a complete Parquet file ({problem}): copy it again or remove it."
         ) from error
 
 
@@ -69,9 +69,9 @@ def _first_byte(group: Any) -> int:
 
 def _batch_rows(group: Any, field: str) -> int:
     """Return how many rows hold about `_BATCH_BYTES` of text, by the average of their group."""
-    chunks = (group.column(index) for index in range(group.num_columns))
+    columns = (group.column(index) for index in range(group.num_columns))
     size: int = sum(
-        chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == field
+        column.total_uncompressed_size for column in columns if column.path_in_schema == field
     )
     average = size // max(int(group.num_rows), 1)
     return max(1, min(_BATCH_BYTES // max(average, 1), _MAX_BATCH_ROWS))

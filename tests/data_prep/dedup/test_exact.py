@@ -1,4 +1,4 @@
-"""Copies are found wherever they are, and the first one in reading order stays."""
+"""Duplicates are found anywhere in the input, and the first in reading order is kept."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from data_prep.config.schema import CorpusRecipe
 from data_prep.corpus.shards import Corpus
 from data_prep.counter_rng import integers_below, key_of
-from data_prep.dedup import exact as duplicates_module
+from data_prep.dedup import exact as exact_module
 from data_prep.pipeline.build import build_corpus
 from data_prep.readers import listing as listing_module
 from data_prep.tokenizers.folder import load_tokenizer
@@ -27,7 +27,7 @@ def paragraph_of(number: int) -> str:
 def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[list[str]]]:
     """Return a folder of 400 documents in several tasks, and their paragraphs; many are copies."""
     monkeypatch.setattr(listing_module, "SLICE_BYTES", 3_000)
-    monkeypatch.setattr(duplicates_module, "_KEYS_AT_ONCE", 90)
+    monkeypatch.setattr(exact_module, "_KEYS_AT_ONCE", 90)
     numbers = integers_below(key_of("copies"), range(400 * 2), 300).reshape(400, 2).tolist()
     documents = [[paragraph_of(number) for number in sorted(set(pair))] for pair in numbers]
     documents += documents[::7]

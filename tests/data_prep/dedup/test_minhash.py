@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_prep.counter_rng import hash64, key_of
-from data_prep.dedup import minhash as near_duplicates_module
+from data_prep.dedup import minhash as minhash_module
 from data_prep.dedup.minhash import SHINGLE, NearDuplicates, choose_bands
 from data_prep.errors import UserError
 
@@ -96,7 +96,7 @@ def test_a_text_hashed_in_pieces_has_the_same_keys(monkeypatch: pytest.MonkeyPat
     finder = NearDuplicates(0.8)
     text = " ".join(words("pieces", 100))
     whole = finder.keys(text)
-    monkeypatch.setattr(near_duplicates_module, "_PIECE_CHARS", 10)
+    monkeypatch.setattr(minhash_module, "_PIECE_CHARS", 10)
     assert finder.keys(text) == whole
 
 
@@ -124,7 +124,7 @@ def test_equal_numbers_in_different_bands_are_different_keys(
         def digest_matrix_from_flat_token_hashes(*arguments: Any) -> Any:
             return SimpleNamespace(to_rows=lambda: [[7] * arguments[2]])
 
-    monkeypatch.setattr(near_duplicates_module, "_load_minhash", lambda: Constant)
+    monkeypatch.setattr(minhash_module, "_load_minhash", lambda: Constant)
     finder = NearDuplicates(0.8)
     assert len(set(finder.keys("one two three four five"))) == finder.bands == 10
 

@@ -26,10 +26,8 @@ def test_the_running_sum_gives_the_polynomial_of_each_window(n: int, kind: str) 
 
 def test_a_window_has_the_same_hash_wherever_it_stands() -> None:
     window = draw("window", 13, 30_000)
-    places = [0, 1, 1000, 1023, 1024, 5000]
-    hashes = {
-        int(hash_ngrams(draw("before", place, 30_000) + window, 13)[place]) for place in places
-    }
+    positions = [0, 1, 1000, 1023, 1024, 5000]
+    hashes = {int(hash_ngrams(draw("before", at, 30_000) + window, 13)[at]) for at in positions}
     assert len(hashes) == 1
 
 

@@ -1,6 +1,6 @@
-"""Cleaning: the fast way and the plain way agree on any text, and cleaning twice changes nothing.
+"""Cleaning: equal to a plain implementation on any text, and idempotent.
 
-`plainly_cleaned` applies the rules one character at a time, as the documentation words them.
+`plainly_cleaned` applies the documented rules one character at a time.
 """
 
 import sys
@@ -17,7 +17,7 @@ from data_prep.config.schema import CleanOptions
 from data_prep.errors import UserError
 from data_prep.filters.cleaning import _MAY_NORMALIZE, Cleaner
 
-# What rules speak of, between letters that combine with accents and ones that do not.
+# Characters with a rule of their own, between letters that combine with accents and ones that do not.
 HOSTILE = (
     "ab e\u00e9\u0301\u0308\u0323 \n\r\t\v\f\x00\x1b\x1c\x1f\x7f\x85\u00a0\u00ad\u1100\u1161\u11a8"
     "\u2003\u2000\u200b\u200c\u200d\u200e\u2028\u2029\u202f\u3000\ufeff\ufffd\ud83d\udc00\u212b\u037e"
@@ -132,9 +132,9 @@ def test_the_users_filter_decides_and_must_answer_yes_or_no(tmp_path: Path) -> N
     path.write_text(
         "import numpy\n"
         "def keep(text):\n    return numpy.float64(len(text)) > 3\n"
-        "def forgetful(text):\n    len(text) > 3\n"
+        "def returns_nothing(text):\n    len(text) > 3\n"
     )
     mine = cleaner(keep=f"{path}:keep")
     assert [mine.reason_to_drop(text) for text in ("abcd", "abc")] == [None, "rejected"]
     with pytest.raises(UserError, match=r"clean\.keep=.*returned None"):
-        cleaner(keep=f"{path}:forgetful").reason_to_drop("abcd")
+        cleaner(keep=f"{path}:returns_nothing").reason_to_drop("abcd")

@@ -1,4 +1,4 @@
-"""Contamination: every planted overlap is found, and nothing that a plain set would not find."""
+"""Decontamination: exactly the overlaps that a plain set of n-grams finds."""
 
 import json
 import pickle
@@ -11,7 +11,7 @@ import pytest
 
 from data_prep.counter_rng import integers_below, key_of
 from data_prep.errors import UserError
-from data_prep.filters import decontamination as contamination_module
+from data_prep.filters import decontamination as decontamination_module
 from data_prep.filters.decontamination import EvaluationText
 from data_prep.tokenize.id_table import IdArray
 
@@ -50,7 +50,7 @@ def ngrams(tokens: Sequence[int], n: int) -> set[tuple[int, ...]]:
 def test_documents_are_those_that_a_plain_set_of_tuples_finds(
     n: int, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contamination_module, "_BLOCK", block)
+    monkeypatch.setattr(decontamination_module, "_BLOCK", block)
     # Few letters for short n-grams, so that about half of the documents overlap by chance.
     letters = {4: 6, 5: 4, 13: 2}[n]
     texts = [draw(f"text {i}", 30 + i, letters) for i in range(4)]

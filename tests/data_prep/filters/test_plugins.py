@@ -1,4 +1,4 @@
-"""Plugins: whatever is wrong with a name in a recipe is said in one sentence with its key."""
+"""Plugins: a wrong name in a recipe is refused in one sentence with its key."""
 
 from pathlib import Path
 

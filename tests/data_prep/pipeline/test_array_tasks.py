@@ -1,4 +1,4 @@
-"""Array tasks and merging: any division of the work gives the same corpus, killed or not."""
+"""Array tasks and merging: any division of the work gives the same corpus, interrupted or not."""
 
 import json
 import os
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def text(tmp_path: Path, prose: Prose, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder that makes seven tasks, with copies of documents and paragraphs."""
+    """Return a folder that makes eight tasks, with copies of documents and paragraphs."""
     monkeypatch.setattr(listing_module, "SLICE_BYTES", 6_000)
     folder = tmp_path / "text"
     folder.mkdir()

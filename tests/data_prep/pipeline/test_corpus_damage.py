@@ -1,4 +1,4 @@
-"""A damaged corpus is refused in one sentence, or is read as it was: never anything else."""
+"""A damaged corpus is refused in one sentence or read unchanged."""
 
 import copy
 import json
@@ -41,14 +41,14 @@ def contents(path: Path) -> list[list[list[int]]]:
     ]
 
 
-def places(tree: Any, at: Path_) -> list[Path_]:
-    """Return the way to every value of a JSON tree."""
+def json_paths(tree: Any, at: Path_) -> list[Path_]:
+    """Return the path of every value of a JSON tree."""
     pairs = tree.items() if isinstance(tree, dict) else enumerate(tree)
     below = [
-        place
+        path
         for key, value in pairs
         if isinstance(value, dict | list)
-        for place in places(value, [*at, key])
+        for path in json_paths(value, [*at, key])
     ]
     return [*below, *([*at, key] for key in (tree if isinstance(tree, dict) else range(len(tree))))]
 
@@ -63,7 +63,7 @@ def places(tree: Any, at: Path_) -> list[Path_]:
 def test_a_manifest_with_any_value_replaced_or_removed(sound: Path, data: st.DataObject) -> None:
     original = json.loads((sound / MANIFEST).read_text())
     tree = copy.deepcopy(original)
-    *way, last = data.draw(st.sampled_from(places(tree, [])))
+    *way, last = data.draw(st.sampled_from(json_paths(tree, [])))
     inner = tree
     for key in way:
         inner = inner[key]

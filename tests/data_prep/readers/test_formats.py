@@ -118,7 +118,7 @@ def test_a_compressed_file_that_is_cut_off_is_refused_by_name(suffix: str, tmp_p
     path.write_bytes(
         COMPRESSIONS[suffix](encode([str(n) * 9 for n in range(20_000)], "jsonl"))[:-20]
     )
-    with pytest.raises(UserError, match=rf"file\.jsonl\{suffix} is not a whole .* file"):
+    with pytest.raises(UserError, match=rf"file\.jsonl\{suffix} is not a complete .* file"):
         read(path, options_for(path, "jsonl"))
 
 

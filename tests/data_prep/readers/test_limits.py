@@ -1,4 +1,4 @@
-"""Documents of any length take bounded memory, and lose nothing but what is counted."""
+"""Documents of any length take bounded memory, and everything dropped is counted."""
 
 import json
 import subprocess

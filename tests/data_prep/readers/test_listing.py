@@ -5,7 +5,7 @@ import pytest
 
 from data_prep.config.schema import InputOptions
 from data_prep.errors import UserError
-from data_prep.readers import listing as sources
+from data_prep.readers import listing
 from data_prep.readers.listing import cut_into_tasks, list_sources
 from data_prep.readers.sources import Slice, Source
 
@@ -54,7 +54,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_byte_is_in_exactly_one_slice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "SLICE_BYTES", 100)
+    monkeypatch.setattr(listing, "SLICE_BYTES", 100)
     files = [Source(Path(f"{i}"), f"{i}", size) for i, size in enumerate((30, 50, 40, 250, 10))]
     tasks = cut_into_tasks(files)
     pieces = [piece for task in tasks for piece in task]
@@ -70,11 +70,11 @@ def test_every_byte_is_in_exactly_one_slice(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_huge_input_gets_larger_tasks_and_not_more_of_them() -> None:
     files = [Source(Path(f"{i:05}"), f"{i:05}", 1 << 30) for i in range(1000)]
-    assert sources.TASKS / 2 <= len(cut_into_tasks(files)) <= sources.TASKS * 2
+    assert listing.MAX_TASKS / 2 <= len(cut_into_tasks(files)) <= listing.MAX_TASKS * 2
 
 
 def test_a_compressed_file_is_never_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "SLICE_BYTES", 10)
+    monkeypatch.setattr(listing, "SLICE_BYTES", 10)
     source = Source(Path("a.jsonl.gz"), "a.jsonl.gz", 95)
     assert cut_into_tasks([source]) == [[Slice(source, 0, 95)]]
     assert Slice(source, 0, 95).holds(1_000_000)

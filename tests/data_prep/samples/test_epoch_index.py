@@ -163,8 +163,8 @@ def test_a_weight_is_how_often_documents_are_visited(tmp_path: Path) -> None:
     # A sample that starts where a document does begins a repetition of it.
     times = (starts[:, None] == bounds[None, :-1].astype(np.int64)).sum(axis=0)
     assert set(times.tolist()) == {2, 3} and abs(times.mean() - 2.5) < 0.15
-    firsts = [int(shard.sentences[shard.documents[0]]) for shard in corpus.shards]
-    assert (samples["a_start"] == firsts[0]).sum() == 1
+    first_positions = [int(shard.sentences[shard.documents[0]]) for shard in corpus.shards]
+    assert (samples["a_start"] == first_positions[0]).sum() == 1
     corpus.shards[1].weight = 1.0
     assert (
         open_epoch_index(corpus, key_for(pairs="none"), tmp_path / "plans").num_rows

@@ -22,7 +22,7 @@ def segment_lengths(capacity: int, documents: int) -> Int64Array:
 
 
 def fills(lengths: Int64Array, capacity: int, key: np.uint64 = KEY) -> list[int]:
-    """Return how full each row is, after checking that rows hold every sample once."""
+    """Return the tokens in each row, after checking that rows hold every sample once."""
     order, offsets = pack(lengths, capacity, key)
     assert sorted(order.tolist()) == list(range(len(lengths)))
     assert offsets[0] == 0 and offsets[-1] == len(lengths) and (np.diff(offsets) > 0).all()
@@ -31,7 +31,7 @@ def fills(lengths: Int64Array, capacity: int, key: np.uint64 = KEY) -> list[int]
 
 
 def naive_fills(lengths: list[int], capacity: int) -> list[int]:
-    """Return how full rows become when each sample goes where it leaves the least room."""
+    """Return the tokens in each row by a plain best fit."""
     rows: list[int] = []
     for length in sorted(lengths, reverse=True):
         fitting = [row for row in range(len(rows)) if rows[row] + length <= capacity]

@@ -64,9 +64,9 @@ def test_lengths_do_not_give_the_order_away(orders: SampleArray) -> None:
 
 def test_a_single_sentence_is_parted_within() -> None:
     samples = made("sentence_order", [[20]] * 2000)
-    firsts = np.where(samples["is_next"] == 1, samples["a_length"], samples["b_length"])
+    first_lengths = np.where(samples["is_next"] == 1, samples["a_length"], samples["b_length"])
     assert len(samples) == 2000 and (samples["a_length"] + samples["b_length"] == 20).all()
-    counts = np.bincount(firsts, minlength=20)
+    counts = np.bincount(first_lengths, minlength=20)
     assert counts[0] == 0 and counts[1:20].min() > 50
 
 
