@@ -33,8 +33,8 @@ def readable_samples(
 ) -> Iterator[str]:
     """Yield the first training samples of a corpus, after a line for the row of each.
 
-    They are the samples of epoch 0 with the default masking, drawn from the first shard alone, so that
-    it takes a second however large the corpus is.
+    They are the samples of epoch 0 with the default masking, from the first shard alone, so that it
+    takes a second for a corpus of any size.
 
     Raises:
         UserError: when the corpus was made with another tokenizer.

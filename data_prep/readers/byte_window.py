@@ -196,7 +196,7 @@ def decode(raw: bytes, offset: int, source: Source, errors: Literal["strict", "r
         raise UserError(
             f"{source.path} is not UTF-8: the byte 0x{raw[error.start]:02x} at byte offset "
             f"{offset + error.start} is invalid; convert the file, or replace such bytes by "
-            "U+FFFD with input.errors=replace."
+            "U+FFFD with --errors replace."
         ) from error
 
 

@@ -97,6 +97,6 @@ def _whole_characters(text: str, options: InputOptions) -> str:
     if options.errors == "strict" and _LONE_SURROGATE.search(text):
         raise ValueError(
             "escapes half a surrogate pair, which is not Unicode: correct it, or replace it by "
-            "U+FFFD with input.errors=replace"
+            "U+FFFD with --errors replace"
         )
     return _LONE_SURROGATE.sub("\ufffd", text)

@@ -98,7 +98,7 @@ def _decode(raw: memoryview, row: int, name: str, options: InputOptions) -> str:
     except UnicodeDecodeError as error:
         raise UserError(
             f"Row {row:,} of {name} is not UTF-8 ({error.reason}): correct it, or "
-            "replace such bytes by U+FFFD with input.errors=replace."
+            "replace such bytes by U+FFFD with --errors replace."
         ) from error
 
 

@@ -17,7 +17,7 @@ from data_prep.config.schema import CleanOptions
 from data_prep.errors import UserError
 from data_prep.filters.cleaning import _MAY_NORMALIZE, Cleaner
 
-# Characters with a rule of their own, between letters that combine with accents and ones that do not.
+# Characters with a rule of their own, and letters that combine with accents or do not.
 HOSTILE = (
     "ab e\u00e9\u0301\u0308\u0323 \n\r\t\v\f\x00\x1b\x1c\x1f\x7f\x85\u00a0\u00ad\u1100\u1161\u11a8"
     "\u2003\u2000\u200b\u200c\u200d\u200e\u2028\u2029\u202f\u3000\ufeff\ufffd\ud83d\udc00\u212b\u037e"
