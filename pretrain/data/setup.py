@@ -1,6 +1,6 @@
 """The data of a run, opened and verified before any compute is spent."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,9 @@ from pretrain.config.run import RunRecipe
 from pretrain.data.batch_source import BatchSource
 from pretrain.data.loader import Loader, StepDataset
 from pretrain.distributed import Cluster
+
+# Opens a split with a seed and a length of rows.
+SourceOpener = Callable[[Corpus, int, int], BatchSource]
 
 VALIDATION_SEED = 0  # of pairs and masks: the same validation rows for every run
 
@@ -49,20 +52,14 @@ def open_inputs(recipe: RunRecipe, cache: Path, cluster: Cluster) -> Inputs:
     held_out = Corpus.open(recipe.corpus.path, "validation")
 
     open_source = _source_opener(recipe, tokenizer, cache, cluster)
-    lengths = dict.fromkeys(phase.row_tokens for phase in phases)
-    sources = {length: open_source(corpus, recipe.train.seed, length) for length in lengths}
-    for phase in phases:
-        _check_size(sources[phase.row_tokens], phase, recipe)
+    sources = _open_training_sources(open_source, corpus, phases, recipe)
     # The same rows throughout the run, as long as the finished model reads. In a phase of shorter
     # rows the later positions of these are not yet trained.
     validation = open_source(held_out, VALIDATION_SEED, phases[-1].row_tokens)
     dataset = StepDataset(sources, phases, recipe.mask, cluster.rank, cluster.world_size)
+    loader = Loader(dataset, recipe.loader, cluster.device)
     return Inputs(
-        tokenizer=tokenizer,
-        corpus=corpus,
-        sources=sources,
-        loader=Loader(dataset, recipe.loader, cluster.device),
-        validation=validation,
+        tokenizer=tokenizer, corpus=corpus, sources=sources, loader=loader, validation=validation
     )
 
 
@@ -73,8 +70,8 @@ def _verify_corpus(recipe: RunRecipe, cluster: Cluster) -> None:
 
 def _source_opener(
     recipe: RunRecipe, tokenizer: LoadedTokenizer, cache: Path, cluster: Cluster
-) -> Callable[[Corpus, int, int], BatchSource]:
-    """Return a function that opens a split with a seed and a length of rows (all ranks)."""
+) -> SourceOpener:
+    """Return a function that all ranks call to open a split for this recipe."""
 
     def build_on_main(build: Callable[[], object]) -> None:
         cluster.on_main(lambda: bool(build()))
@@ -92,6 +89,17 @@ def _source_opener(
         )
 
     return open_source
+
+
+def _open_training_sources(
+    open_source: SourceOpener, corpus: Corpus, phases: Sequence[Phase], recipe: RunRecipe
+) -> dict[int, BatchSource]:
+    """Return a source for each length of rows, after checking that it fills a batch."""
+    lengths = dict.fromkeys(phase.row_tokens for phase in phases)
+    sources = {length: open_source(corpus, recipe.train.seed, length) for length in lengths}
+    for phase in phases:
+        _check_size(sources[phase.row_tokens], phase, recipe)
+    return sources
 
 
 def _check_tokenizer(tokenizer: LoadedTokenizer, corpus: Corpus, recipe: RunRecipe) -> None:

@@ -51,17 +51,27 @@ def read_allowed(
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"mask.allowed_tokens {path} cannot be read: {error}.") from error
     allowed = np.zeros_like(maskable)
-    for number, token in enumerate(lines, start=1):
-        if not token.strip():
-            continue
-        index = tokenizer.backend.token_to_id(token.strip())
-        if index is None or not maskable[index]:
-            fault = "is not in the vocabulary" if index is None else "is a special token"
-            raise UserError(
-                f"Line {number} of mask.allowed_tokens {path} names {token.strip()!r}, which "
-                f"{fault} of {tokenizer.path}: remove the line or correct it."
-            )
-        allowed[index] = True
+    for number, line in enumerate(lines, start=1):
+        if token := line.strip():
+            allowed[_id_of(token, number, path, tokenizer, maskable)] = True
     if not allowed.any():
         raise UserError(f"mask.allowed_tokens {path} lists no token: write one on each line.")
     return allowed
+
+
+def _id_of(
+    token: str,
+    number: int,
+    path: Path,
+    tokenizer: LoadedTokenizer,
+    maskable: npt.NDArray[np.bool_],
+) -> int:
+    """Return the id of the token on a line of the file."""
+    index = tokenizer.backend.token_to_id(token)
+    if index is None or not maskable[index]:
+        fault = "is not in the vocabulary" if index is None else "is a special token"
+        raise UserError(
+            f"Line {number} of mask.allowed_tokens {path} names {token!r}, which "
+            f"{fault} of {tokenizer.path}: remove the line or correct it."
+        )
+    return index

@@ -218,67 +218,6 @@ def test_special_tokens_never_masked(source: BatchSource, tokenizer: LoadedToken
     assert abs(len(masked) - 0.15 * ordinary) < 5 * np.sqrt(ordinary * 0.15 * 0.85)
 
 
-def test_counts_agree_with_tensors(source: BatchSource) -> None:
-    """The counts agree with the tensors, and positions are ascending."""
-    for batch in source.step(1, BATCH, 0, 1, 4):
-        (masked, _), (cls_positions, _) = batch.mlm_targets, batch.nsp_targets
-        assert batch.counts == {
-            "masked": len(masked),
-            "samples": int((restored(batch) == CLS).sum()),
-            "tokens": int((batch.input_ids != PAD).sum()),
-            "squares": sum(length**2 for length in lengths_of(batch)),
-        }
-        assert masked.tolist() == sorted(set(masked.tolist()))
-        assert cls_positions.tolist() == (restored(batch) == CLS).nonzero().flatten().tolist()
-
-
-def test_cu_seqlens_separate_samples_and_padding(source: BatchSource) -> None:
-    """`cu_seqlens` separates samples and padding in their order, then repeats the end."""
-    numbers = np.array(epoch_rows(source, 0))
-    batch = source.rows(numbers, len(numbers) + 2)  # two blank rows end it
-    # Within a row a sample's number changes exactly where the sample does.
-    rows = torch.arange(len(batch.input_ids)) // T
-    owners = torch.stack([rows, batch.sample_ids])
-    changes = (owners[:, 1:] != owners[:, :-1]).any(0).nonzero().flatten() + 1
-    expected = [0, *changes.tolist(), len(batch.input_ids)]
-    cu_seqlens = batch.cu_seqlens.tolist()
-    assert cu_seqlens[: len(expected)] == expected
-    assert set(cu_seqlens[len(expected) - 1 :]) == {len(batch.input_ids)}, "the rest is empty"
-    assert batch.cu_seqlens.dtype == torch.int32
-    assert (batch.cu_seqlens.diff() <= batch.row_tokens).all()
-
-
-@pytest.mark.parametrize("bidirectional", [False, True])
-def test_padded_lists_have_few_lengths(
-    corpus: Corpus, tokenizer: LoadedTokenizer, tmp_path: Path, bidirectional: bool
-) -> None:
-    """Padded lists have few lengths, and reversed rows the same layout."""
-    mask = MaskOptions(bidirectional=bidirectional)
-    source = BatchSource(corpus, tokenizer, mask, seed=4, row_tokens=T, cache=tmp_path)
-    shapes, contents = set(), set()
-    for step in range(source.epoch_index(0).num_rows // BATCH):
-        for batch in source.step(step, BATCH, 0, 1, 4):
-            shapes.add(
-                (len(batch.cu_seqlens), len(batch.masked_positions), len(batch.cls_positions))
-            )
-            contents.add(tuple(batch.counts.values()))
-            half = len(batch.masked_positions) // 2
-            if bidirectional:
-                size = len(batch.input_ids) // 2
-                assert torch.equal(batch.mlm_labels[:half], batch.mlm_labels[half:])
-                # Reversed rows have the same layout, hence the same boundaries.
-                assert torch.equal(batch.sample_ids[:size], batch.sample_ids[size:])
-                ends = batch.cu_seqlens.unique()
-                assert torch.equal(ends[ends <= size] + size, ends[ends >= size])
-    assert len(contents) > 8 and len(shapes) <= 4
-
-
-def lengths_of(batch: Batch) -> list[int]:
-    """Return the tokens of each sample, counted one by one."""
-    rows = batch.sample_ids.view(-1, batch.row_tokens).tolist()
-    return [row.count(number) for row in rows for number in set(row) - {0}]
-
-
 @pytest.mark.parametrize("given", [0, 3])
 def test_rows_padded_with_blank_rows(source: BatchSource, given: int) -> None:
     """A batch of too few rows is padded with blank rows."""
