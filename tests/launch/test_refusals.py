@@ -176,7 +176,7 @@ def test_a_run_folder_of_another_configuration_is_left_untouched(
 
 def test_more_student_layers_than_teacher_layers(refuse: Refuse, student_recipe: Path) -> None:
     sentence = refuse(distill_student, student_recipe, "student.init=[0,1,1]")
-    assert "has 3 layers to start from its teacher's, but the teacher has 2" in sentence
+    assert "has 3 layers to copy from its teacher, but the teacher has 2" in sentence
 
 
 def test_a_student_layer_that_the_teacher_does_not_have(
