@@ -7,8 +7,8 @@ over tokens. Student and teacher divide by the root of their own head's width. T
 is included, so that L is 0 at equality.
 
 The attention matrix is never materialised as a whole. A tile holds some queries and all keys of
-their row; its scores are overwritten by their own gradient, which is multiplied into the gradients
-of queries and keys. A single pass therefore gives the sum and its gradients. Memory, beside the
+their row. From its scores follow the divergence and their gradient, which is accumulated into the
+gradients of queries and keys, so a single pass gives the sum and its gradients. Memory, beside the
 inputs and the fp32 gradients: one tile, bounded by a budget and at least one query, linear in T.
 
 With Δ = log p_T - log p_S, each term p_T (exp(-Δ) - 1 + Δ) is at least 0 and of second order in Δ.
