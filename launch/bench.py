@@ -1,10 +1,11 @@
-"""Measure Stillhouse beside what it replaces: same machine, same text, taking turns.
+"""Measure Stillhouse beside what it replaces: same machine, same text, in turns.
 
     python launch/bench.py prep --input data/simplewiki --vocabulary vocab.txt --json prep.json
     python launch/bench.py loader
     python launch/bench.py train --shape large --row-tokens 512 --json train.json
     python launch/bench.py kernels
     python launch/bench.py distill --teacher-shape base --student-layers 6 --json distill.json
+    python launch/bench.py gpu --minutes 10 --out gpu_results
 
 Each prints a table of medians and ratios; a ratio above 1 means that ours is the faster one.
 Absolute speeds depend on what else the machine does, ratios of the same run hardly do.
@@ -14,15 +15,16 @@ import argparse
 import importlib
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
-# A benchmark is also run where nothing can be installed: the source tree is enough for it.
+# A benchmark also runs where nothing can be installed: the source tree is enough for it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 try:
-    from launch.benchmarks.report import print_table, write_report
+    from launch.benchmarks.report import Row, print_table, write_report
     from launch.cli import run_command
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in ("data_prep", "launch"):
@@ -31,17 +33,24 @@ except ModuleNotFoundError as error:
     sys.exit(2)
 
 # Modules of launch/benchmarks. Each has `add_arguments(parser)` and `run(arguments, scratch)`,
-# which gives rows; its first line is help.
-_BENCHMARKS = ("prep", "loader", "train", "kernels", "distill")
+# which returns rows (gpu: `run_command_line(arguments)`); its first line is help.
+_BENCHMARKS = ("prep", "loader", "train", "kernels", "distill", "gpu")
 _OWN = ("data_prep", "launch", "pretrain")
 
 
 def main() -> None:
-    """Run one benchmark, print its table, and write it as JSON where that is asked for."""
+    """Run the benchmark that the command line names."""
     arguments = _parser(sys.argv[1] if len(sys.argv) > 1 else None).parse_args()
+    arguments.command(arguments)
+
+
+def _measure(
+    run: Callable[[argparse.Namespace, Path], list[Row]], arguments: argparse.Namespace
+) -> None:
+    """Run one benchmark, print its table, and write it as JSON with `--json`."""
     with tempfile.TemporaryDirectory(prefix="stillhouse-bench-", dir=arguments.scratch) as scratch:
-        rows = arguments.run(arguments, Path(scratch))
-    print_table(rows)
+        rows = run(arguments, Path(scratch))
+    print_table([row.to_json() for row in rows])
     if arguments.json:
         write_report(arguments.json, rows)
 
@@ -63,7 +72,10 @@ def _parser(wanted: str | None = None) -> argparse.ArgumentParser:
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
         module.add_arguments(own)
-        own.set_defaults(run=module.run)
+        if name == "gpu":
+            own.set_defaults(command=module.run_command_line)
+        else:
+            own.set_defaults(command=partial(_measure, module.run), run=module.run)
         own.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
         own.add_argument("--scratch", type=Path, metavar="DIR", help="where temporary files go")
         own.add_argument("--quick", action="store_true", help="seconds, to see that it runs")
@@ -82,7 +94,7 @@ def _importable(names: Iterable[str]) -> dict[str, ModuleType]:
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] in _OWN:
                 raise
-            print(f"note: {name} cannot run here, for want of {error.name}", file=sys.stderr)
+            print(f"note: {name} needs {error.name}, which is not installed", file=sys.stderr)
     return found
 
 

@@ -1,6 +1,6 @@
 """The fused operations as a training step calls them: inputs, forward and backward pass.
 
-Inputs are drawn alike for every implementation, so that their results can be compared.
+Inputs are drawn alike for every implementation, so that results can be compared.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,15 +14,16 @@ from pretrain.kernels.dispatch import Kernels, choose_kernels
 from pretrain.kernels.linear_cross_entropy import CrossEntropy
 from pretrain.kernels.soft_cross_entropy import Head
 
-_HOW: dict[str, Any] = {"epsilon": 1e-12, "rate": 0.1}
-_MASKED_SHARE = 0.15
-_POSITIONS = 512
-Work = Callable[[], list[torch.Tensor]]
+_DROPOUT: dict[str, Any] = {"epsilon": 1e-12, "rate": 0.1}
+# Temperature and weights of DistilBERT.
+_SOFT: dict[str, Any] = {"temperature": 2.0, "soft_weight": 5.0, "hard_weight": 2.0}
+_MASKED_SHARE, _POSITIONS = 0.15, 512
+Tensors = Sequence[torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """N tokens, D width, F feed-forward, V vocabulary."""
+    """N tokens, D width, F feed-forward, V vocabulary; M masked tokens."""
 
     tokens: int
     width: int
@@ -31,7 +32,7 @@ class Size:
 
     @property
     def masked(self) -> int:
-        """Tokens that the vocabulary head is asked for."""
+        """Tokens at which the MLM head runs."""
         return round(_MASKED_SHARE * self.tokens)
 
 
@@ -40,8 +41,8 @@ class Draw:
 
     Args:
         dtype: that the operation computes in.
-        device: where.
-        rounded_to: a type whose rounding the inputs have had before, for a reference in fp64.
+        device: of the tensors.
+        rounded_to: a type that the inputs are rounded to before, for a reference in fp64.
     """
 
     def __init__(self, dtype: torch.dtype, device: torch.device, rounded_to: torch.dtype) -> None:
@@ -58,38 +59,50 @@ class Draw:
         """Return int64 numbers below a bound."""
         return torch.randint(below, (count,), generator=self._generator, device=self._device)
 
-    def key(self) -> torch.Tensor:
-        """Return a key of dropout."""
+    def norm(self, width: int) -> list[torch.Tensor]:
+        """Return weight and bias of a LayerNorm."""
+        return [self.normal(width, scale=0.1, mean=1.0), self.normal(width, scale=0.1)]
+
+    def head(self, size: Size) -> list[torch.Tensor]:
+        """Return hidden states [M, D] and the decoder's weight [V, D] and bias [V]."""
+        return [
+            self.normal(size.masked, size.width),
+            self.normal(size.vocab_size, size.width, scale=0.02),
+            self.normal(size.vocab_size, scale=0.02),
+        ]
+
+    def labels(self, size: Size) -> torch.Tensor:
+        """Return labels [M]."""
+        return self.integers(size.vocab_size, size.masked)
+
+    def dropout_key(self) -> torch.Tensor:
+        """Return a key of dropout, int32 [2]."""
         return torch.tensor([7, 11], dtype=torch.int32, device=self._device)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One operation.
+    """One operation, forward and backward.
 
     Attributes:
         name: of the field of `Kernels`.
-        inputs: draws what it is called with.
+        inputs: draws its arguments.
         call: runs it.
-        elements: those that any implementation must read and write, there and back.
-        flops: of its matrix products, there and back.
+        elements: those that any implementation must read and write.
+        flops: of its matrix products.
     """
 
     name: str
-    inputs: Callable[[Size, Draw], Sequence[torch.Tensor]]
-    call: Callable[[Kernels, Sequence[torch.Tensor]], torch.Tensor]
+    inputs: Callable[[Size, Draw], Tensors]
+    call: Callable[[Kernels, Tensors], torch.Tensor]
     elements: Callable[[Size], int]
     flops: Callable[[Size], int] = lambda size: 0
 
     def prepare(
-        self,
-        kernels: Kernels,
-        size: Size,
-        dtype: torch.dtype,
-        device: torch.device,
+        self, kernels: Kernels, size: Size, dtype: torch.dtype, device: torch.device,
         rounded_to: torch.dtype | None = None,
-    ) -> Work:
-        """Return the forward and backward pass, which gives the output and all gradients."""
+    ) -> Callable[[], list[torch.Tensor]]:  # fmt: skip
+        """Return the forward and backward pass, which returns the output and all gradients."""
         draw = Draw(dtype, device, rounded_to or dtype)
         inputs = self.inputs(size, draw)
         leaves = [tensor for tensor in inputs if tensor.requires_grad]
@@ -106,7 +119,7 @@ class Case:
 
 
 def exact_kernels() -> Kernels:
-    """Return operations that keep to the precision of what comes in, for references in fp64."""
+    """Return operations that compute in the precision of their inputs, for references in fp64."""
     plain = choose_kernels("reference", "reference", torch.device("cpu"))
     return replace(plain, linear_cross_entropy=_exact_cross_entropy)
 
@@ -114,54 +127,22 @@ def exact_kernels() -> Kernels:
 def _exact_cross_entropy(
     hidden_MD: torch.Tensor, weight_VD: torch.Tensor, bias_V: torch.Tensor, labels_M: torch.Tensor
 ) -> CrossEntropy:
-    # Its reference computes in fp32 whatever comes in.
+    # The reference computes in fp32, whatever its inputs are.
     logits_MV = F.linear(hidden_MD, weight_VD, bias_V)
     loss = F.cross_entropy(logits_MV, labels_M, reduction="sum")
     return CrossEntropy(loss, (logits_MV.argmax(-1) == labels_M).sum())
 
 
-def _residual_norm(kernels: Kernels, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
-    *tensors, key = inputs
-    return kernels.residual_norm(*tensors, key=key, **_HOW)
+def _embedding_inputs(size: Size, draw: Draw) -> Tensors:
+    rows = (size.vocab_size, 2, _POSITIONS)  # of the tables of tokens, types and positions
+    ids = [draw.integers(count, size.tokens) for count in rows]
+    tables = [draw.normal(count, size.width, scale=0.02) for count in rows]
+    return [*ids, *tables, *draw.norm(size.width), draw.dropout_key()]
 
 
-def _embedding_norm(kernels: Kernels, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
-    *tensors, key = inputs
-    return kernels.embedding_norm(*tensors, key=key, **_HOW)
-
-
-def _distilled(kernels: Kernels, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
-    # The temperature and weights of DistilBERT.
-    student, teacher, labels_M = Head(*inputs[:3]), Head(*inputs[3:6]), inputs[6]
-    how = {"temperature": 2.0, "soft_weight": 5.0, "hard_weight": 2.0}
-    return kernels.soft_cross_entropy(student, teacher, labels_M, **how).total
-
-
-def _two_heads(size: Size, draw: Draw) -> Sequence[torch.Tensor]:
-    heads = [_head(size, draw), [tensor.detach() for tensor in _head(size, draw)]]
-    return [*heads[0], *heads[1], draw.integers(size.vocab_size, size.masked)]
-
-
-def _head(size: Size, draw: Draw) -> list[torch.Tensor]:
-    return [
-        draw.normal(size.masked, size.width),
-        draw.normal(size.vocab_size, size.width, scale=0.02),
-        draw.normal(size.vocab_size, scale=0.02),
-    ]
-
-
-def _embedding_inputs(size: Size, draw: Draw) -> Sequence[torch.Tensor]:
-    return [
-        draw.integers(size.vocab_size, size.tokens),
-        draw.integers(2, size.tokens),
-        draw.integers(_POSITIONS, size.tokens),
-        draw.normal(size.vocab_size, size.width, scale=0.02),
-        draw.normal(2, size.width, scale=0.02),
-        draw.normal(_POSITIONS, size.width, scale=0.02),
-        draw.normal(size.width, scale=0.1, mean=1.0),
-        draw.normal(size.width, scale=0.1),
-        draw.key(),
-    ]
+def _two_heads(size: Size, draw: Draw) -> Tensors:
+    student, teacher = draw.head(size), draw.head(size)
+    return [*student, *(tensor.detach() for tensor in teacher), draw.labels(size)]
 
 
 CASES = (
@@ -171,8 +152,8 @@ CASES = (
             draw.normal(size.tokens, size.feed_forward),
             draw.normal(size.feed_forward),
         ],
-        call=lambda kernels, inputs: kernels.bias_gelu(*inputs),
-        # x and y; x, y's gradient and x's.
+        call=lambda kernels, x: kernels.bias_gelu(*x),
+        # x and y; x, the gradients of y and x.
         elements=lambda size: 5 * size.tokens * size.feed_forward,
     ),
     Case(
@@ -181,36 +162,34 @@ CASES = (
             draw.normal(size.tokens, size.width),
             draw.normal(size.width, scale=0.1),
             draw.normal(size.tokens, size.width),
-            draw.normal(size.width, scale=0.1, mean=1.0),
-            draw.normal(size.width, scale=0.1),
-            draw.key(),
+            *draw.norm(size.width),
+            draw.dropout_key(),
         ],
-        call=_residual_norm,
+        call=lambda kernels, x: kernels.residual_norm(*x[:-1], key=x[-1], **_DROPOUT),
         # Two inputs and the output; one of these, its gradient and those of both inputs.
         elements=lambda size: 7 * size.tokens * size.width,
     ),
     Case(
         name="embedding_norm",
         inputs=_embedding_inputs,
-        call=_embedding_norm,
-        # Words and the output; words, its gradient; the gradient of the whole table.
+        call=lambda kernels, x: kernels.embedding_norm(*x[:-1], key=x[-1], **_DROPOUT),
+        # Rows of the token table and the output; rows, its gradient; the table's gradient.
         elements=lambda size: (4 * size.tokens + size.vocab_size) * size.width,
     ),
     Case(
         name="linear_cross_entropy",
-        inputs=lambda size, draw: [
-            *_head(size, draw),
-            draw.integers(size.vocab_size, size.masked),
-        ],
-        call=lambda kernels, inputs: kernels.linear_cross_entropy(*inputs).loss,
-        # What comes in, and its gradients.
+        inputs=lambda size, draw: [*draw.head(size), draw.labels(size)],
+        call=lambda kernels, x: kernels.linear_cross_entropy(*x).loss,
+        # The inputs and their gradients.
         elements=lambda size: 2 * (size.vocab_size + size.masked) * size.width,
         flops=lambda size: 6 * size.masked * size.width * size.vocab_size,
     ),
     Case(
         name="soft_cross_entropy",
         inputs=_two_heads,
-        call=_distilled,
+        call=lambda kernels, x: (
+            kernels.soft_cross_entropy(Head(*x[:3]), Head(*x[3:6]), x[6], **_SOFT).total
+        ),
         # Both heads, and the gradients of one.
         elements=lambda size: 3 * (size.vocab_size + size.masked) * size.width,
         flops=lambda size: 8 * size.masked * size.width * size.vocab_size,

@@ -1,35 +1,32 @@
 """Shards to batches: our loader beside the Hugging Face collators and a plain numpy builder.
 
 Every side runs in one process on one thread and makes batches of the same samples. The collators
-and the builder get them in memory, cut and as ids; ours reads its corpus, and packs rows.
+and the builder get them in memory, as segments of ids; ours reads its corpus, and packs rows.
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from data_prep.config.schema import CorpusRecipe
 from data_prep.errors import UserError
 from data_prep.pipeline.build import build_corpus
 from launch.benchmarks import loader_sides
+from launch.benchmarks.driver import MEMORY_KIND, Found, ProcessSide, measure_in_turns, row_of
 from launch.benchmarks.loader_sides import (
     COLLATOR,
     LIMIT,
     NUMPY_PAIRS,
     UNIFORM,
-    VARIABLES,
     WHOLE_WORD,
     WHOLE_WORD_COLLATOR,
-    can_mask,
 )
-from launch.benchmarks.processes import MEMORY_KIND, Measured, Side, run_rounds
-from launch.benchmarks.report import Row
+from launch.benchmarks.report import Row, compare
 
 _AGAINST = {
     UNIFORM: (COLLATOR, NUMPY_PAIRS, LIMIT),
     WHOLE_WORD: (WHOLE_WORD_COLLATOR, LIMIT),
 }
+_VARIABLES = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,33 +49,32 @@ def run(arguments: argparse.Namespace, scratch: Path) -> list[Row]:
         arguments.rows, arguments.steps, arguments.repeat = min(arguments.rows, 16), 2, 1
     if not arguments.corpus:
         arguments.corpus, arguments.tokenizer = prepare_sample(scratch)
-    job = _job(arguments, scratch)
-    sides = [Side(name=name, job=job, **_HOW) for name in _names()]
-    found = run_rounds(sides, arguments.repeat, scratch)
-    _print_terms(arguments)
-    return compare(found)
-
-
-def compare(found: dict[str, list[Measured]]) -> list[Row]:
-    """Return the rows of all sides, ours last, with their ratios to the others."""
-    rows = {name: _row(name, runs) for name, runs in found.items()}
-    ours = [
-        rows[name].against(rows[other] for other in others)
-        for name, others in _AGAINST.items()
-        if name in rows
+    job = {
+        "corpus": str(arguments.corpus),
+        "tokenizer": str(arguments.tokenizer),
+        "plans": str(scratch / "plans"),
+        "row_tokens": arguments.row_tokens,
+        "rows": arguments.rows,
+        "steps": arguments.steps,
+    }
+    sides = [
+        ProcessSide(
+            name=name, module=loader_sides.__name__, job=job, variables=_VARIABLES, scratch=scratch
+        )
+        for name in loader_sides.SIDES
     ]
-    return [row for name, row in rows.items() if name not in _AGAINST] + ours
+    found = measure_in_turns(sides, arguments.repeat)
+    _print_terms(arguments)
+    return rows_of(found)
 
 
-_HOW: dict[str, Any] = {"module": loader_sides.__name__, "variables": VARIABLES}
-
-
-def _names() -> Sequence[str]:
-    names = [LIMIT, UNIFORM, COLLATOR, NUMPY_PAIRS, WHOLE_WORD, WHOLE_WORD_COLLATOR]
-    if not can_mask(WHOLE_WORD):
-        print(f"{WHOLE_WORD} is left out: MaskOptions has no `policy` in this version.")
-        names.remove(WHOLE_WORD)
-    return names
+def rows_of(found: Found) -> list[Row]:
+    """Return the rows of all sides, ours last, with their ratios to the others."""
+    rows = [
+        row_of(name, "tokens/s", runs, lambda run: run.result["tokens"] / run.result["seconds"])
+        for name, runs in found.items()
+    ]
+    return compare(rows, _AGAINST)
 
 
 def prepare_sample(scratch: Path) -> tuple[Path, Path]:
@@ -94,32 +90,14 @@ def prepare_sample(scratch: Path) -> tuple[Path, Path]:
     return recipe.corpus.path, recipe.tokenizer.path
 
 
-def _job(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    return {
-        "corpus": str(arguments.corpus),
-        "tokenizer": str(arguments.tokenizer),
-        "plans": str(scratch / "plans"),
-        "row_tokens": arguments.row_tokens,
-        "rows": arguments.rows,
-        "steps": arguments.steps,
-    }
-
-
-def _row(name: str, runs: Sequence[Measured]) -> Row:
-    rates = tuple(run.result["tokens"] / run.result["seconds"] for run in runs)
-    peak = max(run.peak_bytes for run in runs)
-    return Row(name=name, unit="tokens/s", values=rates, peak_bytes=peak)
-
-
 def _print_terms(arguments: argparse.Namespace) -> None:
-    """Say what is compared with what."""
-    print(
-        f"{arguments.steps} batches of {arguments.rows} rows of {arguments.row_tokens} tokens, "
-        f"{arguments.repeat} round(s) in turns; one process, one thread; real tokens only"
-    )
-    print(f"{LIMIT}: gathers the same segments and draws keyed masks, and assembles nothing")
-    print(f"{COLLATOR}: DataCollatorForLanguageModeling, ids in memory, padded to the longest")
-    print(f"{WHOLE_WORD_COLLATOR}: the same with whole_word_mask=True, padded to a row")
-    print(f"{NUMPY_PAIRS}: one sample after another with numpy, segments in memory")
-    print(f"peak: {MEMORY_KIND} of the process, imports of torch and transformers included")
-    print()
+    """Print what is compared with what."""
+    print(f"""\
+{arguments.steps} batches of {arguments.rows} rows of {arguments.row_tokens} tokens, \
+{arguments.repeat} round(s) in turns; one process, one thread; real tokens only
+{LIMIT}: gathers the same segments and draws keyed masks, and assembles nothing
+{COLLATOR}: DataCollatorForLanguageModeling, ids in memory, padded to the longest
+{WHOLE_WORD_COLLATOR}: the same with whole_word_mask=True, padded to a row
+{NUMPY_PAIRS}: one sample after another with numpy, segments in memory
+peak: {MEMORY_KIND} of the process, imports of torch and transformers included
+""")

@@ -1,15 +1,13 @@
-"""The sides of the loader benchmark, each run as a process of its own.
+"""The sides of the loader benchmark; each is called in a fresh process.
 
-    python -m launch.benchmarks.loader_sides SIDE FOLDER
-
-reads FOLDER/job.json and leaves FOLDER/result.json: real tokens, special ones included, and the
-seconds that making the batches took. One batch before them warms up.
+They return their real `tokens`, special ones included (`limit/...`: without them), and the
+`seconds` that making the batches took. One batch before them warms up.
 """
 
-import json
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +17,6 @@ import numpy.typing as npt
 from data_prep.corpus.shards import Corpus
 from data_prep.counter_rng import hash64, integers_below, key_of
 from data_prep.tokenizers.folder import LoadedTokenizer, load_tokenizer
-from launch.benchmarks.processes import write_result
 from pretrain.config.run import MaskOptions
 
 if TYPE_CHECKING:
@@ -28,101 +25,83 @@ if TYPE_CHECKING:
 
 Job = Mapping[str, Any]
 Ids = npt.NDArray[np.int64]
-# A and B of a sample without special tokens, and its label.
-Sample = tuple[Ids, Ids, int]
+# Segments A and B of a sample without special tokens, and its label.
+Segments = tuple[Ids, Ids, int]
+Steps = Sequence[Sequence[Segments]]
 
 LIMIT, UNIFORM, WHOLE_WORD = "limit/gather_and_masks", "ours/uniform", "ours/whole_word"
 COLLATOR, WHOLE_WORD_COLLATOR = "peer/hf_collator", "peer/hf_whole_word"
 NUMPY_PAIRS = "peer/numpy_pairs"
-VARIABLES = {
-    "OMP_NUM_THREADS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_OFFLINE": "1",
-}
-_POLICIES = {UNIFORM: {}, WHOLE_WORD: {"policy": "whole_word"}}
+_POLICIES: dict[str, dict[str, Any]] = {UNIFORM: {}, WHOLE_WORD: {"policy": "whole_word"}}
 _RATE = 0.15
 
 
-def main() -> None:
-    """Run the side that the command line names."""
+def _measure(name: str, job: Job, work: Path) -> dict[str, Any]:
+    """Make the batches of a side, and return their tokens and seconds."""
     import torch
 
     torch.set_num_threads(1)
-    name, work = sys.argv[1], Path(sys.argv[2])
-    job = json.loads((work / "job.json").read_text(encoding="utf-8"))
-    batches = _batches_of(name, job)
+    batches = batches_of(name, job)
     next(batches)
     tokens = 0
     started = time.perf_counter()
     for _ in range(job["steps"]):
         tokens += next(batches)
-    write_result(work, tokens=tokens, seconds=time.perf_counter() - started)
+    return {"tokens": tokens, "seconds": time.perf_counter() - started}
 
 
-def can_mask(name: str) -> bool:
-    """Tell whether this version of Stillhouse has the masking policy of one of our sides."""
-    return set(_POLICIES[name]) <= set(MaskOptions.model_fields)
-
-
-def _batches_of(name: str, job: Job) -> Iterator[int]:
-    """Return an iterator that makes a batch and gives the number of its real tokens."""
-    tokenizer = load_tokenizer(Path(job["tokenizer"]))
-    corpus = Corpus.open(Path(job["corpus"]))
+def batches_of(name: str, job: Job) -> Iterator[int]:
+    """Return an iterator that makes a batch and yields the number of its real tokens."""
+    corpus, folder = Path(job["corpus"]), Path(job["tokenizer"])
+    policy = _POLICIES.get(name, {})
+    source = open_source(corpus, folder, job["row_tokens"], Path(job["plans"]), **policy)
+    batches = micro_batches(source, job)
     if name in _POLICIES:
-        return _our_batches(_source(name, job, corpus, tokenizer), job)
-    source = _source(UNIFORM, job, corpus, tokenizer)
-    steps = [_samples_of(batch) for batch in _micro_batches(source, job, 0, job["steps"] + 1)]
+        return (batch.counts["tokens"] for batch in batches)
+    steps = [segments_of(batch) for batch in batches]
     if name == LIMIT:
-        return _limit_batches(corpus, steps)
-    make = {
-        COLLATOR: _collated,
-        WHOLE_WORD_COLLATOR: _collated_whole_words,
-        NUMPY_PAIRS: _numpy_pairs,
-    }[name]
-    return make(tokenizer, steps, job["row_tokens"])
+        return _gather_and_mask(Corpus.open(corpus), steps)
+    make = _numpy_pairs if name == NUMPY_PAIRS else _collate
+    return make(load_tokenizer(folder), steps, job["row_tokens"], name == WHOLE_WORD_COLLATOR)
 
 
-def _source(name: str, job: Job, corpus: Corpus, tokenizer: LoadedTokenizer) -> "BatchSource":
+def open_source(
+    corpus: Path, tokenizer: Path, row_tokens: int, plans: Path, **mask: Any
+) -> "BatchSource":
+    """Return the batch source of a corpus, as a run opens it."""
     from pretrain.data.batch_source import BatchSource
 
     return BatchSource(
-        corpus,
-        tokenizer,
-        MaskOptions.model_validate(_POLICIES[name]),
+        Corpus.open(corpus),
+        load_tokenizer(tokenizer),
+        MaskOptions.model_validate(mask),
         seed=0,
-        row_tokens=job["row_tokens"],
-        cache=Path(job["plans"]),
+        row_tokens=row_tokens,
+        cache=plans,
     )
 
 
-def _micro_batches(source: "BatchSource", job: Job, first: int, stop: int) -> "Iterator[Batch]":
-    """Yield the one micro-batch that a single rank takes in each of some steps."""
-    for step in range(first, stop):
+def micro_batches(source: "BatchSource", job: Job) -> "Iterator[Batch]":
+    """Yield the one micro-batch that a single rank takes in each step, warming up included."""
+    for step in range(job["steps"] + 1):
         yield from source.step(step, job["rows"], 0, 1, job["rows"])
 
 
-def _our_batches(source: "BatchSource", job: Job) -> Iterator[int]:
-    for batch in _micro_batches(source, job, 0, job["steps"] + 1):
-        yield batch.counts["tokens"]
+def segments_of(batch: "Batch") -> list[Segments]:
+    """Return the segments of a batch's samples as they were before masking."""
+    from launch.benchmarks.batches import samples_of
 
-
-def _samples_of(batch: "Batch") -> list[Sample]:
-    """Return the samples of a batch as they were before masking."""
-    ids = batch.input_ids.numpy().copy()
-    masked, labels = (x.numpy() for x in batch.mlm_targets)
+    ids = batch.input_ids.clone()
+    masked, labels = batch.mlm_targets
     ids[masked] = labels
-    types, within = batch.token_types.numpy(), batch.sample_ids.numpy()
-    samples = []
-    cls_positions, answers = (x.tolist() for x in batch.nsp_targets)
-    for first, label in zip(cls_positions, answers, strict=True):
-        row_end = (first // batch.row_tokens + 1) * batch.row_tokens
-        own = slice(first, first + int((within[first:row_end] == within[first]).sum()))
-        in_a = types[own] == 0
-        samples.append((ids[own][in_a][1:-1], ids[own][~in_a][:-1], label))
-    return samples
+    found = []
+    for sample in samples_of(replace(batch, input_ids=ids)):
+        own, in_a = sample.input_ids.numpy(), sample.token_types.numpy() == 0
+        found.append((own[in_a][1:-1], own[~in_a][:-1], sample.next_sentence))
+    return found
 
 
-def _limit_batches(corpus: Corpus, steps: Sequence[Sequence[Sample]]) -> Iterator[int]:
+def _gather_and_mask(corpus: Corpus, steps: Steps) -> Iterator[int]:
     """Gather as many segments of the same lengths, and draw a keyed number for each token."""
     key = key_of("limit")
     threshold = np.uint64(int(_RATE * 2**64))
@@ -134,48 +113,36 @@ def _limit_batches(corpus: Corpus, steps: Sequence[Sequence[Sample]]) -> Iterato
         segments.append((starts, lengths))
     for starts, lengths in segments:
         ends = np.cumsum(lengths)
-        places = np.repeat(starts - (ends - lengths), lengths) + np.arange(int(ends[-1]))
-        tokens = stream[places].astype(np.int64)
-        masked = np.flatnonzero(hash64(key, places) < threshold)
+        indices = np.repeat(starts - (ends - lengths), lengths) + np.arange(int(ends[-1]))
+        tokens = stream[indices].astype(np.int64)
+        masked = np.flatnonzero(hash64(key, indices) < threshold)
         tokens[masked] = 0
         yield len(tokens)
 
 
-def _collated(
-    tokenizer: LoadedTokenizer, steps: Sequence[Sequence[Sample]], row_tokens: int
+def _collate(
+    tokenizer: LoadedTokenizer, steps: Steps, row_tokens: int, whole_word: bool
 ) -> Iterator[int]:
+    """Mask and pad by the collator of transformers, from samples in memory."""
     from transformers import AutoTokenizer, DataCollatorForLanguageModeling
 
+    options: dict[str, Any] = {"return_tensors": "pt"}
+    if whole_word:
+        options = {"whole_word_mask": True, "mask_replace_prob": 1.0, "random_replace_prob": 0.0}
     plain = AutoTokenizer.from_pretrained(tokenizer.path)
-    collate = DataCollatorForLanguageModeling(plain, return_tensors="pt", seed=0)
+    collate = DataCollatorForLanguageModeling(plain, seed=0, **options)
     made = [[_features(tokenizer, sample) for sample in step] for step in steps]
     counts = [sum(len(features["input_ids"]) for features in step) for step in made]
+    if whole_word:
+        continues = _continuations(tokenizer)
+        for features in (features for step in made for features in step):
+            add_offsets(features, continues, tokenizer.pad_id, row_tokens)
     for step, tokens in zip(made, counts, strict=True):
         collate(step)
         yield tokens
 
 
-def _collated_whole_words(
-    tokenizer: LoadedTokenizer, steps: Sequence[Sequence[Sample]], row_tokens: int
-) -> Iterator[int]:
-    from transformers import AutoTokenizer, DataCollatorForLanguageModeling
-
-    plain = AutoTokenizer.from_pretrained(tokenizer.path)
-    collate = DataCollatorForLanguageModeling(
-        plain, whole_word_mask=True, mask_replace_prob=1.0, random_replace_prob=0.0, seed=0
-    )
-    continues = _continuations(tokenizer)
-    made = [[_features(tokenizer, sample) for sample in step] for step in steps]
-    counts = [sum(len(features["input_ids"]) for features in step) for step in made]
-    for step in made:
-        for features in step:
-            _add_offsets(features, continues, tokenizer.pad_id, row_tokens)
-    for step, tokens in zip(made, counts, strict=True):
-        collate(step)
-        yield tokens
-
-
-def _features(tokenizer: LoadedTokenizer, sample: Sample) -> dict[str, Any]:
+def _features(tokenizer: LoadedTokenizer, sample: Segments) -> dict[str, Any]:
     """Return a sample as a Hugging Face tokenizer would have left it in a data set."""
     a, b = sample[0].tolist(), sample[1].tolist()
     ids = [tokenizer.cls_id, *a, tokenizer.sep_id, *b]
@@ -191,7 +158,7 @@ def _features(tokenizer: LoadedTokenizer, sample: Sample) -> dict[str, Any]:
     }
 
 
-def _add_offsets(
+def add_offsets(
     features: dict[str, Any], continues: npt.NDArray[np.bool_], pad_id: int, row_tokens: int
 ) -> None:
     """Add offsets in which a word's tokens touch, and pad: the collator cannot pad offsets."""
@@ -199,16 +166,20 @@ def _add_offsets(
     # Every token is one character wide, and a space stands before each that begins a word.
     starts = np.cumsum(np.where(continues[ids], 1, 2))
     blank = row_tokens - len(ids)
-    features["offset_mapping"] = [*zip(starts.tolist(), (starts + 1).tolist(), strict=True)]
-    features["offset_mapping"] += [(0, 0)] * blank
-    features["input_ids"] += [pad_id] * blank
-    features["token_type_ids"] += [0] * blank
-    features["attention_mask"] += [0] * blank
-    features["special_tokens_mask"] += [1] * blank
+    offsets = [*zip(starts.tolist(), (starts + 1).tolist(), strict=True)]
+    features["offset_mapping"] = offsets + [(0, 0)] * blank
+    fills = {
+        "input_ids": pad_id,
+        "token_type_ids": 0,
+        "attention_mask": 0,
+        "special_tokens_mask": 1,
+    }
+    for name, fill in fills.items():
+        features[name] += [fill] * blank
 
 
 def _continuations(tokenizer: LoadedTokenizer) -> npt.NDArray[np.bool_]:
-    """Tell for every id whether its token goes on with the word before it, [vocabulary]."""
+    """Tell for every id whether its token continues a word, [vocabulary]."""
     vocabulary = tokenizer.backend.get_vocab(with_added_tokens=True)
     sentencepiece = any(token.startswith("▁") for token in vocabulary)
     continues = np.zeros(tokenizer.vocab_size, np.bool_)
@@ -218,22 +189,20 @@ def _continuations(tokenizer: LoadedTokenizer) -> npt.NDArray[np.bool_]:
 
 
 def _numpy_pairs(
-    tokenizer: LoadedTokenizer, steps: Sequence[Sequence[Sample]], row_tokens: int
+    tokenizer: LoadedTokenizer, steps: Steps, row_tokens: int, _: bool
 ) -> Iterator[int]:
     """Build a batch the plain way: a loop over samples, numpy within each."""
     import torch
 
     generator = np.random.default_rng(0)
+    cls, sep = [tokenizer.cls_id], [tokenizer.sep_id]
     for step in steps:
         ids = np.full((len(step), row_tokens), tokenizer.pad_id, np.int64)
         types = np.zeros_like(ids)
         labels = np.full_like(ids, -100)
         tokens = 0
-        for row, (a, b, _) in enumerate(step):
-            cls, sep = [tokenizer.cls_id], [tokenizer.sep_id]
-            sample = (
-                np.concatenate([cls, a, sep, b, sep]) if len(b) else np.concatenate([cls, a, sep])
-            )
+        for row, (a, b, _label) in enumerate(step):
+            sample = np.concatenate([cls, a, sep, b, sep] if len(b) else [cls, a, sep])
             ordinary = np.ones(len(sample), np.bool_)
             ordinary[[0, len(a) + 1, len(sample) - 1]] = False
             chosen = np.flatnonzero(ordinary & (generator.random(len(sample)) < _RATE))
@@ -245,9 +214,11 @@ def _numpy_pairs(
             ids[row, : len(sample)] = sample
             types[row, len(a) + 2 : len(sample)] = 1
             tokens += len(sample)
-        _ = [torch.from_numpy(array) for array in (ids, types, labels)]
+        _batch = [torch.from_numpy(array) for array in (ids, types, labels)]
         yield tokens
 
 
-if __name__ == "__main__":
-    main()
+SIDES: Mapping[str, Callable[[Job, Path], dict[str, Any]]] = {
+    name: partial(_measure, name)
+    for name in (LIMIT, UNIFORM, COLLATOR, NUMPY_PAIRS, WHOLE_WORD, WHOLE_WORD_COLLATOR)
+}

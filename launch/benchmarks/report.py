@@ -1,4 +1,4 @@
-"""What a benchmark found: rows of medians and ratios, as a table and as JSON."""
+"""What a benchmark measured: rows of medians and ratios, as a table and as JSON."""
 
 import importlib.metadata
 import json
@@ -23,10 +23,12 @@ _MILLION = 1e6
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One measured thing: `ours/...`, or `peer/...` or `limit/...` to hold it against.
+    """One measured quantity: `ours/...`, or `peer/...` or `limit/...` to compare it with.
 
-    `values` has one figure a round, in `unit`; rounds of different rows are taken in turns.
-    `details` are for whoever reads the JSON, such as where the time of a step goes.
+    Attributes:
+        values: one figure a round, in `unit`; the rounds of different rows are interleaved.
+        ratio: how many times as good the row is as others, by their names.
+        details: for the JSON file alone, such as the operations that take the time of a step.
     """
 
     name: str
@@ -36,12 +38,17 @@ class Row:
     ratio: dict[str, float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether the row measures this project."""
+        return self.name.startswith("ours/")
+
     def against(self, others: Iterable["Row"]) -> "Row":
         """Return the row with its ratio to each of the others."""
         return replace(self, ratio=self.ratio | {o.name: ratio_of(self, o) for o in others})
 
     def to_json(self) -> dict[str, Any]:
-        """Return the row as the report holds it."""
+        """Return the row as a JSON object."""
         return {
             "name": self.name,
             "unit": self.unit,
@@ -57,24 +64,39 @@ class Row:
 def ratio_of(ours: Row, other: Row) -> float:
     """Return the median over rounds of how many times as good ours is as the other.
 
-    A busy moment of a shared machine slows both figures of a round, and leaves their ratio alone.
+    A busy moment of a shared machine slows both figures of a round, and keeps their ratio.
     """
     pairs = zip(ours.values, other.values, strict=True)
     return statistics.median(b / a if ours.unit in _TIMES else a / b for a, b in pairs)
 
 
-def print_table(rows: Sequence[Row]) -> None:
-    """Print the rows, aligned, with units and ratios."""
-    width = max(len(row.name) for row in rows)
+def compare(rows: Sequence[Row], against: Mapping[str, Sequence[str]] | None = None) -> list[Row]:
+    """Return the rows, ours last and with their ratios.
+
+    Args:
+        rows: of all sides.
+        against: names of the rows that each of ours is compared with; all peers and limits
+            if left out.
+    """
+    by_name = {row.name: row for row in rows}
+    others = [row for row in rows if not row.is_ours]
+    return others + [
+        row.against(others if against is None else [by_name[name] for name in against[row.name]])
+        for row in rows
+        if row.is_ours
+    ]
+
+
+def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the JSON objects of rows, aligned, with units and ratios."""
+    width = max((len(row["name"]) for row in rows), default=0)
     print(f"{'':{width}}  {'median':>12}  {'min':>12}  {'max':>12}  {'unit':10}  {'peak MB':>8}")
     for row in rows:
-        found = row.to_json()
-        figures = "  ".join(f"{_shown(found[key]):>12}" for key in ("median", "min", "max"))
-        peak = "" if row.peak_bytes is None else f"{row.peak_bytes / _MILLION:,.0f}"
-        line = f"{row.name:{width}}  {figures}  {row.unit:10}  {peak:>8}"
-        for name, ratio in row.ratio.items():
-            line += f"\n{'':{width}}  {ratio:12.2f} x {name}"
-        print(line)
+        figures = "  ".join(f"{_shown(row[key]):>12}" for key in ("median", "min", "max"))
+        peak = "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / _MILLION:,.0f}"
+        print(f"{row['name']:{width}}  {figures}  {row['unit']:10}  {peak:>8}")
+        for name, ratio in row["ratio"].items():
+            print(f"{'':{width}}  {ratio:12.2f} x {name}")
 
 
 def write_report(path: Path, rows: Sequence[Row]) -> None:
@@ -83,7 +105,7 @@ def write_report(path: Path, rows: Sequence[Row]) -> None:
 
 
 def write_findings(path: Path, findings: Mapping[str, Any]) -> None:
-    """Write what was found as JSON, with the machine and the versions that it was measured on.
+    """Write findings as JSON, with the machine and the versions that they were measured on.
 
     Raises:
         UserError: when the file cannot be written.
@@ -115,7 +137,7 @@ def _shown(value: float) -> str:
 
 
 def _device() -> str:
-    """Return the GPU's name where one was used, the processor's, and the cores of it."""
+    """Return the name of the GPU where one was used, of the processor, and its usable cores."""
     name = platform.processor() or platform.machine()
     information = Path("/proc/cpuinfo")
     if information.is_file():
@@ -127,7 +149,7 @@ def _device() -> str:
 
 
 def _gpu() -> str | None:
-    # Where nothing has loaded torch, nothing has used a GPU.
+    # Without torch in this process, no GPU was used.
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return None

@@ -1,8 +1,8 @@
-"""The text that a preparation benchmark reads: JSON lines, from a corpus or made by repeating.
+"""The text of a preparation benchmark: JSON lines, from a corpus or made by repeating one.
 
-Every side reads the same files, so that none gains by its reader of one format. Where there is
-less text than is asked for, it is repeated with keyed changes: about one word in thirty gets
-another letter, so that copies are no copies and new words go on appearing, as in natural text.
+All sides read the same files, so that none gains by its reader of one format. Where there is
+less text than required, it is repeated with keyed changes: about one word in thirty gets another
+letter, so that copies are not duplicates and new words keep appearing, as in natural text.
 """
 
 import json
@@ -14,12 +14,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from data_prep.config.schema import InputOptions
 from data_prep.counter_rng import integers_below, key_of, uniform
 from data_prep.errors import UserError
-from launch.benchmarks.stages import read_texts
+from data_prep.readers.dispatch import read_documents
+from data_prep.readers.listing import cut_into_tasks, list_sources
 
+SAMPLE = Path("sample")  # the shipped text
 PART_BYTES = 8_000_000
-# The letters of a word are about five, so this changes a word in thirty.
+# A word has about five letters, so this changes a word in thirty.
 _CHANGED_LETTERS = 1 / 150
 _BASE_BYTES = 8_000_000
 
@@ -39,35 +42,35 @@ def write_text(folder: Path, paths: Sequence[Path], language: str, limit_bytes: 
     Raises:
         UserError: when there is no text in them.
     """
-    return _write_parts(folder, read_texts(paths, language, Counter()), limit_bytes)
+    return _write_parts(folder, _read_texts(paths, language), limit_bytes)
 
 
 def write_repeated(folder: Path, paths: Sequence[Path], language: str, size_bytes: int) -> Text:
-    """Write so many bytes: the beginning of the corpora, again and again with keyed changes."""
+    """Write so many bytes: the beginning of the corpora, repeated with keyed changes."""
     base: list[str] = []
     room = min(_BASE_BYTES, size_bytes)
-    for text in read_texts(paths, language, Counter()):
+    for text in _read_texts(paths, language):
         if room <= 0:
             break
         base.append(text)
         room -= len(text.encode())
-    return _write_parts(folder, _endless(base), size_bytes)
+    return _write_parts(folder, _copies(base), size_bytes)
 
 
 def altered(texts: Sequence[str], copy: int) -> list[str]:
     """Return the texts with some letters replaced by others of theirs; copy 0 has no changes.
 
-    Letters are exchanged for letters that are no capitals, in any script, so lengths and word
-    borders stay. The changes depend on the copy's number and on each letter's place alone.
+    Letters are exchanged for lower-case letters, in any script, so lengths and word boundaries
+    stay. The changes depend on the copy's number and on each letter's position alone.
     """
     if copy == 0:
         return list(texts)
     codes = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32).copy()
-    places = np.flatnonzero(_are_letters(codes))
+    letters = np.flatnonzero(_are_letters(codes))
     key = key_of("altered", copy)
-    chosen = places[uniform(key, np.arange(len(places))) < _CHANGED_LETTERS]
-    drawn = integers_below(key_of("letters", copy), np.arange(len(chosen)), max(len(places), 1))
-    codes[chosen] = codes[places[drawn]]
+    chosen = letters[uniform(key, np.arange(len(letters))) < _CHANGED_LETTERS]
+    drawn = integers_below(key_of("letters", copy), np.arange(len(chosen)), max(len(letters), 1))
+    codes[chosen] = codes[letters[drawn]]
     ends = np.cumsum([len(text) for text in texts])
     return [part.tobytes().decode("utf-32-le") for part in np.split(codes, ends[:-1])]
 
@@ -78,7 +81,19 @@ def _are_letters(codes: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
     return np.array(letters, np.bool_)[where]
 
 
-def _endless(base: Sequence[str]) -> Iterator[str]:
+def _read_texts(paths: Sequence[Path], language: str) -> Iterator[str]:
+    """Yield the documents of files and folders that are not empty."""
+    documents = "file" if tuple(paths) == (SAMPLE,) else "blank_line"
+    tree = {"paths": tuple(paths), "language": language, "documents": documents}
+    options = InputOptions.model_validate(tree)
+    for task in cut_into_tasks(list_sources({"text": options})):
+        for piece in task:
+            for document in read_documents(piece, options, Counter()):
+                if document.text.strip():
+                    yield document.text
+
+
+def _copies(base: Sequence[str]) -> Iterator[str]:
     copy = 0
     while base:
         yield from altered(base, copy)
@@ -86,7 +101,7 @@ def _endless(base: Sequence[str]) -> Iterator[str]:
 
 
 def _write_parts(folder: Path, texts: Iterable[str], limit_bytes: int) -> Text:
-    """Write documents until the limit is reached, in parts that processes can share out."""
+    """Write documents until the limit is reached, in parts for several processes."""
     folder.mkdir(parents=True)
     size = documents = 0
     for text in texts:

@@ -1,9 +1,10 @@
-"""The distillation benchmark: our sides learn what runs do, and the peers what they claim."""
+"""The distillation benchmark: our sides compute the losses of a run, the peers published ones."""
 
 import argparse
 import dataclasses
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +15,25 @@ import yaml
 
 from data_prep.errors import UserError
 from launch.bench import _parser
-from launch.benchmarks import distill, train_data
-from launch.benchmarks.distill_peers import (
-    AllTokens,
-    Materialised,
+from launch.benchmarks import batches, distill
+from launch.benchmarks.device import DeviceSide
+from launch.benchmarks.distill_trainers import (
+    DistillSetting,
+    Ours,
     distilbert_loss,
     relation_loss,
 )
-from launch.benchmarks.distill_sides import Clocks, Lecture, Ours
-from launch.benchmarks.timing import Turns
+from launch.benchmarks.driver import measure_in_turns
+from launch.benchmarks.step import step_rows
 from pretrain.losses.attention_kl import relation_kl_sum
 from pretrain.model import BertShape
 from pretrain.model.backend import Backend
-from tests.launch.test_bench_train import run_bench
+from tests.launch.test_bench_train import LACKING, run_bench
 from tests.student_tasks import make_distillation, stage
 
 RECIPES = Path(__file__).parents[2] / "launch" / "recipes"
 CPU = torch.device("cpu")
 ROWS, ROW_TOKENS, HEADS = 2, 32, 8
-KINDS: dict[str, Any] = {
-    "ours/default": Ours,
-    "ours/relations": Ours,
-    "ours/distilbert": Ours,
-    "peer/distilbert_all_tokens": AllTokens,
-    "peer/minilm_v2_materialised": Materialised,
-}
 Parse = Callable[..., argparse.Namespace]
 
 
@@ -48,30 +43,27 @@ def parse() -> Parse:
 
 
 @pytest.fixture
-def lecture(tiny_shape: BertShape) -> Lecture:
+def setting(tiny_shape: BertShape) -> DistillSetting:
     teacher = dataclasses.replace(tiny_shape, layers=3, next_sentence=False)
-    batches = train_data._random_batches(ROWS, ROW_TOKENS, tiny_shape.vocab_size)
-    packed = [[next(batches), next(batches)] for _ in range(2)]
-    samples = [s for step in packed for batch in step for s in train_data.samples_of(batch)]
-    padded = train_data.pad_samples(samples, ROWS, ROW_TOKENS)
-    return Lecture(
+    found = batches.random_batches(ROWS, ROW_TOKENS, tiny_shape.vocab_size)
+    packed = [[next(found), next(found)] for _ in range(2)]
+    return DistillSetting(
         teacher=teacher,
-        student=dataclasses.replace(teacher, layers=2, width=16, feed_forward=24),
+        shape=dataclasses.replace(teacher, layers=2, width=16, feed_forward=24),
         relation_heads=HEADS,
         precision="fp32",
         device=CPU,
         backend=Backend(),
-        data=train_data.Data("random", packed, [padded[:2], padded[2:4]]),
+        data=batches.pair_with_padded("random", packed, ROWS),
     )
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("name", KINDS)
-def test_a_step_changes_the_student_and_never_the_teacher(
-    name: str, precision: Any, lecture: Lecture
-) -> None:
-    side = KINDS[name](name, dataclasses.replace(lecture, precision=precision))
-    models = side._teacher, side._student
+@pytest.mark.parametrize("name", distill.SIDES)
+def test_step_changes_student_only(name: str, precision: Any, setting: DistillSetting) -> None:
+    """A step changes the student and never the teacher."""
+    side = distill.SIDES[name](name, dataclasses.replace(setting, precision=precision))
+    models = side.teacher, side.model
     before = [[p.detach().clone() for p in model.parameters()] for model in models]
     side.step(0)
     same = [
@@ -79,7 +71,7 @@ def test_a_step_changes_the_student_and_never_the_teacher(
         for model, kept in zip(models, before, strict=True)
     ]
     assert all(same[0])
-    assert not side._teacher.training and side._student.training
+    assert not side.teacher.training and side.model.training
     # Relations alone teach nothing above the last layer's attention; embeddings always learn.
     assert not same[1][0]
     if name.startswith("ours/") and precision == "fp32":
@@ -90,24 +82,22 @@ def test_a_step_changes_the_student_and_never_the_teacher(
     ("name", "recipe"),
     [("ours/default", "student_default"), ("ours/distilbert", "student_6x768")],
 )
-def test_our_sides_learn_what_the_shipped_recipes_ask_for(
-    name: str, recipe: str, lecture: Lecture
-) -> None:
-    side = Ours(name, lecture)
+def test_own_sides_match_shipped_recipes(name: str, recipe: str, setting: DistillSetting) -> None:
+    """Our sides have the loss terms of the shipped recipes, with the same values."""
+    side = Ours(name, setting)
     objectives = _objectives(recipe)
     _, task = make_distillation(
-        side._teacher, stage(objectives), layers=2, width=16, feed_forward=24
+        side.teacher, stage(objectives), layers=2, width=16, feed_forward=24
     )
-    batch, lesson = lecture.data.packed[0][0], task.at(0)
-    side._asking, _ = side.clocks.begin(0)
-    found = side._student(batch, side.terms, None, side._capture(lecture.student))
+    batch, spec = setting.data.packed[0][0], task.at(0)
+    found = side.model(batch, side.terms, None, side.capture)
     # The same weights under the names that a run has for them.
-    projections = side._student.projections
+    projections = side.model.projections
     for number in list(projections):
-        projections[f"layer{lecture.student.layers}_to_{lecture.teacher.layers}"] = projections.pop(
+        projections[f"layer{setting.shape.layers}_to_{setting.teacher.layers}"] = projections.pop(
             number
         )
-    expected = side._student(batch, lesson.terms, None, lesson.capture)
+    expected = side.model(batch, spec.terms, None, spec.capture)
     assert {t.tag: (t.per, t.weight) for t in found} == {t.tag: (t.per, t.weight) for t in expected}
     shown = {term.tag: term.total.item() for term in found}
     # The same sums in fp32, by the same functions.
@@ -116,39 +106,41 @@ def test_our_sides_learn_what_the_shipped_recipes_ask_for(
     assert len(losses) == len(objectives) and all(shown[f"loss/{name}"] > 0 for name in losses)
 
 
-def test_our_relations_alone_are_those_of_the_default_and_ask_for_no_words(
-    lecture: Lecture, monkeypatch: pytest.MonkeyPatch
+def test_relations_alone_compute_no_logits(
+    setting: DistillSetting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sides = [Ours(f"ours/{name}", lecture) for name in ("default", "relations")]
-    batch = lecture.data.packed[0][0]
+    """`ours/relations` has the relation term of the default and computes no logits."""
+    sides = [Ours(f"ours/{name}", setting) for name in ("default", "relations")]
+    batch = setting.data.packed[0][0]
 
     def terms_of(side: Ours) -> dict[str, Any]:
-        side._asking, _ = side.clocks.begin(0)
-        capture = side._capture(lecture.student)
-        return {term.tag: term for term in side._student(batch, side.terms, None, capture)}
+        return {term.tag: term for term in side.model(batch, side.terms, None, side.capture)}
 
     default = terms_of(sides[0])
     # No vocabulary may be computed: neither the teacher's nor the student's.
     monkeypatch.setattr(torch.nn.functional, "cross_entropy", None)
-    monkeypatch.setattr(sides[1]._teacher, "forward", None)
+    monkeypatch.setattr(sides[1].teacher, "forward", None)
     alone = terms_of(sides[1])
     assert set(default) - set(alone) == {"loss/soft_targets"}
     assert set(alone) == {"loss/relations"}
     assert alone["loss/relations"].weight == default["loss/relations"].weight
     assert alone["loss/relations"].total.item() == default["loss/relations"].total.item()
     alone["loss/relations"].total.backward()
-    untaught = {n for n, p in sides[1]._student.named_parameters() if p.grad is None}
-    last = f"bert.encoder.layer.{lecture.student.layers - 1}"
-    assert f"{last}.output.dense.weight" in untaught and "cls.predictions.bias" in untaught
-    assert not any(name.startswith(f"{last}.attention.self") for name in untaught)
+    untrained = {n for n, p in sides[1].model.named_parameters() if p.grad is None}
+    last = f"bert.encoder.layer.{setting.shape.layers - 1}"
+    assert f"{last}.output.dense.weight" in untrained and "cls.predictions.bias" in untrained
+    assert not any(name.startswith(f"{last}.attention.self") for name in untrained)
 
 
-def test_relations_alone_are_fewer_operations(lecture: Lecture) -> None:
+def test_relations_alone_exclude_head_flops(setting: DistillSetting) -> None:
+    """The operations of relations alone leave out both MLM heads."""
     counts = {"tokens": 100, "squares": 500, "masked": 15, "samples": 4}
-    teacher, student = lecture.teacher, lecture.student
+    teacher, student = setting.teacher, setting.shape
     head = 2 * 15 * (teacher.width**2 + teacher.width * teacher.vocab_size)
     head += 3 * 2 * 15 * (student.width**2 + student.width * student.vocab_size)
-    whole, alone = (distill._flops(lecture, counts, words) for words in (True, False))
+    whole, alone = (
+        Ours(f"ours/{name}", setting).flops(counts) for name in ("default", "relations")
+    )
     assert whole - alone == head
 
 
@@ -158,7 +150,8 @@ def _objectives(recipe: str) -> list[dict[str, Any]]:
     return [one | ({"heads": HEADS} if "heads" in one else {}) for one in asked]
 
 
-def test_relations_as_a_whole_are_those_that_ours_streams() -> None:
+def test_relation_loss_matches_ours() -> None:
+    """The peer's relation loss equals the one that ours computes in tiles."""
     torch.manual_seed(0)
     lengths = torch.tensor([12, 5])
     mask_BS = (torch.arange(12) < lengths[:, None]).long()
@@ -174,19 +167,20 @@ def test_relations_as_a_whole_are_those_that_ours_streams() -> None:
     assert float(relation_loss(student, teacher, mask_BS, 4)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_loss_of_all_tokens_is_distilberts() -> None:
+def test_distilbert_loss_matches_reference() -> None:
+    """The peer's loss of all tokens equals DistilBERT's formula."""
     torch.manual_seed(0)
-    logits, taught = torch.randn(2, 2, 6, 20).unbind()
+    logits, teacher_logits = torch.randn(2, 2, 6, 20).unbind()
     hidden, states = torch.randn(2, 2, 6, 8).unbind()
     mask = torch.tensor([[1] * 6, [1] * 2 + [0] * 4])
     labels = torch.full((2, 6), -100)
     labels[0, 1], labels[1, 0] = 3, 7
     found = distilbert_loss(
-        logits, taught, hidden, states, {"attention_mask": mask, "labels": labels}
+        logits, teacher_logits, hidden, states, {"attention_mask": mask, "labels": labels}
     )
     soft = hard = cosine = 0.0
     for row, place in mask.nonzero().tolist():
-        p, q = ((x[row, place].double() / 2).softmax(-1) for x in (taught, logits))
+        p, q = ((x[row, place].double() / 2).softmax(-1) for x in (teacher_logits, logits))
         soft += float((p * (p.log() - q.log())).sum()) / 8
         a, b = hidden[row, place].double(), states[row, place].double()
         cosine += (1 - float(a @ b / (a.norm() * b.norm()))) / 8
@@ -195,39 +189,31 @@ def test_the_loss_of_all_tokens_is_distilberts() -> None:
     assert float(found) == pytest.approx(5 * 4 * soft + 2 * hard + cosine, rel=1e-5)
 
 
-def test_clocks_leave_warming_up_out_and_part_teacher_and_student() -> None:
-    clocks = Clocks(CPU)
-    for number in (0, 1, 0, 1, 0):
-        teacher, whole = clocks.begin(number)
-        teacher._seconds += 1.0
-        whole._seconds += 3.0
-    assert clocks.read(1) == [(2000.0, 4000.0)]
-
-
-def test_figures_are_real_tokens_and_ratios_stand_with_ours(lecture: Lecture, parse: Parse) -> None:
+def test_distill_rows_count_real_tokens(setting: DistillSetting, parse: Parse) -> None:
+    """Figures are real tokens a second, and our rows have the ratios."""
     arguments = parse("--steps", "2")
-    sides: Any = []
-    for name, kind in KINDS.items():
-        side = kind(name, lecture)
-        for number in (0, 0, 1):  # warming up, and a round
-            side.step(number)
-        sides.append((side, Turns([2.0])))
-    rows = {row.name: row for row in distill.compare(sides, lecture, arguments, None)}
+    sides = [
+        DeviceSide(partial(kind, name, setting), 2, CPU) for name, kind in distill.SIDES.items()
+    ]
+    found = measure_in_turns(sides, 1)
+    found = {n: [dataclasses.replace(run, seconds=2.0) for run in found[n]] for n in found}
     end = "tiny_to_2x16_128"
+    rows = {row.name: row for row in step_rows(sides, found, end, arguments, setting)}
     row = rows[f"ours/default/{end}"]
     assert row.values == (2 * 2 * ROWS * ROW_TOKENS / 2.0,)
-    peers = {f"{name}/{end}" for name in KINDS if name.startswith("peer/")}
+    peers = {f"{name}/{end}" for name in distill.SIDES if name.startswith("peer/")}
     assert set(row.ratio) == peers
     peer = rows[f"peer/distilbert_all_tokens/{end}"]
-    tokens = sum(batch.counts["tokens"] for step in lecture.data.padded for batch in step)
+    tokens = sum(batch.counts["tokens"] for step in setting.data.padded[:2] for batch in step)
     assert peer.values == (tokens / 2.0,) and not peer.ratio
-    for name in KINDS:
-        teacher, student = (rows[f"{name}/{end}/{who}"] for who in ("teacher", "student"))
+    for name in distill.SIDES:
+        teacher, student = (rows[f"{name}/{end}/{part}"] for part in ("teacher", "student"))
         assert teacher.unit == student.unit == "ms"
         assert teacher.values[0] > 0 and student.values[0] > 0
 
 
-def test_wrong_requests_are_one_sentence(parse: Parse, tmp_path: Path) -> None:
+def test_invalid_options_are_refused(parse: Parse, tmp_path: Path) -> None:
+    """Invalid options are errors of one sentence."""
     for words, message in (
         (("--student-width", "129"), "a multiple of the teacher's 2 heads"),
         (("--student-layers", "0"), "must be at least 1"),
@@ -239,16 +225,16 @@ def test_wrong_requests_are_one_sentence(parse: Parse, tmp_path: Path) -> None:
 
 
 @pytest.mark.story
-def test_a_machine_without_the_packages_of_recipes_measures_distillation(tmp_path: Path) -> None:
+def test_distill_runs_without_preparation_packages(tmp_path: Path) -> None:
+    """A machine without the packages of preparation measures a distillation step."""
     path = tmp_path / "distill.json"
     words = ["bench.py", "distill", "--quick", "--micro-tokens", "256", "--json", str(path)]
-    lacking = ["pydantic", "datasets", "deepspeed", "pyarrow"]
     ended = run_bench(
-        f"import sys; sys.modules.update(dict.fromkeys({lacking!r})); "
+        f"import sys; sys.modules.update(dict.fromkeys({LACKING!r})); "
         f"sys.argv = {[*words, '--steps', '1', '--student-width', '64']!r}"
     )
     assert "random ids" in ended.stdout
     rows = {row["name"]: row for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}
-    for name in KINDS:
+    for name in distill.SIDES:
         assert rows[f"{name}/tiny_to_1x64_128"]["median"] > 0
     assert len(rows["ours/default/tiny_to_1x64_128"]["ratio"]) == 2

@@ -1,4 +1,4 @@
-"""The training and kernel benchmarks: all sides get the same samples and do what they claim."""
+"""The training and kernel benchmarks: all sides train on the same samples."""
 
 import argparse
 import json
@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,26 @@ from data_prep.corpus.shards import Corpus
 from data_prep.errors import UserError
 from data_prep.tokenizers.folder import load_tokenizer
 from launch.bench import _parser
-from launch.benchmarks import kernels, timing, train, train_data
+from launch.benchmarks import batches, device, kernels, step, train
+from launch.benchmarks.device import DeviceSide, median_ms, top_operations
+from launch.benchmarks.driver import Run
 from launch.benchmarks.kernel_cases import CASES, Size, exact_kernels
-from launch.benchmarks.timing import Turns, median_ms, take_turns, top_operations
-from launch.benchmarks.train_sides import HuggingFace, Ours, Setting, Update
+from launch.benchmarks.step import step_rows
+from launch.benchmarks.trainers import HfPretraining, PackedTrainer, Setting, Update
 from pretrain.config.run import MaskOptions
 from pretrain.data.batch import IGNORE_INDEX, Batch
 from pretrain.data.batch_source import BatchSource
 from pretrain.kernels.dispatch import choose_kernels
 from pretrain.model import BertShape
 from pretrain.model.backend import Backend
+from pretrain.model.compilation import CompilationCounter
+from pretrain.monitoring.device_timer import DeviceTimer
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 ROWS, ROW_TOKENS = 4, 64
+# What a GPU machine without a network may lack; `None` in `sys.modules` blocks an import.
+LACKING = ["pydantic", "datasets", "deepspeed", "pyarrow", "tokenizers", "psutil", "tensorboard"]
 Parse = Callable[..., argparse.Namespace]
 
 
@@ -43,25 +50,24 @@ def parse() -> Parse:
 
 @pytest.fixture
 def packed() -> list[list[Batch]]:
-    batches = train_data._random_batches(ROWS, ROW_TOKENS, 200)
-    return [[next(batches), next(batches)] for _ in range(3)]
+    found = batches.random_batches(ROWS, ROW_TOKENS, 200)
+    return [[next(found), next(found)] for _ in range(3)]
 
 
 @pytest.fixture
 def setting(packed: list[list[Batch]], tiny_shape: BertShape) -> Setting:
-    samples = [s for step in packed for batch in step for s in train_data.samples_of(batch)]
-    padded = train_data.pad_samples(samples, ROWS, ROW_TOKENS)
     return Setting(
         shape=tiny_shape,
         precision="fp32",
         device=CPU,
         backend=Backend(),
-        data=train_data.Data("random", packed, [padded[:2], padded[2:4]]),
+        data=batches.pair_with_padded("random", packed, ROWS),
     )
 
 
-def test_random_rows_are_such_as_the_loader_makes(packed: list[list[Batch]]) -> None:
-    for batch in (batch for step in packed for batch in step):
+def test_random_rows_match_loader_layout(packed: list[list[Batch]]) -> None:
+    """Random rows have the layout of the loader's rows."""
+    for batch in (batch for group in packed for batch in group):
         bounds = batch.cu_seqlens.unique().tolist()
         begins = ((batch.positions == 0) & (batch.sample_ids > 0)).nonzero().flatten().tolist()
         assert bounds == [*begins, ROWS * ROW_TOKENS]
@@ -69,7 +75,7 @@ def test_random_rows_are_such_as_the_loader_makes(packed: list[list[Batch]]) -> 
         lengths = torch.tensor(bounds).diff()
         assert lengths.min() >= 16 and lengths.max() <= ROW_TOKENS
         places, labels = batch.mlm_targets
-        assert (batch.input_ids[places] == train_data._MASK).all() and (labels >= 5).all()
+        assert (batch.input_ids[places] == batches.MASK_ID).all() and (labels >= 5).all()
         assert batch.counts == {
             "masked": len(places),
             "samples": len(begins),
@@ -78,9 +84,10 @@ def test_random_rows_are_such_as_the_loader_makes(packed: list[list[Batch]]) -> 
         }
 
 
-def test_padded_rows_hold_the_same_samples_and_masks(
+def test_padded_rows_hold_same_samples(
     tiny_corpus: Path, tiny_tokenizer: Path, tmp_path: Path
 ) -> None:
+    """Padded rows hold the samples and masks of the packed ones."""
     source = BatchSource(
         Corpus.open(tiny_corpus),
         load_tokenizer(tiny_tokenizer),
@@ -90,9 +97,9 @@ def test_padded_rows_hold_the_same_samples_and_masks(
         cache=tmp_path,
     )
     (batch,) = source.step(0, 16, 0, 1, 16)
-    samples = train_data.samples_of(batch)
+    samples = batches.samples_of(batch)
     assert len(samples) == batch.counts["samples"]
-    padded = train_data.pad_samples(samples, 1, ROW_TOKENS)
+    padded = batches.pad_samples(samples, 1, ROW_TOKENS)
     assert len(padded) == len(samples)
     assert {name: sum(row.counts[name] for row in padded) for name in batch.counts} == batch.counts
     ids, labels, nexts = (
@@ -106,20 +113,24 @@ def test_padded_rows_hold_the_same_samples_and_masks(
     assert (labels[~real] == IGNORE_INDEX).all()
 
 
-def test_samples_that_fill_no_batch_are_left_out(packed: list[list[Batch]]) -> None:
-    samples = train_data.samples_of(packed[0][0])
-    padded = train_data.pad_samples(samples[:5], 2, ROW_TOKENS)
+def test_incomplete_batch_is_left_out(packed: list[list[Batch]]) -> None:
+    """Samples that do not fill a batch are left out."""
+    samples = batches.samples_of(packed[0][0])
+    padded = batches.pad_samples(samples[:5], 2, ROW_TOKENS)
     assert [batch.counts["samples"] for batch in padded] == [2, 2]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("side", ["ours", "peer"])
-def test_a_side_trains(side: str, precision: Any, setting: Setting) -> None:
+def test_trainer_updates_all_weights(side: str, precision: Any, setting: Setting) -> None:
+    """A step changes every weight by the learning rate, in fp32 masters."""
     chosen = Setting(**{**vars(setting), "precision": precision})
     made: Any = (
-        Ours("ours/a", chosen) if side == "ours" else HuggingFace("peer/b", chosen, compiled=False)
+        PackedTrainer("ours/a", chosen)
+        if side == "ours"
+        else HfPretraining("peer/b", chosen, compiled=False)
     )
-    masters = made._update._masters
+    masters = made.update.masters
     before = [weight.detach().clone() for weight in masters]
     made.step(0)
     moved = [
@@ -129,21 +140,24 @@ def test_a_side_trains(side: str, precision: Any, setting: Setting) -> None:
     # AdamW's first step moves an element by the learning rate where it has any gradient.
     assert min(moved) > 0 and max(moved) < 2e-4
     assert all(weight.dtype == torch.float32 for weight in masters)
-    assert all(weight.grad is None for weight in made._model.parameters())
+    assert all(weight.grad is None for weight in made.model.parameters())
 
 
-class Counter:
-    """A side that writes down when it ran."""
+class FakeTrainer:
+    """A trainer that records its steps; each takes 2 ms of a teacher's time."""
 
-    def __init__(self, name: str, seen: list[str]) -> None:
-        self.name, self._seen = name, seen
+    def __init__(self, seen: list[int]) -> None:
+        self.name, self._seen = "ours/a", seen
+        self.teacher_timer = DeviceTimer(CPU)
 
     def step(self, number: int) -> None:
-        self._seen.append(f"{self.name}{number}")
+        self._seen.append(number)
+        self.teacher_timer._seconds += 0.002
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_an_update_leaves_what_got_no_gradient_as_it_is(dtype: torch.dtype) -> None:
+def test_update_skips_missing_gradients(dtype: torch.dtype) -> None:
+    """An update leaves weights without a gradient unchanged."""
     model = torch.nn.ModuleList([torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)]).to(dtype)
     update = Update(model)
     first, second = ([p.detach().clone() for p in part.parameters()] for part in model)
@@ -155,43 +169,59 @@ def test_an_update_leaves_what_got_no_gradient_as_it_is(dtype: torch.dtype) -> N
     assert all(map(torch.equal, model[1].parameters(), second))
 
 
-def test_sides_take_turns_after_all_have_warmed_up() -> None:
-    seen: list[str] = []
-    compiled = iter([9, 0, 1, 0, 0])
-    found = take_turns(
-        [lambda: Counter("a", seen), lambda: Counter("b", seen)],
-        rounds=2,
-        steps=2,
-        warm_up=1,
-        device=CPU,
-        count_compilations=lambda: next(compiled),
-    )
-    assert seen == ["a0", "b0", "a0", "a1", "b0", "b1", "a0", "a1", "b0", "b1"]
-    assert [(side.name, len(turns.seconds), turns.compilations) for side, turns in found] == [
-        ("a", 2, 0),
-        ("b", 2, 1),
-    ]
+def test_device_side_warms_up_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of warming up, and the compilations and teacher time in them, are not counted."""
+    total = 0
+
+    def compilations() -> int:
+        nonlocal total
+        total += 1
+        return total
+
+    monkeypatch.setattr(CompilationCounter, "_total", staticmethod(compilations))
+    seen: list[int] = []
+    side = DeviceSide(lambda: FakeTrainer(seen), 2, CPU)
+    assert side.name == "ours/a" and seen == [0, 1, 2]
+    for _ in range(2):
+        run = side.run()
+        assert run.result == {"compilations": 1, "teacher_ms": pytest.approx(2.0)}
+        assert run.peak_bytes is None and run.seconds > 0
+    assert seen == [0, 1, 2, 0, 1, 0, 1]
 
 
-def test_a_median_leaves_out_the_first_calls() -> None:
+def test_median_excludes_first_calls() -> None:
+    """The first calls warm up and are not in the median."""
     calls: list[int] = []
     assert median_ms(lambda: calls.append(1), 5, CPU) >= 0
     assert len(calls) == 8
-    assert timing.peak_bytes(lambda: None, CPU) is None
+    assert device.peak_bytes(lambda: None, CPU) is None
 
 
-def test_the_profile_names_what_takes_the_time() -> None:
+def test_profile_names_top_operations() -> None:
+    """The profile names the operations that take the time."""
     a = torch.randn(300, 300)
     operations = top_operations(lambda: [a @ a for _ in range(20)], CPU)
     assert operations[0]["name"] == "aten::mm" and operations[0]["calls"] == 20
     assert sum(operation["share"] for operation in operations) == pytest.approx(1, abs=0.01)
 
 
-def test_figures_are_real_tokens_and_ratios_stand_with_ours(setting: Setting, parse: Parse) -> None:
+def test_train_rows_count_real_tokens(
+    setting: Setting, parse: Parse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Figures are real tokens a second, and our rows have the ratios."""
     arguments = parse("train", "--steps", "3")
-    ours, peer = Ours("ours/packed", setting), HuggingFace("peer/hf_sdpa", setting, compiled=False)
-    sides: Any = [(ours, Turns([1.0, 2.0])), (peer, Turns([4.0, 4.0]))]
-    rows = {row.name: row for row in train.compare(sides, setting, arguments, 1e12)}
+    makers = partial(PackedTrainer, "ours/packed"), partial(HfPretraining, "peer/hf_sdpa")
+    sides = [
+        DeviceSide(partial(makers[0], setting), 3, CPU),
+        DeviceSide(partial(makers[1], setting, compiled=False), 3, CPU),
+    ]
+    seconds = {"ours/packed": (1.0, 2.0), "peer/hf_sdpa": (4.0, 4.0)}
+    found = {
+        name: [Run(seconds=s, result={"compilations": 0}) for s in values]
+        for name, values in seconds.items()
+    }
+    monkeypatch.setattr(step, "device_peak", lambda device, precision: 1e12)
+    rows = {row.name: row for row in step_rows(sides, found, "tiny_128", arguments, setting)}
     tokens = 3 * 2 * ROWS * ROW_TOKENS
     row = rows["ours/packed/tiny_128"]
     assert row.values == (tokens, tokens / 2)
@@ -205,7 +235,8 @@ def test_figures_are_real_tokens_and_ratios_stand_with_ours(setting: Setting, pa
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_every_case_gives_the_output_and_all_gradients(case: Any) -> None:
+def test_case_returns_output_and_gradients(case: Any) -> None:
+    """A case returns the output and all gradients, the same for every precision."""
     size = Size(tokens=64, width=16, feed_forward=32, vocab_size=50)
     plain = choose_kernels("reference", "reference", CPU)
     exact = case.prepare(exact_kernels(), size, torch.float64, CPU)()
@@ -216,9 +247,10 @@ def test_every_case_gives_the_output_and_all_gradients(case: Any) -> None:
     assert case.elements(size) > 0
 
 
-def test_kernels_are_measured_against_fp64_and_a_measured_limit(
+def test_kernels_report_error_and_limit(
     parse: Parse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Rows have the error against fp64, and limits from measured ceilings."""
     monkeypatch.setattr(kernels, "copy_bandwidth", lambda device, size: 1e9)
     monkeypatch.setattr(kernels, "matmul_flops", lambda dtype, device, size: 1e9)
     rows = {row.name: row for row in kernels.run(parse("kernels", "--quick"), tmp_path)}
@@ -228,7 +260,8 @@ def test_kernels_are_measured_against_fp64_and_a_measured_limit(
         assert 0 < rows[f"peer/{case.name}/eager/tiny"].details["error"] < 1e-5
 
 
-def test_wrong_requests_are_one_sentence(parse: Parse, tmp_path: Path) -> None:
+def test_invalid_options_are_refused(parse: Parse, tmp_path: Path) -> None:
+    """Invalid options are errors of one sentence."""
     with pytest.raises(UserError, match="must be a multiple of --row-tokens"):
         train.run(parse("train", "--row-tokens", "100", "--micro-tokens", "1024"), tmp_path)
     with pytest.raises(UserError, match="at least 1"):
@@ -236,7 +269,8 @@ def test_wrong_requests_are_one_sentence(parse: Parse, tmp_path: Path) -> None:
 
 
 @pytest.mark.story
-def test_a_training_step_is_measured_from_end_to_end(tmp_path: Path) -> None:
+def test_train_benchmark_end_to_end(tmp_path: Path) -> None:
+    """`bench.py train` leaves a report with all rows, DeepSpeed's included."""
     path = tmp_path / "train.json"
     words = ["train", "--quick", "--deepspeed", "--micro-tokens", "512", "--json", str(path)]
     ended = run_bench(f"import sys; sys.argv = {['bench.py', *words]!r}")
@@ -249,13 +283,23 @@ def test_a_training_step_is_measured_from_end_to_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.story
-def test_a_machine_without_the_packages_of_preparation_measures_random_ids() -> None:
+def test_train_runs_without_preparation_packages() -> None:
+    """A machine without the packages of preparation measures a step on random ids."""
     words = ["bench.py", "train", "--quick", "--micro-tokens", "512", "--steps", "1"]
-    lacking = ["pydantic", "datasets", "deepspeed", "pyarrow"]
     ended = run_bench(
-        f"import sys; sys.modules.update(dict.fromkeys({lacking!r})); sys.argv = {words!r}"
+        f"import sys; sys.modules.update(dict.fromkeys({LACKING!r})); sys.argv = {words!r}"
     )
     assert "random ids" in ended.stdout and "ours/packed/tiny_128" in ended.stdout
+
+
+@pytest.mark.story
+def test_kernels_run_without_preparation_packages() -> None:
+    """A machine without the packages of preparation measures the fused operations."""
+    words = ["bench.py", "kernels", "--quick"]
+    ended = run_bench(
+        f"import sys; sys.modules.update(dict.fromkeys({LACKING!r})); sys.argv = {words!r}"
+    )
+    assert "peer/soft_cross_entropy/eager/tiny" in ended.stdout
 
 
 def run_bench(first: str) -> "subprocess.CompletedProcess[str]":

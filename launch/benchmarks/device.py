@@ -1,85 +1,85 @@
-"""Time and memory of work on a device: in turns, after warming up, and without its start."""
+"""Time and memory of work on a device: after warming up, and synchronised at both ends."""
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 
 from data_prep.progress import log
+from launch.benchmarks.driver import Run
+from pretrain.model.compilation import CompilationCounter
+from pretrain.monitoring.device_timer import DeviceTimer
 
 _FLUSH_BYTES = 256 * 2**20  # more than the second-level cache of any GPU
+_WARM_UP_STEPS = 3
 
 
-class Side(Protocol):
-    """One way to do the work; it does a given step of it."""
+class Trainer(Protocol):
+    """A model in training; `teacher_timer` counts the forward passes of a teacher, if any."""
 
     name: str
+    teacher_timer: DeviceTimer | None
 
     def step(self, number: int) -> None:
-        """Do one step, which may still be under way on the device when this returns."""
-        ...
+        """Train on one global batch; the device may still be at work when this returns."""
 
 
-@dataclass
-class Turns:
-    """What was measured of one side: a figure for each round."""
+class DeviceSide:
+    """A trainer, made and warmed up; a run is a number of steps.
 
-    seconds: list[float] = field(default_factory=list)
-    peak_bytes: int | None = None
-    compilations: int = 0  # after warming up; there should be none
-
-
-def take_turns(
-    makers: Sequence[Callable[[], Side]],
-    *,
-    rounds: int,
-    steps: int,
-    warm_up: int,
-    device: torch.device,
-    count_compilations: Callable[[], int],
-) -> list[tuple[Side, Turns]]:
-    """Make every side, warm it up, and then run all of them in every round.
-
-    The memory of a side is what it holds, and what it needs on top while it runs; what the
-    others hold beside it is not counted.
+    Its memory is what the trainer holds and what its steps allocate on top; what the other
+    sides hold beside it is not counted.
     """
-    sides: list[tuple[Side, Turns, int]] = []
-    for make in makers:
+
+    def __init__(self, make: Callable[[], Any], steps: int, device: torch.device) -> None:
         before = _allocated(device)
-        side = make()
-        log(f"warming up {side.name}")
-        for number in range(warm_up):
-            side.step(number)
+        self.trainer = make()
+        self.name: str = self.trainer.name
+        self._steps, self._device = steps, device
+        self._compilations = CompilationCounter()
+        log(f"warming up {self.name}")
+        for number in range(_WARM_UP_STEPS):
+            self.trainer.step(number)
         synchronise(device)
-        sides.append((side, Turns(), _allocated(device) - before))
-    count_compilations()
-    for number in range(rounds):
-        for side, turns, held in sides:
-            log(f"round {number + 1} of {rounds}: {side.name}")
-            _run_turn(side, turns, held, steps, device)
-            turns.compilations += count_compilations()
-    return [(side, turns) for side, turns, _ in sides]
+        self._held_bytes = _allocated(device) - before
+
+    def run(self) -> Run:
+        """Take the steps; `result` has the compilations, and the teacher's milliseconds a step."""
+        timer = self.trainer.teacher_timer
+        if timer:
+            timer.read_ms()  # resets it
+        self._compilations.since_last()
+        before = _allocated(self._device)
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        started = time.perf_counter()
+        for number in range(self._steps):
+            self.trainer.step(number)
+        synchronise(self._device)
+        seconds = time.perf_counter() - started
+        result: dict[str, float] = {"compilations": self._compilations.since_last()}
+        if timer:
+            result["teacher_ms"] = timer.read_ms() / self._steps
+        peak = None
+        if self._device.type == "cuda":
+            allocated = torch.cuda.max_memory_allocated(self._device)
+            peak = allocated - before + self._held_bytes
+        return Run(seconds=seconds, peak_bytes=peak, result=result)
 
 
-def _run_turn(side: Side, turns: Turns, held: int, steps: int, device: torch.device) -> None:
-    before = _allocated(device)
+def choose_device() -> torch.device:
+    """Return the GPU where there is one, configured as in a run, else the CPU."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    started = time.perf_counter()
-    for number in range(steps):
-        side.step(number)
-    synchronise(device)
-    turns.seconds.append(time.perf_counter() - started)
-    if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(device) - before + held
-        turns.peak_bytes = max(peak, turns.peak_bytes or 0)
+        # As a run in fp32 does on such a card; the sides in 16 bits are not affected.
+        torch.set_float32_matmul_precision("high")
+    return device
 
 
 def median_ms(work: Callable[[], Any], repeats: int, device: torch.device) -> float:
-    """Return the median time of some work; on a GPU between two events, with a cold cache."""
+    """Return the median time of a call; on a GPU between two events, with a cold cache."""
     for _ in range(3):
         work()
     if device.type != "cuda":
@@ -98,7 +98,7 @@ def median_ms(work: Callable[[], Any], repeats: int, device: torch.device) -> fl
 
 
 def peak_bytes(work: Callable[[], Any], device: torch.device) -> int | None:
-    """Return what some work allocates at most, beside what is there already; None on a CPU."""
+    """Return the most that a call allocates beyond what is there already; None on a CPU."""
     if device.type != "cuda":
         return None
     synchronise(device)
@@ -110,13 +110,13 @@ def peak_bytes(work: Callable[[], Any], device: torch.device) -> int | None:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until a GPU has done what it was given."""
+    """Wait for all queued work of a GPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def top_operations(work: Callable[[], Any], device: torch.device, rows: int = 20) -> list[Any]:
-    """Return where the time of some work goes: operations, calls, ms, and share of all."""
+    """Return the operations that take most time of a call: calls, ms, and share of all."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
@@ -126,7 +126,7 @@ def top_operations(work: Callable[[], Any], device: torch.device, rows: int = 20
     key = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
     events = [event for event in profile.key_averages() if getattr(event, key) > 0]
     if device.type == "cuda":
-        # The kernels alone: operators and annotations have the time of their kernels once more.
+        # The kernels alone: operators and annotations repeat the time of their kernels.
         on_gpu = torch._C._autograd.DeviceType.CUDA
         events = [e for e in events if e.device_type == on_gpu and not e.is_user_annotation]
     whole = sum(getattr(event, key) for event in events)
