@@ -1,4 +1,4 @@
-"""Pre-train a BERT teacher: masked words and sentence pairs, under DeepSpeed.
+"""Pre-train a BERT teacher on MLM and NSP, under DeepSpeed.
 
     deepspeed launch/train_teacher.py --config launch/recipes/teacher_base.yaml [key.path=value ...]
 

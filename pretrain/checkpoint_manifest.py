@@ -1,7 +1,6 @@
-"""The manifests of checkpoints: which were committed, and whether every byte is still there.
+"""The manifests of checkpoints: which were committed, and whether their files are intact.
 
-Reading a checkpoint needs neither DeepSpeed nor a process group, so that a model can be loaded,
-published or distilled from wherever a run folder lies.
+Reading a checkpoint needs neither DeepSpeed nor a process group.
 """
 
 import json
@@ -18,7 +17,7 @@ from pretrain.run_facts import RunFacts
 
 @dataclass(frozen=True)
 class FoundCheckpoint:
-    """A committed checkpoint whose files are what its manifest says."""
+    """A committed checkpoint whose files verify."""
 
     path: Path
     facts: RunFacts
@@ -49,7 +48,7 @@ def find_newest(folder: Path) -> FoundCheckpoint | None:
 
 
 def is_committed(path: Path) -> bool:
-    """Tell whether a folder has the name of a checkpoint that was saved to its end."""
+    """Return whether a folder has the name of a complete checkpoint."""
     return path.is_dir() and path.name.removeprefix("step_").isdigit()
 
 

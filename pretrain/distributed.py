@@ -1,8 +1,8 @@
-"""The processes of a run: who am I, how many are we, and the few things we agree on.
+"""The processes of a run: rank, world size, device, and collectives on small values.
 
-This is the only file that reads launcher variables, those of SLURM included. Ranks come from the
-DeepSpeed launcher (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_*), from `srun` with one task per GPU
-(SLURM_*), or from nobody, which is a run of one process.
+This is the only file that reads launcher variables, those of SLURM included. Ranks are started by
+the DeepSpeed launcher (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_*) or by `srun` with one task per GPU
+(SLURM_*); without either, a run has one process.
 """
 
 import os
@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from data_prep.errors import UserError
 
-# Also the longest that ranks wait for rank 0 to build a plan or convert a checkpoint.
+# Long enough for rank 0 to build an epoch index or convert a checkpoint while the others wait.
 _TIMEOUT = timedelta(minutes=60)
 
 Result = TypeVar("Result")
@@ -25,8 +25,8 @@ Result = TypeVar("Result")
 class Cluster:
     """The process group of a run, with one device per rank.
 
-    Tensors on the CPU travel over gloo and tensors on the GPU over NCCL, so that small facts
-    (counts, stop flags) are agreed upon without waiting for the device.
+    Tensors on the CPU are reduced by gloo and tensors on the GPU by NCCL, so that small values
+    (counts, stop flags) are summed without a device-to-host synchronisation.
     """
 
     def __init__(self, rank: int, local_rank: int, world_size: int) -> None:
@@ -34,13 +34,13 @@ class Cluster:
         self.local_rank = local_rank
         self.world_size = world_size
         self.device = torch.device("cpu")
-        # DeepSpeed obeys this variable, and model and engine must agree on the device.
+        # DeepSpeed reads this variable, and model and engine must be on one device.
         if torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu":
             self.device = torch.device("cuda", gpu_of(local_rank, torch.cuda.device_count()))
 
     @classmethod
     def join(cls, expected_world_size: int | None = None) -> "Cluster":
-        """Meet the other ranks (all ranks call this once) and return the group.
+        """Initialise the process group (all ranks call this once) and return it.
 
         Raises:
             UserError: when the launcher started another number of ranks than expected.
@@ -56,7 +56,7 @@ class Cluster:
             )
         cluster = cls(int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"]), world_size)
         if cluster.device.type == "cpu":
-            # LOCAL_SIZE is the DeepSpeed launcher's word for the ranks on this machine.
+            # LOCAL_SIZE is the DeepSpeed launcher's variable for the ranks on this machine.
             bind_cores(cluster.local_rank, int(os.environ.get("LOCAL_SIZE", "1")))
         cluster._initialise_group()
         return cluster
@@ -67,7 +67,7 @@ class Cluster:
         return self.rank == 0
 
     def barrier(self) -> None:
-        """Wait for every rank. The caller says which race this settles."""
+        """Wait for every rank; a comment at the call names the race that this prevents."""
         # An all-reduce on the CPU: `dist.barrier` would pick the GPU and synchronise it.
         dist.all_reduce(torch.zeros(1))
 
@@ -83,7 +83,7 @@ class Cluster:
         return tensor
 
     def on_main(self, work: Callable[[], Result]) -> Result:
-        """Run something on rank 0 alone; every rank gets its result, or raises its error.
+        """Run a function on rank 0 alone; every rank returns its result, or raises its error.
 
         The others wait meanwhile, so that none reads what rank 0 is still writing or checking.
         """
@@ -93,17 +93,17 @@ class Cluster:
                 outcome[0] = work()
             except Exception as error:
                 outcome[1] = error
-        # An exception may hold what cannot be sent; the others need its kind and its words.
-        told = [outcome[0], _sendable(outcome[1])]
-        dist.broadcast_object_list(told, src=0, device=torch.device("cpu"))
-        failure = outcome[1] if self.is_main else told[1]
+        # An exception may hold what cannot be pickled; the others need its type and message.
+        received = [outcome[0], _sendable(outcome[1])]
+        dist.broadcast_object_list(received, src=0, device=torch.device("cpu"))
+        failure = outcome[1] if self.is_main else received[1]
         if failure is not None:
             raise failure
-        result: Result = told[0]
+        result: Result = received[0]
         return result
 
     def leave(self) -> None:
-        """End the group; all ranks call this last."""
+        """Destroy the process group; all ranks call this last."""
         dist.destroy_process_group()
 
     def _initialise_group(self) -> None:
@@ -144,10 +144,10 @@ def gpu_of(local_rank: int, gpus: int) -> int:
 
 
 def bind_cores(local_rank: int, local_size: int) -> None:
-    """Give each CPU rank of this machine cores of its own, and as many threads.
+    """Bind each CPU rank of this machine to cores of its own, with as many threads.
 
-    Left to themselves, the ranks take all cores with their threads, and the scheduler was seen
-    to keep two of them on one core for minutes. With fewer cores than ranks nothing is bound.
+    Unbound, the ranks start a thread on every core, and the scheduler was seen to keep two of them
+    on one core for minutes. With fewer cores than ranks nothing is bound.
     """
     cores = sorted(os.sched_getaffinity(0))
     share = len(cores) // local_size
@@ -173,7 +173,7 @@ def refuse_ranks(why: str) -> None:
 
 
 def _translate_slurm() -> None:
-    """Give `srun` tasks the variables that torch expects; the launcher's own come first."""
+    """Set the variables that torch expects from those of `srun`; the launcher's take precedence."""
     if "RANK" in os.environ or "SLURM_PROCID" not in os.environ:
         return
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) == 1:

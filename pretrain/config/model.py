@@ -1,4 +1,4 @@
-"""Keys of a recipe that concern the model: its shape, and how it is computed."""
+"""The keys of `model` and `kernels`: the shape of the model, and how it is computed."""
 
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ class ModelOptions(Options):
     width: int = Field(768, ge=8, description="hidden size")
     heads: int = Field(12, ge=1, description="attention heads; must divide the width")
     feed_forward: int = Field(3072, ge=8, description="width inside the feed-forward block")
-    positions: int = Field(512, ge=16, description="longest input the model will ever see, tokens")
+    positions: int = Field(512, ge=16, description="longest input of the model, tokens")
     dropout: float = Field(0.1, ge=0, lt=1, description="on embeddings and block outputs")
     norm: Literal["post", "pre"] = Field(
         "post",
@@ -39,7 +39,7 @@ class ModelOptions(Options):
     @classmethod
     def _fill_from_shape(cls, given: Any) -> Any:
         if not isinstance(given, dict) or given.get("shape", "base") not in _SHAPES:
-            return given  # what is wrong with it is said in the usual words
+            return given  # validation reports what is wrong with it
         layers, width = _SHAPES[given.get("shape", "base")]
         preset = {
             "layers": layers,
@@ -66,7 +66,7 @@ class KernelOptions(Options):
         "auto", description="vocabulary and its loss; auto: triton on a GPU, reference on a CPU"
     )
     attention: Literal["auto", "varlen", "sdpa"] = Field(
-        "auto", description="varlen skips what samples of a row cannot see: a GPU, bf16 or fp16"
+        "auto", description="varlen computes no attention between samples: a GPU, bf16 or fp16"
     )
     flash: Literal["builtin", "FA3", "FA4"] = Field(
         "builtin", description="FlashAttention of varlen: torch's own, or one that is installed"

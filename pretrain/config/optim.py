@@ -1,4 +1,4 @@
-"""The keys of `optim`: which optimizer moves the weights, and how its learning rate runs."""
+"""The keys of `optim`: the optimizer and its learning-rate schedule."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from data_prep.config.loader import Options
 
-# Keys that serve one choice alone: said beside another, they would silently do nothing.
+# Keys that only one choice reads: beside another they would have no effect, so they are refused.
 _SERVES = {
     "muon_lr": ("name", "muon"),
     "muon_momentum": ("name", "muon"),
@@ -21,12 +21,12 @@ class OptimOptions(Options):
 
     name: Literal["adamw", "lamb", "muon"] = Field(
         "adamw",
-        description="lamb is for batches of many thousand rows (arXiv 1904.00962); muon moves the "
-        "layers' matrices and leaves the rest to AdamW",
+        description="lamb is for batches of many thousand rows (arXiv 1904.00962); muon updates "
+        "the layers' matrices and AdamW the rest",
     )
     lr: float = Field(1e-4, gt=0, description="peak learning rate")
     muon_lr: float = Field(
-        0.02, gt=0, description="muon: peak rate of the layers' matrices; it follows the same curve"
+        0.02, gt=0, description="muon: peak rate of the layers' matrices; on the same schedule"
     )
     muon_momentum: float = Field(0.95, ge=0, lt=1, description="muon: Nesterov momentum")
     schedule: Literal["linear", "polynomial", "cosine", "warmup_stable_decay", "budget"] = Field(

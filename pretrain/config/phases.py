@@ -1,8 +1,8 @@
 """Phases: most steps on short rows, the last ones on long rows, in one run; batches that grow.
 
 BERT trains 90 % of its steps at length 128 and the rest at 512 (arXiv 1810.04805, appendix A.2).
-A ramp of the batch is phases too, one for each of its stages.
-Which phase a step lies in, and which rows it takes, follows from its number alone.
+A ramp of the batch size is phases too, one for each of its stages.
+The phase and the rows of a step are a function of its number alone.
 """
 
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ from pretrain.config.train import PhaseOptions, RampOptions, TrainOptions
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """Steps that have one shape of batch."""
+    """Consecutive steps with one batch shape."""
 
     first_step: int
     steps: int
     row_tokens: int
     batch_rows: int
     micro_rows: int
-    first_row: int  # where it begins among all rows of its length
-    lr: float | None = None  # peak of a curve that begins here, see schedule.py
-    warmup_steps: int = 0  # of that curve
+    first_row: int  # among all rows of its length
+    lr: float | None = None  # peak of a schedule that begins here, see optim/lr_schedule.py
+    warmup_steps: int = 0  # of that schedule
 
     def row_of(self, step: int) -> int:
         """Return the number of the first row of a step."""
@@ -48,8 +48,8 @@ class Phase:
 def phases_of(train: TrainOptions) -> list[Phase]:
     """Return the phases of a run in order; one of them where the recipe names none.
 
-    A phase whose rows are as long as those of an earlier one goes on where that one stopped, so
-    that no text is seen again early because the size of the batch has changed.
+    A phase whose rows are as long as those of an earlier one continues where that one stopped, so
+    that a change of the batch size repeats no text.
     """
     phases: list[Phase] = []
     rows: dict[int, int] = {}
@@ -90,8 +90,8 @@ def _with_ramp(train: TrainOptions) -> list[PhaseOptions]:
         first.model_copy(update={"steps": steps, "batch_rows": rows, "lr": None, "warmup_steps": 0})
         for steps, rows in zip(lengths, [*sizes, full], strict=True)
     ]
-    own_curve = {"lr": first.lr, "warmup_steps": first.warmup_steps}
-    return [stages[0].model_copy(update=own_curve), *stages[1:], *others]
+    own_schedule = {"lr": first.lr, "warmup_steps": first.warmup_steps}
+    return [stages[0].model_copy(update=own_schedule), *stages[1:], *others]
 
 
 def ramp_rows(ramp: RampOptions, full: int) -> list[int]:

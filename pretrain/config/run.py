@@ -1,8 +1,8 @@
-"""The recipes of training runs: every key, its meaning, its unit and why its default.
+"""The recipes of training runs: every key with its meaning and unit.
 
 A teacher recipe and a student recipe (`distil/config.py`) share most groups; each adds its own.
-Keys that decide what the run computes make up its identity: a run folder that was started with
-other values is refused.
+The keys that decide what a run computes are its identity: a run folder that was started with other
+values is refused.
 """
 
 from collections.abc import Mapping
@@ -47,8 +47,8 @@ class SampleOptions(Options):
 
     pairs: Literal["next_sentence", "sentence_order", "none"] = Field(
         "next_sentence",
-        description="what a sample's two segments are asked: does B follow A, or are they swapped "
-        "(ALBERT, arXiv 1909.11942); `none` makes single segments, as RoBERTa",
+        description="what a sample's two segments are classified by: does B follow A, or are they "
+        "swapped (ALBERT, arXiv 1909.11942); `none` makes single segments, as RoBERTa",
     )
     short_share: float = Field(
         0.1, ge=0, le=1, description="share of samples cut to a random shorter length, as in BERT"
@@ -56,10 +56,10 @@ class SampleOptions(Options):
 
 
 class MaskOptions(Options):
-    """Which tokens a model must predict, and what it sees in their place."""
+    """Which tokens a model must predict, and what replaces them in its input."""
 
     policy: Literal["uniform", "whole_word", "spans", "adaptive", "sparse"] = Field(
-        "uniform", description="how the tokens to predict are chosen; see pretrain/masks/"
+        "uniform", description="how the tokens to predict are chosen; see pretrain/masking/"
     )
     rate: float = Field(0.15, gt=0, lt=1, description="share of ordinary tokens to predict")
     rate_end: float | None = Field(
@@ -69,7 +69,7 @@ class MaskOptions(Options):
         description="rate at the last step, linear from `rate`; null keeps it; validation does",
     )
     as_mask: float = Field(0.8, ge=0, le=1, description="share of those shown as [MASK]")
-    as_random: float = Field(0.1, ge=0, le=1, description="share shown as a random word")
+    as_random: float = Field(0.1, ge=0, le=1, description="share shown as a random token")
     bidirectional: bool = Field(
         False, description="show each sample reversed as well and add up both losses"
     )
@@ -81,7 +81,7 @@ class MaskOptions(Options):
         -0.5, description="adaptive: chance ~ (token's frequency)^this; negative favours rare ones"
     )
     position_power: float = Field(
-        0.0, description="adaptive: chance ~ (place in the sample, 0 to 1)^this; 0 ignores places"
+        0.0, description="adaptive: chance ~ (position in the sample, 0 to 1)^this; 0 ignores it"
     )
     sparse_count: int = Field(8, ge=1, description="sparse: tokens to predict in each sample")
     allowed_tokens: Path | None = Field(
@@ -122,14 +122,12 @@ class LogOptions(Options):
 
 
 class LoaderOptions(Options):
-    """Who makes the batches, and how far ahead. The batches are the same for any choice."""
+    """Worker processes and prefetching; the batches are the same for any choice."""
 
     workers: int | None = Field(
         None, ge=0, description="processes a rank; null is 2 on a GPU and 0, itself, on a CPU"
     )
-    prefetch: int = Field(
-        4, ge=1, description="steps that the workers of a rank make ahead, all together"
-    )
+    prefetch: int = Field(4, ge=1, description="steps that all workers of a rank make ahead")
 
 
 class DeepSpeedOptions(Options):
@@ -160,7 +158,7 @@ class RunRecipe(Options):
     @model_validator(mode="after")
     def _schedule_fits(self) -> "RunRecipe":
         optim, steps = self.optim, self.train.steps
-        # The first curve ends where a later phase begins one of its own.
+        # The first schedule ends where a later phase begins one of its own.
         phases = self.train.all_phases
         others = [n for n, phase in enumerate(phases) if n and phase.lr is not None]
         first = sum(phase.steps for phase in phases[: others[0]]) if others else steps
@@ -178,7 +176,7 @@ class RunRecipe(Options):
 
 
 class TeacherRecipe(RunRecipe):
-    """`launch/train_teacher.py`: BERT with masked words and next sentences."""
+    """The recipe of `launch/train_teacher.py`: BERT with MLM and NSP."""
 
     model: ModelOptions = ModelOptions()
 

@@ -1,4 +1,4 @@
-"""How long, how much at a time and how precisely a run trains: the keys of its group `train`."""
+"""The keys of `train`: steps, batches, precision, phases."""
 
 from typing import Annotated, Literal
 
@@ -8,21 +8,25 @@ from data_prep.config.loader import Options
 
 
 class PhaseOptions(Options):
-    """A stretch of a run; what it leaves out is as in `train`."""
+    """A phase of a run; keys that it leaves out are those of `train`."""
 
     steps: int = Field(ge=1, description="optimizer steps of this phase")
     row_tokens: int | None = Field(None, ge=16, description="length of a packed row, tokens")
     batch_rows: int | None = Field(None, ge=1, description="rows of one step, over all ranks")
     micro_rows: int | None = Field(None, ge=1, description="rows one rank computes at a time")
     lr: float | None = Field(
-        None, gt=0, description="peak of a curve of its own, from here on; null goes on with one"
+        None,
+        gt=0,
+        description="peak of a new schedule from this phase on; null continues the last one",
     )
-    warmup_steps: int = Field(0, ge=0, description="of that curve's rise; only with `lr`")
+    warmup_steps: int = Field(0, ge=0, description="warm-up steps of that schedule; only with `lr`")
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> "PhaseOptions":
         if self.warmup_steps and self.lr is None:
-            raise ValueError(f"warmup_steps {self.warmup_steps} need a curve of their own: give lr")
+            raise ValueError(
+                f"warmup_steps {self.warmup_steps} need a schedule of their own: give lr"
+            )
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} must be below steps {self.steps}")
         return self
@@ -40,7 +44,9 @@ class TrainOptions(Options):
     """How long, on how much at a time, and in which precision the model is trained."""
 
     steps: int = Field(ge=1, description="optimizer steps of the whole run")
-    seed: int = Field(0, ge=0, description="keys order, pairs, masks, initial weights and dropout")
+    seed: int = Field(
+        0, ge=0, description="seed of order, pairs, masks, initial weights and dropout"
+    )
     batch_rows: int = Field(ge=1, description="rows of one optimizer step, over all ranks")
     row_tokens: int = Field(128, ge=16, description="length of a packed row, tokens")
     micro_rows: int = Field(ge=1, description="rows one rank computes at a time")
@@ -72,7 +78,7 @@ class TrainOptions(Options):
         "row_tokens, batch_rows, micro_rows, lr, warmup_steps; empty is a run of one shape",
     )
     ramp: Annotated[RampOptions, "one value"] | None = Field(
-        None, description="how the batch grows at first: {from_rows, steps, stages}; null is full"
+        None, description="how the batch grows at first: {from_rows, steps, stages}; null does not"
     )
 
     @property

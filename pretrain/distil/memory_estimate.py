@@ -7,7 +7,8 @@ Shapes: N positions, D width.
 
 from collections.abc import Sequence
 
-from pretrain.monitoring.memory_estimate import Activations, Part
+from pretrain.monitoring.activation_memory import Activations
+from pretrain.monitoring.memory_estimate import Part
 from pretrain.train.task import StepSpec
 
 _FP32_BYTES = 4

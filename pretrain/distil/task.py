@@ -26,8 +26,9 @@ from pretrain.losses.mlm_nsp import mlm_losses, mlm_terms, nsp_terms
 from pretrain.losses.term import Term
 from pretrain.model import Bert, Outputs
 from pretrain.model.captured_states import States, no_states
+from pretrain.monitoring.activation_memory import Activations
 from pretrain.monitoring.flops import TeacherPass
-from pretrain.monitoring.memory_estimate import Activations, Part
+from pretrain.monitoring.memory_estimate import Part
 from pretrain.train.task import StepSpec
 
 

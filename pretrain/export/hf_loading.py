@@ -1,4 +1,4 @@
-"""Plain transformers, as a colleague will use it; imported late, because it takes seconds."""
+"""Models loaded by plain transformers, which takes seconds to import and so is imported late."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,7 @@ def load_plain(folder: Path, head: Head) -> Any:
     import transformers
     from transformers.utils import logging
 
-    # A teacher read without one of its heads leaves weights aside, as it should: say nothing.
+    # A model loaded without one of its heads leaves weights unused, which is no warning here.
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     return getattr(transformers, head).from_pretrained(folder).eval()

@@ -1,7 +1,7 @@
-"""Publishing: a run becomes a plain Hugging Face folder that needs nothing of this project.
+"""Publishing: export a run as a plain Hugging Face folder, independent of this project.
 
-The weights already carry the names of transformers, so the export is a copy with tied weights
-stored once. It is refused unless plain transformers computes the same logits from the folder.
+Parameters have the names of transformers already, so the export is a copy with tied weights stored
+once. It is refused unless plain transformers computes the same logits from the folder.
 """
 
 import json
@@ -132,7 +132,7 @@ def _is_current(export: Path, stated: dict[str, Any]) -> bool:
     if not path.is_file():
         return False
     found = json.loads(path.read_text(encoding="utf-8"))
-    # Compared as JSON has it: in a file, tuples are lists.
+    # Compared in the form of JSON, where tuples are lists.
     same = found == {**json.loads(json.dumps(stated)), "files": found["files"]}
     return same and find_damage(export, found, hashes=True) is None
 
@@ -143,7 +143,7 @@ def _replace(building: Path, export: Path) -> None:
             raise UserError(
                 f"{export} exists and is not an export of ours: remove it, or choose another."
             )
-        # Moved aside first: a kill in between must not cost the export that was there.
+        # Moved aside first: a kill in between must not lose the earlier export.
         replaced = export.with_name(export.name + ".replaced.partial")
         shutil.rmtree(replaced, ignore_errors=True)
         export.rename(replaced)

@@ -1,4 +1,4 @@
-"""The model card, filled in from the facts of the run; nothing in it is typed by hand."""
+"""The model card, filled in from the facts of the run."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +16,7 @@ _SCORES = {
     "validation/loss_nsp": ("{pair} loss", "{:.4f}"),
     "validation/accuracy_nsp": ("{pair} accuracy", "{:.2%}"),
 }
-_LEARNED = {
+_OBJECTIVES = {
     "next_sentence": "masked tokens and next sentences",
     "sentence_order": "masked tokens and the order of sentences",
     "none": "masked tokens",
@@ -52,25 +52,25 @@ def write_card(facts: RunFacts, name: str, license_name: str, language: str) -> 
 def _summary(facts: RunFacts) -> str:
     shape = f"{facts.shape['layers']} layers of width {facts.shape['width']}"
     if facts.teacher is None:
-        return f"A BERT with {shape}, pre-trained on {_LEARNED[_pairs(facts)]}."
+        return f"A BERT with {shape}, pre-trained on {_OBJECTIVES[_pairs(facts)]}."
     kept = ", ".join(str(layer) for layer in facts.teacher.layers)
     origin = f"started from layers {kept} of its teacher" if kept else "started at random"
-    taught = "distilled from a teacher" if _is_taught(facts) else "trained without a teacher"
-    return f"A BERT with {shape}, {origin} and {taught} on a general corpus."
+    training = "distilled from a teacher" if _is_distilled(facts) else "trained without a teacher"
+    return f"A BERT with {shape}, {origin} and {training} on a general corpus."
 
 
-def _is_taught(facts: RunFacts) -> bool:
-    """Tell whether an objective with a weight asked a teacher; before the list there was `loss`."""
+def _is_distilled(facts: RunFacts) -> bool:
+    """Return whether an objective with a weight reads a teacher; older recipes have a `loss`."""
     identity = facts.identity
     if "objectives" not in identity:
         return bool(identity["loss.soft"] or identity["loss.cosine"])
-    lists = [stage["objectives"] for stage in identity["stages"]] or [identity["objectives"]]
+    per_stage = [stage["objectives"] for stage in identity["stages"]] or [identity["objectives"]]
     alone = ("hard_mlm", "next_sentence")
-    return any(o["kind"] not in alone and o["weight"] for listed in lists for o in listed)
+    return any(o["kind"] not in alone and o["weight"] for listed in per_stage for o in listed)
 
 
 def _pairs(facts: RunFacts) -> str:
-    """Return the kind of samples; runs from before there was a choice had next sentences."""
+    """Return the kind of samples; older recipes have no key, and next sentences."""
     return str(facts.identity.get("samples.pairs", "next_sentence"))
 
 

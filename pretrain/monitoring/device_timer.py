@@ -1,4 +1,4 @@
-"""How long the device spends on a part of a step, found out without waiting for it."""
+"""Device time of a part of a step, measured without synchronising."""
 
 import time
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import torch
 
 
 class DeviceTimer:
-    """Adds up the time between marks; on a GPU these are events in the stream of its work."""
+    """Sums the time of blocks of code; on a GPU between two CUDA events in the stream."""
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
@@ -17,20 +17,20 @@ class DeviceTimer:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Count what is given to the device within."""
+        """Measure the work that is launched in the block."""
         if not self._on_gpu:
             started = time.perf_counter()
             yield
             self._seconds += time.perf_counter() - started
             return
-        marks = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        marks[0].record()
+        events = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        events[0].record()
         yield
-        marks[1].record()
-        self._events.append(marks)
+        events[1].record()
+        self._events.append(events)
 
     def read_ms(self) -> float:
-        """Return the milliseconds since the last call; the device must have been waited for."""
+        """Return the milliseconds since the last call; the device must be synchronised before."""
         total = 1000 * self._seconds + sum(a.elapsed_time(b) for a, b in self._events)
         self._events, self._seconds = [], 0.0
         return total

@@ -1,8 +1,8 @@
-"""What a GPU could compute at most: the peak that model FLOPs utilisation (MFU) is a share of.
+"""The peak arithmetic rate of a GPU, of which model FLOPs utilisation (MFU) is a share.
 
-Figures are those of the vendor's data sheets for dense matrices, with sums in fp32, in TFLOPS. A
-sheet that gives only the doubled figure "with sparsity" is halved. A card that is not listed has
-no peak here, and no MFU is shown for it: a guess would look like a measurement.
+Figures are those of the vendor's data sheets for dense matrices, with fp32 accumulation, in TFLOPS.
+A figure that a sheet gives only "with sparsity" is halved. A card that is not listed has no peak
+here, and no MFU is shown for it: a guess would look like a measurement.
 """
 
 import re
@@ -22,8 +22,8 @@ class Peaks(NamedTuple):
     bf16: bool = True
 
 
-# By what torch.cuda.get_device_name() says, matched as a whole: a card cut down for a market or
-# by MIG has a longer name and another peak.
+# By the name of torch.cuda.get_device_name(), matched as a whole: a variant for one market or a
+# MIG slice has a longer name and another peak.
 _CARDS = {
     # NVIDIA V100 data sheet, January 2020.
     r"Tesla V100-SXM[23].*": Peaks(125.0, None, 15.7, bf16=False),
@@ -55,7 +55,7 @@ _CARDS = {
 
 
 def peak_flops(card: str, arithmetic: Arithmetic) -> float | None:
-    """Return the operations a second that a card could do, or None where that is not known.
+    """Return the peak operations a second of a card, or None where it is not listed.
 
     Args:
         card: its name by `torch.cuda.get_device_name`.
@@ -64,13 +64,13 @@ def peak_flops(card: str, arithmetic: Arithmetic) -> float | None:
     found = next((peaks for name, peaks in _CARDS.items() if re.fullmatch(name, card)), None)
     if found is None or (arithmetic == "bf16" and not found.bf16):
         return None
-    # Where a card has no units for TF32, asking for it gives fp32.
+    # A card without units for TF32 computes in fp32.
     tera = {"tf32": found.tf32 or found.fp32, "fp32": found.fp32}.get(arithmetic, found.half)
     return tera * 1e12
 
 
 def device_peak(device: torch.device, precision: Literal["fp32", "bf16", "fp16"]) -> float | None:
-    """Return the peak of the device that a run computes on; a CPU has none."""
+    """Return the peak of the device of a run, or None for a CPU."""
     if device.type != "cuda":
         return None
     arithmetic: Arithmetic = precision

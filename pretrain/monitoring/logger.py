@@ -1,4 +1,4 @@
-"""What a run tells about itself: `metrics.jsonl`, TensorBoard, and lines on the console.
+"""The log of a run: `metrics.jsonl`, TensorBoard, and lines on the console.
 
 All three get the same values at the same steps. This is the only file that imports TensorBoard.
 """
@@ -24,12 +24,12 @@ _TENSORBOARD_FLUSH_S = 30
 
 
 class RunLog:
-    """The record of one run, kept by rank 0 alone.
+    """Writes the log of one run, on rank 0 alone.
 
     Args:
         run_path: the run's folder; it must exist.
-        resume_step: the optimizer step that the run goes on from, 0 for a new one. What an
-            earlier attempt recorded after it is dropped, so that no step appears twice.
+        resume_step: the optimizer step that the run continues from, 0 for a new one. Records of
+            later steps by an earlier start are dropped, so that no step appears twice.
         total_steps: the last step of the run, for the share done and the time left.
 
     Raises:
@@ -71,7 +71,7 @@ class RunLog:
 
     def _show(self, date: datetime, step: int, values: Mapping[str, float]) -> None:
         header = format_header(self._total_steps, values)
-        # Validation lines come between training lines and name their own values.
+        # Validation lines come between training lines and need no header.
         if header and (header != self._header or self._lines_since_header >= _LINES_PER_HEADER):
             tqdm.write(header, file=sys.stdout)
             self._header, self._lines_since_header = header, 0
@@ -82,16 +82,16 @@ class RunLog:
 
 
 def metrics_line(step: int, samples_seen: int, time_s: float, values: Mapping[str, float]) -> str:
-    """Return one line of `metrics.jsonl`; JSON knows no NaN or infinity, so these become null."""
+    """Return one line of `metrics.jsonl`; NaN and infinity, which JSON lacks, become null."""
     finite = {tag: value if math.isfinite(value) else None for tag, value in values.items()}
     record = {"step": step, "samples_seen": samples_seen, "time": round(time_s, 3), **finite}
     return json.dumps(record, allow_nan=False) + "\n"
 
 
 def cut_metrics(path: Path, first_step: int) -> None:
-    """Drop the records of `first_step` and later, and a last line that a crash tore.
+    """Drop the records of `first_step` and later, and an incomplete last line.
 
-    The file is replaced in one rename: a second crash finds the old one or the new one.
+    The file is replaced in one rename: after a second crash it is the old or the new one.
     """
     if not path.exists():
         return
@@ -104,7 +104,7 @@ def cut_metrics(path: Path, first_step: int) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a `metrics.jsonl` in order, without a torn last line.
+    """Return the records of a `metrics.jsonl` in order, without an incomplete last line.
 
     Raises:
         UserError: when a line before the last is not a record.

@@ -1,4 +1,4 @@
-"""The window between two log lines: means of the terms, speed, waiting, padding, memory."""
+"""The window between two log lines: means of the terms, speed, data wait, padding, memory."""
 
 import resource
 import time
@@ -13,8 +13,8 @@ from pretrain.losses.term import Term, normalised_values
 
 
 @dataclass
-class _Stretch:
-    """Steps in a row whose terms have the same tags and weights."""
+class _Segment:
+    """Consecutive steps whose terms have the same tags and weights."""
 
     terms: tuple[tuple[str, float], ...]
     sums: torch.Tensor
@@ -22,9 +22,9 @@ class _Stretch:
 
 
 class MetricsWindow:
-    """Collects figures of the steps since the last log line.
+    """Accumulates the figures of the steps since the last log line.
 
-    The terms stay on the device until the line is due, so that no step waits for them.
+    Terms stay on the device until the line is due, so that no step synchronises for them.
 
     Args:
         cluster: the ranks of the run.
@@ -34,49 +34,49 @@ class MetricsWindow:
     def __init__(self, cluster: Cluster, peak_flops: float | None = None) -> None:
         self._cluster = cluster
         self._peak_flops = peak_flops
-        self._stretches: list[_Stretch] = []
+        self._segments: list[_Segment] = []
         self._reset()
 
     def add_terms(self, terms: Sequence[Term], counts: Mapping[str, int]) -> None:
         """Add a micro-batch's share of the step's means."""
         values = normalised_values(terms, counts)
         key = tuple((term.tag, term.weight) for term in terms)
-        if self._stretches and self._stretches[-1].terms == key:
-            self._stretches[-1].sums += values
+        if self._segments and self._segments[-1].terms == key:
+            self._segments[-1].sums += values
         else:
-            # Another stage has other terms, and a weight may change with every step.
-            self._stretches.append(_Stretch(key, values))
+            # A new stage has other terms, and a weight may change with every step.
+            self._segments.append(_Segment(key, values))
 
-    def add_step(self, *, tokens: int, places: int, flops: int, data_wait_s: float) -> None:
+    def add_step(self, *, tokens: int, padded_tokens: int, flops: int, data_wait_s: float) -> None:
         """Count one optimizer step.
 
         Args:
             tokens: real tokens, over all ranks.
-            places: tokens that its rows have room for, over all ranks.
-            flops: operations that it needs, over all ranks; see `flops.py`.
+            padded_tokens: those of its rows, padding included, over all ranks.
+            flops: operations of the step, over all ranks; see `flops.py`.
             data_wait_s: seconds that this rank waited for its rows.
         """
-        self._stretches[-1].steps += 1
+        self._segments[-1].steps += 1
         self._tokens += tokens
-        self._places += places
+        self._padded_tokens += padded_tokens
         self._flops += flops
         self._data_wait_s += data_wait_s
 
     @property
     def steps(self) -> int:
         """Optimizer steps since the last line."""
-        return sum(stretch.steps for stretch in self._stretches)
+        return sum(segment.steps for segment in self._segments)
 
     def pause(self, seconds: float) -> None:
-        """Leave out time that was spent on validation or checkpoints."""
+        """Exclude time that was spent on validation or checkpoints."""
         self._started += seconds
 
     def close(self) -> dict[str, float]:
         """Return the figures of the window, and start the next one (all ranks)."""
-        sums = self._cluster.sum_tensor(torch.cat([s.sums for s in self._stretches])).tolist()
-        total, values = _means(self._stretches, sums)
+        sums = self._cluster.sum_tensor(torch.cat([s.sums for s in self._segments])).tolist()
+        total, values = _means(self._segments, sums)
         steps = self.steps
-        # Waiting for the device above makes this the time of the computation, not of its launch.
+        # The sums above synchronised: this is the time of the computation, not of its launch.
         elapsed = time.perf_counter() - self._started
         figures = {
             "loss/total": total,
@@ -84,7 +84,7 @@ class MetricsWindow:
             "speed/tokens_per_s": self._tokens / elapsed,
             "speed/step_ms": 1000 * elapsed / steps,
             "speed/data_wait_share": self._data_wait_s / elapsed,
-            "speed/padding_share": 1 - self._tokens / self._places,
+            "speed/padding_share": 1 - self._tokens / self._padded_tokens,
             **self._utilisation(elapsed),
             "memory/peak_gib": peak_memory_gib(self._cluster.device),
         }
@@ -100,24 +100,24 @@ class MetricsWindow:
         return figures
 
     def _reset(self) -> None:
-        self._stretches = []
-        self._tokens = self._places = self._flops = 0
+        self._segments = []
+        self._tokens = self._padded_tokens = self._flops = 0
         self._data_wait_s = 0.0
         self._started = time.perf_counter()
 
 
-def _means(stretches: Sequence[_Stretch], sums: Sequence[float]) -> tuple[float, dict[str, float]]:
+def _means(segments: Sequence[_Segment], sums: Sequence[float]) -> tuple[float, dict[str, float]]:
     """Return the mean loss, and the mean of each term over the steps that had it."""
     rest, loss = iter(sums), 0.0
     totals: dict[str, float] = defaultdict(float)
     steps: dict[str, int] = defaultdict(int)
-    for stretch in stretches:
-        for tag, weight in stretch.terms:
+    for segment in segments:
+        for tag, weight in segment.terms:
             value = next(rest)
             totals[tag] += value
-            steps[tag] += stretch.steps
+            steps[tag] += segment.steps
             loss += weight * value
-    whole = sum(stretch.steps for stretch in stretches)
+    whole = sum(segment.steps for segment in segments)
     return loss / whole, {tag: totals[tag] / steps[tag] for tag in totals}
 
 

@@ -1,10 +1,10 @@
-"""Checkpoints: saved whole or not at all, loaded, converted for another number of ranks.
+"""Checkpoints: written atomically, loaded, converted for another number of ranks.
 
 A checkpoint is written under a temporary name, described by a manifest and only then renamed, so
 that a run killed at any moment leaves the previous one untouched:
 
     checkpoints/step_00001000/    DeepSpeed's files, one or more a rank
-                                  model.safetensors     all weights in fp32, for anybody
+                                  model.safetensors     all weights in fp32
                                   manifest.json         written last: files, sizes, sha256, facts
 
 DeepSpeed's own files are pickles; they are only ever read when the manifest verifies.
@@ -37,7 +37,7 @@ _UNIVERSAL = ".universal"
 
 @dataclass(kw_only=True)
 class Progress:
-    """How far a run has come; this and the weights are all that a resume needs."""
+    """How far a run has come: all that a resume needs beside DeepSpeed's state."""
 
     step: int = 0  # optimizer steps done
     samples_seen: int = 0  # sentence pairs
@@ -63,7 +63,7 @@ def save_checkpoint(
     writing = folder / (final.name + _WRITING)
     if cluster.is_main:
         shutil.rmtree(writing, ignore_errors=True)
-    # Without this wait a fast rank's file could be removed with the leftovers of a killed save.
+    # Without this barrier, rank 0 could remove a fast rank's file with those of a killed save.
     cluster.barrier()
     with _removed_on_refusal(writing), clear_disk_errors(folder):
         engine.save(folder, writing.name, asdict(progress))
@@ -71,7 +71,7 @@ def save_checkpoint(
         if cluster.is_main:
             _refuse_unusable(weights, progress.step)
             write_weights(weights, writing / "model.safetensors")
-        # The manifest must not be written while another rank's files are still growing.
+        # The manifest must not be written while other ranks are still writing.
         cluster.barrier()
         if cluster.is_main:
             names = [str(p.relative_to(writing)) for p in writing.rglob("*") if p.is_file()]
@@ -80,7 +80,7 @@ def save_checkpoint(
             shutil.rmtree(final, ignore_errors=True)
             writing.rename(final)
             _remove_others(folder, progress.step, keep)
-    # No rank may go on, and perhaps end the job, before the checkpoint is committed.
+    # No rank may continue, and perhaps end the job, before the checkpoint is committed.
     cluster.barrier()
     return final
 
@@ -105,8 +105,8 @@ def check_continues(found: FoundCheckpoint, facts: RunFacts, world_size: int) ->
     """
     _check_same_inputs(found, facts)
     was, now = found.facts.zero_stage, facts.zero_stage
-    # Stages 1 and 2 keep the same state, but in bf16, where DeepSpeed gives stage 1 an optimizer of
-    # its own; the others cut it in ways that do not convert.
+    # Stages 1 and 2 have the same state, but in bf16, where DeepSpeed uses BF16_Optimizer for
+    # stage 1; the other stages partition it in ways that do not convert.
     bf16 = found.facts.identity.get("train.precision") == "bf16"
     if was != now and ({was, now} != {1, 2} or bf16):
         raise UserError(
@@ -115,11 +115,11 @@ def check_continues(found: FoundCheckpoint, facts: RunFacts, world_size: int) ->
         )
     written_by = found.facts.world_size
     other_ranks = written_by != world_size
-    # Its converter knows the state of Adam alone (deepspeed/checkpoint/ds_to_universal.py).
+    # Its converter supports the state of Adam alone (deepspeed/checkpoint/ds_to_universal.py).
     if now > 0 and other_ranks and _optimizer_of(found) == "muon":
         raise UserError(
             f"The checkpoint {found.path} was written by {written_by} ranks, and DeepSpeed "
-            f"cannot cut the momentum of optim.name muon for {world_size}: start as many again."
+            f"cannot divide the momentum of optim.name muon by {world_size}: start as many again."
         )
     # Measured: DeepSpeed 0.19.8 converts it, but the gradient norm is off by 2e-4 two steps later.
     if now == 3 and other_ranks:
@@ -150,7 +150,7 @@ def _optimizer_of(found: FoundCheckpoint) -> str:
 
 
 def needs_conversion(found: FoundCheckpoint, cluster: Cluster) -> bool:
-    """Tell whether optimizer state is cut for another number of ranks; ZeRO-0 does not cut it."""
+    """Return whether optimizer state is partitioned for another number of ranks."""
     return found.facts.world_size != cluster.world_size and found.facts.zero_stage > 0
 
 
@@ -172,7 +172,7 @@ def adapt_to_ranks(found: FoundCheckpoint, cluster: Cluster) -> FoundCheckpoint:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed saves and past conversions left behind (rank 0)."""
+    """Remove incomplete checkpoints and past conversions (rank 0)."""
     for ending in (_WRITING, _UNIVERSAL):
         for path in folder.glob(f"step_*{ending}"):
             shutil.rmtree(path, ignore_errors=True)
@@ -183,7 +183,7 @@ def _remove_others(folder: Path, step: int, keep: int) -> None:
     committed = [path for path in sorted(folder.glob("step_*")) if is_committed(path)]
     valid = [path for path in committed if int(path.name.removeprefix("step_")) <= step]
     for path in set(committed) - set(valid[-keep:]):
-        # Without its manifest it is no checkpoint any more, however far the removal gets.
+        # Without its manifest it is no checkpoint any more, should the removal be interrupted.
         (path / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(path, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""The configuration of DeepSpeed for a run: a JSON and a recipe, joined.
+"""The configuration of DeepSpeed for a run: its JSON, completed from the recipe.
 
 The recipe owns batch, precision, clipping and the optimizer's numbers; a DeepSpeed JSON owns ZeRO
 stage, offload and communication, and says "auto" for the rest. A number that both state differently
@@ -19,7 +19,7 @@ def read_deepspeed_config(recipe: RunRecipe, world_size: int, on_gpu: bool) -> d
     """Return the DeepSpeed configuration of a run with every "auto" filled in.
 
     Raises:
-        UserError: when the JSON and the recipe disagree (the message names both places), or the
+        UserError: when the JSON and the recipe disagree (the message names both keys), or the
             precision is not possible on this device.
     """
     path = find_shipped(recipe.deepspeed.config, "ds_configs")
@@ -50,10 +50,10 @@ def read_deepspeed_config(recipe: RunRecipe, world_size: int, on_gpu: bool) -> d
             raise UserError(f"{path} has a section {section!r}, but the recipe owns it: remove it.")
     zero = config["zero_optimization"]
     if zero.get("overlap_comm") == "auto":
-        # One rank has nothing to overlap, and DeepSpeed would wait for its device at the end of
-        # every backward pass (ZeRO-2) or step (ZeRO-1 in fp32 and fp16).
+        # One rank has nothing to overlap, and DeepSpeed would synchronise at the end of every
+        # backward pass (ZeRO-2) or step (ZeRO-1 in fp32 and fp16).
         zero["overlap_comm"] = world_size > 1
-    # Its timer of throughput waits for the device before every forward pass and after every step.
+    # Its throughput timer synchronises before every forward pass and after every step.
     config.setdefault("timers", {"throughput": {"enabled": False}})
     _check_precision(config, path, train.precision, on_gpu)
     if train.tf32 and not on_gpu:

@@ -47,7 +47,7 @@ class Training:
     cluster: Cluster
     engine: "Engine"
     task: Task
-    layers: int  # of the model
+    layers: int  # of the trained model
     compilations: CompilationCounter | None  # None where nothing is compiled
     flops: StepFlops
     memory: MemoryForecast
@@ -59,12 +59,12 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Agreed:
-    """What all ranks know alike of a step before they compute it."""
+class StepTotals:
+    """Sums over all ranks, taken before a step is computed."""
 
-    counts: dict[str, int]  # over all ranks
-    used_ms: int  # of the run's budget
-    bad_ranks: int  # on which an earlier step's loss was not finite
+    counts: dict[str, int]
+    used_ms: int  # of the run's time budget
+    bad_ranks: int  # on which an earlier step had a NaN or infinity
     stop_reason: str | None  # why to stop after this step
 
 
@@ -73,12 +73,12 @@ def train(t: Training, progress: Progress, scores: dict[str, float]) -> str | No
 
     Args:
         t: what to train with.
-        progress: how far the run has come; it is counted on in place.
-        scores: of the last validation, for the manifests until the next one.
+        progress: how far the run has come; updated in place.
+        scores: of the last validation, stated in manifests until the next one.
 
     Returns:
         why the run stopped early, or None when it reached its last step or the end of its
-        budget. In both cases the last thing it did was to commit a checkpoint.
+        budget. In both cases a checkpoint was committed last.
     """
     window = MetricsWindow(t.cluster, device_peak(t.cluster.device, t.recipe.train.precision))
     if progress.step == 0:
@@ -95,59 +95,59 @@ def _train(
     steps: Iterator[list[Batch]],
 ) -> str | None:
     recipe, cluster, options = t.recipe, t.cluster, t.recipe.train
-    finite = NonfiniteCheck()
+    check = NonfiniteCheck()
     schedule = LrSchedule(recipe.optim, options)
     budget = TimeBudget(options.budget_minutes, progress.trained_ms, cluster.is_main)
     done = progress.step == options.steps or budget.share(progress.trained_ms) >= 1
     while not done:
-        # The rows of this step that are ours, as micro-batches.
-        waiting = time.perf_counter()
+        # This rank's rows of the step, as micro-batches.
+        started = time.perf_counter()
         micro_batches = next(steps)
-        waited_s = time.perf_counter() - waiting
+        waited_s = time.perf_counter() - started
 
-        # One collective a step: what losses are divided by, the time used, and whether to stop.
-        agreed = _agree(micro_batches, finite, budget, t.preemption, cluster)
-        counts, stop_reason = agreed.counts, agreed.stop_reason
-        _stop_unless_finite(t, progress, agreed.bad_ranks)
+        # One collective a step: divisors of the losses, the time used, and whether to stop.
+        totals = _sum_over_ranks(micro_batches, check, budget, t.preemption, cluster)
+        counts, stop_reason = totals.counts, totals.stop_reason
+        _raise_if_nonfinite(t, progress, totals.bad_ranks)
 
-        # Gradients add up over the micro-batches; the last one updates the weights.
-        learning_rate = schedule.lr(progress.step, budget.share(agreed.used_ms))
+        # Gradients are summed over the micro-batches; the last one updates the weights.
+        learning_rate = schedule.lr(progress.step, budget.share(totals.used_ms))
         t.engine.set_micro_batches(len(micro_batches))
-        lesson = t.task.at(progress.step)
+        spec = t.task.at(progress.step)
         all_keys = dropout_keys(
             options.seed, progress.step, cluster.rank, len(micro_batches), t.layers, cluster.device
         )
         for batch, keys in zip(micro_batches, all_keys, strict=True):
-            terms = t.engine(batch.to(cluster.device), lesson.terms, keys, lesson.capture)
+            terms = t.engine(batch.to(cluster.device), spec.terms, keys, spec.capture)
             loss = normalised_loss(terms, counts)
             t.engine.backward(loss)
-            t.engine.step(learning_rate, lesson.stage)
+            t.engine.step(learning_rate, spec.stage)
             window.add_terms(terms, counts)
-            finite.add(loss)
+            check.add(loss)
         if (grad_norm := t.engine.device_grad_norm) is not None:
-            finite.add(grad_norm)
-        finite.close_step()
+            check.add(grad_norm)
+        check.close_step()
 
         progress.step += 1
         progress.samples_seen += counts["samples"]
         progress.tokens_seen += counts["tokens"]
-        progress.trained_ms = agreed.used_ms
+        progress.trained_ms = totals.used_ms
         window.add_step(
             tokens=counts["tokens"],
-            places=t.loader.step_tokens(progress.step - 1),
-            flops=t.flops.of_step(counts, lesson.teacher_passes, lesson.logits_at_all_tokens),
+            padded_tokens=t.loader.step_tokens(progress.step - 1),
+            flops=t.flops.of_step(counts, spec.teacher_passes, spec.logits_at_all_tokens),
             data_wait_s=waited_s,
         )
 
-        done = progress.step == options.steps or budget.share(agreed.used_ms) >= 1
+        done = progress.step == options.steps or budget.share(totals.used_ms) >= 1
         last = done or stop_reason is not None
         logs = progress.step % recipe.log.every_steps == 0 or last
         saves = progress.step % recipe.checkpoint.every_steps == 0 or last
         if logs:
             _log(t, progress, window, learning_rate)
         if logs or saves:
-            # The line above has waited for the device, and a checkpoint must be worth keeping.
-            _stop_unless_finite(t, progress, *cluster.sum([finite.settle()]))
+            # Logging has synchronised already, and no checkpoint may hold NaN or infinity.
+            _raise_if_nonfinite(t, progress, *cluster.sum([check.synchronised_flag()]))
         if progress.step % recipe.validation.every_steps == 0 or done:
             scores = _validate(t, progress, window)
         if saves:
@@ -157,19 +157,19 @@ def _train(
     return None
 
 
-def _agree(
+def _sum_over_ranks(
     micro_batches: list[Batch],
-    finite: NonfiniteCheck,
+    check: NonfiniteCheck,
     budget: TimeBudget,
     preemption: PreemptionMonitor,
     cluster: Cluster,
-) -> Agreed:
-    """Add up what the ranks know, for all of them."""
+) -> StepTotals:
+    """Sum what each rank contributes to the totals of the step, in one all-reduce."""
     own = [batch.counts for batch in micro_batches]
     counts = [sum(c[name] for c in own) for name in COUNTS]
-    sums = cluster.sum([*counts, budget.reading(), finite.flag(), *preemption.flags()])
+    sums = cluster.sum([*counts, budget.main_used_ms(), check.flag(), *preemption.flags()])
     used_ms, bad_ranks, *stops = sums[len(COUNTS) :]
-    return Agreed(
+    return StepTotals(
         counts=dict(zip(COUNTS, sums, strict=False)),
         used_ms=used_ms,
         bad_ranks=bad_ranks,
@@ -177,7 +177,7 @@ def _agree(
     )
 
 
-def _stop_unless_finite(t: Training, progress: Progress, bad_ranks: int) -> None:
+def _raise_if_nonfinite(t: Training, progress: Progress, bad_ranks: int) -> None:
     if bad_ranks:
         raise UserError(
             f"The loss is not finite at step {progress.step} or just before, on {bad_ranks} of "
@@ -200,7 +200,7 @@ def _log(t: Training, progress: Progress, window: MetricsWindow, learning_rate: 
         "progress/tokens": progress.tokens_seen,
     }
     if t.compilations is not None:
-        # One of the first lines counts them; a later one with any tells of lost time.
+        # Any after the first lines are lost time.
         figures["speed/recompilations"] = t.compilations.since_last()
     if t.log is not None:
         t.log.write(progress.step, progress.samples_seen, figures)

@@ -1,7 +1,7 @@
-"""Stops: a signal, a stop file or the wall clock end a run at the edge of a step.
+"""Preemption: a signal, a stop file or the wall clock end a run between two steps.
 
-Nothing happens inside a signal handler: it sets a flag. The flags of all ranks are added up once
-a step, in the same collective as the counts, so that all ranks stop at the same step.
+A signal handler sets a flag and does nothing else. The flags of all ranks are summed once a step,
+in the same collective as the counts, so that all ranks stop at the same step.
 """
 
 import signal
@@ -17,14 +17,14 @@ REASONS = ("a signal", BY_STOP_FILE, "train.max_minutes")
 
 
 class PreemptionMonitor:
-    """Knows whether this rank wants to stop, and why."""
+    """Collects the reasons for which this rank should stop."""
 
     def __init__(self, run_path: Path, max_minutes: float | None) -> None:
         self._signalled = False
         self._stop_file = run_path / STOP_FILE
         self._deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
         for number in _SIGNALS:
-            signal.signal(number, self._note)
+            signal.signal(number, self._set_flag)
 
     def flags(self) -> list[int]:
         """Return one 0 or 1 for each of `REASONS`."""
@@ -32,14 +32,14 @@ class PreemptionMonitor:
         return [int(self._signalled), int(self._stop_file.exists()), int(late)]
 
     def ignore_signals(self) -> None:
-        """Ignore further signals: a second warning must not kill a rank on its way out."""
+        """Ignore further signals: a second one must not kill a rank while it exits."""
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _set_flag(self, number: int, frame: FrameType | None) -> None:
         self._signalled = True
 
 
 def reason_of(flags: list[int]) -> str | None:
-    """Return why the ranks stop, from their summed flags, or None to go on."""
+    """Return why the ranks stop, from their summed flags, or None to continue."""
     return next((reason for flag, reason in zip(flags, REASONS, strict=True) if flag), None)

@@ -1,4 +1,4 @@
-"""The folder of a run: its resolved recipe, its status, and the promise that it stays one run."""
+"""The folder of a run: its resolved recipe, its status, and the check that it stays one run."""
 
 import shutil
 import time
@@ -35,7 +35,7 @@ class RunDirectory:
         if not stored:
             return
         started = with_current_keys(stored.get("identity", {}))
-        wanted = with_current_keys(identity_of(recipe))
+        wanted = identity_of(recipe)
         for key in sorted(started.keys() | wanted.keys()):
             if started.get(key) != wanted.get(key):
                 raise UserError(
@@ -44,9 +44,9 @@ class RunDirectory:
                 )
 
     def begin(self, recipe: RunRecipe) -> None:
-        """Create the folder, keep the resolved recipe and a copy of the tokenizer (rank 0)."""
+        """Create the folder, and write the resolved recipe and a copy of the tokenizer (rank 0)."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        # Publishing needs the tokenizer, wherever the original may be by then.
+        # Publishing needs the tokenizer, also after the original was moved.
         _copy_files(recipe.tokenizer.path, self.path / "tokenizer")
         tree = {**recipe.model_dump(mode="json"), "identity": identity_of(recipe)}
         text = "# The resolved recipe of this run, and the keys that make up its identity.\n"
@@ -56,7 +56,7 @@ class RunDirectory:
         temporary.replace(self.path / "config.yaml")
 
     def discard_unless_begun(self) -> None:
-        """Remove the plans that were made for a run which was then refused (rank 0)."""
+        """Remove the epoch indices of a run that was then refused (rank 0)."""
         if not self._read_config() and self.plans.is_dir():
             shutil.rmtree(self.plans)
             # The folder is ours only if nothing else is in it.
@@ -76,7 +76,7 @@ class RunDirectory:
         return dict(loaded)
 
     def write_status(self, state: State, progress: Progress, reason: str, **facts: Any) -> None:
-        """Write `status.json` (rank 0): what a batch script decides on after the job ends."""
+        """Write `status.json` (rank 0): a batch script reads it after the job ends."""
         write_json(
             self._status,
             {

@@ -22,9 +22,10 @@ from pretrain.data.setup import Inputs
 from pretrain.distributed import Cluster
 from pretrain.model.backend import choose_backend, describe_backend
 from pretrain.model.compilation import CompilationCounter, apply_backend
+from pretrain.monitoring.activation_memory import Activations
 from pretrain.monitoring.flops import StepFlops
 from pretrain.monitoring.logger import RunLog
-from pretrain.monitoring.memory_estimate import Activations, MemoryForecast, forecast
+from pretrain.monitoring.memory_estimate import MemoryForecast, forecast
 from pretrain.run_facts import RunFacts
 from pretrain.train.checkpoint import (
     Progress,

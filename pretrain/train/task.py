@@ -13,8 +13,9 @@ from pretrain.losses.mlm_nsp import pretraining_terms
 from pretrain.losses.term import Objective, Term
 from pretrain.model import Bert, Outputs
 from pretrain.model.captured_states import NO_CAPTURE, Capture
+from pretrain.monitoring.activation_memory import Activations
 from pretrain.monitoring.flops import TeacherPass
-from pretrain.monitoring.memory_estimate import Activations, Part
+from pretrain.monitoring.memory_estimate import Part
 from pretrain.run_facts import TeacherFacts
 
 

@@ -4,14 +4,14 @@ import time
 
 
 class TimeBudget:
-    """The clock of a run. Rank 0's decides, and all ranks learn it in the collective of a step.
+    """The clock of a run: rank 0's time, which the collective of each step gives to all ranks.
 
     It runs while steps are computed, validated and saved; starting up and waiting in a queue do
-    not count. What was used is part of a checkpoint, so a resumed run has only the rest left.
+    not count. The time used is part of a checkpoint, so a resumed run has only the rest.
 
     Args:
         minutes: how long the run may train; None sets no limit.
-        used_ms: what earlier attempts have used.
+        used_ms: time used before this start.
         is_main: whether this is rank 0.
     """
 
@@ -20,8 +20,8 @@ class TimeBudget:
         self._is_main = is_main
         self._began = time.monotonic() - used_ms / 1000
 
-    def reading(self) -> int:
-        """Return the milliseconds used, on rank 0, and 0 elsewhere: the sum over ranks is right."""
+    def main_used_ms(self) -> int:
+        """Return the milliseconds used on rank 0, and 0 elsewhere: the sum over ranks is right."""
         return int(1000 * (time.monotonic() - self._began)) if self._is_main else 0
 
     def share(self, used_ms: int) -> float:

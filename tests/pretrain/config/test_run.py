@@ -227,7 +227,7 @@ def test_an_identity_is_plain_json(tmp_path: Path) -> None:
         ),
         (
             ["train.phases=[{steps: 99}, {steps: 1, warmup_steps: 1}]"],
-            r"warmup_steps 1 need a curve of their own: give lr",
+            r"warmup_steps 1 need a schedule of their own: give lr",
         ),
         (
             ["train.phases=[{steps: 95}, {steps: 5, lr: 0.1, warmup_steps: 5}]"],

@@ -8,7 +8,8 @@ import torch
 from pretrain.data.batch import Batch
 from pretrain.distil.memory_estimate import layer_loss_bytes, layer_loss_parts
 from pretrain.model import Bert
-from pretrain.monitoring.memory_estimate import Activations, Part
+from pretrain.monitoring.activation_memory import Activations
+from pretrain.monitoring.memory_estimate import Part
 from pretrain.train.task import PretrainingTask
 from tests.student_tasks import make_distillation, narrower, stage, terms_of
 

@@ -290,4 +290,4 @@ def test_teacher_nan_in_mid_run_detected(teacher: Bert, packed: Batch) -> None:
         terms = terms_of(student, task, packed)
         check.add(normalised_loss(terms, packed.counts))
         check.close_step()
-        assert check.settle() == (0 if number == 0 else 1)
+        assert check.synchronised_flag() == (0 if number == 0 else 1)

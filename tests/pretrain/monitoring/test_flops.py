@@ -152,7 +152,7 @@ def test_a_window_shows_operations_a_second_and_their_share_of_a_known_peak(
         window = MetricsWindow(alone, peak)
         window.add_terms([Term("loss/mlm", torch.tensor(3.0), "masked", 1.0)], counts(masked=1))
         for _ in range(2):
-            window.add_step(tokens=60, places=64, flops=3 * 10**12, data_wait_s=0.0)
+            window.add_step(tokens=60, padded_tokens=64, flops=3 * 10**12, data_wait_s=0.0)
         now[0] += 3.0
         figures = window.close()
         assert figures["speed/tflops"] == pytest.approx(2.0)

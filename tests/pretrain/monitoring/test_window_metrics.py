@@ -17,7 +17,7 @@ def term(tag: str, total: float, weight: float) -> Term:
 def add(window: MetricsWindow, *micro_batches: list[Term]) -> None:
     for terms in micro_batches:
         window.add_terms(terms, COUNTS)
-    window.add_step(tokens=4, places=8, flops=1, data_wait_s=0.0)
+    window.add_step(tokens=4, padded_tokens=8, flops=1, data_wait_s=0.0)
 
 
 def test_a_term_is_a_mean_over_the_steps_that_had_it(alone: Cluster) -> None:

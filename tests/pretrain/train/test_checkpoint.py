@@ -198,7 +198,12 @@ def facts_with(**changes: Any) -> RunFacts:
         ({"zero_stage": 0}, {"zero_stage": 1}, 2, "written under ZeRO-0"),
         ({"identity": {"train.precision": "bf16"}}, {"zero_stage": 2}, 2, "under ZeRO-1, which"),
         ({"zero_stage": 3}, {"zero_stage": 3}, 4, "written by 2 ranks under ZeRO-3, and 4 ranks"),
-        ({"identity": {"optim.name": "muon"}}, {}, 4, "cannot cut the momentum of optim.name muon"),
+        (
+            {"identity": {"optim.name": "muon"}},
+            {},
+            4,
+            "cannot divide the momentum of optim.name muon",
+        ),
     ],
 )
 def test_what_would_make_it_another_run_is_not_continued(

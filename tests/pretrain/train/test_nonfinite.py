@@ -47,14 +47,14 @@ def test_a_bad_loss_shows_once_the_next_step_is_given_out(bad: float) -> None:
 
 def test_settling_includes_the_last_step_and_forgets_nothing() -> None:
     check = watched(1.0, math.nan)
-    assert check.settle() == 1
+    assert check.synchronised_flag() == 1
     check.add(torch.tensor(1.0))
     check.close_step()
-    assert check.settle() == 1
+    assert check.synchronised_flag() == 1
 
 
 def test_finite_losses_of_any_size_pass() -> None:
-    assert watched(0.0, -5.0, 3e38, 1e-40).settle() == 0
+    assert watched(0.0, -5.0, 3e38, 1e-40).synchronised_flag() == 0
 
 
 def test_micro_batches_cannot_cancel_what_is_wrong() -> None:
@@ -62,7 +62,7 @@ def test_micro_batches_cannot_cancel_what_is_wrong() -> None:
     for value in (math.inf, -math.inf, 1.0):
         check.add(torch.tensor(value, dtype=torch.float64))
     check.close_step()
-    assert check.settle() == 1
+    assert check.synchronised_flag() == 1
 
 
 def test_no_graph_is_kept_alive() -> None:
@@ -136,7 +136,7 @@ class Task:
 class Rows:
     """Batches of no tensors, and their counts."""
 
-    def places(self, step: int) -> int:
+    def step_tokens(self, step: int) -> int:
         return 64
 
     def steps_from(self, first: int) -> Iterator[list[Any]]:

@@ -12,20 +12,20 @@ def test_a_resumed_run_has_only_the_rest(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(time, "monotonic", lambda: now)
     first = TimeBudget(minutes=2, used_ms=0, is_main=True)
     now += 30
-    assert first.reading() == 30_000
-    assert first.share(first.reading()) == 0.25
+    assert first.main_used_ms() == 30_000
+    assert first.share(first.main_used_ms()) == 0.25
     # Days later, on another machine whose clock counts from another moment.
     now = 50.0
     second = TimeBudget(minutes=2, used_ms=30_000, is_main=True)
-    assert second.reading() == 30_000
+    assert second.main_used_ms() == 30_000
     now += 90
-    assert second.share(second.reading()) == 1.0
+    assert second.share(second.main_used_ms()) == 1.0
 
 
 def test_only_rank_0_has_a_reading() -> None:
-    assert TimeBudget(minutes=2, used_ms=30_000, is_main=False).reading() == 0
+    assert TimeBudget(minutes=2, used_ms=30_000, is_main=False).main_used_ms() == 0
 
 
 def test_without_a_limit_nothing_is_ever_used_up() -> None:
     budget = TimeBudget(minutes=None, used_ms=10**12, is_main=True)
-    assert budget.share(budget.reading()) == 0
+    assert budget.share(budget.main_used_ms()) == 0
