@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+# First, because it chooses the interpreter of Triton before Triton is imported.
+from tests.model_fixtures import published_teacher, tiny_shape  # isort: skip
+
 from data_prep.corpus.shards import Corpus
 from data_prep.tokenizers.folder import load_tokenizer
 from pretrain.config.run import MaskOptions
@@ -16,6 +19,8 @@ from pretrain.data.batch_source import BatchSource
 from pretrain.distributed import Cluster
 from pretrain.model import Bert, BertShape, initialise
 from tests.unpacked_rows import rows_with_two
+
+__all__ = ["published_teacher", "tiny_shape"]  # fixtures
 
 OpenSource = Callable[..., BatchSource]
 

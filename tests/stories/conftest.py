@@ -13,6 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.model_fixtures import published_teacher, tiny_shape
+
+__all__ = ["published_teacher", "tiny_shape"]  # fixtures
+
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 600
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT")
