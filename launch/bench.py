@@ -23,14 +23,11 @@ from types import ModuleType
 # A benchmark also runs where nothing can be installed: the source tree is enough for it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-try:
+from launch.environment import packages_required
+
+with packages_required():
     from launch.benchmarks.report import Row, print_table, write_report
     from launch.cli import run_command
-except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] not in ("data_prep", "launch"):
-        raise
-    print("error: Stillhouse is not installed here: run `pip install -e .` first.", file=sys.stderr)
-    sys.exit(2)
 
 # Modules of launch/benchmarks. Each has `add_arguments(parser)` and `run(arguments, scratch)`,
 # which returns rows (gpu: `run_command_line(arguments)`); its first line is help.

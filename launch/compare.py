@@ -8,17 +8,20 @@ The table is printed once everything is computed, so that no progress or warning
 
 import argparse
 import statistics
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-try:
-    from launch.cli import run_command
-except ImportError as error:
-    raise SystemExit(f"{error}: install Stillhouse with `pip install -e .` first.") from error
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # where it is not installed
 
-from data_prep.errors import UserError
-from launch.held_out import HeldOutScores, score_held_out
+from launch.environment import packages_required
+
+with packages_required():
+    from data_prep.errors import UserError
+    from launch.cli import run_command
+    from launch.command_parser import CommandParser
+    from launch.held_out import HeldOutScores, score_held_out
 
 _SENTENCES = {
     "en": ("She opened the door and went into the [MASK].", "He did not say a [MASK]."),
@@ -113,10 +116,7 @@ def _fill_lines(path: Path, sentences: tuple[str, ...]) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Compare published models: size, held-out scores, speed, a sentence filled in.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = CommandParser(description=__doc__)
     parser.add_argument("models", type=Path, nargs="+", help="export folders")
     parser.add_argument("--corpus", type=Path, required=True, help="corpus with a held-out part")
     parser.add_argument("--rows", type=int, default=512, help="held-out rows to score")

@@ -6,22 +6,30 @@
 It creates the run folder `run.path`, and resumes it, as launch/train_teacher.py does.
 """
 
-try:
-    from data_prep.config.loader import describe_keys, load_recipe
-except ImportError as error:
-    raise SystemExit(f"{error}: install Stillhouse with `pip install -e .` first.") from error
+import sys
+from pathlib import Path
 
-from launch.cli import recipe_parser, run_rank
-from pretrain.distil.config import StudentRecipe
-from pretrain.distil.setup import set_up_distillation
-from pretrain.train.run import execute
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # where it is not installed
+
+from launch.environment import packages_required
+
+with packages_required():
+    from launch.cli import read_recipe, recipe_parser, run_rank
+    from pretrain.distil.config import StudentRecipe
+    from pretrain.distil.setup import set_up_distillation
+    from pretrain.train.run import execute
+
+_COMMON_KEYS = (
+    "run.path corpus.path tokenizer.path teacher.path student.layers student.init train.steps "
+    "train.seed train.batch_rows train.row_tokens train.micro_rows train.precision optim.lr "
+    "checkpoint.every_steps checkpoint.keep log.every_steps deepspeed.config"
+)
 
 
 def main() -> None:
     """Read the recipe and distil."""
-    keys = f"keys of a recipe, with their defaults:\n{describe_keys(StudentRecipe)}"
-    arguments = recipe_parser(__doc__, keys).parse_intermixed_args()
-    recipe = load_recipe(StudentRecipe, arguments.config, arguments.overrides)
+    parser = recipe_parser(__doc__, StudentRecipe, _COMMON_KEYS, "student_6x768.yaml")
+    recipe = read_recipe(StudentRecipe, parser.parse_intermixed_args())
 
     execute(recipe, lambda inputs, cluster: set_up_distillation(recipe, inputs, cluster))
 

@@ -8,16 +8,23 @@ than the eye can tell apart), dashed ones with dots validation; every run keeps 
 
 import argparse
 import math
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # where it is not installed
 
-from data_prep.errors import UserError
-from launch.cli import run_command
+from launch.environment import packages_required
+
+with packages_required():
+    import numpy as np
+    import numpy.typing as npt
+
+    from data_prep.errors import UserError
+    from launch.cli import run_command
+    from launch.command_parser import CommandParser
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -192,12 +199,10 @@ def _read_run(path: Path) -> Records:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="the folder of a run")
     parser.add_argument(
-        "--out", type=Path, default=Path("plots.png"), metavar="FILE", help="default: %(default)s"
+        "--out", type=Path, default=Path("plots.png"), metavar="FILE", help="the picture to write"
     )
     parser.add_argument(
         "--tags",

@@ -11,21 +11,23 @@ import argparse
 import sys
 from pathlib import Path
 
-try:
-    from data_prep.config.loader import describe_keys, load_recipe
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # where it is not installed
+
+from launch.environment import packages_required
+
+with packages_required():
     from data_prep.config.schema import CorpusRecipe
     from data_prep.corpus.inspection import readable_documents, verify_corpus
     from data_prep.corpus.shards import Corpus
     from data_prep.pipeline.build import build_corpus, merge_corpus, run_array_task
     from data_prep.readers.listing import list_sources
     from data_prep.tokenizers.build import ensure_tokenizer
-    from launch.cli import recipe_parser, run_command
-except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] not in ("data_prep", "launch"):
-        raise
-    print("error: Stillhouse is not installed here: run `pip install -e .` first.", file=sys.stderr)
-    sys.exit(2)
+    from launch.cli import read_recipe, recipe_parser, run_command
 
+_COMMON_KEYS = (
+    "input.path input.kind input.language tokenizer.path tokenizer.vocab_size corpus.path "
+    "corpus.validation_share workers"
+)
 _SHOWN_ROW_TOKENS, _DRAWN_ROW_TOKENS = 128, (128, 512)
 _SHORT_SHARE = 0.1  # the default of a run's samples.short_share
 
@@ -33,10 +35,9 @@ _SHORT_SHARE = 0.1  # the default of a run's samples.short_share
 def main() -> None:
     """Build, verify or show a corpus, as the command line says."""
     arguments = _parse()
-    overrides = list(arguments.overrides)
     if arguments.errors:
-        overrides.append(f"input.errors={arguments.errors}")
-    recipe = load_recipe(CorpusRecipe, arguments.config, overrides)
+        arguments.overrides.append(f"input.errors={arguments.errors}")
+    recipe = read_recipe(CorpusRecipe, arguments)
     if arguments.verify:
         _print_verified(recipe)
     if arguments.documents:
@@ -60,8 +61,7 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    keys = f"keys of a recipe, with their defaults:\n{describe_keys(CorpusRecipe)}"
-    parser = recipe_parser(__doc__, keys)
+    parser = recipe_parser(__doc__, CorpusRecipe, _COMMON_KEYS, "corpus_en.yaml")
     parser.usage = "%(prog)s --config RECIPE [options] [key.path=value ...]"
     parser.add_argument("--tokenizer", action="store_true", help="make the tokenizer alone")
     parser.add_argument(

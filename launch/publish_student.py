@@ -7,14 +7,17 @@ are published the same way.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
-try:
-    from launch.cli import run_command
-except ImportError as error:
-    raise SystemExit(f"{error}: install Stillhouse with `pip install -e .` first.") from error
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # where it is not installed
 
-from data_prep.errors import UserError
+from launch.environment import packages_required
+
+with packages_required():
+    from data_prep.errors import UserError
+    from launch.cli import run_command
+    from launch.command_parser import CommandParser
 
 
 def main() -> None:
@@ -47,10 +50,7 @@ def _push(export: Path, repository: str, dry_run: bool) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Publish a run as a plain Hugging Face folder.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = CommandParser(description=__doc__)
     parser.add_argument("run", type=Path, help="run folder of a teacher or a student")
     parser.add_argument("export", type=Path, help="folder to make")
     parser.add_argument("--license", default="other", help="licence for the model card")

@@ -9,23 +9,26 @@ prints the commands of the trainings, for a cluster's queue.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
-try:
-    from launch.cli import recipe_parser, run_rank
-except ImportError as error:
-    raise SystemExit(f"{error}: install Stillhouse with `pip install -e .` first.") from error
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # where it is not installed
 
-from data_prep.config.loader import describe_keys, load_recipe
-from launch.studies.options import StudyRecipe
-from launch.studies.tasks import read_task
-from launch.studies.trials import command_of, shown, train_trial, trials_of
+from launch.environment import packages_required
+
+with packages_required():
+    from launch.cli import read_recipe, recipe_parser, run_rank
+    from launch.studies.options import StudyRecipe
+    from launch.studies.tasks import read_task
+    from launch.studies.trials import command_of, shown, train_trial, trials_of
+
+_COMMON_KEYS = "path teacher recipe seeds launcher held_out_rows"
 
 
 def main() -> None:
     """Train, score, and print the table."""
     arguments = _parser().parse_intermixed_args()
-    study = load_recipe(StudyRecipe, arguments.config, arguments.overrides)
+    study = read_recipe(StudyRecipe, arguments)
     # Imported here so that --help and misspelt keys are answered at once.
     from launch.benchmarks.report import write_findings
     from launch.studies.fairness import check_inputs, check_methods
@@ -50,8 +53,7 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    keys = f"keys of a study, with their defaults:\n{describe_keys(StudyRecipe)}"
-    parser = recipe_parser(__doc__, keys)
+    parser = recipe_parser(__doc__, StudyRecipe, _COMMON_KEYS, "study_simplewiki.yaml")
     parser.add_argument("--json", type=Path, help="write the report there")
     parser.add_argument(
         "--dry-run", action="store_true", help="print the commands that train, and stop"

@@ -6,25 +6,33 @@ It makes the folder `run.path`: config.yaml, status.json, metrics.jsonl, tensorb
 checkpoints/. The same command again continues an interrupted run, bit for bit.
 """
 
-try:
-    from data_prep.config.loader import describe_keys, load_recipe
-except ImportError as error:
-    raise SystemExit(f"{error}: install Stillhouse with `pip install -e .` first.") from error
+import sys
+from pathlib import Path
 
-from launch.cli import recipe_parser, run_rank
-from pretrain.config.run import TeacherRecipe
-from pretrain.data.setup import Inputs
-from pretrain.distributed import Cluster
-from pretrain.model import Bert, BertShape, initialise
-from pretrain.train.run import execute
-from pretrain.train.task import Prepared, PretrainingTask
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # where it is not installed
+
+from launch.environment import packages_required
+
+with packages_required():
+    from launch.cli import read_recipe, recipe_parser, run_rank
+    from pretrain.config.run import TeacherRecipe
+    from pretrain.data.setup import Inputs
+    from pretrain.distributed import Cluster
+    from pretrain.model import Bert, BertShape, initialise
+    from pretrain.train.run import execute
+    from pretrain.train.task import Prepared, PretrainingTask
+
+_COMMON_KEYS = (
+    "run.path corpus.path tokenizer.path model.shape train.steps train.seed train.batch_rows "
+    "train.row_tokens train.micro_rows train.precision optim.lr checkpoint.every_steps "
+    "checkpoint.keep log.every_steps deepspeed.config"
+)
 
 
 def main() -> None:
     """Read the recipe and train."""
-    keys = f"keys of a recipe, with their defaults:\n{describe_keys(TeacherRecipe)}"
-    arguments = recipe_parser(__doc__, keys).parse_intermixed_args()
-    recipe = load_recipe(TeacherRecipe, arguments.config, arguments.overrides)
+    parser = recipe_parser(__doc__, TeacherRecipe, _COMMON_KEYS, "teacher_base.yaml")
+    recipe = read_recipe(TeacherRecipe, parser.parse_intermixed_args())
 
     def prepare(inputs: Inputs, cluster: Cluster) -> Prepared:
         model = Bert(teacher_shape(recipe, inputs))

@@ -8,21 +8,28 @@ student reads the cache with the same key: launch/distill_student.py ...
 teacher.cache=runs/teacher_cache
 """
 
-try:
-    from data_prep.config.loader import describe_keys, load_recipe
-except ImportError as error:
-    raise SystemExit(f"{error}: install Stillhouse with `pip install -e .` first.") from error
+import sys
+from pathlib import Path
 
-from launch.cli import recipe_parser, run_rank
-from pretrain.distil.teacher_cache.run import TeacherCacheRecipe, write_teacher_caches
-from pretrain.distributed import Cluster
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # where it is not installed
+
+from launch.environment import packages_required
+
+with packages_required():
+    from launch.cli import read_recipe, recipe_parser, run_rank
+    from pretrain.distil.teacher_cache.run import TeacherCacheRecipe, write_teacher_caches
+    from pretrain.distributed import Cluster
+
+_COMMON_KEYS = (
+    "corpus.path tokenizer.path teacher.path teacher.cache teacher_cache.kind teacher_cache.count train.steps "
+    "train.batch_rows train.row_tokens train.micro_rows train.precision"
+)
 
 
 def main() -> None:
     """Read the recipe and write."""
-    keys = f"keys of a recipe, with their defaults:\n{describe_keys(TeacherCacheRecipe)}"
-    arguments = recipe_parser(__doc__, keys).parse_intermixed_args()
-    recipe = load_recipe(TeacherCacheRecipe, arguments.config, arguments.overrides)
+    parser = recipe_parser(__doc__, TeacherCacheRecipe, _COMMON_KEYS, "student_6x768.yaml")
+    recipe = read_recipe(TeacherCacheRecipe, parser.parse_intermixed_args())
     cluster = Cluster.join(recipe.run.world_size)
     try:
         write_teacher_caches(recipe, cluster)

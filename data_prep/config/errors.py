@@ -1,76 +1,97 @@
-"""What is wrong with a recipe, in one sentence: the key, its value and what would do.
+"""What is wrong with a recipe, in one sentence: the key, its value, its source and a remedy.
 
 pydantic says where a value lies in its own terms, among them the members of a union, which no
-recipe has. They are left out here: a key is what stands in the file.
+recipe has. They are left out here: a key is what stands in the file or on the command line.
 """
 
-import difflib
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-# How alike a name must be to be suggested; long dotted ones differ in much that matters little.
-_NEAR, _NEAR_PATHS = 0.6, 0.4
+from data_prep.config.expectations import expectation_of, remedy_for, shown
+from data_prep.config.hints import hint_for_key, nearest
+from data_prep.config.keys import Model, element_models_at, fields_at, group_of, kinds_of
+from data_prep.config.overrides import Origins
+from data_prep.errors import UserError
+
 _Problem = Mapping[str, Any]  # one of pydantic's, with its type, loc, msg, input and ctx
-# Of the types whose own words are about Python.
-_PLAIN = {
-    "model_type": "Input should be a group of keys",
-    "model_attributes_type": "Input should be a group of keys, such as {kind: NAME}",
-    "path_type": "Input should be a path, in quotes where it looks like a number",
-}
 
 
-def explain(
-    kind: type[BaseModel],
-    known: Sequence[str],
-    path: Path,
-    tree: Mapping[str, Any],
-    error: ValidationError,
-) -> str:
-    """Return the sentence.
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """A recipe as it was read.
 
-    Args:
+    Attributes:
         kind: of the recipe.
-        known: all of its dotted keys.
-        path: where it was read.
-        tree: what was read.
-        error: what pydantic finds wrong with that.
+        tree: its keys and values, overrides included.
+        origins: where each of them came from.
+        commands: top-level keys that only other recipes have, and the command that reads each.
     """
-    problem = _choose(error)
-    key, in_list = _key_of(problem, tree), any(isinstance(part, int) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        leaf = str(problem["loc"][-1])
-        names = list(dict.fromkeys(_names_at(kind, problem["loc"]))) if in_list else list(known)
-        groups = [] if in_list else sorted({name.rpartition(".")[0] for name in known} - {""})
-        cutoff = _NEAR if in_list else _NEAR_PATHS
-        hint = _hint(leaf if in_list else key, [*names, *groups], "keys", names, cutoff)
-        return f"Unknown key {key!r} in {path}: {hint}"
+
+    kind: Model
+    tree: Mapping[str, Any]
+    origins: Origins
+    commands: Mapping[str, str]
+
+
+def refuse_other_recipe(reading: Reading) -> None:
+    """Compare the top-level keys with those of this kind of recipe.
+
+    Raises:
+        UserError: when some belong to another command's recipe; the sentence names the command.
+    """
+    foreign = [
+        key
+        for key in reading.tree
+        if key in reading.commands and key not in reading.kind.model_fields
+    ]
+    if not foreign:
+        return
+    in_file = [key for key in foreign if not reading.origins.is_override(key)]
+    command = reading.commands[(in_file or foreign)[0]]
+    if in_file:
+        named = ", ".join(in_file)
+        keys = "key" if len(in_file) == 1 else "keys"
+        raise UserError(
+            f"The recipe {reading.origins.file} has the {keys} {named}, which {command} reads: "
+            f"run that, or name another recipe."
+        )
+    raise UserError(
+        f"Unknown key {foreign[0]!r} on the command line: it belongs to {command}, so leave it out."
+    )
+
+
+def explain(reading: Reading, error: ValidationError) -> str:
+    """Return the sentence about the problem that says most."""
+    problems = _choose(error)
+    problem = problems[0]
+    key = _key_of(problem, reading.tree)
+    if problem["type"] in ("extra_forbidden", "invalid_key"):
+        return _explain_unknown(reading, key, problem)
     if problem["type"] == "missing":
-        override = "" if in_list else f" or as {key}=VALUE"
-        return f"The key {key!r} is missing in {path}: give it there{override}."
+        return _explain_missing(reading, key)
     if problem["type"].startswith("union_tag"):
-        return _explain_kind(kind, key, path, problem)
-    message = str(_PLAIN.get(problem["type"], problem["msg"]))
-    message = message.removeprefix("Value error, ").rstrip(".")
-    value = "" if problem["type"] == "value_error" else f" (it is {problem['input']!r})"
-    where = f"{key} in {path}" if key else str(path)
-    return f"{where}: {message}{value}."
+        return _explain_kind(reading, key, problem)
+    if problem["type"] in ("value_error", "assertion_error"):
+        return _explain_rule(reading, key, problem)
+    return _explain_value(reading, key, problems)
 
 
-def _choose(error: ValidationError) -> _Problem:
-    """Return the problem that says most: an unknown key, which is often a missing one as well.
+def _choose(error: ValidationError) -> list[_Problem]:
+    """Return the problems that say most: an unknown key, which is often a missing one as well.
 
-    Of a union, each member has a problem; the one that lies deepest was nearest to the value.
+    Of a union, each member has a problem; those that lie deepest were nearest to the value.
     """
-    problems: list[_Problem] = [dict(problem) for problem in error.errors()]
-    unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
+    problems: list[_Problem] = [dict(problem) for problem in error.errors(include_url=False)]
+    unknown = [p for p in problems if p["type"] in ("extra_forbidden", "invalid_key")]
     if unknown:
-        return unknown[0]
+        return unknown[:1]
     value = problems[0]["input"]
     same = [p for p in problems if p["input"] is value or _holds(value, p["input"])]
-    return max(same, key=lambda problem: len(problem["loc"]))
+    deepest = max(len(problem["loc"]) for problem in same)
+    return [problem for problem in same if len(problem["loc"]) == deepest]
 
 
 def _holds(value: Any, part: Any) -> bool:
@@ -99,49 +120,52 @@ def _has(node: Any, part: Any) -> bool:
     return isinstance(node, dict) and part in node
 
 
-def _explain_kind(kind: type[BaseModel], key: str, path: Path, problem: _Problem) -> str:
-    kinds = [name for model in _models_at(kind, problem["loc"]) for name in _kinds_of(model)]
+def _explain_unknown(reading: Reading, key: str, problem: _Problem) -> str:
+    leaf = problem["loc"][-1]
+    if not isinstance(leaf, str):
+        return (
+            f"The key {shown(leaf)} {reading.origins.where(key)} is no text: YAML reads it as "
+            "another type, so correct it or put it in quotes."
+        )
+    hint = hint_for_key(reading.kind, key, problem["loc"])
+    return f"Unknown key {key!r} {reading.origins.where(key)}: {hint}"
+
+
+def _explain_missing(reading: Reading, key: str) -> str:
+    override = f"{key}=VALUE"
+    for declared in fields_at(reading.kind, key.split(".")):
+        if group := group_of(declared):
+            required = [n for n, f in group.model_fields.items() if f.is_required()]
+            override = f"{key}.{(required or list(group.model_fields))[0]}=VALUE"
+    return f"The key {key!r} is missing in {reading.origins.file}: give it there, or as {override}."
+
+
+def _explain_kind(reading: Reading, key: str, problem: _Problem) -> str:
+    models = element_models_at(reading.kind, problem["loc"], skip_unknown=True)
+    kinds = [name for model in models for name in kinds_of(model)]
+    where = reading.origins.where(key)
     if problem["type"] == "union_tag_not_found":
-        return f"{key} in {path} has no kind: give it one of {', '.join(kinds)}."
-    given = problem["ctx"]["tag"]
-    return (
-        f"Unknown kind {given!r} of {key} in {path}: {_hint(given, kinds, 'kinds', kinds, _NEAR)}"
+        return f"{key} {where} has no kind: give it one of {', '.join(kinds)}."
+    given = str(problem["ctx"]["tag"])
+    return f"Unknown kind {given!r} of {key} {where}: {nearest(given, kinds, 'kinds')}"
+
+
+def _explain_rule(reading: Reading, key: str, problem: _Problem) -> str:
+    """Return the sentence of a validator, which names its keys and the remedy itself."""
+    message = str(problem["msg"])
+    for prefix in ("Value error, ", "Assertion failed, "):
+        message = message.removeprefix(prefix)
+    origins = reading.origins
+    where = f"{key} {origins.where(key)}" if key else str(origins.file)
+    return f"{where}{origins.beneath(key)}: {message.rstrip('.')}."
+
+
+def _explain_value(reading: Reading, key: str, problems: Sequence[_Problem]) -> str:
+    value = problems[0]["input"]
+    expected = list(dict.fromkeys(expectation_of(problem) for problem in problems))
+    state = "empty" if value is None else shown(value)
+    where = reading.origins.where(key)
+    remedy = remedy_for(
+        reading.kind, key, problems, on_command_line=reading.origins.is_override(key)
     )
-
-
-def _hint(given: str, names: Sequence[str], what: str, listed: Sequence[str], cutoff: float) -> str:
-    near = difflib.get_close_matches(given, names, n=1, cutoff=cutoff)
-    return f"did you mean {near[0]!r}?" if near else f"known {what} are {', '.join(listed)}."
-
-
-def _names_at(kind: type[BaseModel], loc: Sequence[Any]) -> Iterator[str]:
-    for model in _models_at(kind, loc[:-1]):
-        yield from model.model_fields
-
-
-def _models_at(kind: type[BaseModel], loc: Sequence[Any]) -> list[type[BaseModel]]:
-    """Return the groups of keys that may stand at a place of a recipe."""
-    models = [kind]
-    for part in loc:
-        if isinstance(part, int):
-            continue
-        chosen = [model for model in models if part in _kinds_of(model)]
-        models = chosen or [
-            inner
-            for model in models
-            if part in model.model_fields
-            for inner in _models_in(model.model_fields[part].annotation)
-        ]
-    return models
-
-
-def _kinds_of(model: type[BaseModel]) -> tuple[str, ...]:
-    field = model.model_fields.get("kind")
-    return () if field is None else get_args(field.annotation)
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _models_in(argument)
+    return f"{key} is {state} {where}, but must be {' or '.join(expected)}{remedy}"

@@ -1,28 +1,29 @@
 """Recipes: a YAML file, `key.path=value` overrides, and a typed tree that accepts nothing else.
 
-Both halves of the project read their options here, so a misspelt key gets the same answer
+Both halves of the project read their options here, so a misspelt key gets the same message
 everywhere: the nearest name that exists.
 """
 
+import difflib
 import importlib.resources
-import textwrap
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic.fields import FieldInfo
 
-from data_prep.config.errors import explain
+from data_prep.config.errors import Reading, explain, refuse_other_recipe
+from data_prep.config.overrides import Origins, apply_override, split_override
+from data_prep.config.renames import present_name, rename_old_keys
+from data_prep.config.yaml_text import read_yaml
 from data_prep.errors import UserError
 
-_SCREEN_COLUMNS = 100
-_VALUE_COLUMNS = 40
+_NEAR = 0.7  # how alike a shipped file's name must be to be suggested
 
 
 class Options(BaseModel):
-    """A frozen group of recipe keys; unknown keys are errors, and so are numbers without end."""
+    """A frozen group of recipe keys; unknown keys are errors, and so are NaN and infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -30,20 +31,44 @@ class Options(BaseModel):
 Recipe = TypeVar("Recipe", bound=Options)
 
 
-def load_recipe(kind: type[Recipe], path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def print_note(line: str) -> None:
+    """Print a line about a recipe on stderr."""
+    print(f"note: {line}", file=sys.stderr, flush=True)
+
+
+def load_recipe(
+    kind: type[Recipe],
+    path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    commands: Mapping[str, str] | None = None,
+    report: Callable[[str], None] = print_note,
+) -> Recipe:
     """Read a recipe file, apply `a.b=c` overrides in order, and validate the result.
 
+    Args:
+        kind: of the recipe.
+        path: of its file.
+        overrides: words of the command line; an index reaches into a list, `stages.0.steps=40`.
+        commands: top-level keys that only other recipes have, and the command that reads each.
+        report: called with a line for each key that has its old name.
+
     Raises:
-        UserError: for a missing file, a file that is not a YAML mapping, an override without
-            `=`, an unknown key (with the nearest known one) or a value that does not fit.
+        UserError: for a missing file, a file that is not a YAML mapping, a key given twice, an
+            override without `=`, an unknown key (with the nearest known one) or a value that does
+            not fit.
     """
-    tree = _read_yaml(find_shipped(path, "launch", "recipes"))
-    for override in overrides:
-        _apply_override(tree, override)
+    file = find_shipped(path, "launch", "recipes")
+    tree = read_yaml(file)
+    origins = Origins(path)
+    rename_old_keys(kind, tree, f"The recipe {path}", report)
+    _apply_overrides(kind, tree, overrides, origins, report)
+    reading = Reading(kind=kind, tree=tree, origins=origins, commands=commands or {})
+    refuse_other_recipe(reading)
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        raise UserError(explain(kind, list(dotted_keys(kind)), path, tree, error)) from error
+        raise UserError(explain(reading, error)) from error
 
 
 def find_shipped(path: Path, package: str, folder: str = "") -> Path:
@@ -53,82 +78,45 @@ def find_shipped(path: Path, package: str, folder: str = "") -> Path:
     the project is installed.
 
     Raises:
-        UserError: when neither exists; the message lists what is shipped.
+        UserError: when neither exists; the message names the nearest shipped file, or all.
     """
     if path.is_file():
         return path
     shipped = Path(str(importlib.resources.files(package))) / folder
     if (shipped / path.name).is_file():
         return shipped / path.name
-    names = sorted(file.name for file in shipped.glob(f"*{path.suffix}")) if path.suffix else []
-    hint = f"; shipped ones are {', '.join(names)}" if names else ""
-    raise UserError(f"There is no file {path}{hint}.")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a file in it.")
+    suffix = path.suffix or ".*"
+    names = sorted(file.name for file in shipped.glob(f"*{suffix}") if file.suffix != ".py")
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=_NEAR)
+    if near:
+        raise UserError(f"There is no file {path}: did you mean {Path(package, folder, near[0])}?")
+    raise UserError(
+        f"There is no file {path}: correct the path, or name one of those in "
+        f"{Path(package, folder)}, which are {', '.join(names)}."
+        if names
+        else f"There is no file {path}: correct the path."
+    )
 
 
-def describe_keys(kind: type[BaseModel], prefix: str = "") -> str:
-    """Return a line for every key of a recipe kind: its name, its default, its meaning."""
-    lines = []
-    for name, field in kind.model_fields.items():
-        if group := _group_of(field):
-            lines.append(describe_keys(group, f"{prefix}{name}."))
-        else:
-            default = field.get_default(call_default_factory=True)
-            value = textwrap.shorten(str(default), _VALUE_COLUMNS, placeholder=" ...")
-            shown = "required" if field.is_required() else value
-            if get_origin(field.annotation) is Literal:
-                shown += f" ({' | '.join(get_args(field.annotation))})"
-            head = f"  {prefix + name + ' = ' + shown:38}  "
-            room = max(_SCREEN_COLUMNS - len(head), 1)
-            meaning = textwrap.shorten(field.description or "", room, placeholder=" ...")
-            lines.append(f"{head}{meaning}".rstrip())
-    return "\n".join(lines)
-
-
-def dotted_keys(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Yield every key of a recipe kind in the form that an override uses."""
-    for name, field in kind.model_fields.items():
-        if group := _group_of(field):
-            yield from dotted_keys(group, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
-
-
-def _group_of(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the group of keys that a field holds, also where it may be left out."""
-    if get_origin(field.annotation) is dict:
-        return None
-    kinds = (field.annotation, *get_args(field.annotation))
-    return next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problem = " ".join(str(error).split())
-        raise UserError(f"The recipe {path} is not valid YAML: {problem}.") from error
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise UserError(
-            f"The recipe {path} must be a mapping of keys, not a {type(tree).__name__}."
-        )
-    return tree
-
-
-def _apply_override(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise UserError(f"The override {override!r} must have the form key.path=value.")
-    *groups, leaf = key.split(".")
-    for group in groups:
-        inner = tree.setdefault(group, {})
-        if not isinstance(inner, dict):
+def _apply_overrides(
+    kind: type[Options],
+    tree: dict[str, Any],
+    overrides: Sequence[str],
+    origins: Origins,
+    report: Callable[[str], None],
+) -> None:
+    """Lay the overrides over the tree, each under the present name of its key."""
+    spelled: dict[str, str] = {}
+    for word in overrides:
+        parts, _ = split_override(word, overrides)
+        present = present_name(kind, parts, report)
+        given, key = ".".join(parts), ".".join(present)
+        if spelled.setdefault(key, given) != given:
             raise UserError(
-                f"The override {override!r} treats {group!r} as a group, but it is a value."
+                f"The command line has both {spelled[key]} and {given}, which are names of one "
+                f"key: keep {key} alone."
             )
-        tree = inner
-    try:
-        tree[leaf] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"The override {override!r} has a value that is not valid YAML.") from error
+        apply_override(kind, tree, present, word, origins)
+    rename_old_keys(kind, tree, "The command line", report)
