@@ -21,8 +21,8 @@ with packages_required():
     from pretrain.distributed import Cluster
 
 _COMMON_KEYS = (
-    "corpus.path tokenizer.path teacher.path teacher.cache teacher_cache.kind teacher_cache.count train.steps "
-    "train.batch_rows train.row_tokens train.micro_rows train.precision"
+    "corpus.path tokenizer.path teacher.path teacher.cache teacher_cache.kind teacher_cache.count "
+    "train.steps train.batch_rows train.row_tokens train.micro_rows train.precision"
 )
 
 

@@ -34,10 +34,11 @@ _NAME_COLUMNS = 34  # of a key and its default, in front of its meaning
 def overview(kind: Model, common: Sequence[str], columns: int) -> str:
     """Return the groups with a line each, and the keys that users meet most."""
     lines = ["groups of keys:"]
+    widest = max(map(len, kind.model_fields)) + 2
     for name, field in kind.model_fields.items():
         group = group_of(field)
         meaning = _first_line(group) if group else _first_sentence(field.description or "")
-        lines += _entry(name, meaning, columns, indent=_INDENT, name_columns=12)
+        lines += _entry(name, meaning, columns, indent=_INDENT, name_columns=widest)
     lines += ["", "keys met most, with their defaults:"]
     for key in common:
         (field,) = fields_at(kind, key.split("."))
