@@ -14,7 +14,7 @@ from data_prep.errors import UserError
 from launch.environment import is_main_rank
 
 _COLUMNS = (60, 100, 140)  # least, where no terminal says, most
-_NEAR = 0.6
+_NEAR = 0.75
 _REQUIRED = "the following arguments are required: "
 _UNKNOWN = "unrecognized arguments: "
 
@@ -50,7 +50,7 @@ class CommandParser(argparse.ArgumentParser):
             raise UserError(self._missing(message.removeprefix(_REQUIRED)))
         if message.startswith(_UNKNOWN):
             raise UserError(self._unknown(message.removeprefix(_UNKNOWN).split()[0]))
-        raise UserError(f"{message[:1].upper()}{message[1:]}: see `{self.prog} --help`.")
+        raise UserError(f"The command line has a mistake, {message}: see `{self.prog} --help`.")
 
     def _missing(self, names: str) -> str:
         recipes = [word for word in sys.argv[1:] if word.endswith((".yaml", ".yml"))]
@@ -71,6 +71,8 @@ class CommandParser(argparse.ArgumentParser):
         near = difflib.get_close_matches(word.partition("=")[0], known, n=1, cutoff=_NEAR)
         if near:
             return f"Unknown option {word}: did you mean {near[0]}?"
+        if self._example:
+            return f"Unknown option {word}: keys of the recipe are written key.path=value."
         return f"Unknown option {word}: `{self.prog} --help` lists those that exist."
 
 

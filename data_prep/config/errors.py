@@ -50,13 +50,13 @@ def refuse_other_recipe(reading: Reading) -> None:
     if not foreign:
         return
     in_file = [key for key in foreign if not reading.origins.is_override(key)]
-    command = reading.commands[(in_file or foreign)[0]]
+    telling = sorted(in_file or foreign, key=list(reading.commands).index)
+    command = reading.commands[telling[0]]
     if in_file:
-        named = ", ".join(in_file)
-        keys = "key" if len(in_file) == 1 else "keys"
+        named = [key for key in in_file if reading.commands[key] == command]
         raise UserError(
-            f"The recipe {reading.origins.file} has the {keys} {named}, which {command} reads: "
-            f"run that, or name another recipe."
+            f"The recipe {reading.origins.file} is for {command}, by its key"
+            f"{'s' if len(named) > 1 else ''} {', '.join(named)}: run that, or name another recipe."
         )
     raise UserError(
         f"Unknown key {foreign[0]!r} on the command line: it belongs to {command}, so leave it out."
@@ -124,8 +124,8 @@ def _explain_unknown(reading: Reading, key: str, problem: _Problem) -> str:
     leaf = problem["loc"][-1]
     if not isinstance(leaf, str):
         return (
-            f"The key {shown(leaf)} {reading.origins.where(key)} is no text: YAML reads it as "
-            "another type, so correct it or put it in quotes."
+            f"The key {key or shown(leaf)} {reading.origins.where(key)} is no text: correct it, or "
+            "put it in quotes."
         )
     hint = hint_for_key(reading.kind, key, problem["loc"])
     return f"Unknown key {key!r} {reading.origins.where(key)}: {hint}"
@@ -157,7 +157,8 @@ def _explain_rule(reading: Reading, key: str, problem: _Problem) -> str:
         message = message.removeprefix(prefix)
     origins = reading.origins
     where = f"{key} {origins.where(key)}" if key else str(origins.file)
-    return f"{where}{origins.beneath(key)}: {message.rstrip('.')}."
+    also = "" if origins.is_override(key) else origins.beneath(key)
+    return f"{where}{also}: {message.rstrip('.')}."
 
 
 def _explain_value(reading: Reading, key: str, problems: Sequence[_Problem]) -> str:

@@ -4,11 +4,12 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data_prep.config.key_types import as_yaml
 from data_prep.config.keys import Model, element_models_at, fields_at, kinds_of
 from data_prep.config.overrides import quoted
 
 _SHOWN = 60  # characters of a value
-_NEAR = 0.5
+_NEAR = 0.7
 _Problem = Mapping[str, Any]
 
 # By pydantic's type of the problem; names in braces are in its ctx.
@@ -63,20 +64,19 @@ def remedy_for(
     if types & set(_TEXT) and not isinstance(value, dict | list):
         example = f"'{key}=\"{value}\"'" if on_command_line else f'"{value}"'
         return f": put it in quotes, {example}."
-    choices = [choice for problem in problems for choice in _choices_of(problem)]
-    if near := difflib.get_close_matches(str(value), choices, n=1, cutoff=_NEAR):
-        return f": did you mean {near[0]}?"
-    if types & set(_LISTS):
-        written = _as_list(value)
+    if near := _near_choice(str(value).lower(), problems):
+        return f": did you mean {near}?"
+    if types & set(_LISTS) and (types <= set(_LISTS) or "," in str(value)):
+        written = _as_list(kind, value, problems[0])
         return f": write {quoted(key, written) if on_command_line else written}."
     if types & set(_GROUPS):
-        return f": {_group_example(kind, key, problems[0])}."
+        return f": {_group_example(kind, key, problems[0], on_command_line)}."
     return "."
 
 
 def shown(value: Any) -> str:
     """Return a value as it is written, cut where it is long."""
-    text = {True: "true", False: "false"}[value] if isinstance(value, bool) else repr(value)
+    text = as_yaml(value) if isinstance(value, bool | dict | list) else repr(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 4]} ..."
 
 
@@ -86,6 +86,14 @@ def _choices_of(problem: _Problem) -> list[str]:
         return []
     listed = str(problem["ctx"]["expected"]).replace(" or ", ", ")
     return [choice.strip("'") for choice in listed.split(", ")]
+
+
+def _near_choice(value: str, problems: Sequence[_Problem]) -> str | None:
+    """Return the choice that a value resembles, or that is a part of it."""
+    choices = {each.lower(): each for problem in problems for each in _choices_of(problem)}
+    near = difflib.get_close_matches(value, choices, n=1, cutoff=_NEAR)
+    near = near or [each for each in choices if each in value.replace("-", "_").split("_")]
+    return choices[near[0]] if near else None
 
 
 def _or_leave_out(kind: Model, key: str) -> str:
@@ -98,21 +106,27 @@ def _or_leave_out(kind: Model, key: str) -> str:
     return ""
 
 
-def _as_list(value: Any) -> str:
+def _as_list(kind: Model, value: Any, problem: _Problem) -> str:
+    models = element_models_at(kind, problem["loc"], skip_unknown=True)
+    if any(value in kinds_of(model) for model in models):
+        return f"[{{kind: {value}}}]"
     if isinstance(value, str):
         return f"[{', '.join(part.strip() for part in value.split(','))}]"
     if isinstance(value, dict):
-        return "[{" + ", ".join(f"{key}: {each}" for key, each in value.items()) + "}]"
+        return as_yaml([value])
     return f"[{value}]"
 
 
-def _group_example(kind: Model, key: str, problem: _Problem) -> str:
+def _group_example(kind: Model, key: str, problem: _Problem, on_command_line: bool) -> str:
     models = element_models_at(kind, problem["loc"], skip_unknown=True)
     if kinds := [name for model in models for name in kinds_of(model)]:
-        given = str(problem["input"])
-        return (
-            f"write {{kind: {given if given in kinds else 'NAME'}}}, NAME one of {', '.join(kinds)}"
-        )
-    if models:
-        return f"give its keys below it, such as {key}.{next(iter(models[0].model_fields))}"
-    return "give its keys below it"
+        if problem["input"] in kinds:
+            return f"write {{kind: {problem['input']}}}"
+        return f"write {{kind: NAME}}, NAME one of {', '.join(kinds)}"
+    names = list(models[0].model_fields) if models else ["NAME"]
+    if on_command_line:
+        return f"set one of its keys, such as {key}.{names[0]}=VALUE"
+    first = str(problem["input"]).split()[:1]
+    if first and first[0] in names:
+        return f"put a colon behind {first[0]}"
+    return f"write its keys below it, indented, such as `{names[0]}:`"

@@ -56,7 +56,7 @@ def describe(kind: Model, part: str, columns: int) -> str:
     """
     if part == EVERYTHING:
         return "\n".join(_everything(kind, columns))
-    parts = present_name(kind, [p for p in part.split(".") if not p.isdigit()], lambda _: None)
+    parts = present_name(kind, [p for p in part.split(".") if not p.isdigit()])
     above = [m for m in element_models_at(kind, parts[:-1]) if parts[-1] in kinds_of(m)]
     if above and kinds_of(above[0]) != tuple(parts[-2:-1]):
         return "\n".join(_kind(above[0], columns, frozenset()))
@@ -72,7 +72,7 @@ def _everything(kind: Model, columns: int) -> Iterator[str]:
     plain = [name for name, group in groups.items() if group is None]
     for name, group in groups.items():
         if group is not None:
-            yield from textwrap.wrap(f"{name}: {_first_line(group)}", columns)
+            yield from _wrapped(f"{name}: {_first_line(group)}", columns)
             yield from _keys_of(group, f"{name}.", columns)
             yield ""
     for name in plain:
@@ -87,10 +87,10 @@ def _everything(kind: Model, columns: int) -> Iterator[str]:
 def _describe_field(key: str, field: FieldInfo, columns: int) -> Iterator[str]:
     """Yield the help on a group, or on a key with its type, default and how to write it."""
     if group := group_of(field):
-        yield from textwrap.wrap(f"{key}: {_first_line(group)}", columns)
+        yield from _wrapped(f"{key}: {_first_line(group)}", columns)
         yield from _keys_of(group, f"{key}.", columns)
         return
-    yield from textwrap.wrap(f"{key} = {shown_default(field)}", columns, subsequent_indent="    ")
+    yield from _wrapped(f"{key} = {shown_default(field)}", columns, "    ")
     yield from _paragraph(field.description or "", columns)
     yield from _paragraph(f"Type: {describe_type(field)}.", columns)
     yield from _paragraph(f"On the command line: {quoted(key, example_of(field))}", columns)
@@ -123,9 +123,7 @@ def _elements(key: str, models: Sequence[Model], columns: int) -> Iterator[str]:
 
 def _kind(model: Model, columns: int, hidden: frozenset[str]) -> Iterator[str]:
     kind = f"{_INDENT}{kinds_of(model)[0]}"
-    yield from textwrap.wrap(
-        f"{kind}: {_first_line(model)}", columns, subsequent_indent=_INDENT * 2
-    )
+    yield from _wrapped(f"{kind}: {_first_line(model)}", columns, _INDENT * 2)
     names = frozenset(model.model_fields) - hidden - {"kind"}
     yield from _keys_of(model, "", columns, only=names, indent=_INDENT * 2)
 
@@ -185,20 +183,22 @@ def _entry(
     name_columns: int = _NAME_COLUMNS,
 ) -> list[str]:
     """Return a key in the left column and its meaning, wrapped, in the right one."""
-    margin = " " * (len(indent) + name_columns)
-    room = max(columns - len(margin), 20)
-    meant = textwrap.wrap(meaning, room) or [""]
-    heads = textwrap.wrap(
-        f"{indent}{head}", columns, subsequent_indent=indent + _INDENT, break_on_hyphens=False
-    )
+    margin = " " * (len(indent) + min(name_columns, columns // 3))
+    meant = _wrapped(meaning, columns - len(margin)) or [""]
+    heads = _wrapped(f"{indent}{head}", columns, indent + _INDENT)
     if len(heads) == 1 and len(heads[0]) < len(margin) - 1:
         heads, meant = [f"{heads[0]:{len(margin)}}{meant[0]}".rstrip()], meant[1:]
     return [*heads, *(f"{margin}{line}".rstrip() for line in meant if line)]
 
 
 def _paragraph(text: str, columns: int) -> list[str]:
+    return _wrapped(f"    {text}", columns, "    ") if text else []
+
+
+def _wrapped(text: str, columns: int, indent: str = "") -> list[str]:
+    """Return the lines of a text; words, paths among them, stay whole."""
     return textwrap.wrap(
-        text, columns, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False
+        text, columns, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
     )
 
 

@@ -1,7 +1,7 @@
 """The key that was probably meant: the same name in another group, a familiar word, a near one."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from data_prep.config.keys import Model, dotted_keys, element_models_at, fields_at, models_at
@@ -86,10 +86,11 @@ def hint_for_key(kind: Model, key: str, loc: Sequence[Any]) -> str:
             f"dotted keys are for the command line, so write {above}: and, indented below, {own}:."
         )
     if group and leaf in kind.model_fields:
-        return f"{leaf!r} belongs at the left margin, not inside {group!r}."
+        return f"{leaf!r} stands at the top level, not inside {group!r}."
     return (
         _elsewhere(last, known)
         or _elsewhere(_FAMILIAR.get(last, ""), known)
+        or _elsewhere(last, list(_keys_in_lists(kind)))
         or _nearest_key(kind, key, known)
     )
 
@@ -103,6 +104,7 @@ def nearest(given: str, names: Sequence[str], what: str) -> str:
 def _elsewhere(name: str, known: Sequence[str]) -> str:
     """Return the question whether the keys that end in a name were meant, empty without any."""
     ends = [repr(key) for key in known if name and (key == name or key.endswith(f".{name}"))]
+    ends = list(dict.fromkeys(ends))
     if not ends or len(ends) > _FEW:
         return ""
     *others, last = ends
@@ -124,6 +126,13 @@ def _nearest_key(kind: Model, key: str, known: Sequence[str]) -> str:
         return f"the keys of {group} are {', '.join(siblings)}."
     what = "keys" if len(siblings) <= _MANY or not siblings else "groups of keys"
     return f"known {what} are {', '.join(siblings)}; `--help all` describes them."
+
+
+def _keys_in_lists(kind: Model) -> Iterator[str]:
+    """Yield the keys of elements of lists, such as objectives.0.temperature."""
+    for key in dotted_keys(kind):
+        for model in element_models_at(kind, key.split(".")):
+            yield from (f"{key}.0.{name}" for name in model.model_fields)
 
 
 def _names_in(kind: Model, group: str) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_prep.config.errors import Reading, explain, refuse_other_recipe
-from data_prep.config.overrides import Origins, apply_override, split_override
+from data_prep.config.overrides import Origins, apply_override, split_key
 from data_prep.config.renames import present_name, rename_old_keys
 from data_prep.config.yaml_text import read_yaml
 from data_prep.errors import UserError
@@ -92,12 +92,7 @@ def find_shipped(path: Path, package: str, folder: str = "") -> Path:
     near = difflib.get_close_matches(path.name, names, n=1, cutoff=_NEAR)
     if near:
         raise UserError(f"There is no file {path}: did you mean {Path(package, folder, near[0])}?")
-    raise UserError(
-        f"There is no file {path}: correct the path, or name one of those in "
-        f"{Path(package, folder)}, which are {', '.join(names)}."
-        if names
-        else f"There is no file {path}: correct the path."
-    )
+    raise UserError(f"There is no file {path}: correct the path, or take one of {shipped}.")
 
 
 def _apply_overrides(
@@ -108,15 +103,18 @@ def _apply_overrides(
     report: Callable[[str], None],
 ) -> None:
     """Lay the overrides over the tree, each under the present name of its key."""
+    keys = [present_name(kind, split_key(word, overrides)) for word in overrides]
     spelled: dict[str, str] = {}
-    for word in overrides:
-        parts, _ = split_override(word, overrides)
-        present = present_name(kind, parts, report)
-        given, key = ".".join(parts), ".".join(present)
+    for word, parts in zip(overrides, keys, strict=True):
+        given, key = word.partition("=")[0], ".".join(parts)
         if spelled.setdefault(key, given) != given:
             raise UserError(
                 f"The command line has both {spelled[key]} and {given}, which are names of one "
                 f"key: keep {key} alone."
             )
-        apply_override(kind, tree, present, word, origins)
+    for word, parts in zip(overrides, keys, strict=True):
+        given, key = word.partition("=")[0], ".".join(parts)
+        if given != key:
+            report(f"The key {given} is now called {key}.")
+        apply_override(kind, tree, parts, word, origins)
     rename_old_keys(kind, tree, "The command line", report)

@@ -43,8 +43,12 @@ class Origins:
         return f", with {shown} of the command line"
 
 
-def split_override(word: str, all_words: Sequence[str]) -> tuple[list[str], str]:
-    """Return the parts of an override's key, and the text of its value.
+def split_key(word: str, all_words: Sequence[str]) -> list[str]:
+    """Return the parts of an override's key.
+
+    Args:
+        word: the override.
+        all_words: of the command line, where spaces around `=` have made more of it.
 
     Raises:
         UserError: when it has another form than `key.path=value`.
@@ -66,7 +70,7 @@ def split_override(word: str, all_words: Sequence[str]) -> tuple[list[str], str]
         )
     if "" in key.split("."):
         raise UserError(f"The override {word!r} has an empty part in its key: correct its dots.")
-    return key.split("."), text
+    return key.split(".")
 
 
 def apply_override(
@@ -85,7 +89,7 @@ def apply_override(
         index = _index(node, part, above, word)
         if isinstance(node, dict) and node.get(part) is None:
             created = created or ".".join(reached)
-            node[part] = _default_list(kind, reached, parts[depth + 1])
+            node[part] = _default_of(kind, reached)
         node = node[index]
         if not isinstance(node, dict | list):
             raise UserError(
@@ -132,13 +136,12 @@ def _index(node: Any, part: str, above: Sequence[str], word: str) -> Any:
     )
 
 
-def _default_list(kind: Model, reached: Sequence[str], next_part: str) -> Any:
-    """Return a new group, or the default of a list that an index is about to reach into."""
-    if next_part.isdigit():
-        for declared in fields_at(kind, reached):
-            default = declared.get_default(call_default_factory=True)
-            if isinstance(default, list | tuple):
-                return [_plain(each) for each in default]
+def _default_of(kind: Model, reached: Sequence[str]) -> Any:
+    """Return the default of a list that the file leaves out, else a new group."""
+    for declared in fields_at(kind, reached):
+        default = declared.get_default(call_default_factory=True)
+        if isinstance(default, list | tuple):
+            return [_plain(each) for each in default]
     return {}
 
 

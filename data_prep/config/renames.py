@@ -45,13 +45,11 @@ def rename_old_keys(
         rename_old_keys(kind, value, source, report, (*parts, str(key)))
 
 
-def present_name(kind: Model, parts: Sequence[str], report: Report) -> list[str]:
-    """Return a key with the present names of all its parts, and report a change."""
+def present_name(kind: Model, parts: Sequence[str]) -> list[str]:
+    """Return a key with the present names of all its parts."""
     present: list[str] = []
     for part in parts:
         present.append(_names_at(kind, present).get(part, part))
-    if present != list(parts):
-        report(f"The key {'.'.join(parts)} is now called {'.'.join(present)}.")
     return present
 
 

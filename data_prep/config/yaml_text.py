@@ -46,10 +46,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(tree, dict):
         raise UserError(
-            f"The recipe {path} must be a mapping of keys, not a {type(tree).__name__}: begin it "
-            "with lines such as `run:`."
+            f"The recipe {path} must be a mapping of keys, not {_kind_of(tree)}: begin it with "
+            "lines such as `run:`."
         )
     return tree
+
+
+def _kind_of(tree: Any) -> str:
+    return "a list" if isinstance(tree, list) else "a single value"
 
 
 def parse_value(text: str) -> Any:
@@ -127,6 +131,6 @@ def _problem_of(error: yaml.MarkedYAMLError) -> str:
         return f"{line} or the line above it lacks a colon and a space after its key: add them"
     if "could not determine a constructor" in problem:
         return f"{line} has a tag that recipes do not take: remove the word that begins with `!`"
-    if "did not find expected ',' or" in problem:
-        return f"{line} comes before a bracket is closed: add the missing ] or }}, or a comma"
+    if "expected ',' or" in problem:
+        return f"a bracket is still open in {line}: add the missing ] or }}, or a comma"
     return f"{problem} in {line}: correct that line"

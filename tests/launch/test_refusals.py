@@ -62,7 +62,7 @@ def refuse(
             run_command(script.main)
         assert ended.value.code == 2
         lines = capsys.readouterr().err.splitlines()
-        # A plan that was built before the refusal has left its dated line.
+        # An epoch index that was built before the refusal has logged its dated line.
         printed = "\n".join(line for line in lines if " index of epoch " not in line).strip()
         sentence = printed.removeprefix("error: ")
         assert printed != sentence
@@ -206,7 +206,7 @@ def test_rows_longer_than_the_teacher_has_positions(refuse: Refuse, student_reci
 
 def test_loss_weights_that_are_all_zero(refuse: Refuse, student_recipe: Path) -> None:
     idle = "objectives=[{kind: hard_mlm, weight: 0}]"
-    assert "nothing to learn" in refuse(distill_student, student_recipe, idle)
+    assert "nothing is trained" in refuse(distill_student, student_recipe, idle)
 
 
 @pytest.mark.parametrize(
@@ -228,8 +228,14 @@ def test_loss_weights_that_are_all_zero(refuse: Refuse, student_recipe: Path) ->
         (["teacher.precision=bf16"], "Unknown key 'teacher.precision'"),
         (["objectives=[{kind: atention_scores}]"], "did you mean 'attention_scores'?"),
         (["objectives=[{kind: soft_targets, temprature: 2}]"], "did you mean 'temperature'?"),
-        (["objectives=[{kind: soft_targets, temperature: .inf}]"], "finite number (it is inf)"),
-        (["objectives=[{kind: soft_targets, temperature: 0}]"], "0.temperature in"),
+        (
+            ["objectives=[{kind: soft_targets, temperature: .inf}]"],
+            "temperature is inf on the command line, but must be a finite number",
+        ),
+        (
+            ["objectives=[{kind: soft_targets, temperature: 0}]"],
+            "objectives.0.temperature is 0 on the command line, but must be greater than 0",
+        ),
         (
             ["stages=[{steps: 4, objectives: [{kind: hidden_mse, teacher_layer: 7}]}]"],
             "names teacher_layer 7, but the teacher has layers 0 to 2",

@@ -57,19 +57,22 @@ def refusal_of(tmp_path: Path, content: str) -> str:
         ),
         (
             "circle",
-            "KEY in FILE: Input should be a group of keys, such as {kind: NAME} (it is 'circle').",
+            "KEY is 'circle' in FILE, but must be a group of keys: write {kind: circle}.",
         ),
+        ("{kind: circle, radius: 0}", "KEY.radius is 0 in FILE, but must be greater than 0."),
+        ("{kind: circle, radius: .inf}", "KEY.radius is inf in FILE, but must be a finite number."),
         (
-            "{kind: circle, radius: 0}",
-            "KEY.radius in FILE: Input should be greater than 0 (it is 0",
+            "{kind: square, side: 1.5}",
+            "KEY.side is 1.5 in FILE, but must be a whole number or a list.",
         ),
-        ("{kind: circle, radius: .inf}", "KEY.radius in FILE: Input should be a finite number"),
-        ("{kind: square, side: 1.5}", "KEY.side in FILE: Input should be a valid integer, got a"),
-        ("{kind: square, side: [1, x]}", "KEY.side.1 in FILE: Input should be a valid integer"),
+        ("{kind: square, side: [1, x]}", "KEY.side.1 is 'x' in FILE, but must be a whole number."),
         # The kind and a key have the same name.
-        ("{kind: square, square: [c]}", "KEY.square.0 in FILE: Input should be 'a' or 'b' (it is"),
-        ("{kind: square, square: 3}", "KEY.square in FILE: Input should be a valid list (it is 3)"),
-        ("{kind: square, square: [a], side: x}", "KEY.side in FILE: Input should be a valid int"),
+        ("{kind: square, square: [c]}", "KEY.square.0 is 'c' in FILE, but must be one of a, b."),
+        ("{kind: square, square: 3}", "KEY.square is 3 in FILE, but must be a list: write [3]."),
+        (
+            "{kind: square, square: [a], side: x}",
+            "KEY.side is 'x' in FILE, but must be a whole number or a list.",
+        ),
     ],
 )
 def test_what_is_wrong_in_a_list_is_named_by_its_key(
@@ -82,19 +85,19 @@ def test_what_is_wrong_in_a_list_is_named_by_its_key(
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        # No override reaches into a list, so none is suggested.
         (
             "sheets: [{shapes: [{kind: circle}]}]",
-            "The key 'sheets.0.copies' is missing in FILE: give it there.",
+            "The key 'sheets.0.copies' is missing in FILE: give it there, or as "
+            "sheets.0.copies=VALUE.",
         ),
         (
             "sheets: [{copies: 1, shape: []}]",
             "Unknown key 'sheets.0.shape' in FILE: did you mean 'shapes'?",
         ),
-        ("order: left", "order in FILE: Input should be 'up' or 'down' (it is 'left')."),
-        ("order: [1.5]", "order.0 in FILE: Input should be a valid integer"),
-        ("scale: .nan", "scale in FILE: Input should be a finite number (it is nan)."),
-        ("ink: 3", "ink in FILE: Input should be a path, in quotes"),
+        ("order: left", "order is 'left' in FILE, but must be one of up, down or a list"),
+        ("order: [1.5]", "order.0 is 1.5 in FILE, but must be a whole number."),
+        ("scale: .nan", "scale is nan in FILE, but must be a finite number."),
+        ("ink: 3", 'ink is 3 in FILE, but must be a path: put it in quotes, "3".'),
     ],
 )
 def test_a_union_is_explained_by_the_member_that_comes_nearest(

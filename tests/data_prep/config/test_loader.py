@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import Field
 
-from data_prep.config.loader import Options, dotted_keys, find_shipped, load_recipe
+from data_prep.config.keys import dotted_keys
+from data_prep.config.loader import Options, find_shipped, load_recipe
 from data_prep.errors import UserError
 
 RECIPES = Path(__file__).parents[3] / "launch" / "recipes"
@@ -64,7 +65,9 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(
 
 
 def test_an_unknown_key_near_to_none_is_refused_with_all_of_them(recipe: Path) -> None:
-    assert refusal_of(recipe, "zzz=1").endswith("known keys are train.steps, train.lr, name.")
+    assert refusal_of(recipe, "zzz=1").endswith(
+        "known keys are train, name; `--help all` describes them."
+    )
 
 
 def test_a_misspelt_group_is_told_from_a_missing_one(recipe: Path) -> None:
@@ -82,11 +85,11 @@ def test_a_missing_key_is_refused_with_the_way_to_give_it(recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("train.steps=soon", ("train.steps", "'soon'", "integer")),
-        ("train.steps=0", ("train.steps", "greater than or equal to 1", "it is 0")),
+        ("train.steps=soon", ("train.steps is 'soon' on the command line", "a whole number")),
+        ("train.steps=0", ("train.steps is 0 on the command line", "1 or more")),
         ("train.steps", ("'train.steps'", "key.path=value")),
         ("=5", ("'=5'", "key.path=value")),
-        ("name.first=5", ("'name'", "is a value")),
+        ("name.first=5", ("'name'", "it is the value 'x'")),
         ("train.steps=[1", ("'train.steps=[1'", "not valid YAML")),
     ],
 )
@@ -116,8 +119,10 @@ def test_a_file_that_is_no_recipe_is_refused(recipe: Path, content: bytes, probl
 
 
 def test_a_missing_file_is_refused_with_the_shipped_ones() -> None:
-    with pytest.raises(UserError, match=r"no file nowhere/teacher_huge\.yaml; .*quickstart_teach"):
-        load_recipe(SmallRecipe, Path("nowhere/teacher_huge.yaml"))
+    with pytest.raises(UserError, match=r"no file nowhere/x\.yaml: .* one of .*launch/recipes\."):
+        load_recipe(SmallRecipe, Path("nowhere/x.yaml"))
+    with pytest.raises(UserError, match=r"did you mean launch/recipes/teacher_base\.yaml\?"):
+        load_recipe(SmallRecipe, Path("nowhere/teacher_bas.yaml"))
 
 
 def test_shipped_recipes_are_found_from_any_folder(

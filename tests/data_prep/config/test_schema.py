@@ -38,7 +38,7 @@ def test_an_existing_tokenizer_must_be_named() -> None:
 def test_a_value_out_of_range_is_refused_by_its_key(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("input: {path: x}\ntokenizer: {path: t}\ncorpus: {path: c}\n")
-    with pytest.raises(UserError, match=r"corpus\.validation_share .*it is 1\.5"):
+    with pytest.raises(UserError, match=r"corpus\.validation_share is 1\.5 .* less than 1"):
         load_recipe(CorpusRecipe, path, ["corpus.validation_share=1.5"])
     with pytest.raises(UserError, match=r"did you mean 'tokenizer\.vocab_size'"):
         load_recipe(CorpusRecipe, path, ["tokenizer.vocabsize=5"])
