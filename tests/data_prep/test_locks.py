@@ -35,9 +35,8 @@ def holder(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subproces
 
 
 @pytest.mark.parametrize("holder", ["alone"], indirect=True)
-def test_a_second_process_is_refused_until_the_first_is_killed(
-    tmp_path: Path, holder: subprocess.Popen[str]
-) -> None:
+def test_lock_excludes_second_process(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    """A second process is refused until the first is killed."""
     for shared in (False, True):
         with (
             pytest.raises(UserError, match="Another process is making it: wait"),
@@ -51,18 +50,19 @@ def test_a_second_process_is_refused_until_the_first_is_killed(
 
 
 @pytest.mark.parametrize("holder", ["shared"], indirect=True)
-def test_a_share_admits_shares_and_nothing_else(
-    tmp_path: Path, holder: subprocess.Popen[str]
-) -> None:
+def test_shared_lock_admits_shared_only(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    """A shared lock admits shared holders and no exclusive one."""
     with hold_lock(tmp_path / "lock", "making it", shared=True):
         pass
     with pytest.raises(UserError, match="Another process"), hold_lock(tmp_path / "lock", "it"):
         pass
 
 
-def test_a_file_system_without_locks_is_named_in_the_log(
+def test_missing_locks_are_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A file system without locks is named in the log."""
+
     def refuse(file: object, flags: int) -> None:
         raise OSError(errno.ENOLCK, "no locks")
 

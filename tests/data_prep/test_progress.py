@@ -23,9 +23,10 @@ class Terminal:
         """There is nothing to flush."""
 
 
-def test_a_log_file_gets_plain_dated_lines_with_figures(
+def test_progress_logs_dated_lines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A log file gets plain dated lines with figures."""
     monkeypatch.setattr(progress_module, "_LOG_EVERY_S", 0.0)
     with Progress(1000) as progress:
         progress.add(250, 5, 5000)
@@ -35,14 +36,16 @@ def test_a_log_file_gets_plain_dated_lines_with_figures(
     assert progress.summary().startswith("5 documents, 5,000 tokens in ")
 
 
-def test_lines_are_seldom(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_lines_are_rare(capsys: pytest.CaptureFixture[str]) -> None:
+    """Lines are logged at intervals, not for every call."""
     with Progress(1000) as progress:
         for _ in range(100):
             progress.add(10, 1, 10)
     assert capsys.readouterr().err == ""
 
 
-def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_bar_on_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal gets a bar."""
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     with Progress(1000) as progress:
@@ -50,7 +53,8 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "prepare" in terminal.text and "100%" in terminal.text
 
 
-def test_a_log_line_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_writes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    """A log line goes to stderr."""
     log("hello")
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.endswith("  hello\n")

@@ -46,7 +46,8 @@ def recipe(tmp_path: Path) -> CorpusRecipe:
     return load_recipe(CorpusRecipe, RECIPE, [f"{key}={value}" for key, value in replaced.items()])
 
 
-def test_it_names_three_corpora_with_kinds_and_weights() -> None:
+def test_mixed_recipe_has_three_corpora() -> None:
+    """The recipe has three corpora with kinds and weights."""
     corpora = load_recipe(CorpusRecipe, RECIPE).corpora
     assert {name: options.kind for name, options in corpora.items()} == {
         "wiki": "wikiextractor",
@@ -57,7 +58,8 @@ def test_it_names_three_corpora_with_kinds_and_weights() -> None:
     assert len({options.weight for options in corpora.values()}) == 3
 
 
-def test_it_builds_a_corpus_with_every_document_of_all_three(recipe: CorpusRecipe) -> None:
+def test_mixed_recipe_builds_all_corpora(recipe: CorpusRecipe) -> None:
+    """The corpus has every document of all three inputs."""
     manifest = build_corpus(recipe)
     documents = sum(split["documents"] for split in manifest["splits"].values())
     assert documents == 3 * ARTICLES

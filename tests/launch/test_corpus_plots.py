@@ -30,7 +30,8 @@ def statistics() -> CorpusStatistics:
     )
 
 
-def test_the_table_states_the_figures(statistics: CorpusStatistics) -> None:
+def test_statistics_table(statistics: CorpusStatistics) -> None:
+    """The table has the statistics of the corpus."""
     lines = [" ".join(line.split()) for line in describe(statistics).splitlines()]
     assert lines[0] == "tokens number mean median 95 % longest"
     assert lines[1] == "documents 1,980 1009.5 1,009 1,900 1,999"
@@ -43,21 +44,24 @@ def test_the_table_states_the_figures(statistics: CorpusStatistics) -> None:
     assert "0 ids occur fewer than 10 times, 500 never" in lines
 
 
-def test_half_of_the_tokens_is_told_by_the_commonest_ids(statistics: CorpusStatistics) -> None:
+def test_commonest_ids_cover_half(statistics: CorpusStatistics) -> None:
+    """The stated number of ids covers half of the tokens."""
     counts = statistics.token_counts
     number = int(describe(statistics).split("are of the ")[1].split()[0])
     commonest = sorted(counts.tolist(), reverse=True)
     assert sum(commonest[:number]) >= counts.sum() / 2 > sum(commonest[: number - 1])
 
 
-def test_three_pictures_are_drawn(statistics: CorpusStatistics, tmp_path: Path) -> None:
+def test_three_plots_are_drawn(statistics: CorpusStatistics, tmp_path: Path) -> None:
+    """Three plots are drawn."""
     paths = draw(statistics, tmp_path / "new" / "stats")
     assert [path.name for path in paths] == ["lengths.png", "frequencies.png", "packing.png"]
     for path in paths:
         assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000
 
 
-def test_a_corpus_of_one_kind_of_thing_is_drawn_too(tmp_path: Path) -> None:
+def test_constant_lengths_are_drawn(tmp_path: Path) -> None:
+    """A corpus in which all lengths are equal is drawn too."""
     one = Lengths.of(np.array([7]))
     packing = Packing(row_tokens=16, samples=one, fills=one)
     counts = np.bincount([3], minlength=9)
@@ -68,9 +72,10 @@ def test_a_corpus_of_one_kind_of_thing_is_drawn_too(tmp_path: Path) -> None:
     assert "half of all tokens are of the 1 commonest ids" in describe(statistics)
 
 
-def test_missing_matplotlib_and_an_impossible_folder_are_told_in_a_sentence(
+def test_drawing_errors_are_one_sentence(
     statistics: CorpusStatistics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A missing matplotlib and an impossible folder are refused in one sentence."""
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"plot .*lengths\.png cannot be written"):
         draw(statistics, tmp_path / "file")

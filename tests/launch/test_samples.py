@@ -27,14 +27,16 @@ def segments_of(text: str) -> tuple[str, str]:
     return match[2], match[3]
 
 
-def test_as_many_samples_as_asked_for_are_shown_in_their_rows(shown: list[str]) -> None:
+def test_shown_samples_match_count(shown: list[str]) -> None:
+    """As many samples as requested are shown, after their rows."""
     samples = [text for text in shown if text.startswith("  sample")]
     rows = [text for text in shown if text.startswith("row")]
     assert len(samples) == 30 and len(rows) > 5
     assert [int(row.split(":")[0][4:]) for row in rows] == list(range(len(rows)))
 
 
-def test_a_row_says_what_fills_it_and_a_sample_how_long_it_is(shown: list[str]) -> None:
+def test_shown_lengths_add_up(shown: list[str]) -> None:
+    """The lengths of the samples and the padding of a row add up to its length."""
     lengths: list[int] = []
     for text in shown:
         if text.startswith("row"):
@@ -49,9 +51,10 @@ def test_a_row_says_what_fills_it_and_a_sample_how_long_it_is(shown: list[str]) 
         assert lengths[number - 1] == tokens == len(a) + len(b) + 3
 
 
-def test_labels_are_the_text_of_the_corpus_and_masks_hide_it(
+def test_shown_labels_match_corpus(
     shown: list[str], tiny_corpus: Path, tiny_tokenizer: Path
 ) -> None:
+    """Labels are the text of the corpus, and masks hide it."""
     corpus, backend = Corpus.open(tiny_corpus), load_tokenizer(tiny_tokenizer).backend
     documents = []
     for number in range(corpus.num_documents):
@@ -73,11 +76,13 @@ def test_labels_are_the_text_of_the_corpus_and_masks_hide_it(
     assert len(hidden) > 100 and 0.6 < share < 0.95
 
 
-def test_lines_fit_a_terminal(shown: list[str]) -> None:
+def test_shown_lines_fit_terminal(shown: list[str]) -> None:
+    """Lines fit a terminal."""
     assert max(len(line) for text in shown for line in text.splitlines()) <= 100
 
 
-def test_another_tokenizer_is_refused(tiny_corpus: Path, tmp_path: Path) -> None:
+def test_shown_samples_refuse_other_tokenizer(tiny_corpus: Path, tmp_path: Path) -> None:
+    """A tokenizer that did not make the corpus is refused."""
     from data_prep.tokenizers.folder import save_tokenizer
     from data_prep.tokenizers.wordpiece import SPECIAL_TOKENS, bert_tokenizer
 

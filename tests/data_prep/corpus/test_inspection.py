@@ -32,11 +32,13 @@ def rewrite(path: Path, position: int, value: int) -> None:
     (path.parent / "manifest.json").write_text(json.dumps(manifest))
 
 
-def test_a_whole_corpus_verifies(recipe: CorpusRecipe) -> None:
+def test_verify_accepts_complete_corpus(recipe: CorpusRecipe) -> None:
+    """A complete corpus verifies."""
     assert verify_corpus(recipe.corpus.path)["splits"]["train"]["documents"] > 10
 
 
-def test_one_changed_byte_is_found(recipe: CorpusRecipe) -> None:
+def test_verify_finds_changed_byte(recipe: CorpusRecipe) -> None:
+    """One changed byte is found and its file named."""
     path = recipe.corpus.path / "train_00000_000.tokens.bin"
     content = bytearray(path.read_bytes())
     content[100] ^= 1
@@ -54,15 +56,17 @@ def test_one_changed_byte_is_found(recipe: CorpusRecipe) -> None:
         ("tokens", 5, 60_000, "token id 60000 is outside the vocabulary"),
     ],
 )
-def test_wrong_numbers_are_found_even_when_the_hashes_agree(
+def test_verify_finds_inconsistent_offsets(
     recipe: CorpusRecipe, file: str, position: int, value: int, message: str
 ) -> None:
+    """Invalid offsets and ids are found even when the hashes agree."""
     rewrite(recipe.corpus.path / f"train_00000_000.{file}.bin", position, value)
     with pytest.raises(UserError, match=rf"train_00000_000 .*{message}"):
         verify_corpus(recipe.corpus.path)
 
 
-def test_documents_are_shown_one_sentence_a_line_with_token_counts(recipe: CorpusRecipe) -> None:
+def test_readable_documents_list_sentences(recipe: CorpusRecipe) -> None:
+    """Documents are shown with one sentence a line and its number of tokens."""
     shown = list(readable_documents(recipe.corpus.path, recipe.tokenizer.path, 2))
     head, *lines = shown[0].splitlines()
     counts = [int(line[:6]) for line in lines]
@@ -70,9 +74,10 @@ def test_documents_are_shown_one_sentence_a_line_with_token_counts(recipe: Corpu
     assert all(line.endswith(".") and line[8:].count(" ") >= 3 for line in lines)
 
 
-def test_another_tokenizer_cannot_show_a_corpus(
+def test_readable_documents_refuse_other_tokenizer(
     recipe: CorpusRecipe, recipe_for: RecipeFor, tmp_path: Path
 ) -> None:
+    """A corpus is not decoded with a tokenizer that did not make it."""
     other = recipe_for(
         tmp_path / "text.txt",
         tokenizer__path=tmp_path / "other",

@@ -23,7 +23,8 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def test_documents_come_back_as_they_were_written(folder: Path) -> None:
+def test_corpus_round_trips_documents(folder: Path) -> None:
+    """Documents are read as they were written."""
     corpus = Corpus.open(folder)
     read = [
         [sentence.tolist() for sentence in corpus.document(index)]
@@ -36,13 +37,15 @@ def test_documents_come_back_as_they_were_written(folder: Path) -> None:
         corpus.document(3)
 
 
-def test_a_split_without_documents_is_empty(tmp_path: Path) -> None:
+def test_empty_split_has_no_documents(tmp_path: Path) -> None:
+    """A split without documents is empty."""
     write_corpus(tmp_path / "corpus", {"train": [DOCUMENTS]})
     corpus = Corpus.open(tmp_path / "corpus", "validation")
     assert (corpus.num_documents, corpus.num_sentences, corpus.num_tokens) == (0, 0, 0)
 
 
-def test_gathering_ranges_across_shards_equals_a_loop(tmp_path: Path) -> None:
+def test_gather_matches_plain_loop(tmp_path: Path) -> None:
+    """Gathering ranges across shards equals a loop over tokens."""
     corpus = numbered_corpus(tmp_path / "corpus", draw_shards("gather", (4, 1, 3)))
     key, size = key_of("ranges"), 300
     shards = [corpus.shards[i] for i in integers_below(key, np.arange(size), 3)]
@@ -60,21 +63,22 @@ def test_gathering_ranges_across_shards_equals_a_loop(tmp_path: Path) -> None:
     assert corpus.gather(starts[:0], lengths[:0]).tolist() == []
 
 
-def test_a_position_belongs_to_the_shard_that_holds_it(tmp_path: Path) -> None:
+def test_shards_of_finds_owner(tmp_path: Path) -> None:
+    """The shard of each token position is the one that holds it."""
     corpus = numbered_corpus(tmp_path / "corpus", [[[3, 2]], [[4]], [[1], [1]]])
     owners = corpus.shards_of(np.arange(corpus.num_tokens))
     assert owners.tolist() == [0] * 5 + [1] * 4 + [2] * 2
 
 
-def test_ids_take_two_bytes_as_long_as_they_fit() -> None:
+def test_token_type_is_smallest_fitting() -> None:
+    """Ids take two bytes as long as the largest one fits."""
     assert token_type_for(1 << 16) == np.dtype("<u2")  # the largest id is 65,535
     assert token_type_for((1 << 16) + 1) == np.dtype("<u4")
 
 
 @pytest.mark.parametrize(("vocab_size", "width"), [(65_536, 2), (65_537, 4)])
-def test_the_largest_id_survives_the_round_trip(
-    tmp_path: Path, vocab_size: int, width: int
-) -> None:
+def test_largest_id_round_trips(tmp_path: Path, vocab_size: int, width: int) -> None:
+    """The largest id is read as it was written, with two bytes and with four."""
     path = tmp_path / "corpus"
     write_corpus(path, {"train": [[[[vocab_size - 1, 5]]]]}, vocab_size=vocab_size)
     corpus = Corpus.open(path)
@@ -83,21 +87,24 @@ def test_the_largest_id_survives_the_round_trip(
     assert (path / "train_00000.tokens.bin").stat().st_size == 2 * width
 
 
-def test_the_files_are_plain_little_endian_arrays(folder: Path) -> None:
+def test_shard_files_are_plain_arrays(folder: Path) -> None:
+    """The files of a shard are plain little-endian arrays."""
     assert np.fromfile(folder / "train_00000.tokens.bin", "<u2").tolist() == [5, 6, 7, 8, 9, 9]
     assert np.fromfile(folder / "train_00000.sentences.bin", "<u8").tolist() == [0, 3, 4, 6]
     assert np.fromfile(folder / "train_00000.documents.bin", "<u8").tolist() == [0, 2, 3]
 
 
 @pytest.mark.parametrize("kind", ["tokens", "sentences", "documents"])
-def test_a_file_of_another_size_is_refused(folder: Path, kind: str) -> None:
+def test_open_refuses_changed_size(folder: Path, kind: str) -> None:
+    """A file of another size than the manifest states is refused."""
     with (folder / f"train_00001.{kind}.bin").open("ab") as file:
         file.write(b"\0")
     with pytest.raises(UserError, match=rf"train_00001\.{kind}\.bin has \d+ bytes instead of"):
         Corpus.open(folder)
 
 
-def test_a_flipped_byte_is_found_when_contents_are_verified(folder: Path) -> None:
+def test_hashes_find_flipped_byte(folder: Path) -> None:
+    """A flipped byte is found when contents are verified."""
     path = folder / "train_00000.tokens.bin"
     path.write_bytes(b"\x01" + path.read_bytes()[1:])
     assert Corpus.open(folder).num_documents == 3
@@ -105,7 +112,8 @@ def test_a_flipped_byte_is_found_when_contents_are_verified(folder: Path) -> Non
         read_corpus_manifest(folder, hashes=True)
 
 
-def test_another_format_and_another_folder_are_refused(folder: Path) -> None:
+def test_open_refuses_other_format(folder: Path) -> None:
+    """Another format and a folder without manifest are refused."""
     text = (folder / MANIFEST).read_text()
     (folder / MANIFEST).write_text(text.replace("stillhouse-corpus-2", "stillhouse-corpus-0"))
     with pytest.raises(UserError, match="has the format 'stillhouse-corpus-0'"):
@@ -114,7 +122,9 @@ def test_another_format_and_another_folder_are_refused(folder: Path) -> None:
         Corpus.open(folder.parent)
 
 
-def test_the_fingerprint_follows_the_contents_and_the_tokenizer(tmp_path: Path) -> None:
+def test_fingerprint_depends_on_contents_and_tokenizer(tmp_path: Path) -> None:
+    """The fingerprint depends on the contents and on the tokenizer."""
+
     def made(name: str, documents: list[list[list[int]]], tokenizer: str) -> str:
         write_corpus(tmp_path / name, {"train": [documents]}, tokenizer=tokenizer)
         return Corpus.open(tmp_path / name).fingerprint

@@ -57,9 +57,10 @@ def readable(documents: list[list[str]]) -> list[str]:
     return [" / ".join(document) for document in documents]
 
 
-def test_the_first_of_equal_documents_stays(
+def test_first_duplicate_document_is_kept(
     recipe_for: RecipeFor, drawn: tuple[Path, list[list[str]]]
 ) -> None:
+    """Of equal documents the first in reading order is kept."""
     folder, documents = drawn
     found, manifest = corpus_of(recipe_for, folder)
     first = list(dict.fromkeys(readable(documents)))
@@ -69,9 +70,10 @@ def test_the_first_of_equal_documents_stays(
     assert found[:train] == [document for document in first if document in set(found[:train])]
 
 
-def test_the_first_of_equal_paragraphs_stays(
+def test_first_duplicate_paragraph_is_kept(
     recipe_for: RecipeFor, drawn: tuple[Path, list[list[str]]]
 ) -> None:
+    """Of equal paragraphs the first in reading order is kept."""
     folder, documents = drawn
     found, manifest = corpus_of(recipe_for, folder, clean__duplicates="paragraphs")
     seen: set[str] = set()
@@ -84,9 +86,10 @@ def test_the_first_of_equal_paragraphs_stays(
     assert manifest["dropped"]["duplicate_paragraphs"] == sum(map(len, documents)) - len(seen)
 
 
-def test_a_paragraph_of_a_document_that_is_left_out_is_not_the_first(
+def test_dropped_document_paragraphs_do_not_count(
     recipe_for: RecipeFor, drawn: tuple[Path, list[list[str]]]
 ) -> None:
+    """A paragraph of a dropped document does not count as the first of its copies."""
     folder, documents = drawn
     found, _manifest = corpus_of(recipe_for, folder, clean__duplicates="both")
     paragraphs = [paragraph for document in found for paragraph in document.split(" / ")]
@@ -94,17 +97,17 @@ def test_a_paragraph_of_a_document_that_is_left_out_is_not_the_first(
     assert set(paragraphs) == {paragraph for document in documents for paragraph in document}
 
 
-def test_copies_stay_when_they_are_asked_for(
+def test_duplicates_keep_keeps_all(
     recipe_for: RecipeFor, drawn: tuple[Path, list[list[str]]]
 ) -> None:
+    """With `clean.duplicates=keep` every copy is kept."""
     folder, documents = drawn
     found, manifest = corpus_of(recipe_for, folder, clean__duplicates="keep")
     assert sorted(found) == sorted(readable(documents)) and manifest["dropped"] == {}
 
 
-def test_near_copies_of_an_earlier_document_are_left_out(
-    recipe_for: RecipeFor, tmp_path: Path
-) -> None:
+def test_near_duplicate_documents_are_dropped(recipe_for: RecipeFor, tmp_path: Path) -> None:
+    """Near-duplicates of an earlier document are dropped."""
     words = [paragraph_of(number)[8:-1] for number in range(1000, 1400)]
     long = " ".join(words[:80]) + "."
     near = long.replace("zero", "nought", 1)
@@ -119,9 +122,10 @@ def test_near_copies_of_an_earlier_document_are_left_out(
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_what_is_left_out_does_not_depend_on_the_workers(
+def test_dropped_duplicates_ignore_workers(
     recipe_for: RecipeFor, drawn: tuple[Path, list[list[str]]], workers: int
 ) -> None:
+    """The dropped duplicates do not depend on the number of workers."""
     folder, _ = drawn
     other, manifest = corpus_of(
         recipe_for, folder, workers=workers, clean__duplicates="both", clean__near_duplicates=0.7

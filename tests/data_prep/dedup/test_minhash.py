@@ -34,7 +34,8 @@ def pair_of_similarity(name: str, similarity: float) -> tuple[str, str, float]:
 
 @pytest.mark.parametrize("threshold", [0.5, 0.8])
 @pytest.mark.parametrize("distance", [-0.3, -0.15, -0.05, 0.0, 0.05, 0.15])
-def test_pairs_are_found_as_often_as_the_curve_says(threshold: float, distance: float) -> None:
+def test_band_matches_follow_curve(threshold: float, distance: float) -> None:
+    """Pairs are found as often as 1 - (1 - s^r)^b predicts."""
     finder = NearDuplicates(threshold)
     found, predicted = 0, 0.0
     for number in range(PAIRS):
@@ -47,7 +48,8 @@ def test_pairs_are_found_as_often_as_the_curve_says(threshold: float, distance: 
 
 
 @pytest.mark.parametrize("threshold", [0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.99])
-def test_the_curve_has_its_middle_at_the_threshold(threshold: float) -> None:
+def test_bands_centre_curve_at_threshold(threshold: float) -> None:
+    """The curve has its middle at the threshold."""
     bands, rows = choose_bands(threshold)
     assert bands * rows <= 128
     at_the_middle = 1.0 - (1.0 - threshold**rows) ** bands
@@ -55,13 +57,15 @@ def test_the_curve_has_its_middle_at_the_threshold(threshold: float) -> None:
     assert below < 0.5 < above and 0.25 < at_the_middle < 0.75
 
 
-def test_any_threshold_gets_some_bands() -> None:
+def test_any_threshold_has_bands() -> None:
+    """Any threshold gives bands within the length of a signature."""
     for threshold in (1e-6, 0.001, 0.01, 0.999, 1 - 1e-6):
         bands, rows = choose_bands(threshold)
         assert 1 <= bands * rows <= 128
 
 
-def test_copies_always_meet_wherever_their_paragraphs_end() -> None:
+def test_copies_share_keys_across_paragraphs() -> None:
+    """Copies share all keys wherever their paragraphs end."""
     finder = NearDuplicates(0.9)
     text = " ".join(word[:5] for word in words("copy", 50))
     keys = finder.keys(text)
@@ -70,7 +74,8 @@ def test_copies_always_meet_wherever_their_paragraphs_end() -> None:
     assert finder.keys("漢" * 3 + "\n字" * 9) == finder.keys("漢" * 3 + "字" * 9)
 
 
-def test_chinese_is_compared_by_characters() -> None:
+def test_chinese_uses_character_shingles() -> None:
+    """Text without spaces is compared by characters."""
     finder = NearDuplicates(0.7)
     drawn = hash64(key_of("chinese"), range(400)) % np.uint64(20_000)
     text = "".join(chr(CHINESE_BASE + int(number)) for number in drawn)
@@ -80,19 +85,22 @@ def test_chinese_is_compared_by_characters() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "one", "one two three four", "漢字漢字", "\ud800"])
-def test_documents_shorter_than_a_shingle_meet_only_their_equals(text: str) -> None:
+def test_short_documents_match_exact_copies(text: str) -> None:
+    """Documents shorter than a shingle match only equal ones."""
     finder = NearDuplicates(0.5)
     assert len(finder.keys(text)) == 1
     assert finder.keys(text) == finder.keys(text)
     assert finder.keys(text) != finder.keys(text + "x")
 
 
-def test_five_words_are_one_shingle_and_not_a_short_document() -> None:
+def test_five_words_make_one_shingle() -> None:
+    """Five words are one shingle, not a short document."""
     finder = NearDuplicates(0.5)
     assert len(finder.keys("one two three four five")) == finder.bands
 
 
-def test_a_text_hashed_in_pieces_has_the_same_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_piecewise_hashing_gives_same_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text hashed in pieces has the same keys."""
     finder = NearDuplicates(0.8)
     text = " ".join(words("pieces", 100))
     whole = finder.keys(text)
@@ -100,7 +108,8 @@ def test_a_text_hashed_in_pieces_has_the_same_keys(monkeypatch: pytest.MonkeyPat
     assert finder.keys(text) == whole
 
 
-def test_another_process_finds_the_same_keys() -> None:
+def test_keys_are_stable_across_processes() -> None:
+    """Another process computes the same keys."""
     text = " ".join(words("process", 60))
     code = (
         "import sys; from data_prep.dedup.minhash import NearDuplicates;"
@@ -112,9 +121,11 @@ def test_another_process_finds_the_same_keys() -> None:
     assert [int(key) for key in printed.split()] == NearDuplicates(0.8).keys(text)
 
 
-def test_equal_numbers_in_different_bands_are_different_keys(
+def test_equal_bands_have_different_keys(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Equal numbers in different bands give different keys."""
+
     class Constant:
         """A MinHash whose signature is one number over and over."""
 
@@ -129,12 +140,14 @@ def test_equal_numbers_in_different_bands_are_different_keys(
     assert len(set(finder.keys("one two three four five"))) == finder.bands == 10
 
 
-def test_the_method_names_what_the_keys_depend_on() -> None:
+def test_method_states_key_parameters() -> None:
+    """The method string states everything that the keys depend on."""
     assert NearDuplicates(0.8).method.endswith("10 bands of 12, 5-shingles")
     assert NearDuplicates(0.5).method != NearDuplicates(0.8).method
 
 
-def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_rensa_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing `rensa` is reported with the command that installs it."""
     monkeypatch.setitem(sys.modules, "rensa", None)
     with pytest.raises(UserError, match=r"clean\.near_duplicates .* pip install rensa"):
         NearDuplicates(0.8)

@@ -13,7 +13,8 @@ def draw(name: str, count: int, limit: int) -> list[int]:
 
 @pytest.mark.parametrize("n", [1, 2, 5, 13, 64])
 @pytest.mark.parametrize("kind", ["<u2", "<u4", "<i8", "<u8"])
-def test_the_running_sum_gives_the_polynomial_of_each_window(n: int, kind: str) -> None:
+def test_ngram_hash_matches_polynomial(n: int, kind: str) -> None:
+    """The running sum gives the polynomial hash of each window."""
     numbers = np.array(draw("polynomial", 150, 60_000), kind)
     inverse = pow(_BASE, -1, 2**64)
     expected = [
@@ -24,14 +25,16 @@ def test_the_running_sum_gives_the_polynomial_of_each_window(n: int, kind: str) 
     assert np.array_equal(hash_ngrams(numbers, n), hash64(_FINAL, np.array(expected, np.uint64)))
 
 
-def test_a_window_has_the_same_hash_wherever_it_stands() -> None:
+def test_ngram_hash_ignores_position() -> None:
+    """A window has the same hash at every position."""
     window = draw("window", 13, 30_000)
     positions = [0, 1, 1000, 1023, 1024, 5000]
     hashes = {int(hash_ngrams(draw("before", at, 30_000) + window, 13)[at]) for at in positions}
     assert len(hashes) == 1
 
 
-def test_different_windows_have_different_hashes() -> None:
+def test_different_ngrams_hash_differently() -> None:
+    """Different windows have different hashes."""
     # All windows over two and three letters: the poorest alphabets have the most structure.
     for letters, n in ((2, 16), (3, 10)):
         count = letters**n
@@ -42,10 +45,12 @@ def test_different_windows_have_different_hashes() -> None:
     assert len(np.unique(hash_ngrams(sequence, 5))) == 200_000 - 4
 
 
-def test_order_and_zeros_count() -> None:
+def test_ngram_hash_sees_order_and_zeros() -> None:
+    """Order and zeros change the hash."""
     assert hash_ngrams([1, 2, 3], 3)[0] != hash_ngrams([3, 2, 1], 3)[0]
     assert hash_ngrams([0, 0, 7], 3)[0] != hash_ngrams([0, 7, 0], 3)[0]
 
 
-def test_too_few_numbers_give_no_hash() -> None:
+def test_short_input_has_no_ngrams() -> None:
+    """Fewer than n numbers give no hash."""
     assert [len(hash_ngrams(range(count), 3)) for count in (0, 1, 2, 3, 4)] == [0, 0, 0, 1, 2]

@@ -51,31 +51,35 @@ def plainly_cleaned(text: str, form: Literal["none", "NFC", "NFKC"], control: bo
 
 @given(texts, forms, st.booleans())
 @settings(max_examples=400, deadline=None)
-def test_the_fast_way_agrees_with_the_rules_word_for_word(
+def test_cleaning_matches_plain_rules(
     text: str, form: Literal["none", "NFC", "NFKC"], control: bool
 ) -> None:
+    """Cleaning equals the documented rules, applied one character at a time."""
     cleaned = cleaner(unicode=form, control=control).clean(text)
     assert cleaned == plainly_cleaned(text, form, control)
 
 
 @given(texts, forms, st.booleans(), st.sampled_from([0, 3]))
 @settings(max_examples=400, deadline=None)
-def test_cleaning_twice_is_cleaning_once(
+def test_cleaning_is_idempotent(
     text: str, form: Literal["none", "NFC", "NFKC"], control: bool, shortest: int
 ) -> None:
+    """A cleaned text is not changed by cleaning."""
     mine = cleaner(unicode=form, control=control, min_paragraph_chars=shortest)
     once = mine.clean(text)
     assert mine.clean(once) == once
 
 
-def test_every_character_of_unicode_is_treated_as_the_rules_say() -> None:
+def test_cleaning_matches_rules_for_all_unicode() -> None:
+    """Every character of Unicode is treated by the documented rules."""
     text = "".join(f"a{chr(code)}b" for code in range(sys.maxunicode + 1))
     # NFKC makes white space and letters of many characters that were neither.
     for form in ("none", "NFKC"):
         assert cleaner(unicode=form).clean(text) == plainly_cleaned(text, form, True)
 
 
-def test_characters_that_are_said_to_need_no_normal_form_need_none() -> None:
+def test_skipped_characters_are_normalized() -> None:
+    """The characters that skip normalisation are their own normal form."""
     safe = [c for c in map(chr, range(sys.maxunicode + 1)) if not _MAY_NORMALIZE.match(c)]
     assert len(safe) > 21_000
     for form in ("NFC", "NFKC"):
@@ -101,18 +105,21 @@ def test_characters_that_are_said_to_need_no_normal_form_need_none() -> None:
         (" \n\ufeff\n ", ""),
     ],
 )
-def test_examples_read_as_a_person_expects(text: str, expected: str) -> None:
+def test_cleaning_examples(text: str, expected: str) -> None:
+    """Examples of breaks, spaces, controls and joiners."""
     assert cleaner().clean(text) == expected
 
 
-def test_switches_leave_alone_what_they_name_and_spaces_never() -> None:
+def test_clean_options_switch_rules() -> None:
+    """Options switch off the rules they name; white space is always normalised."""
     text = "e\u0301 \x00\ufffd \xa0x"
     assert cleaner(control=False).clean(text) == "é \x00\ufffd x"
     assert cleaner(unicode="none").clean(text) == "e\u0301 x"
     assert cleaner(unicode="NFKC").clean("ﬁne ｆｕｌｌ") == "fine full"
 
 
-def test_short_paragraphs_are_dropped_and_counted() -> None:
+def test_short_paragraphs_are_dropped() -> None:
+    """Short paragraphs are dropped and counted."""
     counts: Counter[str] = Counter()
     mine = cleaner(min_paragraph_chars=5)
     assert mine.clean("Title\nmenu\n long enough \n  a  \n", counts) == "Title\nlong enough"
@@ -120,14 +127,16 @@ def test_short_paragraphs_are_dropped_and_counted() -> None:
     assert counts == {"mended": 1, "short_paragraphs": 2}
 
 
-def test_documents_are_dropped_for_the_first_reason_that_holds() -> None:
+def test_first_reason_drops_document() -> None:
+    """Documents are dropped for the first reason that applies."""
     mine = cleaner(min_chars=3, max_chars=5)
     reasons = [mine.reason_to_drop("x" * length) for length in (0, 1, 2, 3, 5, 6)]
     assert reasons == ["empty", "too_short", "too_short", None, None, "too_long"]
     assert cleaner().reason_to_drop("x") is None
 
 
-def test_the_users_filter_decides_and_must_answer_yes_or_no(tmp_path: Path) -> None:
+def test_user_filter_must_return_bool(tmp_path: Path) -> None:
+    """The user's filter decides, and must return True or False."""
     path = tmp_path / "mine.py"
     path.write_text(
         "import numpy\n"

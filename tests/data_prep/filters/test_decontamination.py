@@ -47,9 +47,10 @@ def ngrams(tokens: Sequence[int], n: int) -> set[tuple[int, ...]]:
 
 @pytest.mark.parametrize("n", [4, 5, 13])
 @pytest.mark.parametrize("block", [1, 7, 1 << 15])
-def test_documents_are_those_that_a_plain_set_of_tuples_finds(
+def test_overlaps_match_plain_set(
     n: int, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Overlapping documents are those that a plain set of n-grams finds."""
     monkeypatch.setattr(decontamination_module, "_BLOCK", block)
     # Few letters for short n-grams, so that about half of the documents overlap by chance.
     letters = {4: 6, 5: 4, 13: 2}[n]
@@ -63,7 +64,8 @@ def test_documents_are_those_that_a_plain_set_of_tuples_finds(
     assert evaluation(tmp_path, texts, n).overlapping(*flat(documents)).tolist() == expected
 
 
-def test_a_planted_piece_is_found_at_either_end_and_nowhere_across_a_border(tmp_path: Path) -> None:
+def test_overlap_ends_at_document_bounds(tmp_path: Path) -> None:
+    """An n-gram is found at either end of a document, and not across two documents."""
     piece = list(range(1000, 1013))
     noise = draw("noise", 50_000, 900)
     mine = evaluation(tmp_path, [[*range(2000, 2020), *piece, *range(3000, 3005)]], 13)
@@ -82,19 +84,22 @@ def test_a_planted_piece_is_found_at_either_end_and_nowhere_across_a_border(tmp_
     assert mine.overlapping(*flat(documents)).tolist() == expected
 
 
-def test_no_documents_and_no_tokens_are_no_overlap(tmp_path: Path) -> None:
+def test_empty_documents_do_not_overlap(tmp_path: Path) -> None:
+    """Neither no documents nor documents without tokens overlap."""
     mine = evaluation(tmp_path, [range(10)], 4)
     assert mine.overlapping(np.empty(0, "<u2"), np.array([0])).tolist() == []
     assert mine.overlapping(np.empty(0, "<u2"), np.array([0, 0, 0])).tolist() == [False, False]
 
 
-def test_tokens_outside_all_documents_do_not_count(tmp_path: Path) -> None:
+def test_tokens_outside_documents_are_ignored(tmp_path: Path) -> None:
+    """Tokens outside all documents are ignored."""
     mine = evaluation(tmp_path, [range(10)], 4)
     ids = np.array([*range(10), 50, 51, *range(10)], "<u2")
     assert mine.overlapping(ids, np.array([8, 12, 14])).tolist() == [False, False]
 
 
-def test_thousands_of_ngrams_are_each_found_again(tmp_path: Path) -> None:
+def test_every_ngram_is_found(tmp_path: Path) -> None:
+    """Each of thousands of n-grams is found, and no changed one."""
     text = draw("long", 20_000, 50_000)
     mine = evaluation(tmp_path, [text], 6)
     assert mine.num_ngrams == len(ngrams(text, 6))
@@ -120,9 +125,8 @@ OTHER = "11 12 13 14 15 16 17"
         ("a.jsonl", f'{{"text": "{LONG}"}}\n\n["{OTHER}"]\n'),
     ],
 )
-def test_every_kind_of_file_gives_its_texts_one_by_one(
-    name: str, content: str, tmp_path: Path
-) -> None:
+def test_evaluation_formats_give_texts(name: str, content: str, tmp_path: Path) -> None:
+    """Every format of evaluation file gives its texts one by one."""
     (tmp_path / name).write_text(content, newline="")
     mine = EvaluationText([tmp_path / name], 5, encode)
     # 4 and 3 n-grams: none joins one text to the next, or a text to its label.
@@ -130,13 +134,15 @@ def test_every_kind_of_file_gives_its_texts_one_by_one(
     assert mine.overlapping(*flat([[*range(1, 9)], [*range(11, 18)]])).all()
 
 
-def test_texts_too_short_to_look_for_are_counted_and_labels_are_not(tmp_path: Path) -> None:
+def test_short_evaluation_texts_are_counted(tmp_path: Path) -> None:
+    """Texts shorter than an n-gram are counted, labels are not."""
     path = tmp_path / "a.tsv"
     path.write_text(f"{LONG}\t1\tyes\none two three\t0\n1 2 3 4\tno\n")
     assert EvaluationText([path], 5, encode).too_short == 2
 
 
-def test_the_fingerprint_follows_contents_and_n_and_not_names_or_order(tmp_path: Path) -> None:
+def test_evaluation_fingerprint_ignores_names_and_order(tmp_path: Path) -> None:
+    """The fingerprint depends on contents and n, not on names or order."""
     for name, text in {"a": LONG, "b": OTHER, "c": LONG, "d": LONG + " 9"}.items():
         (tmp_path / name).write_text(text)
 
@@ -147,7 +153,8 @@ def test_the_fingerprint_follows_contents_and_n_and_not_names_or_order(tmp_path:
     assert len({printed("ab"), printed("a"), printed("db"), printed("ab", 6)}) == 4
 
 
-def test_it_travels_to_worker_processes(tmp_path: Path) -> None:
+def test_evaluation_text_pickles(tmp_path: Path) -> None:
+    """The evaluation text can be sent to worker processes."""
     mine = evaluation(tmp_path, [range(10)], 4)
     copy = pickle.loads(pickle.dumps(mine))
     assert copy.overlapping(*flat([[2, 3, 4, 5], [2, 3, 5, 4]])).tolist() == [True, False]
@@ -166,9 +173,10 @@ def test_it_travels_to_worker_processes(tmp_path: Path) -> None:
         ("a.txt", b"1 2 3 4\n5 6 7 8\n", "hold no text of 5 tokens"),
     ],
 )
-def test_files_that_cannot_serve_are_named_with_the_key(
+def test_bad_evaluation_file_is_refused(
     name: str, content: bytes | None, complaint: str, tmp_path: Path
 ) -> None:
+    """An unreadable evaluation file is refused with its name and the recipe key."""
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
@@ -177,6 +185,7 @@ def test_files_that_cannot_serve_are_named_with_the_key(
     assert str(path) in str(caught.value) and "clean.evaluation" in str(caught.value)
 
 
-def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
+def test_evaluation_folder_is_refused(tmp_path: Path) -> None:
+    """A folder instead of an evaluation file is refused."""
     with pytest.raises(UserError, match="cannot be read"):
         EvaluationText([tmp_path], 5, encode)

@@ -8,17 +8,18 @@ from data_prep.errors import UserError
 from data_prep.filters.plugins import load_plugin
 
 
-def test_a_function_of_a_module_is_found() -> None:
+def test_plugin_from_module() -> None:
+    """A function of a module is found."""
     assert load_plugin("os.path:basename", "clean.keep")("a/b") == "b"
 
 
-def test_a_dotted_name_after_the_colon_is_followed() -> None:
+def test_plugin_from_dotted_name() -> None:
+    """A dotted name after the colon is resolved."""
     assert load_plugin("pathlib:Path.as_posix", "clean.keep")(Path("a") / "b") == "a/b"
 
 
-def test_a_file_is_found_from_the_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plugin_from_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is found relative to the working directory."""
     (tmp_path / "filters").mkdir()
     (tmp_path / "filters" / "mine.py").write_text(
         "from __future__ import annotations\n"
@@ -44,7 +45,8 @@ def test_a_file_is_found_from_the_working_directory(
         ("os:sep", "is a str and cannot be called"),
     ],
 )
-def test_a_wrong_name_is_explained_with_the_key(name: str, complaint: str) -> None:
+def test_wrong_plugin_name_is_refused(name: str, complaint: str) -> None:
+    """A wrong name is refused with its recipe key."""
     with pytest.raises(UserError) as caught:
         load_plugin(name, "clean.keep")
     message = str(caught.value)
@@ -59,9 +61,8 @@ def test_a_wrong_name_is_explained_with_the_key(name: str, complaint: str) -> No
         ("def keep(:", "SyntaxError"),
     ],
 )
-def test_a_module_that_is_there_and_fails_is_not_called_missing(
-    tmp_path: Path, code: str, reason: str
-) -> None:
+def test_failing_plugin_import_is_reported(tmp_path: Path, code: str, reason: str) -> None:
+    """A module that exists but fails to import is not reported as missing."""
     path = tmp_path / "mine.py"
     path.write_text(code)
     with pytest.raises(UserError, match="importing") as caught:

@@ -40,9 +40,8 @@ def partial_of(recipe: CorpusRecipe) -> Path:
 
 
 @pytest.mark.parametrize("count", [1, 3, 50])
-def test_array_tasks_and_a_merge_give_the_corpus_of_one_command(
-    recipe_for: RecipeFor, text: Path, count: int
-) -> None:
+def test_array_tasks_match_single_command(recipe_for: RecipeFor, text: Path, count: int) -> None:
+    """Array tasks and a merge give the corpus of one command."""
     whole = build_corpus(recipe_for(text, corpus__path=text.parent / "whole"))
     recipe = recipe_for(text)
     for index in reversed(range(count)):
@@ -52,7 +51,8 @@ def test_array_tasks_and_a_merge_give_the_corpus_of_one_command(
     assert not partial_of(recipe).exists()
 
 
-def test_a_merge_waits_for_every_task(recipe_for: RecipeFor, text: Path) -> None:
+def test_merge_refuses_missing_tasks(recipe_for: RecipeFor, text: Path) -> None:
+    """A merge is refused until every task is done."""
     recipe = recipe_for(text)
     run_array_task(recipe, 1, 4)
     with pytest.raises(UserError, match=r"6 of the 8 tasks .* missing \(the first is 0\)"):
@@ -61,9 +61,10 @@ def test_a_merge_waits_for_every_task(recipe_for: RecipeFor, text: Path) -> None
         run_array_task(recipe, 4, 4)
 
 
-def test_parts_of_bounded_size_hold_the_same_documents(
+def test_small_parts_hold_same_documents(
     recipe_for: RecipeFor, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Parts of bounded size hold the same documents."""
     recipe = recipe_for(text)
     whole = build_corpus(recipe)
     tokens = [
@@ -81,9 +82,10 @@ def test_parts_of_bounded_size_hold_the_same_documents(
     assert all(shard.counts.tokens < 600 for shard in corpus.shards)
 
 
-def test_only_the_tasks_that_a_change_touches_run_again(
+def test_change_reruns_affected_tasks(
     recipe_for: RecipeFor, text: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Only the tasks that depend on a change run again."""
     recipe = recipe_for(text)
     run_array_task(recipe, 0, 1)
     late = (text / "b.txt").stat().st_mtime + 60
@@ -95,7 +97,8 @@ def test_only_the_tasks_that_a_change_touches_run_again(
     assert "done before: 0" in capsys.readouterr().err
 
 
-def test_a_damaged_part_is_refused_and_made_again(recipe_for: RecipeFor, text: Path) -> None:
+def test_merge_refuses_damaged_part(recipe_for: RecipeFor, text: Path) -> None:
+    """A damaged part is refused, and its task runs again."""
     recipe = recipe_for(text)
     run_array_task(recipe, 0, 1)
     shard = partial_of(recipe) / "train_00002_000.tokens.bin"
@@ -111,16 +114,16 @@ def test_a_damaged_part_is_refused_and_made_again(recipe_for: RecipeFor, text: P
     assert merge_corpus(recipe) == whole
 
 
-def test_a_damaged_part_is_forgotten_so_that_the_same_command_mends_it(
-    recipe_for: RecipeFor, text: Path
-) -> None:
+def test_truncated_part_is_rebuilt(recipe_for: RecipeFor, text: Path) -> None:
+    """The same command rebuilds a part with a truncated file."""
     recipe = recipe_for(text)
     run_array_task(recipe, 0, 1)
     (partial_of(recipe) / "ledger_00001_000.splits.npy").write_bytes(b"x" * 10)
     assert build_corpus(recipe)["dropped"] == {"duplicates": 30}
 
 
-def test_broken_records_are_counted_over_all_tasks(recipe_for: RecipeFor, text: Path) -> None:
+def test_broken_records_sum_over_tasks(recipe_for: RecipeFor, text: Path) -> None:
+    """Broken records are counted over all tasks."""
     lines = [json.dumps({"text": f"Record number {i} of many. It has words."}) for i in range(600)]
     for broken in (50, 350, 550):
         lines[broken] = "{"
@@ -142,9 +145,10 @@ if __name__ == "__main__":
 """
 
 
-def test_a_killed_command_goes_on_where_it_was(
+def test_killed_build_resumes(
     recipe_for: RecipeFor, text: Path, prose: Prose, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A killed command resumes with its finished tasks."""
     for number in range(40):
         (text / f"f{number:02d}.txt").write_text(prose(f"f{number}", 40), "utf-8")
     whole = build_corpus(recipe_for(text, corpus__path=text.parent / "whole"))

@@ -44,9 +44,8 @@ def leftovers(recipe: CorpusRecipe) -> list[Path]:
     return list(recipe.corpus.path.parent.glob(recipe.corpus.path.name + "*"))
 
 
-def test_every_document_is_in_one_split_and_reads_as_it_was(
-    recipe_for: RecipeFor, text: Path
-) -> None:
+def test_build_keeps_every_document(recipe_for: RecipeFor, text: Path) -> None:
+    """Every document is in one split and decodes to its text."""
     recipe = recipe_for(text)
     manifest = build_corpus(recipe)
     originals = [
@@ -65,7 +64,8 @@ def test_every_document_is_in_one_split_and_reads_as_it_was(
         assert all(shard["documents"] > 0 for shard in facts["shards"])
 
 
-def test_the_manifest_says_what_went_in(recipe_for: RecipeFor, text: Path) -> None:
+def test_manifest_describes_input(recipe_for: RecipeFor, text: Path) -> None:
+    """The manifest describes the input, the tokenizer and every file."""
     recipe = recipe_for(text)
     returned = build_corpus(recipe)
     manifest = json.loads((recipe.corpus.path / "manifest.json").read_text())
@@ -83,9 +83,8 @@ def test_the_manifest_says_what_went_in(recipe_for: RecipeFor, text: Path) -> No
     assert on_disk == {"manifest.json", *manifest["files"]}
 
 
-def test_the_corpus_is_the_same_for_any_number_of_workers(
-    recipe_for: RecipeFor, text: Path, tmp_path: Path
-) -> None:
+def test_corpus_ignores_worker_count(recipe_for: RecipeFor, text: Path, tmp_path: Path) -> None:
+    """The corpus is the same for any number of workers."""
     manifests = [
         build_corpus(recipe_for(text, workers=workers, corpus__path=tmp_path / f"c{workers}"))
         for workers in (1, 2, 3)
@@ -94,9 +93,8 @@ def test_the_corpus_is_the_same_for_any_number_of_workers(
     assert manifests[0] == manifests[1] == manifests[2]
 
 
-def test_copies_of_a_document_are_on_the_same_side(
-    recipe_for: RecipeFor, text: Path, prose: Prose
-) -> None:
+def test_copies_share_split(recipe_for: RecipeFor, text: Path, prose: Prose) -> None:
+    """Copies of a document are in the same split."""
     (text / "d.txt").write_text(prose("a.txt", 30), "utf-8")
     recipe = recipe_for(text, corpus__validation_share=0.3, clean__duplicates="keep")
     build_corpus(recipe)
@@ -107,6 +105,7 @@ def test_copies_of_a_document_are_on_the_same_side(
 
 
 def test_dropped_documents_are_counted(recipe_for: RecipeFor, text: Path) -> None:
+    """Dropped and changed documents are counted by reason."""
     records = ["", "  \n ", "tiny", "\u200b" * 30, "long enough to be kept, this one is."]
     (text / "d.jsonl").write_text("".join(json.dumps({"text": r}) + "\n" for r in records))
     manifest = build_corpus(recipe_for(text, clean__min_chars=10))
@@ -115,7 +114,8 @@ def test_dropped_documents_are_counted(recipe_for: RecipeFor, text: Path) -> Non
     assert sum(split["documents"] for split in manifest["splits"].values()) == 91
 
 
-def test_a_large_vocabulary_takes_uint32(recipe_for: RecipeFor, text: Path) -> None:
+def test_large_vocabulary_uses_uint32(recipe_for: RecipeFor, text: Path) -> None:
+    """A vocabulary above 65,536 ids is stored as uint32."""
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(66_000)), "the"]
     (text.parent / "vocab.txt").write_text("\n".join(words) + "\n")
     recipe = recipe_for(text, tokenizer__vocabulary=text.parent / "vocab.txt")
@@ -124,9 +124,10 @@ def test_a_large_vocabulary_takes_uint32(recipe_for: RecipeFor, text: Path) -> N
     assert tokens.dtype == np.uint32 and set(tokens.tolist()) == {1, 66_005}
 
 
-def test_a_corpus_that_is_up_to_date_is_left_alone(
+def test_up_to_date_corpus_is_kept(
     recipe_for: RecipeFor, text: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A corpus that is up to date is not changed."""
     first = build_corpus(recipe_for(text))
     before = (text.parent / "corpus" / "manifest.json").stat().st_mtime_ns
     assert build_corpus(recipe_for(text, workers=2)) == first
@@ -142,15 +143,17 @@ def test_a_corpus_that_is_up_to_date_is_left_alone(
         ({"input__pattern": "[ab]*"}, "input.pattern|list of sources"),
     ],
 )
-def test_a_corpus_made_with_other_options_is_refused_with_the_difference(
+def test_changed_options_are_refused(
     recipe_for: RecipeFor, text: Path, changes: dict[str, Any], difference: str
 ) -> None:
+    """A corpus made with other options is refused with the first difference."""
     build_corpus(recipe_for(text))
     with pytest.raises(UserError, match=rf"made with another ({difference}): remove it"):
         build_corpus(recipe_for(text, **changes))
 
 
-def test_a_corpus_older_than_its_text_is_refused(recipe_for: RecipeFor, text: Path) -> None:
+def test_corpus_older_than_input_is_refused(recipe_for: RecipeFor, text: Path) -> None:
+    """A corpus older than its input is refused."""
     build_corpus(recipe_for(text))
     late = (text.parent / "corpus" / "manifest.json").stat().st_mtime + 60
     os.utime(text / "b.txt", (late, late))
@@ -162,9 +165,10 @@ def test_a_corpus_older_than_its_text_is_refused(recipe_for: RecipeFor, text: Pa
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_broken_file_leaves_no_corpus_and_what_was_done_stays_done(
+def test_broken_file_keeps_finished_tasks(
     recipe_for: RecipeFor, text: Path, workers: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A broken file leaves no corpus, and finished tasks stay done."""
     build_corpus(recipe_for(text, corpus__path=text.parent / "first"))
     (text / "z.txt").write_bytes(b"Fine so far.\n\n" * 500 + b"\xc3(")
     recipe = recipe_for(text, workers=workers)
@@ -183,9 +187,10 @@ def test_a_broken_file_leaves_no_corpus_and_what_was_done_stays_done(
 @pytest.mark.parametrize(
     ("code", "message"), [(errno.ENOSPC, "disk that holds .* is full"), (errno.EACCES, "failed")]
 )
-def test_a_full_disk_leaves_no_corpus_and_the_same_command_goes_on(
+def test_full_disk_leaves_resumable_build(
     recipe_for: RecipeFor, text: Path, monkeypatch: pytest.MonkeyPatch, code: int, message: str
 ) -> None:
+    """A full disk leaves no corpus, and the same command resumes."""
     written = []
 
     def write_until_full(writer: ShardWriter, documents: Documents) -> None:
@@ -205,9 +210,8 @@ def test_a_full_disk_leaves_no_corpus_and_the_same_command_goes_on(
     assert build_corpus(recipe) == whole and leftovers(recipe) == [recipe.corpus.path]
 
 
-def test_what_an_earlier_crash_left_is_not_part_of_the_corpus(
-    recipe_for: RecipeFor, text: Path
-) -> None:
+def test_stale_files_are_not_merged(recipe_for: RecipeFor, text: Path) -> None:
+    """Files of an earlier crash do not get into the corpus."""
     recipe = recipe_for(text)
     partial = Path(f"{recipe.corpus.path}.partial")
     partial.mkdir()
@@ -220,9 +224,10 @@ def test_what_an_earlier_crash_left_is_not_part_of_the_corpus(
 
 
 @pytest.mark.parametrize(("share", "documents"), [(0.0, 1), (0.999999, 90)])
-def test_too_few_train_documents_are_refused_with_their_number(
+def test_too_few_documents_are_refused(
     recipe_for: RecipeFor, text: Path, prose: Prose, share: float, documents: int
 ) -> None:
+    """Too few documents in a split are refused with their number."""
     if documents == 1:
         for path in text.iterdir():
             path.unlink()

@@ -60,7 +60,8 @@ def json_paths(tree: Any, at: Path_) -> list[Path_]:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
-def test_a_manifest_with_any_value_replaced_or_removed(sound: Path, data: st.DataObject) -> None:
+def test_changed_manifest_is_refused_or_equal(sound: Path, data: st.DataObject) -> None:
+    """A manifest with any value replaced or removed is refused, or reads as before."""
     original = json.loads((sound / MANIFEST).read_text())
     tree = copy.deepcopy(original)
     *way, last = data.draw(st.sampled_from(json_paths(tree, [])))
@@ -84,7 +85,8 @@ def test_a_manifest_with_any_value_replaced_or_removed(sound: Path, data: st.Dat
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(content=st.one_of(st.binary(max_size=40), st.text(max_size=40).map(str.encode)))
-def test_a_manifest_of_random_bytes_is_refused(sound: Path, content: bytes) -> None:
+def test_random_manifest_is_refused(sound: Path, content: bytes) -> None:
+    """A manifest of random bytes is refused."""
     original = (sound / MANIFEST).read_bytes()
     (sound / MANIFEST).write_bytes(content)
     try:
@@ -96,7 +98,8 @@ def test_a_manifest_of_random_bytes_is_refused(sound: Path, content: bytes) -> N
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_any_flipped_byte_and_any_other_length_are_found(sound: Path, data: st.DataObject) -> None:
+def test_flipped_or_truncated_files_are_found(sound: Path, data: st.DataObject) -> None:
+    """Any flipped byte and any other length are found."""
     file = data.draw(st.sampled_from(sorted(sound.glob("*.bin"))))
     original = file.read_bytes()
     changed = np.frombuffer(original, np.uint8).copy()
@@ -112,7 +115,8 @@ def test_any_flipped_byte_and_any_other_length_are_found(sound: Path, data: st.D
         file.write_bytes(original)
 
 
-def test_the_sound_corpus_is_read(sound: Path, tmp_path: Path) -> None:
+def test_undamaged_corpus_is_read(sound: Path, tmp_path: Path) -> None:
+    """The undamaged corpus is read and verifies."""
     shutil.copytree(sound, tmp_path / "copy")
     assert contents(tmp_path / "copy") == [*DOCUMENTS, DOCUMENTS[0]]
     verify_corpus(tmp_path / "copy")

@@ -42,24 +42,21 @@ def write(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def test_blank_lines_separate_documents_and_wrapped_lines_are_joined(
-    tmp_path: Path, whole: Whole
-) -> None:
+def test_text_splits_at_blank_lines(tmp_path: Path, whole: Whole) -> None:
+    """Blank lines separate documents, and wrapped lines are joined."""
     path = write(tmp_path / "a.txt", "\ufeffOne line\r\nwraps.\r\n \t\r\n\r\nTwo.")
     assert texts(whole(path)) == ["One line wraps.", "Two."]
 
 
-def test_a_newline_can_be_the_end_of_a_paragraph_in_plain_text(
-    tmp_path: Path, whole: Whole
-) -> None:
+def test_text_newline_can_end_paragraph(tmp_path: Path, whole: Whole) -> None:
+    """With `newline=paragraph` a newline ends a paragraph in plain text."""
     path = write(tmp_path / "a.txt", "First sentence\nSecond sentence\n\nNext document\n")
     expected = ["First sentence\nSecond sentence", "Next document"]
     assert texts(whole(path), newline="paragraph") == expected
 
 
-def test_a_file_can_be_one_document_whose_blank_lines_end_paragraphs(
-    tmp_path: Path, whole: Whole
-) -> None:
+def test_text_file_as_one_document(tmp_path: Path, whole: Whole) -> None:
+    """With `documents=file` a file is one document whose blank lines end paragraphs."""
     path = write(tmp_path / "a.txt", "One\nwraps.\n\nTwo.\n\n\n\nThree.\n")
     assert [text.strip() for text in texts(whole(path), documents="file")] == [
         "One wraps.\nTwo.\nThree."
@@ -67,18 +64,16 @@ def test_a_file_can_be_one_document_whose_blank_lines_end_paragraphs(
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_json_lines_give_the_text_of_the_chosen_field(
-    tmp_path: Path, whole: Whole, compressed: bool
-) -> None:
+def test_jsonl_reads_chosen_field(tmp_path: Path, whole: Whole, compressed: bool) -> None:
+    """JSON lines give the text of the chosen field."""
     content = b'{"body": "A.\\r\\nB.", "text": "x"}\n\n{"body": "\\u00e9\\ud83d\\ude00"}\n'
     name, content = ("a.jsonl.gz", gzip.compress(content)) if compressed else ("a.jsonl", content)
     path = write(tmp_path / name, content)
     assert texts(whole(path), text_field="body") == ["A.\nB.", "é😀"]
 
 
-def test_wikiextractor_articles_lose_markup_entities_and_the_repeated_title(
-    tmp_path: Path, whole: Whole
-) -> None:
+def test_wikiextractor_drops_title_and_entities(tmp_path: Path, whole: Whole) -> None:
+    """Articles lose markup, entities and the repeated title."""
     path = write(tmp_path / "wiki_00", WIKI)
     assert texts(whole(path)) == ["Tea is a drink.\nIt is <hot>.", "", "Another first line."]
 
@@ -93,18 +88,20 @@ def test_wikiextractor_articles_lose_markup_entities_and_the_repeated_title(
         ("a.txt", "Plain words.\n", "text"),
     ],
 )
-def test_the_kind_is_told_by_how_a_file_begins(
+def test_kind_is_detected_by_content(
     tmp_path: Path, whole: Whole, name: str, content: str, kind: str
 ) -> None:
+    """The format is detected by how a file begins."""
     piece = whole(write(tmp_path / name, content))
     assert kind_of(piece.source, InputOptions(path=tmp_path)) == kind
 
 
 @pytest.mark.parametrize("cut", range(1, 12))
 @pytest.mark.parametrize("kind", ["text", "jsonl", "wikiextractor"])
-def test_documents_are_the_same_however_a_file_is_cut(
+def test_any_cut_gives_same_documents(
     tmp_path: Path, whole: Whole, prose: Callable[[str, int], str], kind: str, cut: int
 ) -> None:
+    """Documents are the same for any cut of a file into slices."""
     blocks = prose("cut", 12).strip().split("\n\n")
     content = {
         "text": "\n" + "\n\n \n".join(block.replace(". ", ".\n") for block in blocks),
@@ -122,9 +119,8 @@ def test_documents_are_the_same_however_a_file_is_cut(
     assert found == blocks
 
 
-def test_a_file_that_is_not_utf8_is_refused_with_its_byte_offset(
-    tmp_path: Path, whole: Whole
-) -> None:
+def test_invalid_utf8_names_offset(tmp_path: Path, whole: Whole) -> None:
+    """A file that is not UTF-8 is refused with the byte offset."""
     for content, offset in ((b"good line\nbad \xff here\n", 14), (b"\xef\xbb\xbfbad \xff\n", 7)):
         path = write(tmp_path / "bad.txt", content)
         message = rf"bad\.txt is not UTF-8: .*0xff at byte offset {offset} "
@@ -133,20 +129,23 @@ def test_a_file_that_is_not_utf8_is_refused_with_its_byte_offset(
         assert "bad \ufffd" in texts(whole(path), errors="replace")[0]
 
 
-def test_a_broken_json_line_is_named(tmp_path: Path, whole: Whole) -> None:
+def test_broken_json_line_is_named(tmp_path: Path, whole: Whole) -> None:
+    """A broken JSON line is refused with its number."""
     path = write(tmp_path / "a.jsonl", '{"text": "fine"}\n\n{"text": "cut\n')
     with pytest.raises(UserError, match=r"Line 3 of .*a\.jsonl is not JSON"):
         texts(whole(path))
 
 
 @pytest.mark.parametrize("line", ['{"body": "x"}', '{"text": 5}', '["text"]'])
-def test_a_json_line_without_text_names_the_option(tmp_path: Path, whole: Whole, line: str) -> None:
+def test_missing_json_text_names_option(tmp_path: Path, whole: Whole, line: str) -> None:
+    """A JSON line without text is refused with the option for its field."""
     path = write(tmp_path / "a.jsonl", line)
     with pytest.raises(UserError, match=r"Line 1 .* 'text': set input\.text_field"):
         texts(whole(path))
 
 
-def test_half_a_surrogate_pair_is_refused_or_replaced(tmp_path: Path, whole: Whole) -> None:
+def test_lone_surrogate_is_refused_or_replaced(tmp_path: Path, whole: Whole) -> None:
+    """Half a surrogate pair is refused or replaced."""
     path = write(tmp_path / "a.jsonl", '{"text": "a\\ud83d b"}')
     with pytest.raises(UserError, match="half a surrogate pair"):
         texts(whole(path))
@@ -161,9 +160,8 @@ def test_half_a_surrogate_pair_is_refused_or_replaced(tmp_path: Path, whole: Who
         ("wiki", '<doc title="a">\n</doc>\n<doc title="b">\n' + "line of words\n" * 20 + "</doc>"),
     ],
 )
-def test_a_document_that_is_too_long_is_refused_with_its_line(
-    tmp_path: Path, whole: Whole, name: str, content: str
-) -> None:
+def test_long_document_names_line(tmp_path: Path, whole: Whole, name: str, content: str) -> None:
+    """A document that is too long is refused with its line."""
     path = write(tmp_path / name, content)
     with pytest.raises(UserError, match=r"begins at line 3 of .* 100 characters.*max_document_ch"):
         texts(whole(path), max_document_chars=100, long_documents="refuse")
@@ -177,9 +175,10 @@ def test_a_document_that_is_too_long_is_refused_with_its_line(
         ('<doc title="a">\ntext\n</doc>\nstray\n', "Line 4 .* outside <doc>"),
     ],
 )
-def test_a_damaged_wikiextractor_file_is_refused_with_its_line(
+def test_damaged_wikiextractor_names_line(
     tmp_path: Path, whole: Whole, content: str, message: str
 ) -> None:
+    """A damaged WikiExtractor file is refused with the line."""
     path = write(tmp_path / "wiki_00", content)
     with pytest.raises(UserError, match=message):
         texts(whole(path))

@@ -88,9 +88,8 @@ def read(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
-def test_documents_are_read_once_and_in_order_for_any_cut_and_block(
-    kind: str, data: st.DataObject, tmp_path: Path
-) -> None:
+def test_every_format_reads_once_in_order(kind: str, data: st.DataObject, tmp_path: Path) -> None:
+    """Documents of every format are read once and in order, for any cut and block size."""
     documents = data.draw(DOCUMENTS)
     line_end = data.draw(st.sampled_from(["\n", "\r\n"]))
     bom = b"\xef\xbb\xbf" if kind in KINDS[:3] and data.draw(st.booleans()) else b""
@@ -105,7 +104,8 @@ def test_documents_are_read_once_and_in_order_for_any_cut_and_block(
 
 @pytest.mark.parametrize("suffix", COMPRESSIONS)
 @pytest.mark.parametrize("kind", KINDS[:3])
-def test_compressed_files_read_like_plain_ones(kind: str, suffix: str, tmp_path: Path) -> None:
+def test_compressed_files_match_plain(kind: str, suffix: str, tmp_path: Path) -> None:
+    """Compressed files give the documents of plain ones."""
     documents = [f"document {n}\nwith two paragraphs" for n in range(3000)]
     path = tmp_path / f"file{suffix}"
     path.write_bytes(COMPRESSIONS[suffix](encode(documents, kind)))
@@ -113,7 +113,8 @@ def test_compressed_files_read_like_plain_ones(kind: str, suffix: str, tmp_path:
 
 
 @pytest.mark.parametrize("suffix", COMPRESSIONS)
-def test_a_compressed_file_that_is_cut_off_is_refused_by_name(suffix: str, tmp_path: Path) -> None:
+def test_truncated_compressed_file_is_refused(suffix: str, tmp_path: Path) -> None:
+    """A truncated compressed file is refused by name."""
     path = tmp_path / f"file.jsonl{suffix}"
     path.write_bytes(
         COMPRESSIONS[suffix](encode([str(n) * 9 for n in range(20_000)], "jsonl"))[:-20]
@@ -123,7 +124,8 @@ def test_a_compressed_file_that_is_cut_off_is_refused_by_name(suffix: str, tmp_p
 
 
 @pytest.mark.parametrize("kind", KINDS[3:])
-def test_a_missing_field_is_answered_with_those_there_are(kind: str, tmp_path: Path) -> None:
+def test_missing_field_lists_fields(kind: str, tmp_path: Path) -> None:
+    """A missing field is refused with a list of the existing ones."""
     path = tmp_path / "file"
     path.write_bytes(encode(["some text"], kind))
     with pytest.raises(UserError, match=r"file has no field 'body' but 'n', 'text'"):
@@ -131,7 +133,8 @@ def test_a_missing_field_is_answered_with_those_there_are(kind: str, tmp_path: P
 
 
 @pytest.mark.parametrize("kind", ["parquet", "arrow_stream"])
-def test_a_row_without_text_is_a_broken_record(kind: str, tmp_path: Path) -> None:
+def test_row_without_text_is_broken(kind: str, tmp_path: Path) -> None:
+    """A row without text is a broken record."""
     path = tmp_path / "file"
     path.write_bytes(encode(["one", None, "two"], kind))  # type: ignore[list-item]
     counts: Counter[str] = Counter()
@@ -141,7 +144,8 @@ def test_a_row_without_text_is_a_broken_record(kind: str, tmp_path: Path) -> Non
         read(path, options_for(path, kind))
 
 
-def test_broken_lines_are_skipped_up_to_a_number(tmp_path: Path) -> None:
+def test_broken_lines_skip_up_to_limit(tmp_path: Path) -> None:
+    """Broken lines are skipped up to `max_bad_records`."""
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "one"}\n{"text": \n{"text": 3}\n{"text": "two"}\n')
     counts: Counter[str] = Counter()
@@ -163,14 +167,16 @@ def test_broken_lines_are_skipped_up_to_a_number(tmp_path: Path) -> None:
         (gzip.compress(b"text"), r"name ending in \.gz"),
     ],
 )
-def test_a_file_that_is_not_text_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
+def test_binary_file_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
+    """A file that is not text is refused."""
     path = tmp_path / "picture"
     path.write_bytes(content)
     with pytest.raises(UserError, match=rf"picture {message}|picture .*{message}"):
         read(path, InputOptions(path=path))
 
 
-def test_mixed_encodings_are_refused_with_the_place_or_replaced(tmp_path: Path) -> None:
+def test_mixed_encodings_refused_or_replaced(tmp_path: Path) -> None:
+    """Mixed encodings are refused with the position, or replaced."""
     (tmp_path / "a.txt").write_text("Ein schöner Tag.\n", "utf-8")
     (tmp_path / "b.txt").write_bytes("Zwei. Ein schöner Tag.\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"b\.txt is not UTF-8: the byte 0xf6 at byte offset 13"):
@@ -187,9 +193,8 @@ def test_mixed_encodings_are_refused_with_the_place_or_replaced(tmp_path: Path) 
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
-def test_damaged_files_give_documents_or_one_sentence(
-    kind: str, data: st.DataObject, tmp_path: Path
-) -> None:
+def test_damaged_files_fail_in_one_sentence(kind: str, data: st.DataObject, tmp_path: Path) -> None:
+    """Damaged files give documents or one sentence."""
     content = bytearray(encode(["one\ntwo", "three", "🙂 four"] * 3, kind))
     for _ in range(data.draw(st.integers(0, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -203,7 +208,8 @@ def test_damaged_files_give_documents_or_one_sentence(
         assert all(isinstance(text, str) for text in found)
 
 
-def test_globs_and_folders_and_several_corpora_are_listed_in_order(tmp_path: Path) -> None:
+def test_sources_are_listed_in_order(tmp_path: Path) -> None:
+    """Globs, folders and several corpora are listed in order."""
     for name in ("a/1.jsonl.zst", "a/2.txt", "b/3.jsonl.zst", "b/c/4.jsonl.zst"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
@@ -220,7 +226,8 @@ def test_globs_and_folders_and_several_corpora_are_listed_in_order(tmp_path: Pat
     ]
 
 
-def test_a_dataset_is_read_as_a_stream_shard_by_shard(tmp_path: Path) -> None:
+def test_dataset_streams_by_shard(tmp_path: Path) -> None:
+    """A dataset is read as a stream, shard by shard."""
     (tmp_path / "set").mkdir()
     for part in range(3):
         documents = [f"document {part} {n}" for n in range(5)]
@@ -241,7 +248,8 @@ def test_a_dataset_is_read_as_a_stream_shard_by_shard(tmp_path: Path) -> None:
         list_sources({"text": InputOptions(dataset=str(tmp_path / "nowhere"))})
 
 
-def test_what_datasets_saved_to_disk_is_read_by_its_arrow_files(tmp_path: Path) -> None:
+def test_saved_dataset_reads_arrow_files(tmp_path: Path) -> None:
+    """A dataset that `save_to_disk` wrote is read by its Arrow files."""
     import datasets
 
     documents = [f"document {n}\nwith a second paragraph" for n in range(50)]

@@ -36,7 +36,8 @@ def write(path: Path, kind: str, documents: list[str]) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["text", "jsonl", "wikiextractor"])
-def test_a_divided_document_keeps_all_of_its_words_in_order(kind: str, tmp_path: Path) -> None:
+def test_divided_document_keeps_text(kind: str, tmp_path: Path) -> None:
+    """A divided document keeps all of its text in order."""
     long = "\n".join(f"paragraph {n} of a long one" for n in range(40))
     path = write(tmp_path / "file", kind, ["short one", long, "short two"])
     texts, counts = read(path, kind=kind, newline="paragraph")
@@ -47,7 +48,8 @@ def test_a_divided_document_keeps_all_of_its_words_in_order(kind: str, tmp_path:
 
 
 @pytest.mark.parametrize("kind", ["text", "jsonl", "wikiextractor"])
-def test_a_long_document_can_be_left_out_or_refused(kind: str, tmp_path: Path) -> None:
+def test_long_document_drop_or_refuse(kind: str, tmp_path: Path) -> None:
+    """A long document can be dropped or refused."""
     path = write(tmp_path / "file", kind, ["short one", "word " * 99, "short two"])
     texts, counts = read(path, kind=kind, long_documents="drop")
     assert texts == ["short one", "short two"] and counts == {"too_long": 1}
@@ -58,7 +60,8 @@ def test_a_long_document_can_be_left_out_or_refused(kind: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("unit", ["x", "漢", "🙂", "word "])
-def test_a_text_without_any_end_is_cut_at_spaces_or_anywhere(unit: str, tmp_path: Path) -> None:
+def test_unbroken_text_is_cut(unit: str, tmp_path: Path) -> None:
+    """A text without paragraphs is cut at spaces, or anywhere."""
     path = write(tmp_path / "file", "text", [unit * 777])
     texts, counts = read(path, kind="text")
     assert "".join(texts).replace(" ", "") == unit.strip() * 777
@@ -87,7 +90,8 @@ print(chars, peak_mb() - before)
 
 
 @pytest.mark.parametrize("line", [b"some words and no end ", b"some words.\n\n"])
-def test_memory_does_not_grow_with_a_document(line: bytes, tmp_path: Path) -> None:
+def test_long_document_takes_bounded_memory(line: bytes, tmp_path: Path) -> None:
+    """Memory does not grow with the length of a document."""
     path = tmp_path / "long.txt"
     with path.open("wb") as file:
         for _ in range(60):

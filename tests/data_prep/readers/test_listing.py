@@ -10,9 +10,10 @@ from data_prep.readers.listing import cut_into_tasks, list_sources
 from data_prep.readers.sources import Slice, Source
 
 
-def test_a_folder_is_read_recursively_in_sorted_order_without_hidden_or_empty_files(
+def test_folder_lists_visible_files_sorted(
     tmp_path: Path,
 ) -> None:
+    """A folder is read recursively, sorted, without hidden or empty files."""
     for name in ("b/2.txt", "b/1.txt", "a.txt", ".hidden.txt", ".git/x.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("text")
@@ -26,16 +27,16 @@ def test_a_folder_is_read_recursively_in_sorted_order_without_hidden_or_empty_fi
     assert all(source.name.startswith(f"{tmp_path.name}/") for source in found)
 
 
-def test_a_pattern_chooses_file_names(tmp_path: Path) -> None:
+def test_pattern_selects_file_names(tmp_path: Path) -> None:
+    """A pattern selects file names."""
     (tmp_path / "keep.txt").write_text("text")
     (tmp_path / "SOURCE.md").write_text("about")
     found = list_sources({"text": InputOptions(path=tmp_path, pattern="*.txt")})
     assert [source.path.name for source in found] == ["keep.txt"]
 
 
-def test_the_shipped_sample_is_found_from_any_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sample_is_found_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shipped sample corpus is found from any working directory."""
     monkeypatch.chdir(tmp_path)
     found = list_sources({"text": InputOptions(path=Path("sample"))})
     assert len(found) >= 80
@@ -43,17 +44,20 @@ def test_the_shipped_sample_is_found_from_any_folder(
     assert {source.path.suffix for source in found} == {".txt"}
 
 
-def test_a_missing_input_is_refused_by_name(tmp_path: Path) -> None:
+def test_missing_input_is_refused(tmp_path: Path) -> None:
+    """A missing input is refused by name."""
     with pytest.raises(UserError, match=r"nowhere does not exist"):
         list_sources({"text": InputOptions(path=tmp_path / "nowhere")})
 
 
-def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+def test_empty_folder_is_refused(tmp_path: Path) -> None:
+    """A folder without text is refused."""
     with pytest.raises(UserError, match="There is no text in"):
         list_sources({"text": InputOptions(path=tmp_path)})
 
 
-def test_every_byte_is_in_exactly_one_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slices_partition_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every byte is in exactly one slice."""
     monkeypatch.setattr(listing, "SLICE_BYTES", 100)
     files = [Source(Path(f"{i}"), f"{i}", size) for i, size in enumerate((30, 50, 40, 250, 10))]
     tasks = cut_into_tasks(files)
@@ -68,12 +72,14 @@ def test_every_byte_is_in_exactly_one_slice(monkeypatch: pytest.MonkeyPatch) -> 
     assert all(sum(piece.stop - piece.start for piece in task) <= 100 for task in tasks)
 
 
-def test_a_huge_input_gets_larger_tasks_and_not_more_of_them() -> None:
+def test_huge_input_gets_larger_tasks() -> None:
+    """A huge input gets larger tasks, not more of them."""
     files = [Source(Path(f"{i:05}"), f"{i:05}", 1 << 30) for i in range(1000)]
     assert listing.MAX_TASKS / 2 <= len(cut_into_tasks(files)) <= listing.MAX_TASKS * 2
 
 
-def test_a_compressed_file_is_never_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compressed_file_is_one_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compressed file is never cut."""
     monkeypatch.setattr(listing, "SLICE_BYTES", 10)
     source = Source(Path("a.jsonl.gz"), "a.jsonl.gz", 95)
     assert cut_into_tasks([source]) == [[Slice(source, 0, 95)]]

@@ -42,14 +42,16 @@ def read_all(index: EpochIndex) -> tuple[SampleArray, list[int], list[int]]:
     return samples, numbers.tolist(), rows.tolist()
 
 
-def test_two_builds_give_the_same_files_byte_for_byte(corpus: Corpus, tmp_path: Path) -> None:
+def test_index_builds_are_identical(corpus: Corpus, tmp_path: Path) -> None:
+    """Two builds give the same files, byte for byte."""
     for name in ("a", "b"):
         open_epoch_index(corpus, KEY, tmp_path / name)
     assert len(contents(tmp_path / "a")) == 3
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
-def test_an_epoch_holds_every_sample_of_every_shard_once(corpus: Corpus, tmp_path: Path) -> None:
+def test_epoch_holds_each_sample_once(corpus: Corpus, tmp_path: Path) -> None:
+    """An epoch holds every sample of every shard once."""
     index = open_epoch_index(corpus, KEY, tmp_path)
     samples, numbers, rows = read_all(index)
     shards = corpus.shards
@@ -67,7 +69,8 @@ def test_an_epoch_holds_every_sample_of_every_shard_once(corpus: Corpus, tmp_pat
     assert index.padding_share == pytest.approx(1 - tokens.sum() / (64 * index.num_rows))
 
 
-def test_any_rows_in_any_order_are_those_of_the_whole(corpus: Corpus, tmp_path: Path) -> None:
+def test_row_subsets_match_full_read(corpus: Corpus, tmp_path: Path) -> None:
+    """Any rows, in any order, are those of a read of the whole epoch."""
     index = open_epoch_index(corpus, KEY, tmp_path)
     _, numbers, rows = read_all(index)
     positions = np.array([7, 0, 7, index.num_rows - 1])
@@ -90,16 +93,16 @@ def test_any_rows_in_any_order_are_those_of_the_whole(corpus: Corpus, tmp_path: 
         {"short_share": 0.1},
     ],
 )
-def test_any_other_key_is_another_plan(
-    corpus: Corpus, tmp_path: Path, change: dict[str, Any]
-) -> None:
+def test_key_changes_index(corpus: Corpus, tmp_path: Path, change: dict[str, Any]) -> None:
+    """Any other key gives another index."""
     first = read_all(open_epoch_index(corpus, KEY, tmp_path))[0]
     second = read_all(open_epoch_index(corpus, key_for(**change), tmp_path))[0]
     assert first.tobytes() != second.tobytes()
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_another_epoch_visits_rows_in_another_order(corpus: Corpus, tmp_path: Path) -> None:
+def test_epochs_shuffle_rows(corpus: Corpus, tmp_path: Path) -> None:
+    """Another epoch has another order of rows."""
     first, second = (
         read_all(open_epoch_index(corpus, key_for(epoch=epoch), tmp_path))[1] for epoch in (0, 1)
     )
@@ -107,9 +110,10 @@ def test_another_epoch_visits_rows_in_another_order(corpus: Corpus, tmp_path: Pa
     assert np.mean(np.array(first[:size]) == np.array(second[:size])) < 0.1
 
 
-def test_a_plan_is_found_again(
+def test_cached_index_is_reused(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A cached index is opened, not built again."""
     first = read_all(open_epoch_index(corpus, KEY, tmp_path))
 
     def build_again(*arguments: object) -> None:
@@ -119,9 +123,8 @@ def test_a_plan_is_found_again(
     assert read_all(open_epoch_index(corpus, KEY, tmp_path))[1:] == first[1:]
 
 
-def test_a_plan_of_another_corpus_or_split_is_not_taken_for_it(
-    corpus: Corpus, tmp_path: Path
-) -> None:
+def test_index_belongs_to_corpus_and_split(corpus: Corpus, tmp_path: Path) -> None:
+    """The index of another corpus or split is never opened."""
     shards = draw_shards("another", (20,))
     other = numbered_corpus(tmp_path / "other", shards)
     documents = [[[[5] * length for length in document] for document in shards[0]]]
@@ -133,7 +136,8 @@ def test_a_plan_of_another_corpus_or_split_is_not_taken_for_it(
 
 
 @pytest.mark.parametrize("documents", [0, 1])
-def test_too_few_documents_are_refused(tmp_path: Path, documents: int) -> None:
+def test_index_refuses_too_few_documents(tmp_path: Path, documents: int) -> None:
+    """Next-sentence pairs of fewer than two documents are refused."""
     write_corpus(tmp_path / "corpus", {"train": [[[[5, 6], [7]]]] * documents})
     corpus = Corpus.open(tmp_path / "corpus")
     with pytest.raises(UserError, match=rf"train split of .* has {documents} document\(s\), but"):
@@ -141,18 +145,21 @@ def test_too_few_documents_are_refused(tmp_path: Path, documents: int) -> None:
 
 
 @pytest.mark.parametrize("row_tokens", [0, 15, MAX_ROW_TOKENS + 1])
-def test_a_row_length_out_of_range_is_refused(corpus: Corpus, row_tokens: int) -> None:
+def test_index_refuses_row_length(corpus: Corpus, row_tokens: int) -> None:
+    """A row length out of range is refused."""
     with pytest.raises(UserError, match=rf"Rows of {row_tokens} tokens .* from 16 to 32768"):
         open_epoch_index(corpus, key_for(row_tokens=row_tokens), Path("nowhere"))
 
 
-def test_one_document_makes_samples_that_need_no_other(tmp_path: Path) -> None:
+def test_one_document_without_negatives(tmp_path: Path) -> None:
+    """One document gives samples of the kinds that need no other document."""
     corpus = numbered_corpus(tmp_path / "corpus", [[[20] * 30]])
     for pairs in ("sentence_order", "none"):
         assert open_epoch_index(corpus, key_for(pairs=pairs), tmp_path / "plans").num_samples >= 10
 
 
-def test_a_weight_is_how_often_documents_are_visited(tmp_path: Path) -> None:
+def test_weight_repeats_documents(tmp_path: Path) -> None:
+    """A weight is how often an epoch takes each document, on average."""
     corpus = numbered_corpus(tmp_path / "corpus", draw_shards("weights", (300, 300)))
     corpus.shards[1].weight = 2.5
     index = open_epoch_index(corpus, key_for(pairs="none"), tmp_path / "plans")
@@ -174,15 +181,15 @@ def test_a_weight_is_how_often_documents_are_visited(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pairs", ["next_sentence", "sentence_order", "none"])
 @pytest.mark.parametrize("row_tokens", [128, 512])
-def test_padding_is_low_for_every_kind_of_sample(
-    tmp_path: Path, row_tokens: int, pairs: str
-) -> None:
+def test_padding_is_low_for_all_kinds(tmp_path: Path, row_tokens: int, pairs: str) -> None:
+    """Padding is at most 2 % for every kind of sample."""
     corpus = numbered_corpus(tmp_path / "corpus", draw_shards("padding", (1000,)))
     key = key_for(row_tokens=row_tokens, pairs=pairs, short_share=0.1)
     assert 0 <= open_epoch_index(corpus, key, tmp_path / "plans").padding_share <= 0.02
 
 
-def test_many_small_shards_do_not_end_in_padding(tmp_path: Path) -> None:
+def test_small_shards_do_not_add_padding(tmp_path: Path) -> None:
+    """Many small shards do not add padding."""
     lengths = draw_shards("small", (4,) * 150)
     corpus = numbered_corpus(tmp_path / "corpus", lengths)
     index = open_epoch_index(corpus, key_for(row_tokens=512, pairs="none"), tmp_path / "plans")

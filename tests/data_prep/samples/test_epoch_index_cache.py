@@ -28,9 +28,10 @@ def contents(index: EpochIndex) -> list[object]:
     return [part.tolist() for part in index.read(np.arange(index.num_rows))]
 
 
-def test_a_plan_that_breaks_off_is_never_found(
+def test_interrupted_index_is_not_opened(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """An index whose build fails is never opened."""
     packed = []
 
     def pack_until_full(*arguments: object) -> object:
@@ -48,9 +49,8 @@ def test_a_plan_that_breaks_off_is_never_found(
     assert open_epoch_index(corpus, KEY, tmp_path).num_rows > 0
 
 
-def test_what_a_killed_builder_left_does_not_matter_and_goes_after_a_day(
-    corpus: Corpus, tmp_path: Path
-) -> None:
+def test_killed_builder_leftovers_expire(corpus: Corpus, tmp_path: Path) -> None:
+    """The files of a killed builder do no harm and are removed after a day."""
     expected = contents(open_epoch_index(corpus, KEY, tmp_path / "whole"))
     (built,) = (tmp_path / "whole").iterdir()
     killed = tmp_path / "killed"
@@ -65,9 +65,10 @@ def test_what_a_killed_builder_left_does_not_matter_and_goes_after_a_day(
 
 
 @pytest.mark.parametrize("others", [1, 3])
-def test_builders_at_once_end_with_one_plan_that_all_can_read(
+def test_concurrent_builders_share_index(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: int
 ) -> None:
+    """Concurrent builders end with one index that all can read."""
     together = threading.Barrier(others + 1, timeout=30)
 
     def write_together(*arguments: object) -> dict[str, int]:
@@ -94,7 +95,8 @@ def test_builders_at_once_end_with_one_plan_that_all_can_read(
 @pytest.mark.parametrize(
     "damage", ["no plan.json", "no rows", "short", "long", "not JSON", "empty"]
 )
-def test_a_damaged_plan_is_built_again(corpus: Corpus, tmp_path: Path, damage: str) -> None:
+def test_damaged_index_is_rebuilt(corpus: Corpus, tmp_path: Path, damage: str) -> None:
+    """A damaged index is built again."""
     expected = contents(open_epoch_index(corpus, KEY, tmp_path))
     (built,) = tmp_path.iterdir()
     facts, rows, samples = (built / name for name in ("plan.json", "rows.bin", "samples.bin"))
@@ -115,9 +117,10 @@ def test_a_damaged_plan_is_built_again(corpus: Corpus, tmp_path: Path, damage: s
     assert [path.name for path in tmp_path.iterdir()] == [built.name]
 
 
-def test_building_says_what_was_built(
+def test_index_build_is_logged(
     corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Building an index logs its size; opening it logs nothing."""
     index = open_epoch_index(corpus, KEY, tmp_path)
     (line,) = capsys.readouterr().err.splitlines()
     assert (
@@ -128,7 +131,8 @@ def test_building_says_what_was_built(
     assert capsys.readouterr().err == "", "opening a cached index logs nothing"
 
 
-def test_a_plan_names_all_that_it_depends_on(corpus: Corpus, tmp_path: Path) -> None:
+def test_index_states_dependencies(corpus: Corpus, tmp_path: Path) -> None:
+    """The facts of an index state all that it depends on."""
     open_epoch_index(corpus, KEY, tmp_path)
     facts = json.loads(next(tmp_path.glob("*/plan.json")).read_text())
     assert {"corpus", "split", "weights", *vars(KEY)} <= set(facts)

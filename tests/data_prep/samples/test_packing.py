@@ -43,7 +43,8 @@ def naive_fills(lengths: list[int], capacity: int) -> list[int]:
 
 
 @pytest.mark.parametrize("trial", range(60))
-def test_best_fit_is_taken(trial: int) -> None:
+def test_packing_is_best_fit(trial: int) -> None:
+    """Packing equals a plain best fit."""
     capacity = 5 + trial
     count = trial % 25
     lengths = 1 + integers_below(key_of("small", trial), np.arange(count), capacity)
@@ -52,7 +53,8 @@ def test_best_fit_is_taken(trial: int) -> None:
 
 
 @pytest.mark.parametrize("capacity", [128, 512])
-def test_at_most_two_percent_is_padding(capacity: int) -> None:
+def test_packing_leaves_two_percent_padding(capacity: int) -> None:
+    """At most 2 % of the positions are padding."""
     lengths = segment_lengths(capacity, documents=2000)
     rows = fills(lengths, capacity)
     assert max(rows) <= capacity
@@ -60,22 +62,26 @@ def test_at_most_two_percent_is_padding(capacity: int) -> None:
     assert share <= 0.02
 
 
-def test_samples_as_long_as_a_row_lie_alone() -> None:
+def test_full_length_samples_fill_rows() -> None:
+    """Samples as long as a row have a row each."""
     assert fills(np.full(7, 128, np.int64), 128) == [128] * 7
 
 
-def test_the_key_decides_between_equally_long_samples() -> None:
+def test_packing_key_orders_equal_lengths() -> None:
+    """The key decides the order of samples of equal length."""
     lengths = np.full(100, 10, np.int64)
     first, again, other = (pack(lengths, 20, key_of(key))[0].tolist() for key in "aab")
     assert first == again and first != other
 
 
-def test_nothing_packs_into_no_rows() -> None:
+def test_packing_nothing_gives_no_rows() -> None:
+    """No samples give no rows."""
     order, offsets = pack(np.zeros(0, np.int64), 128, KEY)
     assert order.tolist() == [] and offsets.tolist() == [0]
 
 
-def test_the_emptiest_rows_are_packed_again_and_never_more_than_asked() -> None:
+def test_underfull_rows_are_emptiest() -> None:
+    """The underfull rows are the emptiest, and at most the limit."""
     fills = np.array([100, 40, 98, 97, 99, 3, 60], np.int64)
     assert np.flatnonzero(underfull_rows(fills, 100)).tolist() == [1, 3, 5, 6]
     assert np.flatnonzero(underfull_rows(fills, 100, limit=2)).tolist() == [1, 5]

@@ -32,11 +32,13 @@ def orders() -> SampleArray:
     return made("sentence_order")
 
 
-def test_half_of_the_orders_are_swapped(orders: SampleArray) -> None:
+def test_half_of_orders_are_swapped(orders: SampleArray) -> None:
+    """Half of the sentence-order pairs are swapped."""
     assert len(orders) > 700 and deviations_from_half(orders["is_next"] == 1) < 4
 
 
-def test_an_order_label_says_which_part_comes_first_in_the_text(orders: SampleArray) -> None:
+def test_order_label_matches_text(orders: SampleArray) -> None:
+    """The label is whether A comes before B in the text."""
     for sample in orders:
         a, b = segment_range(sample, "a"), segment_range(sample, "b")
         first, second = (a, b) if sample["is_next"] else (b, a)
@@ -44,9 +46,10 @@ def test_an_order_label_says_which_part_comes_first_in_the_text(orders: SampleAr
         INDEX.document_of_range(first.start, len(first) + len(second))
 
 
-def test_the_parts_of_an_order_meet_between_sentences_where_there_are_several(
+def test_order_splits_between_sentences(
     orders: SampleArray,
 ) -> None:
+    """A segment of several sentences is split between two of them."""
     for sample in orders:
         first = segment_range(sample, "a" if sample["is_next"] else "b")
         second = segment_range(sample, "b" if sample["is_next"] else "a")
@@ -54,7 +57,8 @@ def test_the_parts_of_an_order_meet_between_sentences_where_there_are_several(
         assert second.start in INDEX.sentences or not INDEX.sentences & set(within)
 
 
-def test_lengths_do_not_give_the_order_away(orders: SampleArray) -> None:
+def test_lengths_do_not_predict_order(orders: SampleArray) -> None:
+    """Lengths do not predict the order."""
     in_order, swapped = orders[orders["is_next"] == 1], orders[orders["is_next"] == 0]
     chance = 1.95 * (1 / len(in_order) + 1 / len(swapped)) ** 0.5
     assert ks_distance(total_lengths(in_order), total_lengths(swapped)) < chance
@@ -62,7 +66,8 @@ def test_lengths_do_not_give_the_order_away(orders: SampleArray) -> None:
     assert ks_distance(in_order["a_length"], swapped["a_length"]) < 0.1 + chance
 
 
-def test_a_single_sentence_is_parted_within() -> None:
+def test_single_sentence_splits_anywhere() -> None:
+    """A single sentence is split at any of its tokens."""
     samples = made("sentence_order", [[20]] * 2000)
     first_lengths = np.where(samples["is_next"] == 1, samples["a_length"], samples["b_length"])
     assert len(samples) == 2000 and (samples["a_length"] + samples["b_length"] == 20).all()
@@ -70,7 +75,8 @@ def test_a_single_sentence_is_parted_within() -> None:
     assert counts[0] == 0 and counts[1:20].min() > 50
 
 
-def test_a_token_that_stands_alone_is_parted_from_its_predecessor_if_it_has_one() -> None:
+def test_last_single_token_joins_predecessor() -> None:
+    """A last token on its own is paired with the one before it, if there is one."""
     # 125 tokens fill a row; one is left over in the first document, and is all of the second.
     samples = made("sentence_order", [[60, 65, 1], [1]])
     ranges = [
@@ -87,7 +93,8 @@ def test_a_token_that_stands_alone_is_parted_from_its_predecessor_if_it_has_one(
     assert samples["b_length"][2] == 0 and sample_tokens(samples)[2] == 3
 
 
-def test_single_segments_fill_rows_with_one_document() -> None:
+def test_single_segments_have_one_document() -> None:
+    """Single segments fill a row with text of one document."""
     samples = made("none")
     assert (samples["b_length"] == 0).all()
     assert total_lengths(samples).max() == ROW and sample_tokens(samples).max() == ROW
@@ -96,12 +103,14 @@ def test_single_segments_fill_rows_with_one_document() -> None:
         INDEX.document_of_range(int(sample["a_start"]), int(sample["a_length"]))
 
 
-def test_a_long_text_without_sentence_ends_fills_rows_with_single_segments() -> None:
+def test_long_sentence_fills_single_segments() -> None:
+    """A long text without sentence ends gives full single segments."""
     samples = made("none", [[126 * 50 + 7]])
     assert samples["a_length"].tolist() == [126] * 50 + [7]
 
 
-def test_a_single_document_of_one_token_makes_samples_of_its_own_text() -> None:
+def test_one_token_document_makes_sample() -> None:
+    """A single document of one token gives a sample of its own text."""
     for pairs in ("none", "sentence_order"):
         samples = made(pairs, [[1]])
         assert samples["a_length"].tolist() == [1] and samples["b_length"].tolist() == [0]

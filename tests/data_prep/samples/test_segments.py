@@ -57,9 +57,10 @@ def check_coverage(documents: Documents, pairs: Pairs, row: int, short_share: fl
     row=st.integers(16, 70),
     short_share=st.sampled_from([0.0, 0.3, 1.0]),
 )
-def test_every_text_is_visited_once_but_for_cut_sentences(
+def test_segments_cover_text_once(
     pairs: Pairs, documents: Documents, row: int, short_share: float
 ) -> None:
+    """Segments cover every text once, apart from cut sentences."""
     check_coverage(documents, pairs, row, short_share)
 
 
@@ -72,12 +73,14 @@ def test_every_text_is_visited_once_but_for_cut_sentences(
         pytest.param([[1], [1, 1], [2], [60], [61], [62], [63, 1], [125, 1], [1]], id="edges"),
     ],
 )
-def test_texts_of_awkward_lengths_are_visited_too(pairs: Pairs, documents: Documents) -> None:
+def test_segments_cover_edge_lengths(pairs: Pairs, documents: Documents) -> None:
+    """Segments cover texts of edge-case lengths too."""
     for short_share in (0.0, 0.5):
         check_coverage(documents, pairs, 128, short_share)
 
 
-def test_a_walk_opens_a_chunk_wherever_the_last_one_led() -> None:
+def test_walk_follows_links() -> None:
+    """A walk starts a segment wherever the previous one links to."""
     assert walk(np.array([2, 0, 3, 5, 9])).tolist() == [0, 2, 3]
 
 
@@ -91,7 +94,8 @@ def segment_lengths(short_share: float, key: str = "one") -> np.ndarray:
     return segments.stop - segments.start
 
 
-def test_a_share_of_the_chunks_aims_at_a_length_drawn_evenly() -> None:
+def test_short_targets_are_uniform() -> None:
+    """A share of the segments has a target length drawn uniformly."""
     assert set(segment_lengths(0.0).tolist()) == {125}
     lengths = segment_lengths(0.25)
     count = len(lengths)
@@ -105,6 +109,7 @@ def test_a_share_of_the_chunks_aims_at_a_length_drawn_evenly() -> None:
     assert not np.array_equal(segment_lengths(0.25, "other")[:50], lengths[:50])
 
 
-def test_all_chunks_may_be_short() -> None:
+def test_all_segments_may_be_short() -> None:
+    """With a share of 1 all segments have shorter targets."""
     lengths = segment_lengths(1.0)
     assert np.bincount(lengths, minlength=126)[5::5].min() > 0 and lengths.mean() < 75

@@ -32,21 +32,24 @@ def samples() -> SampleArray:
     return samples_of(TEXT)
 
 
-def test_half_of_the_pairs_are_true(samples: SampleArray) -> None:
+def test_half_of_pairs_are_true(samples: SampleArray) -> None:
+    """Half of the pairs are true."""
     assert len(samples) > 1000
     assert deviations_from_half(samples["is_next"] == 1) < 4
 
 
-def test_the_parts_of_a_true_pair_are_adjacent_and_meet_between_sentences(
+def test_true_pairs_are_adjacent(
     samples: SampleArray,
 ) -> None:
+    """The segments of a true pair are adjacent and meet between sentences."""
     for sample in samples[samples["is_next"] == 1]:
         a, b = segment_range(sample, "a"), segment_range(sample, "b")
         assert b.start == a.stop and b.start in INDEX.sentences
         INDEX.document_of_range(a.start, len(a) + len(b))
 
 
-def test_the_parts_of_an_negative_pair_are_from_two_documents(samples: SampleArray) -> None:
+def test_negatives_come_from_other_documents(samples: SampleArray) -> None:
+    """The segments of a negative pair are from two documents."""
     for sample in samples[samples["is_next"] == 0]:
         a, b = segment_range(sample, "a"), segment_range(sample, "b")
         own, other = (INDEX.document_of_range(part.start, len(part)) for part in (a, b))
@@ -54,14 +57,16 @@ def test_the_parts_of_an_negative_pair_are_from_two_documents(samples: SampleArr
         assert b.start in INDEX.sentences and a.stop in INDEX.sentences
 
 
-def test_samples_fill_rows_and_never_overfill_them(samples: SampleArray) -> None:
+def test_pairs_fit_row_length(samples: SampleArray) -> None:
+    """Samples reach the row length and never exceed it."""
     assert samples["a_length"].min() > 0 and samples["b_length"].min() > 0
     assert total_lengths(samples).max() == ROW
     assert sample_tokens(samples).tolist() == total_lengths(samples).tolist()
 
 
 @pytest.mark.parametrize(("median_tokens", "row"), [(40, 128), (150, 128), (1000, 128), (150, 512)])
-def test_lengths_and_last_word_do_not_give_the_label_away(median_tokens: int, row: int) -> None:
+def test_lengths_do_not_predict_label(median_tokens: int, row: int) -> None:
+    """Neither lengths nor the last token predict the label."""
     shards = draw_shards("lengths", (250_000 // median_tokens,), median_tokens)
     made = samples_of(shards, row=row)
     true, negative = made[made["is_next"] == 1], made[made["is_next"] == 0]
@@ -78,7 +83,8 @@ def test_lengths_and_last_word_do_not_give_the_label_away(median_tokens: int, ro
     assert shares[0] > 0.05 and abs(shares[0] - shares[1]) < 0.1
 
 
-def test_documents_of_one_sentence_make_negative_pairs() -> None:
+def test_single_sentences_make_negatives() -> None:
+    """Documents of one sentence give negative pairs."""
     shards = [[[5 + index % 20] for index in range(40)]]
     made = samples_of(shards)
     index = PositionIndex(shards)
@@ -88,13 +94,15 @@ def test_documents_of_one_sentence_make_negative_pairs() -> None:
         assert own != index.document_of_range(int(sample["b_start"]), int(sample["b_length"]))
 
 
-def test_a_sentence_longer_than_a_row_makes_true_pairs_too() -> None:
+def test_long_sentences_make_true_pairs() -> None:
+    """A sentence longer than a row gives true pairs too."""
     made = samples_of([[[100_000], [100_000]]])
     assert len(made) >= 200_000 // BUDGET and total_lengths(made).max() <= ROW
     assert deviations_from_half(made["is_next"] == 1) < 4
 
 
-def test_a_lone_document_takes_its_partners_from_the_next_shard() -> None:
+def test_lone_document_uses_next_shard() -> None:
+    """The negatives of a lone document come from the next shard."""
     lone = synthetic_shard([[20] * 600])
     others = synthetic_shard([[9] * 30, [8] * 30], token_base=12_000)
     made = make_samples(lone, others, ROW, seed=0, epoch=0)
@@ -105,7 +113,8 @@ def test_a_lone_document_takes_its_partners_from_the_next_shard() -> None:
     assert (negative["b_start"].astype(np.int64) + negative["b_length"]).max() <= 12_510
 
 
-def test_partners_come_from_every_other_document() -> None:
+def test_negatives_cover_all_documents() -> None:
+    """Negatives come from every other document."""
     shards = [[[10] * 50 for _ in range(5)]]
     index = PositionIndex(shards)
     met = set()
@@ -118,7 +127,8 @@ def test_partners_come_from_every_other_document() -> None:
 
 
 @pytest.mark.parametrize("pairs", ["next_sentence", "sentence_order", "none"])
-def test_samples_are_the_same_again_and_others_in_another_epoch_or_visit(pairs: str) -> None:
+def test_pairs_depend_on_key_only(pairs: str) -> None:
+    """Samples are reproducible, and differ in another epoch or repetition."""
     shard = synthetic_shard([list(document) for document in TEXT[0]])
 
     def made(seed: int = 1, epoch: int = 0, repetition: int = 0) -> set[tuple[int, ...]]:
@@ -134,7 +144,8 @@ def test_samples_are_the_same_again_and_others_in_another_epoch_or_visit(pairs: 
 
 
 @pytest.mark.parametrize("pairs", ["next_sentence", "sentence_order", "none"])
-def test_only_the_chosen_documents_are_cut(pairs: str) -> None:
+def test_document_mask_selects_samples(pairs: str) -> None:
+    """Only the documents of the mask give samples."""
     shard, count = synthetic_shard([list(document) for document in TEXT[0]]), len(TEXT[0])
     whole = make_samples(shard, shard, ROW, 1, 0, pairs=pairs)
     parts = []

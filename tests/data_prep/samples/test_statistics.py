@@ -24,7 +24,8 @@ def statistics(tmp_path_factory: pytest.TempPathFactory) -> CorpusStatistics:
     return gather_statistics(corpus, (64, 128), pairs="next_sentence", short_share=0.1)
 
 
-def test_lengths_are_counted_over_all_shards(statistics: CorpusStatistics) -> None:
+def test_lengths_cover_all_shards(statistics: CorpusStatistics) -> None:
+    """Lengths are counted over all shards."""
     for lengths, expected in (
         (statistics.documents, [sum(document) for document in DOCUMENTS]),
         (statistics.sentences, list(chain.from_iterable(DOCUMENTS))),
@@ -38,6 +39,7 @@ def test_lengths_are_counted_over_all_shards(statistics: CorpusStatistics) -> No
 
 
 def test_every_token_is_counted(statistics: CorpusStatistics, tmp_path: Path) -> None:
+    """Every token is counted."""
     counts = statistics.token_counts
     assert not counts[:1000].any() and (counts[1000:] == 1).all()
     write_corpus(
@@ -47,7 +49,8 @@ def test_every_token_is_counted(statistics: CorpusStatistics, tmp_path: Path) ->
     assert some.token_counts.tolist() == [0, 0, 0, 0, 0, 2, 3, 40, 1, 0]
 
 
-def test_samples_and_rows_are_those_of_plans(statistics: CorpusStatistics) -> None:
+def test_packings_match_epoch_index(statistics: CorpusStatistics) -> None:
+    """Samples and rows are those of an epoch index."""
     tokens = sum(sum(document) for document in DOCUMENTS)
     for packing, row_tokens in zip(statistics.packings, (64, 128), strict=True):
         assert packing.row_tokens == row_tokens == packing.samples.longest
@@ -57,7 +60,8 @@ def test_samples_and_rows_are_those_of_plans(statistics: CorpusStatistics) -> No
         assert 0 <= packing.padding_share < 0.1
 
 
-def test_lengths_add_up() -> None:
+def test_length_histograms_add() -> None:
+    """Histograms of lengths add up."""
     both = Lengths.of(np.array([1, 5])) + Lengths.of(np.array([5, 9, 9]))
     assert both.counts.tolist() == [0, 1, 0, 0, 0, 2, 0, 0, 0, 2]
     assert [both.quantile(share) for share in (0.2, 0.6, 1.0)] == [1, 5, 9]
@@ -65,7 +69,8 @@ def test_lengths_add_up() -> None:
     assert (empty.number, empty.mean, empty.longest) == (0, 0.0, 0)
 
 
-def test_the_beginning_holds_whole_shards_and_two_documents(tmp_path: Path) -> None:
+def test_beginning_holds_whole_shards(tmp_path: Path) -> None:
+    """The beginning of a corpus has whole shards and at least two documents."""
     corpus = numbered_corpus(tmp_path / "corpus", [[[10]], [[20]], [[30], [40]], [[50]]])
     taken = {
         tokens: [shard.counts.tokens for shard in beginning_of(corpus, tokens).shards]

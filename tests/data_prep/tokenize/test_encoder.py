@@ -70,9 +70,8 @@ def flat(documents: Nested) -> list[list[int]]:
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 @pytest.mark.parametrize("lowercase", [True, False])
-def test_ids_equal_those_of_the_tokenizer_on_random_unicode(
-    language: Language, lowercase: bool
-) -> None:
+def test_encoder_matches_tokenizer_on_unicode(language: Language, lowercase: bool) -> None:
+    """Ids equal those of the tokenizer on random Unicode."""
     texts = random_texts(300)
     reference = encode_by_sentence(bert_tokenizer(vocabulary(), lowercase), texts, language)
     encoder = TextEncoder(bert_tokenizer(vocabulary(), lowercase), UINT16, language)
@@ -85,16 +84,16 @@ def test_ids_equal_those_of_the_tokenizer_on_random_unicode(
 @pytest.mark.parametrize("language", ["en", "zh"])
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.lists(st.text(max_size=60), max_size=4))
-def test_ids_and_sentences_equal_those_of_the_tokenizer_on_any_cleaned_text(
-    language: Language, texts: list[str]
-) -> None:
+def test_encoder_matches_tokenizer_by_sentence(language: Language, texts: list[str]) -> None:
+    """Ids and sentences equal those of the tokenizer on any cleaned text."""
     texts = ["\n".join(" ".join(line.split()) for line in text.split("\n")) for text in texts]
     encoder = TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, language)
     reference = encode_by_sentence(bert_tokenizer(vocabulary(), True), texts, language)
     assert nested(encoder.encode(texts)) == reference
 
 
-def test_a_text_that_spells_a_special_token_never_becomes_one() -> None:
+def test_spelled_special_token_stays_text() -> None:
+    """A text that spells a special token never becomes one."""
     for tokenizer in (bert_tokenizer(vocabulary(), True), plain_tokenizer()):
         for language in ("en", "zh"):
             encoded = TextEncoder(tokenizer, UINT16, language).encode(["a [SEP] b [MASK][CLS]"])
@@ -102,7 +101,8 @@ def test_a_text_that_spells_a_special_token_never_becomes_one() -> None:
             assert len(ids) > 3 and not {0, 2, 3, 4} & set(ids)
 
 
-def test_forgetting_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_eviction_keeps_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eviction from the pre-token cache does not change the result."""
     texts = random_texts(40)
     expected = nested(TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, "en").encode(texts))
     monkeypatch.setattr(pretoken_cache_module, "_MAX_PRETOKENS", 5)
@@ -111,9 +111,10 @@ def test_forgetting_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     assert nested(encoder.encode(texts)) == expected
 
 
-def test_a_full_lexicon_keeps_the_chunks_that_were_met_again(
+def test_full_cache_keeps_repeated_pretokens(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """A full pre-token cache keeps the pre-tokens that occurred again."""
     monkeypatch.setattr(pretoken_cache_module, "_MAX_PRETOKENS", 20)
     tokenized: list[str] = []
 
@@ -138,9 +139,8 @@ def test_a_full_lexicon_keeps_the_chunks_that_were_met_again(
 
 
 @pytest.mark.parametrize("kept", [1, 3, 1000])
-def test_known_parts_that_are_forgotten_are_tokenized_anew(
-    monkeypatch: pytest.MonkeyPatch, kept: int
-) -> None:
+def test_evicted_parts_are_tokenized_again(monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
+    """Evicted parts of pre-tokens are tokenized again."""
     monkeypatch.setattr(pretoken_tokenizer_module, "_MAX_PARTS", kept)
     tokenizer = bert_tokenizer(vocabulary(), True)
     pretoken_tokenizer = PretokenTokenizer(tokenizer, UINT16)
@@ -153,9 +153,8 @@ def test_known_parts_that_are_forgotten_are_tokenized_anew(
 
 
 @pytest.mark.parametrize("limit", [1, 7, 30, 1000])
-def test_long_texts_are_encoded_piece_by_piece_with_the_same_result(
-    monkeypatch: pytest.MonkeyPatch, limit: int
-) -> None:
+def test_long_texts_encode_in_pieces(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    """Long texts are encoded in pieces with the same result."""
     texts = ["abc ab. A b\n\nabc\n" * 9, "", "\n", "a. B " * 20, "abc\nabc"]
     tokenizer = bert_tokenizer(vocabulary(), True)
     whole = TextEncoder(tokenizer, UINT16, "en").encode(texts)
@@ -166,7 +165,8 @@ def test_long_texts_are_encoded_piece_by_piece_with_the_same_result(
 
 
 @pytest.mark.parametrize("splitter", [None, lambda paragraph: split_sentences(paragraph, "en")])
-def test_every_paragraph_has_its_sentences_and_empty_ones_have_none(splitter: object) -> None:
+def test_paragraphs_count_their_sentences(splitter: object) -> None:
+    """Every paragraph has its sentences, and empty ones have none."""
     encoder = TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, "en", splitter)  # type: ignore[arg-type]
     encoded = encoder.encode(["ab. B\n\u200b\nab", "", "c\n"])
     assert np.diff(encoded.paragraphs).tolist() == [2, 0, 1, 0, 1, 0]
@@ -174,13 +174,15 @@ def test_every_paragraph_has_its_sentences_and_empty_ones_have_none(splitter: ob
     assert np.diff(encoder.encode([]).documents).tolist() == []
 
 
-def test_a_splitter_of_the_user_decides_where_sentences_end() -> None:
+def test_user_splitter_ends_sentences() -> None:
+    """The user's splitter decides where sentences end."""
     encoder = TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, "en", lambda p: p.split("-"))
     (document,) = nested(encoder.encode(["a. A-b c\nab"]))
     assert [len(sentence) for sentence in document] == [3, 2, 1]
 
 
-def test_ids_above_uint16_survive() -> None:
+def test_encoder_keeps_large_ids() -> None:
+    """Ids above 65,535 are kept."""
     words = {token: index for index, token in enumerate(SPECIAL_TOKENS)} | {"big": 70_000}
     encoder = TextEncoder(bert_tokenizer(words, True), np.dtype("<u4"), "en")
     assert encoder.encode(["big big"]).tokens.tolist() == [70_000, 70_000]
@@ -194,7 +196,8 @@ def plain_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def test_a_tokenizer_that_looks_across_spaces_is_asked_whole_sentences() -> None:
+def test_context_tokenizer_encodes_by_sentence() -> None:
+    """A tokenizer whose ids depend on the context encodes whole sentences."""
     tokenizer = plain_tokenizer()
     assert not is_bert_pipeline(tokenizer)
     texts = ["a a. A a", "a\na"]
@@ -203,7 +206,8 @@ def test_a_tokenizer_that_looks_across_spaces_is_asked_whole_sentences() -> None
     )
 
 
-def test_an_added_word_with_a_space_switches_the_chunks_off() -> None:
+def test_added_token_with_space_disables_cache() -> None:
+    """An added token with a space disables the pre-token cache."""
     tokenizer = bert_tokenizer(vocabulary(), True)
     assert is_bert_pipeline(tokenizer)
     tokenizer.add_tokens(["abc xyz"])
@@ -229,9 +233,8 @@ def sentencepiece_tokenizer(request: pytest.FixtureRequest) -> str:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.lists(st.text(max_size=60), max_size=4))
-def test_sentencepiece_ids_equal_those_of_the_tokenizer_on_any_cleaned_text(
-    sentencepiece_tokenizer: str, texts: list[str]
-) -> None:
+def test_encoder_matches_sentencepiece(sentencepiece_tokenizer: str, texts: list[str]) -> None:
+    """SentencePiece ids equal those of the tokenizer on any cleaned text."""
     texts = ["\n".join(" ".join(line.split()) for line in text.split("\n")) for text in texts]
     encoder = TextEncoder(Tokenizer.from_str(sentencepiece_tokenizer), UINT16, "en")
     assert encoder._cache is not None
@@ -240,9 +243,10 @@ def test_sentencepiece_ids_equal_those_of_the_tokenizer_on_any_cleaned_text(
 
 
 @pytest.mark.parametrize("mark", ["\u0345", "\u0e33", "\u200c", "\uff9e"])
-def test_a_text_whose_words_reach_over_a_space_is_encode_by_sentence(
+def test_graphemes_across_spaces_encode_by_sentence(
     sentencepiece_tokenizer: str, mark: str
 ) -> None:
+    """A text with graphemes across a space is encoded by sentence."""
     texts = ["the cat ab.", f"the {mark}cat. A dog", "a dog"]
     encoder = TextEncoder(Tokenizer.from_str(sentencepiece_tokenizer), UINT16, "en")
     reference = encode_by_sentence(Tokenizer.from_str(sentencepiece_tokenizer), texts, "en")

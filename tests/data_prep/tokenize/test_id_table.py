@@ -23,7 +23,8 @@ def look_up(table: IdTable, texts: list[str]) -> tuple[list[list[int]], list[str
     return [part.tolist() for part in np.split(found, np.cumsum(counts)[:-1])], new
 
 
-def test_ids_are_right_however_often_the_table_forgets() -> None:
+def test_id_table_survives_evictions() -> None:
+    """Ids are right after any number of evictions."""
     table = IdTable(UINT16, max_texts=12, max_chars=60, fixed=("", "\n"))
     evictions = 0
     for batch in integers_below(key_of("id table"), range(3000), 40).reshape(-1, 10):
@@ -35,7 +36,8 @@ def test_ids_are_right_however_often_the_table_forgets() -> None:
     assert evictions > 100
 
 
-def test_a_full_table_keeps_what_was_met_again_and_says_which_rows() -> None:
+def test_full_table_keeps_repeated_texts() -> None:
+    """A full table keeps the texts that occurred again, and returns their rows."""
     table = IdTable(UINT16, max_texts=6, max_chars=1000, fixed=("",))
     look_up(table, ["one", "two", "three", "four"])
     look_up(table, ["two", "four", "five", "six", "seven"])
@@ -46,7 +48,8 @@ def test_a_full_table_keeps_what_was_met_again_and_says_which_rows() -> None:
     assert found == [ids_of(text) for text in ("two", "four", "one", "two")]
 
 
-def test_long_texts_fill_a_table_too() -> None:
+def test_long_texts_fill_id_table() -> None:
+    """Long texts fill a table too."""
     table = IdTable(UINT16, max_texts=1000, max_chars=100)
     look_up(table, ["a" * 60, "b" * 30])
     assert table.evict() is None

@@ -44,7 +44,8 @@ def cleaned(text: str) -> str:
 @given(
     st.lists(st.sampled_from(WORDS + PUNCTUATION), max_size=24).map(lambda parts: " ".join(parts))
 )
-def test_english_words_and_abbreviations_in_any_order(text: str) -> None:
+def test_flags_match_rules_on_english_words(text: str) -> None:
+    """Flags and rules agree on English words and abbreviations in any order."""
     assert split_by_flags(cleaned(text), "en") == split_sentences(cleaned(text), "en")
 
 
@@ -52,32 +53,37 @@ def test_english_words_and_abbreviations_in_any_order(text: str) -> None:
 @given(
     st.lists(st.sampled_from(WORDS + PUNCTUATION), max_size=24).map(lambda parts: "".join(parts))
 )
-def test_english_chunks_of_anything(text: str) -> None:
+def test_flags_match_rules_on_joined_words(text: str) -> None:
+    """Flags and rules agree on pre-tokens joined of any parts."""
     assert split_by_flags(cleaned(text), "en") == split_sentences(cleaned(text), "en")
 
 
 @settings(max_examples=500, deadline=None, derandomize=True)
 @given(st.text(max_size=40))
-def test_english_on_any_unicode(text: str) -> None:
+def test_flags_match_rules_on_unicode(text: str) -> None:
+    """Flags and rules agree on any Unicode."""
     text = "\n".join(" ".join(line.split()) for line in text.split("\n"))
     assert split_by_flags(text, "en") == [" ".join(s.split()) for s in split_sentences(text, "en")]
 
 
 @settings(max_examples=500, deadline=None, derandomize=True)
 @given(st.lists(st.sampled_from(HAN), max_size=24).map(lambda parts: "".join(parts)))
-def test_chinese_stops_and_quotes_in_any_order(text: str) -> None:
+def test_flags_match_rules_on_chinese(text: str) -> None:
+    """Flags and rules agree on Chinese stops and quotes in any order."""
     expected = [sentence.replace(" ", "") for sentence in split_sentences(cleaned(text), "zh")]
     assert split_by_flags(cleaned(text), "zh") == expected
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_a_document_end_always_ends_a_sentence(language: Language) -> None:
+def test_document_end_ends_sentence(language: Language) -> None:
+    """A document end always ends a sentence."""
     rule = RULES[language]
     pretokens = ["and", DOCUMENT_END, "so", NEWLINE, "on"]
     end, begin = np.array([sentence_flags_of(each, rule) for each in pretokens], np.uint8).T
     assert ends_after(end, begin).tolist() == [True, True, True, True, True]
 
 
-def test_the_number_of_a_list_item_stays_with_its_text() -> None:
+def test_list_number_stays_with_item() -> None:
+    """The number of a list item stays with its text."""
     text = "1. Flour\nIt was in 1999. 2. Sugar"
     assert split_by_flags(text, "en") == ["1. Flour", "It was in 1999.", "2. Sugar"]

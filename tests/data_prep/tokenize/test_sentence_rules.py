@@ -23,7 +23,8 @@ from data_prep.tokenize.sentence_rules import split_sentences
         ["Wait ... what?", "Yes."],
     ],
 )
-def test_english_sentences_are_found_again_after_joining(sentences: list[str]) -> None:
+def test_english_sentences_split(sentences: list[str]) -> None:
+    """English sentences are found after joining."""
     assert split_sentences(" ".join(sentences), "en") == sentences
 
 
@@ -37,21 +38,24 @@ def test_english_sentences_are_found_again_after_joining(sentences: list[str]) -
         ["真的吗？！", "版本2.0很好。"],
     ],
 )
-def test_chinese_and_japanese_sentences_are_found_again_after_joining(
+def test_chinese_japanese_sentences_split(
     sentences: list[str],
 ) -> None:
+    """Chinese and Japanese sentences are found after joining."""
     assert split_sentences("".join(sentences), "zh") == sentences
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_a_newline_always_ends_a_sentence_and_blank_ones_vanish(language: Language) -> None:
+def test_newline_ends_sentence(language: Language) -> None:
+    """A newline always ends a sentence, and blank sentences are dropped."""
     text = "  A title\n\n \nthe text  \t\n"
     assert split_sentences(text, language) == ["A title", "the text"]
     assert split_sentences(" \n ", language) == []
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_no_character_but_white_space_is_lost(language: Language) -> None:
+def test_splitting_keeps_characters(language: Language) -> None:
+    """No character but white space is lost."""
     text = "“Mr. A.” (B.) said... ‘No!’ 他说。“好” 1. x\u3000y?! Z… e.g. U.S. 5.\n. ? !"
     kept = "".join("".join(split_sentences(text, language)).split())
     assert kept == "".join(text.split())

@@ -23,7 +23,8 @@ def text(tmp_path: Path, prose: Prose) -> Path:
     return path
 
 
-def test_a_tokenizer_is_made_once_and_then_used(recipe_for: RecipeFor, text: Path) -> None:
+def test_tokenizer_is_made_once(recipe_for: RecipeFor, text: Path) -> None:
+    """A tokenizer is made once and then loaded."""
     recipe = recipe_for(text)
     made = ensure_tokenizer(recipe, list_sources(recipe.corpora))
     text.write_text("quite other words. " * 50)
@@ -35,9 +36,10 @@ def test_a_tokenizer_is_made_once_and_then_used(recipe_for: RecipeFor, text: Pat
 @pytest.mark.parametrize(
     ("key", "value"), [("vocab_size", 300), ("lowercase", False), ("alphabet", 7)]
 )
-def test_a_tokenizer_made_with_other_options_is_refused(
+def test_changed_tokenizer_options_are_refused(
     recipe_for: RecipeFor, text: Path, key: str, value: object
 ) -> None:
+    """A tokenizer made with other options is refused."""
     recipe = recipe_for(text)
     ensure_tokenizer(recipe, list_sources(recipe.corpora))
     changed = recipe_for(text, **{f"tokenizer__{key}": value})
@@ -45,7 +47,8 @@ def test_a_tokenizer_made_with_other_options_is_refused(
         ensure_tokenizer(changed, list_sources(changed.corpora))
 
 
-def test_a_vocabulary_file_is_taken_over(recipe_for: RecipeFor, text: Path) -> None:
+def test_vocabulary_file_is_used(recipe_for: RecipeFor, text: Path) -> None:
+    """A given vocab.txt is used."""
     vocabulary = text.parent / "vocab.txt"
     vocabulary.write_text("\n".join([*SPECIAL_TOKENS, "the", "river"]) + "\n")
     recipe = recipe_for(text, tokenizer__vocabulary=vocabulary)
@@ -53,9 +56,8 @@ def test_a_vocabulary_file_is_taken_over(recipe_for: RecipeFor, text: Path) -> N
     assert tokenizer.vocab_size == 7 and tokenizer.backend.token_to_id("river") == 6
 
 
-def test_an_existing_folder_is_taken_over_with_its_special_tokens(
-    recipe_for: RecipeFor, text: Path
-) -> None:
+def test_existing_folder_keeps_special_tokens(recipe_for: RecipeFor, text: Path) -> None:
+    """An existing folder is used with its own special tokens."""
     theirs = bert_tokenizer({t: i for i, t in enumerate(("the", *SPECIAL_TOKENS))}, True)
     save_tokenizer(theirs, text.parent / "theirs", "existing", names=BERT_NAMES)
     recipe = recipe_for(
@@ -66,9 +68,8 @@ def test_an_existing_folder_is_taken_over_with_its_special_tokens(
     assert tokenizer.fingerprint == load_tokenizer(text.parent / "theirs").fingerprint
 
 
-def test_an_existing_cased_tokenizer_stays_cased_whatever_the_recipe_says(
-    recipe_for: RecipeFor, text: Path
-) -> None:
+def test_existing_cased_tokenizer_stays_cased(recipe_for: RecipeFor, text: Path) -> None:
+    """An existing cased tokenizer stays cased whatever the recipe has."""
     theirs = bert_tokenizer({t: i for i, t in enumerate((*SPECIAL_TOKENS, "A", "a"))}, False)
     save_tokenizer(theirs, text.parent / "theirs", "existing")
     recipe = recipe_for(
@@ -79,16 +80,18 @@ def test_an_existing_cased_tokenizer_stays_cased_whatever_the_recipe_says(
     assert AutoTokenizer.from_pretrained(recipe.tokenizer.path).encode("A a") == [2, 5, 6, 3]
 
 
-def test_a_failed_training_leaves_nothing(recipe_for: RecipeFor, text: Path) -> None:
+def test_failed_training_leaves_no_files(recipe_for: RecipeFor, text: Path) -> None:
+    """A failed training leaves no files."""
     recipe = recipe_for(text, tokenizer__vocab_size=20)
     with pytest.raises(UserError, match="too small"):
         ensure_tokenizer(recipe, list_sources(recipe.corpora))
     assert list(text.parent.glob("tokenizer*")) == []
 
 
-def test_the_training_sample_is_bounded_and_even_over_the_input(
+def test_training_sample_is_even(
     recipe_for: RecipeFor, tmp_path: Path, prose: Prose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The training sample is bounded and even over the input."""
     monkeypatch.setattr(listing_module, "SLICE_BYTES", 20_000)
     folder = tmp_path / "in"
     folder.mkdir()

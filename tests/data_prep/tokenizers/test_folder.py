@@ -26,7 +26,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "tokenizer"
 
 
-def test_a_saved_tokenizer_loads_with_its_ids_and_fingerprint(folder: Path) -> None:
+def test_saved_tokenizer_loads(folder: Path) -> None:
+    """A saved tokenizer loads with its ids and fingerprint."""
     loaded = load_tokenizer(folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     assert (loaded.pad_id, loaded.unk_id, loaded.cls_id, loaded.sep_id, loaded.mask_id) == (
@@ -37,7 +38,8 @@ def test_a_saved_tokenizer_loads_with_its_ids_and_fingerprint(folder: Path) -> N
     assert (folder / "vocab.txt").read_text("utf-8").splitlines() == list(TOKENS)
 
 
-def test_the_fingerprint_tells_tokenizers_apart(tmp_path: Path, folder: Path) -> None:
+def test_fingerprints_differ_by_tokenizer(tmp_path: Path, folder: Path) -> None:
+    """Different tokenizers have different fingerprints."""
     save_tokenizer(bert_tokenizer(VOCABULARY, False), tmp_path / "cased", "wordpiece")
     save_tokenizer(bert_tokenizer(VOCABULARY, True), tmp_path / "again", "wordpiece")
     first = load_tokenizer(folder).fingerprint
@@ -45,15 +47,15 @@ def test_the_fingerprint_tells_tokenizers_apart(tmp_path: Path, folder: Path) ->
     assert load_tokenizer(tmp_path / "cased").fingerprint != first
 
 
-def test_ordinary_ids_are_all_but_special_and_unused_ones(folder: Path) -> None:
+def test_ordinary_ids_exclude_special(folder: Path) -> None:
+    """Ordinary ids are all but special and unused ones."""
     ordinary = load_tokenizer(folder).ordinary_ids
     assert ordinary.dtype == np.int64 and ordinary.tolist() == [6, 7, 8, 9, 10, 11, 12, 13]
 
 
 @pytest.mark.parametrize("lowercase", [True, False])
-def test_auto_tokenizer_opens_the_folder_and_gives_the_same_ids(
-    tmp_path: Path, lowercase: bool
-) -> None:
+def test_auto_tokenizer_gives_same_ids(tmp_path: Path, lowercase: bool) -> None:
+    """`AutoTokenizer` opens the folder and gives the same ids."""
     save_tokenizer(bert_tokenizer(VOCABULARY, lowercase), tmp_path, "wordpiece")
     theirs, ours = AutoTokenizer.from_pretrained(tmp_path), load_tokenizer(tmp_path)
     assert theirs.is_fast and theirs.model_max_length == 512
@@ -69,7 +71,8 @@ def test_auto_tokenizer_opens_the_folder_and_gives_the_same_ids(
     )
 
 
-def test_a_tokenizer_of_another_algorithm_keeps_its_own_special_tokens(tmp_path: Path) -> None:
+def test_other_algorithm_keeps_special_tokens(tmp_path: Path) -> None:
+    """A tokenizer of another algorithm keeps its own special tokens."""
     words = ["<pad>", "<unk>", "<s>", "</s>", "<mask>", "hello", "world"]
     backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, "<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -82,7 +85,8 @@ def test_a_tokenizer_of_another_algorithm_keeps_its_own_special_tokens(tmp_path:
     assert theirs.mask_token == "<mask>" and theirs.encode("hello world") == [5, 6]
 
 
-def test_a_changed_folder_is_refused(folder: Path) -> None:
+def test_changed_folder_is_refused(folder: Path) -> None:
+    """A changed folder is refused."""
     path = folder / "tokenizer.json"
     path.write_text(path.read_text("utf-8").replace('"cat"', '"dog"'), "utf-8")
     with pytest.raises(UserError, match=r"tokenizer\.json .*changed"):
@@ -90,7 +94,8 @@ def test_a_changed_folder_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("claimed", [None, "0" * 16])
-def test_a_manifest_with_another_fingerprint_is_refused(folder: Path, claimed: str | None) -> None:
+def test_wrong_fingerprint_is_refused(folder: Path, claimed: str | None) -> None:
+    """A manifest with another fingerprint is refused."""
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["fingerprint"] = claimed
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -98,7 +103,8 @@ def test_a_manifest_with_another_fingerprint_is_refused(folder: Path, claimed: s
         load_tokenizer(folder)
 
 
-def test_an_exported_folder_needs_no_manifest_to_be_read(folder: Path) -> None:
+def test_exported_folder_needs_no_manifest(folder: Path) -> None:
+    """An exported folder is read without a manifest."""
     expected = load_tokenizer(folder)
     (folder / "manifest.json").unlink()
     found = read_tokenizer(folder)
@@ -106,19 +112,22 @@ def test_an_exported_folder_needs_no_manifest_to_be_read(folder: Path) -> None:
     assert (found.pad_id, found.mask_id) == (0, 4)
 
 
-def test_a_folder_without_manifest_is_refused_with_the_way_to_make_it(tmp_path: Path) -> None:
+def test_missing_manifest_names_command(tmp_path: Path) -> None:
+    """A folder without manifest is refused with the command that makes one."""
     with pytest.raises(UserError, match=r"has no manifest\.json: make it with launch/prepare_data"):
         load_tokenizer(tmp_path)
 
 
-def test_a_vocabulary_without_special_tokens_cannot_be_saved(tmp_path: Path) -> None:
+def test_missing_special_tokens_are_refused(tmp_path: Path) -> None:
+    """A vocabulary without special tokens cannot be saved."""
     backend = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1}, "[UNK]"))
     with pytest.raises(UserError, match=r"has no \[PAD\], \[CLS\], \[SEP\], \[MASK\]"):
         save_tokenizer(backend, tmp_path / "t", "existing")
     assert not (tmp_path / "t").exists()
 
 
-def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
+def test_invalid_tokenizer_file_is_refused(tmp_path: Path) -> None:
+    """A file that is not a tokenizer is refused."""
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match="is not a fast tokenizer"):
         read_backend(tmp_path / "tokenizer.json")

@@ -83,7 +83,8 @@ def small_models() -> tuple[Tokenizer, ...]:
     )
 
 
-def test_ids_equal_those_of_sentencepiece_on_usual_text(model: bytes) -> None:
+def test_ids_match_sentencepiece(model: bytes) -> None:
+    """Ids equal those of SentencePiece on usual text."""
     reference, ours = SentencePieceProcessor(model_proto=model), to_fast_tokenizer(model)
     odd = ["two  spaces ", " a space", "ｆｕｌｌ　ｗｉｄｔｈ", "a▁b", "naïve cafe\u0301", "", " "]
     texts = [*ENGLISH, *CHINESE, *odd]
@@ -92,7 +93,8 @@ def test_ids_equal_those_of_sentencepiece_on_usual_text(model: bytes) -> None:
     assert len({i for text in texts for i in text_ids(ours, text)}) > 300
 
 
-def test_ids_equal_those_of_sentencepiece_in_chinese(kind: Any) -> None:
+def test_ids_match_sentencepiece_in_chinese(kind: Any) -> None:
+    """Ids equal those of SentencePiece in Chinese."""
     phrases = re.split("[，。、]", "".join(CHINESE))
     lines = [f"{first}，{second}。" for first in phrases for second in phrases]
     model = train(lines, kind, size=88)
@@ -102,7 +104,8 @@ def test_ids_equal_those_of_sentencepiece_in_chinese(kind: Any) -> None:
     assert any(len(token) > 1 and "数" in token for token in ours.get_vocab())
 
 
-def test_special_tokens_have_the_first_ids_and_text_never_yields_them(model: bytes) -> None:
+def test_special_tokens_have_first_ids(model: bytes) -> None:
+    """Special tokens have the first ids, and text never yields them."""
     ours = to_fast_tokenizer(model)
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     assert [ours.token_to_id(name) for name in names] == [0, 1, 2, 3, 4]
@@ -113,7 +116,8 @@ def test_special_tokens_have_the_first_ids_and_text_never_yields_them(model: byt
         assert ids == SentencePieceProcessor(model_proto=model).encode(text)
 
 
-def test_text_is_read_back_as_it_was(model: bytes) -> None:
+def test_text_decodes_unchanged(model: bytes) -> None:
+    """Encoded text decodes to itself."""
     ours = to_fast_tokenizer(model)
     text = "she said, “well!” and 数学 (again)."
     known = "".join(c for c in text if c in {*"".join(ENGLISH), *"".join(CHINESE)})
@@ -121,7 +125,8 @@ def test_text_is_read_back_as_it_was(model: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_training_gives_the_same_bytes_in_every_process(kind: str) -> None:
+def test_training_is_reproducible(kind: str) -> None:
+    """Training gives the same bytes in every process."""
     code = (
         "import sys, hashlib; from data_prep.tokenizers.sentencepiece import train_sentencepiece\n"
         "lines = sys.stdin.read().splitlines()\n"
@@ -141,14 +146,16 @@ def test_training_gives_the_same_bytes_in_every_process(kind: str) -> None:
     assert [len(run.stderr.splitlines()) for run in runs] == [1, 1]
 
 
-def test_the_alphabet_is_the_most_frequent_characters(kind: Any) -> None:
+def test_alphabet_is_most_frequent(kind: Any) -> None:
+    """The alphabet is the most frequent characters."""
     lines = ["aqbb bbz aab baa abba " * 5] * 3
     ours = to_fast_tokenizer(train(lines, kind, size=10, alphabet=3))
     assert {token for token in ours.get_vocab() if len(token) == 1} == {"▁", "a", "b", "q"}
     assert ours.encode("z", add_special_tokens=False).ids[1:] == [1]
 
 
-def test_a_cased_model_keeps_the_letters_of_the_special_tokens(kind: Any) -> None:
+def test_cased_model_keeps_special_letters(kind: Any) -> None:
+    """A cased model keeps the letters of the special tokens."""
     ours = to_fast_tokenizer(train(["abab ab ba " * 20] * 3, kind, size=24, lowercase=False))
     tokens = ours.encode("[MASK]", add_special_tokens=False).tokens
     ours.encode_special_tokens = True
@@ -156,7 +163,8 @@ def test_a_cased_model_keeps_the_letters_of_the_special_tokens(kind: Any) -> Non
     assert tokens == ["[MASK]"] and "".join(letters) == "▁[MASK]" and "[UNK]" not in letters
 
 
-def test_long_lines_and_reserved_characters_are_trained_on(kind: Any) -> None:
+def test_long_lines_are_trained_on(kind: Any) -> None:
+    """Long lines and lines with reserved characters are trained on."""
     long = "".join(f" wordlet{'aeiou'[i % 5]}" for i in range(5_000))
     ours = to_fast_tokenizer(train([long, "q▅u\0x y" * 9], kind, size=24))
     # SentencePiece itself drops a line that is too long, and one that has its mark.
@@ -174,21 +182,24 @@ def test_long_lines_and_reserved_characters_are_trained_on(kind: Any) -> None:
         (["", " \u3000", "\0"], 100, "The input has no text to train a tokenizer on"),
     ],
 )
-def test_text_that_cannot_give_the_vocabulary_is_refused_in_a_sentence(
+def test_impossible_vocabulary_is_refused(
     kind: Any, lines: list[str], size: int, message: str
 ) -> None:
+    """Text that cannot give the vocabulary is refused in one sentence."""
     with pytest.raises(UserError, match=message):
         train(lines, kind, size)
 
 
-def test_the_size_that_a_refusal_names_can_be_trained(kind: Any) -> None:
+def test_refused_size_names_possible_one(kind: Any) -> None:
+    """The size that the error names can be trained."""
     with pytest.raises(UserError) as refusal:
         train(ENGLISH[:60], kind, 50_000)
     highest = int(str(refusal.value).split("at most ")[1].split()[0])
     assert to_fast_tokenizer(train(ENGLISH[:60], kind, highest)).get_vocab_size() == highest
 
 
-def test_a_failing_reader_is_reported_as_what_it_is(kind: Any) -> None:
+def test_reader_error_is_raised(kind: Any) -> None:
+    """An error of the reader is raised unchanged."""
     calls: list[int] = []
 
     def texts() -> Iterator[str]:
@@ -205,13 +216,15 @@ def test_a_failing_reader_is_reported_as_what_it_is(kind: Any) -> None:
 @given(text=odd_texts)
 @example(text=" \uff9e\u0301")
 @example(text="  two  \u2581 spaces \u3000")
-def test_ids_of_a_text_are_those_of_its_chunks(text: str) -> None:
+def test_ids_concatenate_over_pretokens(text: str) -> None:
+    """The ids of a text are those of its pre-tokens."""
     for tokenizer in small_models():
         equal = text_ids(tokenizer, text) == text_ids(tokenizer, text.split(" "))
         assert equal or CROSSES_SPACE.search(text)
 
 
-def test_every_mark_that_reaches_over_a_space_is_known() -> None:
+def test_marks_across_spaces_are_listed() -> None:
+    """Every mark that combines across a space is in `CROSSES_SPACE`."""
     marks = [chr(c) for c in range(0x110000) if unicodedata.category(chr(c))[0] == "M"]
     marks += [*"\u0e33\u0eb3\u200c\u200d\uff9e\uff9f", *map(chr, range(0x1F3FB, 0x1F400))]
     (tokenizer, *_) = small_models()
@@ -226,7 +239,8 @@ def test_every_mark_that_reaches_over_a_space_is_known() -> None:
     assert reaching and all(CROSSES_SPACE.search(f" {mark}") for mark in reaching)
 
 
-def test_other_pipelines_do_not_count_as_working_by_word() -> None:
+def test_other_pipelines_do_not_work_by_word() -> None:
+    """Other pipelines are not assumed to encode word by word."""
     (ours, *_) = small_models()
     assert works_by_word(ours)
     foreign = Tokenizer.from_str(ours.to_str())

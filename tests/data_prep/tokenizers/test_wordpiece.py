@@ -29,7 +29,8 @@ def special_vocabulary(*tokens: str) -> str:
     return "".join(f"{token}\n" for token in (*SPECIAL_TOKENS, *tokens))
 
 
-def test_special_tokens_have_the_first_five_ids(prose: Callable[[str, int], str]) -> None:
+def test_special_tokens_have_first_ids(prose: Callable[[str, int], str]) -> None:
+    """Special tokens have the first five ids."""
     tokenizer = train_wordpiece(
         lambda: [prose("special", 20)], vocab_size=150, lowercase=True, alphabet=100
     )
@@ -40,7 +41,8 @@ def test_special_tokens_have_the_first_five_ids(prose: Callable[[str, int], str]
     assert "[UNK]" not in tokenizer.encode("the captain answered").tokens
 
 
-def test_training_gives_the_same_ids_in_every_process(tmp_path: Path) -> None:
+def test_training_is_reproducible(tmp_path: Path) -> None:
+    """Training gives the same ids in every process."""
     text = (ROOT / "data_prep/sample_corpus/novels/carroll_alice/chapter_01.txt").read_text("utf-8")
     (tmp_path / "text").write_text(text, "utf-8")
     code = (
@@ -57,7 +59,8 @@ def test_training_gives_the_same_ids_in_every_process(tmp_path: Path) -> None:
     assert len(runs) == 1 and len(runs.pop()) > 5000
 
 
-def test_rare_characters_are_left_out_of_the_alphabet() -> None:
+def test_alphabet_excludes_rare_characters() -> None:
+    """Rare characters are not in the alphabet."""
     texts = ["abab ab ba " * 50 + "q"]
     tokenizer = train_wordpiece(lambda: texts, vocab_size=20, lowercase=True, alphabet=2)
     assert "q" not in tokenizer.get_vocab() and {"a", "b", "##a", "##b"} <= set(
@@ -66,13 +69,15 @@ def test_rare_characters_are_left_out_of_the_alphabet() -> None:
     assert tokenizer.encode("q", add_special_tokens=False).tokens == ["[UNK]"]
 
 
-def test_a_vocabulary_smaller_than_its_alphabet_is_refused() -> None:
+def test_too_small_vocabulary_is_refused() -> None:
+    """A vocabulary smaller than its alphabet is refused."""
     with pytest.raises(UserError, match=r"tokenizer\.vocab_size 10 is too small for 4 characters"):
         train_wordpiece(lambda: ["abcd dcba"], vocab_size=10, lowercase=True, alphabet=100)
 
 
 @pytest.mark.parametrize("lowercase", [True, False])
-def test_ids_equal_those_of_transformers_on_odd_unicode(tmp_path: Path, lowercase: bool) -> None:
+def test_ids_match_transformers(tmp_path: Path, lowercase: bool) -> None:
+    """Ids equal those of transformers on unusual Unicode."""
     corpus = ODD_TEXTS + ["The quick brown fox, naive cafe."] * 3
     ours = train_wordpiece(lambda: corpus * 3, vocab_size=400, lowercase=lowercase, alphabet=300)
     vocabulary = ours.get_vocab()
@@ -86,7 +91,8 @@ def test_ids_equal_those_of_transformers_on_odd_unicode(tmp_path: Path, lowercas
         assert ours.encode(text, "pair").type_ids == theirs(text, "pair")["token_type_ids"]
 
 
-def test_a_vocabulary_file_keeps_its_ids(tmp_path: Path) -> None:
+def test_vocabulary_file_keeps_ids(tmp_path: Path) -> None:
+    """The tokens of a vocabulary file keep their ids."""
     path = tmp_path / "vocab.txt"
     path.write_text(special_vocabulary("the", "##re"), newline="\r\n")
     assert read_vocabulary(path, True).encode("there").ids == [2, 5, 6, 3]
@@ -100,23 +106,24 @@ def test_a_vocabulary_file_keeps_its_ids(tmp_path: Path) -> None:
         (special_vocabulary("the", "the"), "'the' on lines 6 and 7"),
     ],
 )
-def test_a_vocabulary_file_that_bert_cannot_use_is_refused(
-    tmp_path: Path, content: str, message: str
-) -> None:
+def test_invalid_vocabulary_file_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    """A vocabulary file without tokens for BERT or for text is refused."""
     path = tmp_path / "vocab.txt"
     path.write_text(content)
     with pytest.raises(UserError, match=message):
         read_vocabulary(path, True)
 
 
-def test_a_missing_vocabulary_file_is_refused(tmp_path: Path) -> None:
+def test_missing_vocabulary_file_is_refused(tmp_path: Path) -> None:
+    """A missing vocabulary file is refused."""
     with pytest.raises(UserError, match="There is no vocabulary"):
         read_vocabulary(tmp_path / "none.txt", True)
     with pytest.raises(UserError, match=r"is a folder: .* tokenizer\.kind=existing"):
         read_vocabulary(tmp_path, True)
 
 
-def test_the_pipeline_decodes_pieces_to_words() -> None:
+def test_decoder_joins_pieces() -> None:
+    """The pipeline decodes pieces to words."""
     tokenizer = bert_tokenizer(
         {token: i for i, token in enumerate((*SPECIAL_TOKENS, "un", "##do", "it", "."))}, True
     )
