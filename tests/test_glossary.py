@@ -46,6 +46,8 @@ ALLOWED = {
     # Keys that older recipes and run folders have.
     "pretrain/config/train.py": ("recompute",),
     "pretrain/config/run.py": ("recompute",),
+    "tests/pretrain/config/test_run.py": ("recompute",),
+    "tests/stories/test_older_runs.py": ("recompute",),
     # Keys of draws: another key would make other samples.
     "data_prep/samples/sentence_pairs.py": ("partner",),
     "data_prep/samples/document_sampling.py": ("visits",),

@@ -1,4 +1,4 @@
-"""Who a process is, where its ranks come from, and what rank 0 shares."""
+"""Rank and world size from launcher variables, and what rank 0 broadcasts."""
 
 import os
 import subprocess
@@ -25,22 +25,23 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         del os.environ[name]
 
 
-def test_a_process_that_nobody_launched_is_a_run_of_one() -> None:
+def test_unlaunched_process_is_one_rank() -> None:
+    """A process without launcher variables is a run of one rank."""
     cluster = Cluster.join()
     assert (cluster.rank, cluster.world_size, cluster.is_main) == (0, 1, True)
     assert cluster.sum([3, 1 << 40]) == [3, 1 << 40]
     cluster.leave()
 
 
-def test_another_number_of_ranks_than_expected_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_world_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another number of ranks than expected is refused."""
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(UserError, match=r"expects 4 rank\(s\), but the launcher started 3"):
         Cluster.join(expected_world_size=4)
 
 
-def test_srun_with_a_task_a_rank_is_understood(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_srun_tasks_are_ranks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The variables of `srun` with one task a rank become those of torch."""
     scontrol = tmp_path / "scontrol"
     scontrol.write_text('#!/bin/sh\n[ "$3" = "node[7-8]" ] && printf "node7\\nnode8\\n"\n')
     scontrol.chmod(0o755)
@@ -53,7 +54,9 @@ def test_srun_with_a_task_a_rank_is_understood(
         "SLURM_JOB_ID": "123456",
     }.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match="started 8"):  # known before the ranks would meet
+    with pytest.raises(
+        UserError, match="started 8"
+    ):  # checked before the process group is initialised
         Cluster.join(expected_world_size=4)
     translated = {name: os.environ[name] for name in LAUNCHER if name in os.environ}
     assert translated == {
@@ -65,9 +68,10 @@ def test_srun_with_a_task_a_rank_is_understood(
     }
 
 
-def test_the_launchers_own_ranks_come_before_those_of_slurm(
+def test_launcher_precedes_slurm(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """The launcher's variables take precedence over those of SLURM."""
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "1"), ("SLURM_PROCID", "3")):
         monkeypatch.setenv(name, value)
     cluster = Cluster.join()
@@ -75,7 +79,8 @@ def test_the_launchers_own_ranks_come_before_those_of_slurm(
     cluster.leave()
 
 
-def test_an_error_on_rank_0_reaches_the_caller_unchanged() -> None:
+def test_error_on_rank_0_is_raised() -> None:
+    """An error on rank 0 reaches the caller unchanged."""
     cluster = Cluster.join()
 
     def refuse() -> None:
@@ -92,14 +97,16 @@ def test_an_error_on_rank_0_reaches_the_caller_unchanged() -> None:
     cluster.leave()
 
 
-def test_a_rank_computes_on_its_own_gpu_or_is_refused() -> None:
+def test_each_rank_has_a_gpu() -> None:
+    """A rank computes on a GPU of its own, or is refused."""
     assert [gpu_of(rank, 4) for rank in range(4)] == [0, 1, 2, 3]
     assert gpu_of(3, 1) == 0  # srun shows each task one GPU
     with pytest.raises(UserError, match="Rank 4 of this machine has no GPU, for there are 4"):
         gpu_of(4, 4)
 
 
-def test_ranks_of_one_machine_get_cores_of_their_own() -> None:
+def test_ranks_bind_own_cores() -> None:
+    """Ranks of one machine are bound to cores of their own."""
     # In processes of their own, because the binding cannot be undone for threads that exist.
     program = (
         "import os, sys, torch; from pretrain.distributed import bind_cores;"
@@ -107,7 +114,7 @@ def test_ranks_of_one_machine_get_cores_of_their_own() -> None:
         "print(*sorted(os.sched_getaffinity(0)), '|', torch.get_num_threads())"
     )
     if len(os.sched_getaffinity(0)) < 2:
-        bind_cores(0, 2)  # nothing to share out: nothing is bound
+        bind_cores(0, 2)  # fewer cores than ranks: nothing is bound
         return
     sets = []
     for rank in "01":
@@ -120,20 +127,22 @@ def test_ranks_of_one_machine_get_cores_of_their_own() -> None:
     assert not sets[0] & sets[1]
 
 
-def test_the_restart_count_is_slurms(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_restart_count_is_slurms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The restart count is that of SLURM, and 0 elsewhere."""
     assert restart_count() == 0
     monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
     assert restart_count() == 3
 
 
-def test_a_command_that_starts_ranks_is_not_started_as_several(
+def test_single_process_commands_refuse_ranks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """A command that starts ranks itself is refused when it runs as several."""
     for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
     refuse_ranks("it starts its own")
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
     with pytest.raises(UserError, match="it starts its own, but it runs as 8 ranks"):
         refuse_ranks("it starts its own")
-    monkeypatch.setenv("WORLD_SIZE", "1")  # a launcher's word comes first
+    monkeypatch.setenv("WORLD_SIZE", "1")  # a launcher's variable takes precedence
     refuse_ranks("it starts its own")

@@ -1,4 +1,4 @@
-"""The story of a run with a wall-clock budget: it ends with it, however often it is interrupted."""
+"""A run with a wall-clock budget ends with it, however often it is interrupted."""
 
 import json
 from pathlib import Path
@@ -12,9 +12,10 @@ TEACHER = "launch/train_teacher.py"
 BUDGET_S = 8
 
 
-def test_an_interrupted_run_is_done_when_its_budget_is_used_up(
+def test_interrupted_run_ends_with_budget(
     deepspeed: Command, teacher_recipe: Path, tmp_path: Path
 ) -> None:
+    """A run is done when its budget is used up, over all its restarts."""
     run = tmp_path / "run"
     words = ["--config", teacher_recipe, "train.steps=100000", "optim.warmup_steps=0"]
     words += ["optim.schedule=budget", f"train.budget_minutes={BUDGET_S / 60}", "optim.lr=1e-3"]

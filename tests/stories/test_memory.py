@@ -1,4 +1,4 @@
-"""What engines of every ZeRO stage hold on two ranks is what the forecast says."""
+"""The memory of engines of every ZeRO stage on two ranks, against the forecast."""
 
 import json
 from pathlib import Path
@@ -12,9 +12,8 @@ pytestmark = pytest.mark.story
 WORKER = Path(__file__).with_name("weigh_every_stage.py")
 
 
-def test_engines_hold_what_the_forecast_says(
-    deepspeed: Command, teacher_recipe: Path, tmp_path: Path
-) -> None:
+def test_memory_matches_forecast(deepspeed: Command, teacher_recipe: Path, tmp_path: Path) -> None:
+    """Engines of every ZeRO stage hold what the forecast states, within 10 %."""
     out = tmp_path / "weighed"
     out.mkdir()
     deepspeed(WORKER, teacher_recipe, out)
@@ -23,6 +22,6 @@ def test_engines_hold_what_the_forecast_says(
         for rank in weighed:
             parts = rank[variant]["parts"]
             expected = sum(parts.values())
-            # Alignment, the small embeddings that no stage cuts, and counters: a few percent.
+            # Alignment, the small embeddings that no stage partitions, and counters: a few percent.
             found = rank[variant]["bytes"]
             assert found == pytest.approx(expected, rel=0.1), (variant, found / expected, parts)

@@ -1,4 +1,4 @@
-"""Every optimizer takes its steps whether ZeRO has cut its state or not, and after a resume."""
+"""Optimizers against their references, whether ZeRO partitions their state or not."""
 
 from pathlib import Path
 
@@ -31,9 +31,10 @@ Weights = dict[str, torch.Tensor]
 ROUNDING = {"rtol": 1e-6, "atol": 5e-7}
 
 
-def test_every_optimizer_takes_its_steps_in_every_cut_and_goes_on_after_a_resume(
+def test_optimizers_match_reference_and_resume(
     deepspeed: Command, teacher_recipe: Path, tmp_path: Path
 ) -> None:
+    """Every optimizer matches its reference under every partition, also after a resume."""
     out = tmp_path / "out"
     deepspeed(WORKER, teacher_recipe, out)
     for variant in LAMB:
@@ -55,7 +56,7 @@ def test_every_optimizer_takes_its_steps_in_every_cut_and_goes_on_after_a_resume
         assert int(poisoned["skipped"]) == 0, variant
         assert not torch.isfinite(poisoned["bert.embeddings.weight"]).any(), variant
 
-    # One rank goes on with what two have written.
+    # One rank continues what two have written.
     (variant, *_) = CONVERTED
     deepspeed(WORKER, teacher_recipe, out, out / "saved" / f"{variant}.universal", ranks=1)
     check(out / "converted for 1", variant, lamb_steps())

@@ -1,4 +1,4 @@
-"""The story of a run with phases and a growing batch: it goes on exactly, inside any of them."""
+"""A run with phases and a growing batch resumes exactly within any of them."""
 
 import math
 import shutil
@@ -22,9 +22,8 @@ PHASES = [
 pytestmark = pytest.mark.story
 
 
-def test_a_run_goes_on_inside_either_phase_as_if_it_had_never_stopped(
-    deepspeed: Command, teacher_recipe: Path, tmp_path: Path
-) -> None:
+def test_resume_within_phases(deepspeed: Command, teacher_recipe: Path, tmp_path: Path) -> None:
+    """A run resumes within any phase on the curve of the uninterrupted run."""
     whole = tmp_path / "whole"
     words = ["--config", teacher_recipe, *PHASES, "mask.rate_end=0.4", "loader.workers=1"]
     words += ["checkpoint.every_steps=1", "checkpoint.keep=9"]
@@ -35,7 +34,7 @@ def test_a_run_goes_on_inside_either_phase_as_if_it_had_never_stopped(
     assert max(steps[:3]) <= 8 * 32 < min(steps[3:]), "the rows are longer in the second phase"
     assert steps[0] <= 4 * 32 < min(steps[1:]), "the batch has grown after the first step"
     # 4 rows and then 8 a step are half a batch and five; the warm-up of two steps ends at 1.5.
-    rises = [1e-3 * min(place / 1.5, 1) for place in (0.5, 1.5)]
+    rises = [1e-3 * min(progress / 1.5, 1) for progress in (0.5, 1.5)]
     falls = [1e-3 * (1 - math.cos(math.pi * left / 4)) / 2 for left in (4, 3, 2, 1)]
     rates = [line["optim/lr"] for line in metrics_of(whole) if "loss/total" in line]
     assert rates == pytest.approx(rises + falls)

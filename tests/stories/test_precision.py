@@ -1,4 +1,4 @@
-"""A run in bf16 learns what the same run in fp32 learns; DeepSpeed has no fp16 on a CPU."""
+"""A run in bf16 against the same run in fp32; DeepSpeed has no fp16 on a CPU."""
 
 from pathlib import Path
 from statistics import mean
@@ -35,9 +35,10 @@ def novel(tmp_path: Path) -> list[str]:
     return [f"corpus.path={recipe.corpus.path}", f"tokenizer.path={recipe.tokenizer.path}"]
 
 
-def test_bf16_reaches_the_loss_of_fp32(
+def test_bf16_reaches_fp32_loss(
     deepspeed: Command, teacher_recipe: Path, novel: list[str], tmp_path: Path
 ) -> None:
+    """A run in bf16 reaches the loss of the same run in fp32."""
     ends = {}
     for precision in ("fp32", "bf16"):
         words = [

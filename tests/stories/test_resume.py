@@ -1,4 +1,4 @@
-"""A run that is stopped, damaged or moved to other ranks goes on as if nothing had happened."""
+"""A run that is stopped, damaged or moved to other ranks continues exactly."""
 
 import os
 import shutil
@@ -29,9 +29,10 @@ def weights_of(run: Path, step: int) -> str:
     return file_sha256(run / "checkpoints" / f"step_{step:08d}" / "model.safetensors")
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+def test_resumed_run_matches_uninterrupted(
     deepspeed: Command, teacher_recipe: Path, tmp_path: Path
 ) -> None:
+    """A resumed run equals an uninterrupted one bit for bit, also past a damaged checkpoint."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     deepspeed(TEACHER, "--config", teacher_recipe, f"run.path={whole}")
 
@@ -41,7 +42,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     stopped = deepspeed(TEACHER, "--config", teacher_recipe, f"run.path={parts}")
     assert status_of(parts)["state"] == "preempted"
     assert status_of(parts)["step"] == 1
-    assert "the same command goes on" in stopped.stdout
+    assert "the same command continues" in stopped.stdout
     (parts / "STOP").unlink()
 
     deepspeed(TEACHER, "--config", teacher_recipe, f"run.path={parts}")
@@ -63,9 +64,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     assert steps == [1, 2, 3, 4, 5, 6], "a step appears twice after a resume"
 
 
-def test_a_signal_to_one_rank_stops_all_at_the_same_step_and_the_command_exits_0(
-    teacher_recipe: Path, tmp_path: Path
-) -> None:
+def test_signal_to_one_rank_stops_all(teacher_recipe: Path, tmp_path: Path) -> None:
+    """A signal to one rank stops all at the same step, and the command exits 0."""
     run = tmp_path / "run"
     endless = ["train.steps=100000", "log.every_steps=1000", "train.max_minutes=3"]
     command = launch_command(TEACHER, "--config", teacher_recipe, *endless)
@@ -85,9 +85,10 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step_and_the_command_exits_0
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2])
-def test_a_run_goes_on_with_another_number_of_ranks(
+def test_resume_with_other_ranks(
     deepspeed: Command, teacher_recipe: Path, tmp_path: Path, stage: int
 ) -> None:
+    """A run continues with another number of ranks, equal up to rounding."""
     whole, moved = tmp_path / "whole", tmp_path / "moved"
     config = f"deepspeed.config=ds_configs/zero{stage}_fp32.json"
     words = ["--config", teacher_recipe, "model.dropout=0", "checkpoint.keep=9", config]
@@ -105,9 +106,10 @@ def test_a_run_goes_on_with_another_number_of_ranks(
         assert curve(moved)[step] == pytest.approx(figures, rel=2e-6), step
 
 
-def test_a_resumed_student_equals_an_uninterrupted_one_and_keeps_its_teacher(
+def test_resumed_student_matches_uninterrupted(
     deepspeed: Command, teacher_recipe: Path, published_teacher: Path, tmp_path: Path
 ) -> None:
+    """A resumed student equals an uninterrupted one, and another teacher is refused."""
     recipe = yaml.safe_load(teacher_recipe.read_text(encoding="utf-8"))
     del recipe["model"]
     path = tmp_path / "student.yaml"
@@ -134,7 +136,7 @@ def test_a_resumed_student_equals_an_uninterrupted_one_and_keeps_its_teacher(
 
 def wait_for_a_checkpoint(run: Path) -> None:
     deadline = time.monotonic() + 120
-    # Whichever: on a fast machine the first one is already replaced when it is looked for.
+    # Any of them: on a fast machine the first one may already be replaced.
     while not list(run.glob("checkpoints/step_*/manifest.json")):
         assert time.monotonic() < deadline, f"{run} has no checkpoint"
         time.sleep(0.1)

@@ -55,9 +55,8 @@ def submit(job: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.story
-def test_a_preempted_job_is_requeued_and_its_second_attempt_finishes(
-    job: Path, teacher_recipe: Path
-) -> None:
+def test_preempted_job_is_requeued(job: Path, teacher_recipe: Path) -> None:
+    """A preempted job is requeued, and its second attempt finishes."""
     run = job / "runs" / "teacher"
     train = ["runs/teacher", "launch/train_teacher.py", "--config", teacher_recipe]
     first = submit(job, *train, "train.max_minutes=0.00001")
@@ -80,7 +79,8 @@ def test_a_preempted_job_is_requeued_and_its_second_attempt_finishes(
 
 
 @pytest.mark.story
-def test_a_job_that_makes_no_progress_is_not_requeued(job: Path, teacher_recipe: Path) -> None:
+def test_job_without_progress_is_not_requeued(job: Path, teacher_recipe: Path) -> None:
+    """A job that makes no progress is not requeued."""
     words = ["runs/teacher", "launch/train_teacher.py", "--config", teacher_recipe]
     refused = submit(job, *words, "optim.warm_up=1")
     assert refused.returncode != 0
@@ -101,7 +101,8 @@ def test_cluster_page_submits_existing_scripts() -> None:
             assert (ROOT / path).is_file(), path
 
 
-def test_the_batch_script_asks_for_usage_when_called_with_too_little(job: Path) -> None:
+def test_batch_script_prints_usage(job: Path) -> None:
+    """The batch script prints its usage when arguments are missing."""
     ended = submit(job, "runs/teacher")
     assert ended.returncode == 2
     assert "usage: sbatch" in ended.stderr

@@ -23,9 +23,10 @@ CLIP_NORM = 0.05
 TINY = 1e-4
 
 
-def test_every_stage_takes_the_step_of_plain_pytorch(
+def test_every_stage_matches_pytorch(
     deepspeed: Command, teacher_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Every ZeRO stage and precision takes the step that plain PyTorch takes in one process."""
     monkeypatch.setenv("TRITON_INTERPRET", "1")  # stories have no GPU
     out = tmp_path / "weights"
     out.mkdir()

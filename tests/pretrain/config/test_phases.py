@@ -1,4 +1,4 @@
-"""Phases: a step knows its shape and its rows, and no text comes back early."""
+"""Phases: the batch shape and the rows of each step, without repeating text early."""
 
 import pytest
 
@@ -13,7 +13,8 @@ def train(steps: int, *phases: dict[str, int]) -> TrainOptions:
     )  # type: ignore[arg-type]
 
 
-def test_without_phases_the_run_is_one_of_the_plain_keys() -> None:
+def test_no_phases_is_one_phase() -> None:
+    """A recipe without phases has one, of the plain keys."""
     (phase,) = phases_of(train(100))
     assert phase == Phase(
         first_step=0, steps=100, row_tokens=128, batch_rows=8, micro_rows=4, first_row=0
@@ -21,7 +22,8 @@ def test_without_phases_the_run_is_one_of_the_plain_keys() -> None:
     assert [phase.row_of(step) for step in (0, 1, 99)] == [0, 8, 792]
 
 
-def test_a_phase_changes_what_it_names() -> None:
+def test_phase_changes_its_keys() -> None:
+    """A phase changes the keys that it names, and no others."""
     long = {"steps": 10, "row_tokens": 512, "batch_rows": 2, "micro_rows": 1}
     first, second = phases_of(train(100, {"steps": 90}, long))
     assert (first.row_tokens, first.batch_rows, first.micro_rows) == (128, 8, 4)
@@ -32,7 +34,8 @@ def test_a_phase_changes_what_it_names() -> None:
     assert second.row_of(90) == 0, "rows of another length are other rows"
 
 
-def test_rows_of_one_length_go_on_through_all_phases() -> None:
+def test_rows_continue_across_phases() -> None:
+    """Rows of one length continue through all phases: no text repeats early."""
     phases = phases_of(
         train(
             60,
@@ -51,12 +54,14 @@ def test_rows_of_one_length_go_on_through_all_phases() -> None:
     assert taken == list(range(10 * 4 + 30 * 16))
 
 
-def test_the_longest_row_is_that_of_any_phase() -> None:
+def test_longest_row_of_all_phases() -> None:
+    """The longest row is that of any phase."""
     assert train(100).longest_row == 128
     assert train(100, {"steps": 50, "row_tokens": 512}, {"steps": 50}).longest_row == 512
 
 
-def test_a_ramp_is_phases_of_growing_batches_that_read_every_row_once() -> None:
+def test_ramp_reads_every_row_once() -> None:
+    """A ramp is phases of growing batches, which read every row once."""
     ramp = {"from_rows": 64, "steps": 10, "stages": 3}
     options = TrainOptions(
         steps=30,
@@ -75,7 +80,8 @@ def test_a_ramp_is_phases_of_growing_batches_that_read_every_row_once() -> None:
     assert [phase.micro_batches(2) for phase in phases] == [2, 6, 10, 16, 16]
 
 
-def test_the_curve_of_a_ramped_phase_begins_at_its_first_stage() -> None:
+def test_ramped_schedule_begins_at_first_stage() -> None:
+    """The schedule of a ramped phase begins at its first stage."""
     phases = phases_of(
         TrainOptions(
             steps=30,
@@ -89,7 +95,8 @@ def test_the_curve_of_a_ramped_phase_begins_at_its_first_stage() -> None:
 
 
 @pytest.mark.parametrize("stages", range(1, 32))
-def test_every_stage_of_a_ramp_is_larger_than_the_one_before(stages: int) -> None:
+def test_ramp_stages_grow(stages: int) -> None:
+    """Every stage of a ramp has more rows than the one before."""
     rows = [*ramp_rows(RampOptions(from_rows=3, steps=32, stages=stages), 96), 96]
     assert rows[0] == 3 and rows == sorted(set(rows))
     assert all(number % 3 == 0 for number in rows)
@@ -98,17 +105,17 @@ def test_every_stage_of_a_ramp_is_larger_than_the_one_before(stages: int) -> Non
 @pytest.mark.parametrize(
     ("batch_rows", "micro_rows", "world", "expected"), [(64, 16, 2, 2), (8, 1, 4, 2), (6, 6, 1, 1)]
 )
-def test_micro_batches_are_counted(
+def test_micro_batches_per_rank(
     batch_rows: int, micro_rows: int, world: int, expected: int
 ) -> None:
+    """The micro-batches of a rank follow from rows, micro-batch and ranks."""
     options = TrainOptions(steps=1, batch_rows=batch_rows, micro_rows=micro_rows)
     assert phases_of(options)[0].micro_batches(world) == expected
 
 
 @pytest.mark.parametrize(("batch_rows", "micro_rows", "multiple"), [(32, 12, 24), (24, 8, 16)])
-def test_a_batch_that_does_not_divide_is_refused_with_the_multiple(
-    batch_rows: int, micro_rows: int, multiple: int
-) -> None:
+def test_indivisible_batch_is_refused(batch_rows: int, micro_rows: int, multiple: int) -> None:
+    """A batch that does not divide is refused, with a multiple that would."""
     message = rf"batch_rows {batch_rows} .*micro_rows {micro_rows} times 2 .* of {multiple}\."
     phase = phases_of(TrainOptions(steps=1, batch_rows=batch_rows, micro_rows=micro_rows))[0]
     with pytest.raises(UserError, match=message):

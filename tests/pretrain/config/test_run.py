@@ -1,4 +1,4 @@
-"""Recipes of runs: impossible values are named, and a run knows which keys make it what it is."""
+"""Recipes of runs: impossible values are refused by name, and some keys are the identity."""
 
 from pathlib import Path
 from typing import Any
@@ -125,9 +125,8 @@ def load(kind: type[RunRecipe], folder: Path, *overrides: str) -> RunRecipe:
 
 
 @pytest.mark.parametrize(("kind", "key"), KEYS, ids=lambda value: getattr(value, "__name__", value))
-def test_a_key_is_part_of_the_identity_unless_it_may_change(
-    tmp_path: Path, kind: type[RunRecipe], key: str
-) -> None:
+def test_identity_has_fixed_keys(tmp_path: Path, kind: type[RunRecipe], key: str) -> None:
+    """A key is part of the identity unless it may change while a run goes on."""
     beside = BESIDE.get(key, [])
     before = identity_of(load(kind, tmp_path, *beside))
     after = identity_of(load(kind, tmp_path, *beside, f"{key}={(FREE | FIXED)[key]}"))
@@ -136,7 +135,8 @@ def test_a_key_is_part_of_the_identity_unless_it_may_change(
     assert different == (set() if key in FREE else {key})
 
 
-def test_the_micro_batch_of_a_phase_may_change(tmp_path: Path) -> None:
+def test_identity_ignores_phase_micro_rows(tmp_path: Path) -> None:
+    """The micro-batch of a phase may change."""
     one, other = (
         identity_of(
             load(TeacherRecipe, tmp_path, f"train.phases=[{{steps: 100, micro_rows: {m}}}]")
@@ -157,7 +157,8 @@ SIZES = {
 
 
 @pytest.mark.parametrize("shape", SIZES)
-def test_a_published_shape_is_the_same_as_its_keys(tmp_path: Path, shape: str) -> None:
+def test_published_shape_equals_its_keys(tmp_path: Path, shape: str) -> None:
+    """A published shape is the same as the four keys that it stands for."""
     keys = ("layers", "width", "heads", "feed_forward")
     spelt = [f"model.{key}={n}" for key, n in zip(keys, SIZES[shape], strict=True)]
     by_name, by_keys = (
@@ -168,23 +169,24 @@ def test_a_published_shape_is_the_same_as_its_keys(tmp_path: Path, shape: str) -
     assert [getattr(by_name.model, key) for key in keys] == list(SIZES[shape])
 
 
-def test_an_explicit_key_comes_before_the_shape(tmp_path: Path) -> None:
+def test_explicit_key_overrides_shape(tmp_path: Path) -> None:
+    """An explicit key comes before the shape."""
     recipe = load(TeacherRecipe, tmp_path, "model.shape=mini", "model.layers=6")
     assert isinstance(recipe, TeacherRecipe)
     assert (recipe.model.layers, recipe.model.width) == (6, 256)
 
 
 @pytest.mark.parametrize(("written", "meant"), [("true", True), ("1", 1), ("false", False)])
-def test_layers_to_compute_again_are_all_or_a_number(
-    tmp_path: Path, written: str, meant: bool | int
-) -> None:
+def test_activation_checkpointing_values(tmp_path: Path, written: str, meant: bool | int) -> None:
+    """Activation checkpointing is true, false or a number of layers, under its old key too."""
     for key in ("activation_checkpointing", "recompute"):  # the latter in older recipes
         recipe = load(TeacherRecipe, tmp_path, f"train.{key}={written}")
         found = recipe.train.activation_checkpointing
         assert found == meant and type(found) is type(meant)
 
 
-def test_an_identity_is_plain_json(tmp_path: Path) -> None:
+def test_identity_is_plain_json(tmp_path: Path) -> None:
+    """An identity has values that JSON has."""
     for kind in TREES:
         plain = (str, int, float, bool, list, type(None))
         assert all(isinstance(value, plain) for value in identity_of(load(kind, tmp_path)).values())
@@ -256,9 +258,10 @@ def test_an_identity_is_plain_json(tmp_path: Path) -> None:
         (["train.batch_row=8"], r"Unknown key 'train\.batch_row' .* 'train\.batch_rows'\?"),
     ],
 )
-def test_an_impossible_teacher_recipe_is_refused(
+def test_impossible_teacher_recipe_is_refused(
     tmp_path: Path, overrides: list[str], message: str
 ) -> None:
+    """An impossible value is refused in one line that names the key."""
     with pytest.raises(UserError, match=message) as refusal:
         load(TeacherRecipe, tmp_path, *overrides)
     assert "\n" not in str(refusal.value)
@@ -272,9 +275,10 @@ def test_an_impossible_teacher_recipe_is_refused(
         (["teacher.path=null"], "teacher in .*: give path for one teacher, or paths for several"),
     ],
 )
-def test_an_impossible_student_recipe_is_refused(
+def test_impossible_student_recipe_is_refused(
     tmp_path: Path, overrides: list[str], message: str
 ) -> None:
+    """An impossible value is refused in one line that names the key."""
     with pytest.raises(UserError, match=message):
         load(StudentRecipe, tmp_path, *overrides)
 

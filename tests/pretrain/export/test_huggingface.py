@@ -1,4 +1,4 @@
-"""An export loads in plain transformers with our logits, and is never half made."""
+"""An export loads in plain transformers with the same logits, and is never half made."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ from tests.run_folders import facts_of, make_run
 
 
 def one_sample(input_ids: torch.Tensor) -> Batch:
-    """Return a batch of one row that holds one sample and asks for every token."""
+    """Return a batch of one row with one sample whose tokens are all masked."""
     ids = input_ids[0]
     length = len(ids)
     return Batch(
@@ -41,9 +41,10 @@ def one_sample(input_ids: torch.Tensor) -> Batch:
 
 
 @pytest.mark.parametrize("kind", ["teacher", "student"])
-def test_an_export_loads_in_plain_transformers(
+def test_export_loads_in_transformers(
     tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape, kind: str
 ) -> None:
+    """An export loads in plain transformers with the same logits."""
     from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
     run, export = tmp_path / "run", tmp_path / "export"
@@ -64,9 +65,10 @@ def test_an_export_loads_in_plain_transformers(
     assert not [name for name in load_file(export / WEIGHTS) if "decoder" in name]
 
 
-def test_a_student_without_segments_is_a_plain_distilbert(
+def test_student_without_segments_is_distilbert(
     tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
 ) -> None:
+    """A student without token types is a plain DistilBERT."""
     from transformers import AutoModelForMaskedLM, DistilBertForMaskedLM
 
     run, export = tmp_path / "run", tmp_path / "export"
@@ -90,6 +92,7 @@ def test_a_student_without_segments_is_a_plain_distilbert(
 def test_projections_are_not_published(
     tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
 ) -> None:
+    """Projections to the width of a teacher are no part of the export."""
     run, export = tmp_path / "run", tmp_path / "export"
     make_run(run, tiny_tokenizer, "student", tiny_shape)
     checkpoint = run / "checkpoints" / "step_00000005"
@@ -103,9 +106,10 @@ def test_projections_are_not_published(
     assert load_file(export / WEIGHTS).keys() == weights.keys()
 
 
-def test_a_wrong_weight_is_noticed(
+def test_wrong_weight_is_noticed(
     tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
 ) -> None:
+    """A weight that differs from the run's is noticed by the logits."""
     run, export = tmp_path / "run", tmp_path / "export"
     model = make_run(run, tiny_tokenizer, "teacher", tiny_shape)
     publish(run, export, "apache-2.0", "en")
@@ -118,9 +122,10 @@ def test_a_wrong_weight_is_noticed(
         save_file(weights, export / WEIGHTS, {"format": "pt"})
 
 
-def test_a_shape_that_transformers_reads_differently_is_not_published(
+def test_misread_shape_is_not_published(
     tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A shape that transformers reads differently is not published."""
     make_run(tmp_path / "run", tiny_tokenizer, "teacher", tiny_shape)
     wrong = {"num_attention_heads": 2}  # the same parameters, other logits
     monkeypatch.setattr(huggingface, "to_hf_config", lambda shape: to_hf_config(shape) | wrong)
@@ -129,9 +134,8 @@ def test_a_shape_that_transformers_reads_differently_is_not_published(
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_a_pickle_in_the_folder_is_refused(
-    tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
-) -> None:
+def test_pickle_is_refused(tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape) -> None:
+    """A pickle in the export is refused."""
     model = make_run(tmp_path / "run", tiny_tokenizer, "teacher", tiny_shape)
     publish(tmp_path / "run", tmp_path / "export", "apache-2.0", "en")
     (tmp_path / "export" / "training_args.bin").touch()
@@ -139,9 +143,10 @@ def test_a_pickle_in_the_folder_is_refused(
         check_export(tmp_path / "export", model)
 
 
-def test_publishing_again_is_up_to_date_and_a_newer_checkpoint_replaces(
+def test_newer_checkpoint_replaces_export(
     tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
 ) -> None:
+    """Publishing again does nothing until there is a newer checkpoint."""
     run, export = tmp_path / "run", tmp_path / "export"
     model = make_run(run, tiny_tokenizer, "teacher", tiny_shape)
     assert publish(run, export, "apache-2.0", "en")
@@ -155,9 +160,10 @@ def test_publishing_again_is_up_to_date_and_a_newer_checkpoint_replaces(
     assert json.loads((export / FACTS).read_text(encoding="utf-8"))["step"] == 9
 
 
-def test_a_folder_that_is_not_ours_is_not_overwritten(
+def test_foreign_folder_is_not_overwritten(
     tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
 ) -> None:
+    """A folder that is no export of this project is not overwritten."""
     make_run(tmp_path / "run", tiny_tokenizer, "teacher", tiny_shape)
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "thesis.txt").write_text("years of work")
@@ -167,9 +173,8 @@ def test_a_folder_that_is_not_ours_is_not_overwritten(
     assert not (tmp_path / "export.partial").exists()
 
 
-def test_the_card_states_the_facts_of_the_run(
-    tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
-) -> None:
+def test_card_states_facts(tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape) -> None:
+    """The card states the facts of the run."""
     make_run(tmp_path / "run", tiny_tokenizer, "student", tiny_shape)
     publish(tmp_path / "run", tmp_path / "my-bert", "cc-by-sa-3.0", "en")
     card = (tmp_path / "my-bert" / "README.md").read_text(encoding="utf-8")
@@ -185,9 +190,10 @@ def test_the_card_states_the_facts_of_the_run(
     assert "$" not in card
 
 
-def test_our_own_export_can_teach(
+def test_export_loads_as_teacher(
     tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
 ) -> None:
+    """An export loads as a teacher, with the same weights."""
     model = make_run(tmp_path / "run", tiny_tokenizer, "teacher", tiny_shape)
     publish(tmp_path / "run", tmp_path / "export", "apache-2.0", "en")
     loaded = load_trained(tmp_path / "export")
@@ -196,9 +202,10 @@ def test_our_own_export_can_teach(
         assert torch.equal(tensor, model.state_dict()[name]), name
 
 
-def test_weights_that_do_not_fit_their_shape_are_refused(
+def test_misfit_weights_are_refused(
     tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
 ) -> None:
+    """Weights that do not fit their shape are refused."""
     make_run(tmp_path / "run", tiny_tokenizer, "teacher", tiny_shape)
     publish(tmp_path / "run", tmp_path / "export", "apache-2.0", "en")
     weights = load_file(tmp_path / "export" / WEIGHTS)

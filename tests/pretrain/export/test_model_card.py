@@ -1,4 +1,4 @@
-"""The card names what a model was taught."""
+"""The model card names the objectives of the run."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +22,10 @@ from tests.run_folders import facts_of
         ("none", "pre-trained on masked tokens.", None),
     ],
 )
-def test_the_card_names_the_kind_of_samples(
+def test_card_names_objectives(
     tiny_shape: BertShape, tmp_path: Path, pairs: str, learned: str, score: str | None
 ) -> None:
+    """The card names what the model was pre-trained on, by the kind of samples."""
     facts = facts_of(Bert(tiny_shape), "teacher", "t" * 16)
     scores = {**facts.validation, **({"validation/accuracy_nsp": 0.75} if score else {})}
     identity = {**facts.identity, "samples.pairs": pairs}

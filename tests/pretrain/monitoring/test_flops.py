@@ -1,4 +1,4 @@
-"""Operations are counted from the formula, and so does torch when it runs the model."""
+"""The formula of operations, against what torch counts when it runs the model."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,7 +35,8 @@ def counts(tokens: int = 0, squares: int = 0, masked: int = 0, samples: int = 0)
     return {"tokens": tokens, "squares": squares, "masked": masked, "samples": samples}
 
 
-def test_bert_large_costs_what_the_literature_says() -> None:
+def test_bert_large_flops_match_literature() -> None:
+    """BERT-large needs the operations that published speeds imply."""
     # 1.88 GFLOP a token at length 128 with 15 % of the tokens masked: it turns the 272 sequences/s
     # of DeepSpeed's BERT record (May 2020 post) into the 64 TFLOPS that the post gives.
     rows = 1000
@@ -45,21 +46,22 @@ def test_bert_large_costs_what_the_literature_says() -> None:
     assert 272 * a_row == pytest.approx(64e12, rel=0.04)
 
 
-def test_the_matrix_products_of_a_training_step_are_counted_exactly(
+def test_flops_match_torch_counter(
     tiny_shape: BertShape, open_source: Callable[..., BatchSource]
 ) -> None:
+    """The matrix products of a step are those that torch counts."""
     model = Bert(tiny_shape)
     (batch,) = open_source().step(0, 4, 0, 1, 4)
     with FlopCounterMode(display=False) as counter:
         terms: Any = model(batch, pretraining_terms)
         normalised_loss(terms, batch.counts).backward()
-    # What the counter sees besides: padding, and attention over whole rows where there is no
-    # kernel for samples. Embeddings are no products, and have no gradient to pass on.
+    # The counter includes padding, and attention over whole rows where there is no varlen kernel.
+    # Embeddings are no products.
     found = counter.get_flop_counts()["Global"]
     attention = [n for operator, n in found.items() if "attention" in str(operator)]
-    places = batch.input_ids.numel()
+    padded = batch.input_ids.numel()
     filled = {
-        "tokens": places,
+        "tokens": padded,
         "masked": len(batch.masked_positions),
         "samples": len(batch.cls_positions),
     }
@@ -67,18 +69,20 @@ def test_the_matrix_products_of_a_training_step_are_counted_exactly(
     assert sum(found.values()) - sum(attention) == expected
 
 
-def test_shown_both_ways_a_sample_costs_twice_but_for_the_next_sentence(
+def test_directions_double_flops_but_nsp(
     tiny_shape: BertShape,
 ) -> None:
+    """Both directions cost twice as much, but for the NSP head."""
     work = counts(tokens=10, squares=52, masked=2, samples=2)
     once, twice = (training_flops(tiny_shape, work, directions) for directions in (1, 2))
-    sentences = 6 * (32 * 32 + 2 * 32) * 2
-    assert twice - sentences == 2 * (once - sentences)
+    nsp_head = 6 * (32 * 32 + 2 * 32) * 2
+    assert twice - nsp_head == 2 * (once - nsp_head)
     alone = replace(tiny_shape, next_sentence=False)
-    assert training_flops(alone, work) == once - sentences
+    assert training_flops(alone, work) == once - nsp_head
 
 
-def test_a_teacher_adds_its_forward_pass(tiny_shape: BertShape) -> None:
+def test_teacher_adds_forward_pass(tiny_shape: BertShape) -> None:
+    """A teacher adds its forward pass, with or without its MLM head."""
     work = counts(tokens=10, squares=52, masked=2)
     own = training_flops(tiny_shape, work)
     both = StepFlops(trained=tiny_shape).of_step(work, [TeacherPass(LARGE, has_mlm_head=True)])
@@ -105,9 +109,8 @@ def test_a_teacher_adds_its_forward_pass(tiny_shape: BertShape) -> None:
         ("NVIDIA GeForce RTX 4090", "bf16", 165.2),
     ],
 )
-def test_a_known_card_has_its_data_sheets_peak(
-    card: str, arithmetic: Arithmetic, tera: float
-) -> None:
+def test_known_card_has_peak(card: str, arithmetic: Arithmetic, tera: float) -> None:
+    """A listed card has the peak of its data sheet."""
     assert peak_flops(card, arithmetic) == tera * 1e12
 
 
@@ -121,15 +124,18 @@ def test_a_known_card_has_its_data_sheets_peak(
         ("Tesla V100-SXM2-32GB", "bf16"),
     ],
 )
-def test_what_is_not_known_has_no_peak(card: str, arithmetic: Arithmetic) -> None:
+def test_unknown_card_has_no_peak(card: str, arithmetic: Arithmetic) -> None:
+    """A card that is not listed, or an arithmetic that it lacks, has no peak."""
     assert peak_flops(card, arithmetic) is None
 
 
-def test_a_cpu_has_no_peak() -> None:
+def test_cpu_has_no_peak() -> None:
+    """A CPU has no peak."""
     assert device_peak(torch.device("cpu"), "fp32") is None
 
 
-def test_fp32_is_tf32_where_torch_may_round(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fp32_peak_follows_matmul_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The peak of fp32 is that of TF32 where torch may use it."""
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
     card = torch.device("cuda", 0)
     before = torch.get_float32_matmul_precision()
@@ -143,9 +149,8 @@ def test_fp32_is_tf32_where_torch_may_round(monkeypatch: pytest.MonkeyPatch) -> 
     assert device_peak(card, "bf16") == 989.5e12
 
 
-def test_a_window_shows_operations_a_second_and_their_share_of_a_known_peak(
-    alone: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_window_has_tflops_and_mfu(alone: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window has TFLOPS, and the MFU where the peak is known."""
     now = [100.0]
     monkeypatch.setattr("pretrain.monitoring.window_metrics.time.perf_counter", lambda: now[0])
     for peak in (4e12, None):

@@ -1,4 +1,4 @@
-"""The record of a run: no step twice, valid JSON always, lines that a person can read."""
+"""The log of a run: no step twice, always valid JSON, readable lines."""
 
 import json
 import math
@@ -50,7 +50,8 @@ def tensorboard_of(run: Path) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in events.Scalars("loss/total")]
 
 
-def test_every_value_reaches_the_file_and_tensorboard_under_its_tag(tmp_path: Path) -> None:
+def test_values_reach_file_and_tensorboard(tmp_path: Path) -> None:
+    """Every value reaches the file and TensorBoard under its tag."""
     log = RunLog(tmp_path, resume_step=0, total_steps=100)
     log.write(10, 320, TRAINING)
     log.write(10, 320, VALIDATION)
@@ -66,7 +67,8 @@ def test_every_value_reaches_the_file_and_tensorboard_under_its_tag(tmp_path: Pa
     assert set(tags) == {*TRAINING, *VALIDATION}
 
 
-def test_a_resumed_run_records_no_step_twice(tmp_path: Path) -> None:
+def test_resume_logs_no_step_twice(tmp_path: Path) -> None:
+    """A resumed run records no step twice."""
     record(tmp_path, 1, 8, resume_step=0, value=1.0)
     record(tmp_path, 6, 10, resume_step=5, value=2.0)
     assert steps_of(tmp_path) == list(range(1, 11))
@@ -74,14 +76,16 @@ def test_a_resumed_run_records_no_step_twice(tmp_path: Path) -> None:
     assert tensorboard_of(tmp_path) == expected
 
 
-def test_a_run_that_starts_over_keeps_nothing_of_the_attempt_before(tmp_path: Path) -> None:
+def test_restart_drops_earlier_records(tmp_path: Path) -> None:
+    """A run that starts over drops the records of an earlier start."""
     record(tmp_path, 0, 4, resume_step=0, value=1.0)
     record(tmp_path, 0, 2, resume_step=0, value=2.0)
     assert steps_of(tmp_path) == [0, 1, 2]
     assert tensorboard_of(tmp_path) == [(0, 2.0), (1, 2.0), (2, 2.0)]
 
 
-def test_a_last_line_that_a_crash_tore_is_dropped_on_resume(tmp_path: Path) -> None:
+def test_incomplete_last_line_is_dropped(tmp_path: Path) -> None:
+    """A last line that a crash left incomplete is dropped on resume."""
     record(tmp_path, 1, 3, resume_step=0, value=1.0)
     with (tmp_path / METRICS).open("a") as file:
         file.write('{"step": 4, "samples_se')
@@ -89,14 +93,16 @@ def test_a_last_line_that_a_crash_tore_is_dropped_on_resume(tmp_path: Path) -> N
     assert steps_of(tmp_path) == [1, 2, 3, 4]
 
 
-def test_damage_before_the_last_line_is_refused_with_its_place(tmp_path: Path) -> None:
+def test_damaged_line_is_refused(tmp_path: Path) -> None:
+    """Damage before the last line is refused, with its line number."""
     (tmp_path / METRICS).write_text('{"step": 1}\n{"step"\n{"step": 3}\n')
     with pytest.raises(UserError, match=r"Line 2 of .*metrics\.jsonl"):
         RunLog(tmp_path, resume_step=3, total_steps=10)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_value_that_is_not_finite_leaves_valid_json(value: float, tmp_path: Path) -> None:
+def test_nonfinite_value_is_null(value: float, tmp_path: Path) -> None:
+    """NaN and infinity are null in the file, which stays valid JSON."""
     line = metrics_line(1, 32, 0.0, {"loss/total": value, "loss/mlm": 1.0})
     (tmp_path / METRICS).write_text(line)
     (only,) = read_metrics(tmp_path / METRICS)
@@ -104,7 +110,8 @@ def test_a_value_that_is_not_finite_leaves_valid_json(value: float, tmp_path: Pa
     assert only["loss/mlm"] == 1.0
 
 
-def test_a_training_line_names_the_unit_of_every_number() -> None:
+def test_training_line_has_units() -> None:
+    """A training line names the unit of every number."""
     line = format_step_line(DATE, 20, 100, TRAINING)
     assert line.split() == [
         "2030-01-02", "03:04:05", "20/100", "7.2500", "6.5000", "0.7500", "1.00e-04",
@@ -112,7 +119,8 @@ def test_a_training_line_names_the_unit_of_every_number() -> None:
     ]  # fmt: skip
 
 
-def test_a_header_stands_right_above_its_columns_whatever_the_loss_parts() -> None:
+def test_header_aligns_with_columns() -> None:
+    """A header stands right above its columns, whatever the loss terms."""
     values = {**TRAINING, "loss/a_part_with_a_long_name": 123.0}
     header = format_header(100, values)
     line = format_step_line(DATE, 20, 100, values)
@@ -122,16 +130,16 @@ def test_a_header_stands_right_above_its_columns_whatever_the_loss_parts() -> No
         assert header.index(title) + len(title) == line.index(text) + len(text)
 
 
-def test_a_validation_line_lists_its_values_without_a_header() -> None:
+def test_validation_line_has_no_header() -> None:
+    """A validation line lists its tags and values, without a header."""
     line = format_step_line(DATE, 20, 100, VALIDATION)
     assert "validation/loss_mlm 6.1250" in line
     assert "validation/accuracy_mlm 12.34%" in line
     assert format_header(100, VALIDATION) == ""
 
 
-def test_the_console_shows_a_header_again_after_twenty_lines(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_header_repeats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The console shows the header again after twenty lines, and when columns change."""
     log = RunLog(tmp_path, resume_step=0, total_steps=100)
     for step in range(1, 22):
         log.write(step, step, TRAINING)
@@ -146,7 +154,8 @@ def test_the_console_shows_a_header_again_after_twenty_lines(
     [(0, "0s"), (59.6, "1m00s"), (192, "3m12s"), (14_700, "4h05m"), (198_000, "2d07h"),
      (math.nan, "?")],
 )  # fmt: skip
-def test_a_duration_is_told_in_its_two_largest_units(seconds: float, text: str) -> None:
+def test_duration_format(seconds: float, text: str) -> None:
+    """A duration has its two largest units."""
     assert format_duration(seconds) == text
 
 
@@ -155,5 +164,6 @@ def test_a_duration_is_told_in_its_two_largest_units(seconds: float, text: str) 
     [(0, "0"), (999, "999"), (12_345, "12.3k"), (123_456, "123k"), (1_050_000, "1.05M"),
      (2.5e9, "2.50G"), (999_999, "1.00M")],
 )  # fmt: skip
-def test_a_count_is_told_in_three_digits(value: float, text: str) -> None:
+def test_count_format(value: float, text: str) -> None:
+    """A count has three digits and a prefix."""
     assert format_count(value) == text

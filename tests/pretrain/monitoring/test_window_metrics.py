@@ -1,4 +1,4 @@
-"""The window between two log lines holds steps of several stages and of changing weights."""
+"""The window between two log lines, over several stages and changing weights."""
 
 import pytest
 import torch
@@ -20,23 +20,25 @@ def add(window: MetricsWindow, *micro_batches: list[Term]) -> None:
     window.add_step(tokens=4, padded_tokens=8, flops=1, data_wait_s=0.0)
 
 
-def test_a_term_is_a_mean_over_the_steps_that_had_it(alone: Cluster) -> None:
+def test_terms_are_means_over_their_steps(alone: Cluster) -> None:
+    """A term is a mean over the steps that had it."""
     window = MetricsWindow(alone)
     add(window, [term("layers", 4.0, 1.0)], [term("layers", 8.0, 1.0)])
-    add(window, [term("words", 2.0, 0.5), term("layers", 4.0, 1.0)])
-    add(window, [term("words", 6.0, 0.5)])
+    add(window, [term("mlm", 2.0, 0.5), term("layers", 4.0, 1.0)])
+    add(window, [term("mlm", 6.0, 0.5)])
     assert window.steps == 3
     figures = window.close()
     assert figures["loss/layers"] == pytest.approx((3 + 1) / 2)
-    assert figures["loss/words"] == pytest.approx((0.5 + 1.5) / 2)
+    assert figures["loss/mlm"] == pytest.approx((0.5 + 1.5) / 2)
     assert figures["loss/total"] == pytest.approx((3 + (0.25 + 1) + 0.75) / 3)
     assert window.steps == 0
 
 
-def test_the_loss_is_weighted_as_each_step_was(alone: Cluster) -> None:
+def test_loss_uses_weights_of_each_step(alone: Cluster) -> None:
+    """The total loss uses the weights of each step."""
     window = MetricsWindow(alone)
     for weight in (1.0, 0.5, 0.0):
-        add(window, [term("words", 8.0, weight)])
+        add(window, [term("mlm", 8.0, weight)])
     figures = window.close()
-    assert figures["loss/words"] == pytest.approx(2.0)
+    assert figures["loss/mlm"] == pytest.approx(2.0)
     assert figures["loss/total"] == pytest.approx(2.0 * 1.5 / 3)

@@ -1,4 +1,4 @@
-"""A checkpoint is committed whole or not at all, and a damaged one is never taken for good."""
+"""A checkpoint is committed whole or not at all, and a damaged one is never loaded."""
 
 import contextlib
 import errno
@@ -59,7 +59,8 @@ def newest_step(folder: Path) -> int:
     return found.facts.step
 
 
-def test_what_was_saved_is_found_and_loaded(tmp_path: Path, alone: Cluster) -> None:
+def test_checkpoint_round_trip(tmp_path: Path, alone: Cluster) -> None:
+    """What was saved is found and loaded."""
     path = save(tmp_path, alone, step=3)
     found = find_newest(tmp_path)
     assert found is not None
@@ -71,37 +72,40 @@ def test_what_was_saved_is_found_and_loaded(tmp_path: Path, alone: Cluster) -> N
     assert load_checkpoint(engine, found) == Progress(step=3, samples_seen=30, tokens_seen=300)
 
 
-def test_only_the_newest_are_kept(tmp_path: Path, alone: Cluster) -> None:
+def test_only_newest_are_kept(tmp_path: Path, alone: Cluster) -> None:
+    """Older checkpoints than the newest `keep` are removed."""
     for step in (1, 2, 3, 10):
         save(tmp_path, alone, step)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step_00000003", "step_00000010"]
 
 
-def test_no_checkpoint_at_all_is_no_error(tmp_path: Path) -> None:
+def test_no_checkpoint_is_no_error(tmp_path: Path) -> None:
+    """A run without checkpoints starts at step 0."""
     assert find_newest(tmp_path) is None
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "manifest", "no manifest"])
-def test_a_damaged_newest_falls_back_to_the_one_before_it_with_a_warning(
+def test_damaged_newest_falls_back(
     tmp_path: Path, alone: Cluster, capsys: pytest.CaptureFixture[str], damage: str
 ) -> None:
+    """A damaged newest checkpoint falls back to the one before it, with a warning."""
     save(tmp_path, alone, step=1)
-    hurt(save(tmp_path, alone, step=2), damage)
+    damage_checkpoint(save(tmp_path, alone, step=2), damage)
     assert newest_step(tmp_path) == 1
     warning = capsys.readouterr().err
     assert "step_00000002 is damaged" in warning
 
 
-def test_when_all_are_damaged_nothing_restarts_silently(tmp_path: Path, alone: Cluster) -> None:
-    hurt(save(tmp_path, alone, step=1), "flip")
-    hurt(save(tmp_path, alone, step=2), "truncate")
+def test_all_damaged_is_an_error(tmp_path: Path, alone: Cluster) -> None:
+    """When all checkpoints are damaged, nothing restarts silently."""
+    damage_checkpoint(save(tmp_path, alone, step=1), "flip")
+    damage_checkpoint(save(tmp_path, alone, step=2), "truncate")
     with pytest.raises(UserError, match=r"All 2 checkpoints in .* are damaged"):
         find_newest(tmp_path)
 
 
-def test_a_kill_in_the_middle_of_a_save_leaves_the_one_before_it(
-    tmp_path: Path, alone: Cluster
-) -> None:
+def test_kill_during_save_keeps_previous(tmp_path: Path, alone: Cluster) -> None:
+    """A kill in the middle of a save leaves the checkpoint before it."""
     save(tmp_path, alone, step=1)
     with pytest.raises(KeyboardInterrupt):  # stands for a kill: nothing is cleaned up
         save(tmp_path, alone, step=2, failure=KeyboardInterrupt())
@@ -113,9 +117,8 @@ def test_a_kill_in_the_middle_of_a_save_leaves_the_one_before_it(
     assert newest_step(tmp_path) == 2
 
 
-def test_a_full_disk_is_named_and_leaves_nothing_half_written(
-    tmp_path: Path, alone: Cluster
-) -> None:
+def test_full_disk_leaves_nothing_behind(tmp_path: Path, alone: Cluster) -> None:
+    """A full disk is named in the error, and leaves nothing half written."""
     save(tmp_path, alone, step=1)
     with pytest.raises(UserError, match=r"The disk that holds .* is full"):
         save(tmp_path, alone, step=2, failure=OSError(errno.ENOSPC, "No space left on device"))
@@ -124,9 +127,10 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_written(
 
 
 @pytest.mark.parametrize("write", [torch.save, save_file])
-def test_what_the_real_writers_raise_on_a_full_disk_is_understood(
+def test_full_disk_errors_of_writers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Any, Path], None]
 ) -> None:
+    """What torch and safetensors raise on a full disk is recognised."""
     full = shutil.disk_usage(tmp_path)._replace(free=0)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
     tensors = {"weight": torch.zeros(1 << 16)}
@@ -145,14 +149,16 @@ def writes_up_to(limit_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_other_failures_are_not_called_a_full_disk(tmp_path: Path, alone: Cluster) -> None:
+def test_other_errors_are_not_full_disk(tmp_path: Path, alone: Cluster) -> None:
+    """Other failures pass unchanged."""
     with pytest.raises(RuntimeError, match="shape mismatch"):
         save(tmp_path, alone, step=2, failure=RuntimeError("shape mismatch"))
 
 
-def test_weights_that_are_not_finite_never_replace_a_good_checkpoint(
+def test_nonfinite_weights_are_not_saved(
     tmp_path: Path, alone: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Weights with NaN or infinity never replace a good checkpoint."""
     save(tmp_path, alone, step=1)
     poisoned = {"layer.weight": torch.tensor([1.0, float("nan")])}
     monkeypatch.setattr(FakeEngine, "gather_fp32_weights", lambda engine: poisoned)
@@ -161,12 +167,11 @@ def test_weights_that_are_not_finite_never_replace_a_good_checkpoint(
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000001"]
 
 
-def test_a_damaged_checkpoint_never_takes_the_place_of_a_good_one(
-    tmp_path: Path, alone: Cluster
-) -> None:
+def test_damaged_checkpoint_is_removed_first(tmp_path: Path, alone: Cluster) -> None:
+    """A damaged checkpoint does not count among those that are kept."""
     for step in (2, 4, 6):
         save(tmp_path, alone, step)
-    hurt(tmp_path / "step_00000006", "flip")
+    damage_checkpoint(tmp_path / "step_00000006", "flip")
     save(tmp_path, alone, step=5)  # the run went back to 4
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step_00000004", "step_00000005"]
 
@@ -206,22 +211,22 @@ def facts_with(**changes: Any) -> RunFacts:
         ),
     ],
 )
-def test_what_would_make_it_another_run_is_not_continued(
+def test_other_run_is_not_continued(
     written: dict[str, Any], now: dict[str, Any], ranks: int, sentence: str
 ) -> None:
+    """Another corpus or teacher is refused, and a ZeRO stage or ranks that cannot continue."""
     with pytest.raises(UserError, match=sentence):
         check_continues(found_with(**written), facts_with(**now), ranks)
 
 
 @pytest.mark.parametrize(("was", "now", "ranks"), [(1, 1, 4), (1, 2, 2), (2, 1, 1), (3, 3, 2)])
-def test_other_ranks_and_the_stages_that_share_their_state_are_continued(
-    was: int, now: int, ranks: int
-) -> None:
+def test_compatible_stages_and_ranks_continue(was: int, now: int, ranks: int) -> None:
+    """Other ranks, and ZeRO stages with the same state, are continued."""
     check_continues(found_with(zero_stage=was), facts_with(zero_stage=now), ranks)
 
 
-def hurt(path: Path, damage: str) -> None:
-    """Damage a committed checkpoint in one of the ways that disks and people do."""
+def damage_checkpoint(path: Path, damage: str) -> None:
+    """Damage a committed checkpoint in one of several ways."""
     file = path / "rank_0.pt"
     content = bytearray(file.read_bytes())
     if damage == "flip":

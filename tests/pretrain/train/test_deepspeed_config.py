@@ -23,23 +23,26 @@ def recipe(config: str, **groups: dict[str, Any]) -> TeacherRecipe:
 
 
 @pytest.mark.parametrize(("ranks", "expected"), [(1, False), (2, True)])
-def test_communication_overlaps_only_where_there_is_any(ranks: int, expected: bool) -> None:
+def test_overlap_needs_several_ranks(ranks: int, expected: bool) -> None:
+    """Communication overlaps with computation only on several ranks."""
     for stage in (1, 2, 3):
         config = read_deepspeed_config(recipe(f"zero{stage}_fp32"), ranks, on_gpu=False)
         assert config["zero_optimization"]["overlap_comm"] is expected
 
 
-def test_nothing_is_timed_that_would_wait_for_the_device() -> None:
+def test_no_synchronising_timers() -> None:
+    """DeepSpeed's timers, which synchronise with the device, are off."""
     config = read_deepspeed_config(recipe("zero1_fp32"), 1, on_gpu=False)
     assert not get_timers_config(config).enabled
     assert not config["wall_clock_breakdown"]
 
 
-def test_tf32_is_refused_without_a_gpu() -> None:
-    wanted = recipe("zero1_fp32", train={"tf32": True})
+def test_tf32_needs_a_gpu() -> None:
+    """TF32 is refused without a GPU."""
+    with_tf32 = recipe("zero1_fp32", train={"tf32": True})
     with pytest.raises(UserError, match=r"train\.tf32 needs a GPU"):
-        read_deepspeed_config(wanted, 1, on_gpu=False)
-    read_deepspeed_config(wanted, 1, on_gpu=True)
+        read_deepspeed_config(with_tf32, 1, on_gpu=False)
+    read_deepspeed_config(with_tf32, 1, on_gpu=True)
 
 
 @pytest.mark.parametrize(
@@ -51,8 +54,7 @@ def test_tf32_is_refused_without_a_gpu() -> None:
         ("zero2_offload_fp32", "muon", "muon does not work under ZeRO-2 in fp32 with offload"),
     ],
 )
-def test_an_optimizer_is_refused_before_any_compute_is_spent(
-    config: str, optim: str, message: str
-) -> None:
+def test_unsupported_optimizer_is_refused(config: str, optim: str, message: str) -> None:
+    """An optimizer that a ZeRO stage cannot run is refused before any compute is spent."""
     with pytest.raises(UserError, match=message):
         read_deepspeed_config(recipe(config, optim={"name": optim}), 2, on_gpu=False)

@@ -1,6 +1,6 @@
-"""Training on packed rows goes as training on one sample a row does, with plain transformers.
+"""Training on packed rows against plain transformers on one sample a row.
 
-Not one step alone: what a step gets wrong by a little, the steps after it make larger.
+Over many steps, because a small error of one step grows in the steps after it.
 """
 
 import copy
@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def batches(open_source: OpenSource) -> list[Batch]:
-    """Return the packed rows of each step: few, so that they are learned by heart."""
+    """Return the packed rows of each step: few, so that they are memorised."""
     source = open_source()
     found = [b for step in range(DIFFERENT) for b in source.step(step, ROWS, 0, 1, ROWS)]
     assert all(len(batch.nsp_targets[0]) > ROWS for batch in found), "rows hold several samples"
@@ -37,7 +37,7 @@ def batches(open_source: OpenSource) -> list[Batch]:
 
 
 def plain_transformers(model: Bert) -> BertForPreTraining:
-    """Return theirs with the weights that ours begins with."""
+    """Return the model of transformers with the initial weights of ours."""
     theirs = BertForPreTraining(BertConfig(**to_hf_config(model.shape)))
     theirs.load_state_dict(model.state_dict(), strict=False)
     return theirs
@@ -99,26 +99,25 @@ def largest_gap(one: torch.Tensor, other: torch.Tensor) -> float:
     return float(((one - other).abs() / other).max())
 
 
-def test_packed_rows_train_as_one_sample_a_row_does(tiny_model: Bert, batches: list[Batch]) -> None:
+def test_packed_curve_matches_padded(tiny_model: Bert, batches: list[Batch]) -> None:
+    """Packed rows train like one sample a row, step for step."""
     packed, padded = packed_curve(tiny_model, batches), padded_curve(tiny_model, batches)
     assert padded[:4].mean() - padded[-4:].mean() > 1, "something was learned"
     # fp32 rounds at 6e-8. Sums in another order differ by a few of these, and 40 steps of AdamW,
-    # which takes a small gradient for as much as a large one, were seen to make them 3e-7.
+    # which normalises small gradients too, were seen to grow them to 3e-7.
     assert largest_gap(packed, padded) < 1e-5
 
 
-def test_samples_that_see_each_other_train_on_another_curve(
-    tiny_model: Bert, batches: list[Batch]
-) -> None:
+def test_leaking_attention_is_noticed(tiny_model: Bert, batches: list[Batch]) -> None:
+    """Attention between the samples of a row changes the curve by far more than rounding."""
     leaking = [dataclasses.replace(b, sample_ids=(b.sample_ids > 0).int()) for b in batches]
     gap = largest_gap(packed_curve(tiny_model, leaking), padded_curve(tiny_model, batches))
-    assert gap > 0.04, "twice of what bf16 is allowed, or the tests above and below prove nothing"
+    assert gap > 0.04, "twice the tolerance of bf16, or the other tests prove nothing"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="FlashAttention needs a GPU")
-def test_varlen_in_bf16_trains_as_one_sample_a_row_does(
-    tiny_model: Bert, batches: list[Batch]
-) -> None:
+def test_varlen_curve_matches_padded(tiny_model: Bert, batches: list[Batch]) -> None:
+    """Varlen attention in bf16 trains like one sample a row."""
     gpu = torch.device("cuda")
     packed = packed_curve(tiny_model, batches, gpu, narrow=True)
     padded = padded_curve(tiny_model, batches, gpu, narrow=True)

@@ -1,4 +1,4 @@
-"""A loss that is not finite ends the run within two steps, on all ranks, before any save."""
+"""NaN or infinity ends the run within two steps, on all ranks, before any save."""
 
 import math
 from collections.abc import Iterator
@@ -27,8 +27,8 @@ from pretrain.train.task import StepSpec
 STEPS = 12
 
 
-def watched(*losses: float) -> NonfiniteCheck:
-    """Return a check that has seen steps of one micro-batch with these losses."""
+def checked(*losses: float) -> NonfiniteCheck:
+    """Return a check after steps of one micro-batch with these losses."""
     check = NonfiniteCheck()
     for loss in losses:
         check.add(torch.tensor(loss))
@@ -37,27 +37,31 @@ def watched(*losses: float) -> NonfiniteCheck:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_bad_loss_shows_once_the_next_step_is_given_out(bad: float) -> None:
-    check = watched(1.0, bad)
-    assert check.flag() == 0, "the last step may still be under way"
+def test_flag_lags_one_step(bad: float) -> None:
+    """The flag covers every step but the last one, which may still run."""
+    check = checked(1.0, bad)
+    assert check.flag() == 0, "the last step may still run"
     check.add(torch.tensor(1.0))
     check.close_step()
     assert check.flag() == 1
 
 
-def test_settling_includes_the_last_step_and_forgets_nothing() -> None:
-    check = watched(1.0, math.nan)
+def test_synchronised_flag_has_the_last_step() -> None:
+    """The synchronised flag covers the last step too, and stays set."""
+    check = checked(1.0, math.nan)
     assert check.synchronised_flag() == 1
     check.add(torch.tensor(1.0))
     check.close_step()
     assert check.synchronised_flag() == 1
 
 
-def test_finite_losses_of_any_size_pass() -> None:
-    assert watched(0.0, -5.0, 3e38, 1e-40).synchronised_flag() == 0
+def test_finite_losses_pass() -> None:
+    """Finite losses of any size set no flag."""
+    assert checked(0.0, -5.0, 3e38, 1e-40).synchronised_flag() == 0
 
 
-def test_micro_batches_cannot_cancel_what_is_wrong() -> None:
+def test_opposite_infinities_do_not_cancel() -> None:
+    """Infinities of opposite sign in two micro-batches are found."""
     check = NonfiniteCheck()
     for value in (math.inf, -math.inf, 1.0):
         check.add(torch.tensor(value, dtype=torch.float64))
@@ -65,22 +69,24 @@ def test_micro_batches_cannot_cancel_what_is_wrong() -> None:
     assert check.synchronised_flag() == 1
 
 
-def test_no_graph_is_kept_alive() -> None:
+def test_autograd_graph_is_freed() -> None:
+    """The check holds no autograd graph."""
     check = NonfiniteCheck()
     check.add(torch.ones((), requires_grad=True) * 2)
     assert check._sum is not None and not check._sum.requires_grad
 
 
-def test_all_ranks_stop_in_the_same_step(tmp_path: Path) -> None:
-    mp.spawn(watch_on_two_ranks, args=(str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+def test_all_ranks_stop_in_one_step(tmp_path: Path) -> None:
+    """A NaN on one rank stops all ranks in the same step."""
+    mp.spawn(check_on_two_ranks, args=(str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
     stopped = [(tmp_path / f"rank_{rank}").read_text() for rank in range(2)]
-    # Rank 1's loss of step 3 is asked for when step 4 has been given out, at the edge of step 5.
+    # Rank 1's result of step 3 is read once step 4 is launched, before step 5.
     assert stopped == ["5", "5"]
 
 
-def watch_on_two_ranks(rank: int, folder: str) -> None:
+def check_on_two_ranks(rank: int, folder: str) -> None:
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
     )
     cluster = Cluster(rank, rank, 2)
     check = NonfiniteCheck()
@@ -95,7 +101,7 @@ def watch_on_two_ranks(rank: int, folder: str) -> None:
 
 
 class Engine:
-    """Counts steps, and computes nothing but the loss that the test wants."""
+    """Counts steps, and returns the losses and norms of the test."""
 
     loss_scale, skipped_steps, zero_stage = 1.0, 0, 0
 
@@ -188,9 +194,10 @@ def saves(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return steps
 
 
-def test_a_run_ends_two_steps_after_a_bad_loss_though_no_line_is_due(
+def test_nonfinite_loss_ends_run_in_two_steps(
     alone: Cluster, tiny_shape: BertShape, saves: list[int]
 ) -> None:
+    """The run ends at most two steps after a NaN, though no log line is due."""
     run = training(alone, tiny_shape, every=STEPS, losses={4: math.nan})
     progress = Progress(step=1)
     run.engine.steps = 1
@@ -199,9 +206,10 @@ def test_a_run_ends_two_steps_after_a_bad_loss_though_no_line_is_due(
     assert run.engine.steps == 5 and saves == []
 
 
-def test_no_checkpoint_is_committed_after_a_bad_loss_and_the_line_is_written(
+def test_no_checkpoint_after_nonfinite_loss(
     alone: Cluster, tiny_shape: BertShape, saves: list[int]
 ) -> None:
+    """No checkpoint follows an infinite loss, but the log line is written."""
     run = training(alone, tiny_shape, every=2, losses={4: math.inf})
     with pytest.raises(UserError, match="at step 4"):
         loop.train(run, Progress(), {})
@@ -210,18 +218,20 @@ def test_no_checkpoint_is_committed_after_a_bad_loss_and_the_line_is_written(
     assert step == 4 and values["loss/total"] == math.inf
 
 
-def test_a_gradient_that_is_not_finite_ends_the_run_before_the_loss_shows_it(
+def test_nonfinite_gradient_ends_run(
     alone: Cluster, tiny_shape: BertShape, saves: list[int]
 ) -> None:
+    """A gradient norm that is NaN ends the run before the loss shows it."""
     run = training(alone, tiny_shape, every=4, losses={}, grad_norms={8: math.nan})
     with pytest.raises(UserError, match="at step 8"):
         loop.train(run, Progress(), {})
     assert saves == [4]
 
 
-def test_a_sound_run_reaches_its_end(
+def test_finite_run_reaches_its_end(
     alone: Cluster, tiny_shape: BertShape, saves: list[int]
 ) -> None:
+    """A finite run reaches its last step, with a checkpoint at every interval and the end."""
     run = training(alone, tiny_shape, every=5, losses={})
     progress = Progress()
     assert loop.train(run, progress, {}) is None

@@ -1,4 +1,4 @@
-"""Losses are divided once, by global counts: how a batch is cut changes no gradient."""
+"""Losses are divided once, by global counts: how a batch is split changes no gradient."""
 
 import copy
 import dataclasses
@@ -28,13 +28,13 @@ def micro_batches(source: BatchSource, world: int, micro: int) -> list[Batch]:
 
 
 def accumulate(task: Task, model: Bert, batches: list[Batch]) -> tuple[Gradients, torch.Tensor]:
-    """Add up gradients and figures as the loop does."""
+    """Accumulate gradients and values as the loop does."""
     counts = {name: sum(b.counts[name] for b in batches) for name in batches[0].counts}
     model.zero_grad()
     values = torch.zeros((), dtype=torch.float64)
-    lesson = task.at(0)
+    spec = task.at(0)
     for batch in batches:
-        terms = model(batch, lesson.terms, capture=lesson.capture)
+        terms = model(batch, spec.terms, capture=spec.capture)
         normalised_loss(terms, counts).backward()
         values = values + normalised_values(terms, counts)
     return gradients_of(model), values
@@ -56,21 +56,21 @@ def assert_equal_to_rounding(found: Gradients, expected: Gradients) -> None:
 
 
 def mean_of_means(outputs: Outputs, batch: Batch) -> torch.Tensor:
-    """State the loss of the paper directly: the mean over words plus the mean over samples.
+    """Compute the loss of the paper directly: the mean over masked tokens plus that over samples.
 
-    PyTorch leaves out the label -100 by itself.
+    PyTorch ignores the label -100 by itself.
     """
     assert outputs.nsp_logits_S2 is not None
-    words = F.cross_entropy(outputs.mlm_logits_MV, batch.mlm_labels)
-    return words + F.cross_entropy(outputs.nsp_logits_S2, batch.nsp_labels)
+    mlm = F.cross_entropy(outputs.mlm_logits_MV, batch.mlm_labels)
+    return mlm + F.cross_entropy(outputs.nsp_logits_S2, batch.nsp_labels)
 
 
 def distillation_mean(student: Outputs, teacher: Outputs, batch: Batch) -> torch.Tensor:
-    """State the loss of DistilBERT directly, as means over the batch."""
-    asked = batch.mlm_labels >= 0
+    """Compute the loss of DistilBERT directly, as means over the batch."""
+    masked = batch.mlm_labels >= 0
     soft = F.kl_div(
-        F.log_softmax(student.mlm_logits_MV[asked] / 2, dim=-1),
-        F.softmax(teacher.mlm_logits_MV[asked] / 2, dim=-1),
+        F.log_softmax(student.mlm_logits_MV[masked] / 2, dim=-1),
+        F.softmax(teacher.mlm_logits_MV[masked] / 2, dim=-1),
         reduction="batchmean",
     )
     real = batch.sample_ids > 0
@@ -83,9 +83,10 @@ SPLITS = [(1, 8), (1, 4), (1, 1), (2, 4), (2, 2), (4, 1), (8, 1)]
 
 
 @pytest.mark.parametrize(("world", "micro"), SPLITS)
-def test_the_teachers_gradient_is_the_same_for_any_split(
+def test_pretraining_gradient_ignores_split(
     open_source: OpenSource, tiny_model: Bert, world: int, micro: int
 ) -> None:
+    """The gradient of pre-training is the same for any ranks and micro-batches."""
     source = open_source()
     (whole,) = micro_batches(source, 1, ROWS)
     exact = copy.deepcopy(tiny_model).double()
@@ -97,16 +98,17 @@ def test_the_teachers_gradient_is_the_same_for_any_split(
 
 
 @pytest.mark.parametrize(("world", "micro"), SPLITS)
-def test_the_students_gradient_is_the_same_for_any_split(
+def test_distillation_gradient_ignores_split(
     open_source: OpenSource, tiny_model: Bert, world: int, micro: int
 ) -> None:
+    """The gradient of distillation is the same for any ranks and micro-batches."""
     source = open_source()
     (whole,) = micro_batches(source, 1, ROWS)
     student, task = make_distillation(tiny_model, stage(DISTILBERT), init=[0])
     exact = copy.deepcopy(student).double()
     with torch.no_grad():
-        taught = copy.deepcopy(tiny_model).double()(whole)
-    loss = distillation_mean(exact(whole), taught, whole)
+        teacher_outputs = copy.deepcopy(tiny_model).double()(whole)
+    loss = distillation_mean(exact(whole), teacher_outputs, whole)
     loss.backward()
     found, values = accumulate(task, student, micro_batches(source, world, micro))
     assert_equal_to_rounding(found, gradients_of(exact))
@@ -132,9 +134,10 @@ def one_direction(batch: Batch, reverse: bool) -> Batch:
 
 
 @pytest.mark.parametrize(("world", "micro"), [(1, 8), (2, 2), (8, 1)])
-def test_both_directions_add_up_for_any_split(
+def test_directions_add_up(
     open_source: OpenSource, tiny_model: Bert, world: int, micro: int
 ) -> None:
+    """With `mask.bidirectional`, the losses of both directions are summed, for any split."""
     source = open_source(bidirectional=True)
     (whole,) = micro_batches(source, 1, ROWS)
     exact = copy.deepcopy(tiny_model).double()
@@ -157,9 +160,8 @@ def test_both_directions_add_up_for_any_split(
     assert float(values[2]) == pytest.approx(reversed_loss.item(), rel=1e-6)
 
 
-def test_a_student_learns_from_its_teacher_in_both_directions(
-    open_source: OpenSource, tiny_model: Bert
-) -> None:
+def test_distillation_in_both_directions(open_source: OpenSource, tiny_model: Bert) -> None:
+    """The gradient of a student is the sum of those of both directions."""
     (whole,) = micro_batches(open_source(bidirectional=True), 1, ROWS)
     student, task = make_distillation(tiny_model, stage(DISTILBERT), init=[0])
     found, _ = accumulate(task, student, [whole])
@@ -170,9 +172,8 @@ def test_a_student_learns_from_its_teacher_in_both_directions(
     assert_equal_to_rounding(found, expected)
 
 
-def test_a_micro_batch_without_masked_tokens_takes_part(
-    open_source: OpenSource, tiny_model: Bert
-) -> None:
+def test_micro_batch_without_masked_tokens(open_source: OpenSource, tiny_model: Bert) -> None:
+    """A micro-batch without masked tokens changes neither loss nor gradient."""
     source = open_source(rate=0.01)
     pieces = micro_batches(source, 1, 1)
     masked = [piece.counts["masked"] for piece in pieces]
@@ -185,9 +186,8 @@ def test_a_micro_batch_without_masked_tokens_takes_part(
     assert torch.isfinite(values).all()
 
 
-def test_a_step_without_any_masked_token_learns_from_sentences_alone(
-    open_source: OpenSource, tiny_model: Bert
-) -> None:
+def test_step_without_masked_tokens(open_source: OpenSource, tiny_model: Bert) -> None:
+    """A step without masked tokens has the NSP gradient alone, and no NaN."""
     whole = open_source().rows(np.arange(2), 2)
     nothing = torch.full_like(whole.mlm_labels, IGNORE_INDEX)
     counts = {**whole.counts, "masked": 0}
@@ -202,6 +202,7 @@ def test_a_step_without_any_masked_token_learns_from_sentences_alone(
 
 
 def test_blank_rows_change_nothing(open_source: OpenSource, tiny_model: Bert) -> None:
+    """Rows that fill up a micro-batch change no gradient."""
     source = open_source()
     tight, roomy = (source.rows(np.arange(3), size) for size in (3, 6))
     expected, _ = accumulate(PretrainingTask(), tiny_model, [tight])
@@ -210,25 +211,27 @@ def test_blank_rows_change_nothing(open_source: OpenSource, tiny_model: Bert) ->
 
 
 @pytest.mark.parametrize("kept", [(1,), (1, 2), (0, 1, 2)])
-def test_a_teacher_is_asked_only_when_a_term_needs_it(
+def test_teacher_runs_only_when_needed(
     open_source: OpenSource, tiny_model: Bert, monkeypatch: pytest.MonkeyPatch, kept: tuple[int]
 ) -> None:
+    """The teacher computes what a term with a weight reads, and nothing else."""
     objectives: Objectives = [
         one if number in kept else one | {"weight": 0.0} for number, one in enumerate(DISTILBERT)
     ]
     student, task = make_distillation(tiny_model, stage(objectives), init=[1])
-    asked = []
+    calls = []
     whole, states = Teacher.__call__, Teacher.states
-    monkeypatch.setattr(Teacher, "__call__", lambda *a: asked.append("words") or whole(*a))
-    monkeypatch.setattr(Teacher, "states", lambda *a: asked.append("layers") or states(*a))
+    monkeypatch.setattr(Teacher, "__call__", lambda *a: calls.append("logits") or whole(*a))
+    monkeypatch.setattr(Teacher, "states", lambda *a: calls.append("states") or states(*a))
     terms = terms_of(student, task, open_source().rows(np.arange(1), 1))
-    assert asked == (["words"] if 0 in kept else ["layers"] if 2 in kept else [])
+    assert calls == (["logits"] if 0 in kept else ["states"] if 2 in kept else [])
     tags = {"loss/mlm", "accuracy/mlm"}
     names = ("loss/soft_targets", "loss/mlm", "loss/hidden_cosine")
     assert {term.tag for term in terms} == tags | {names[number] for number in kept}
 
 
-def test_a_teacher_never_learns(open_source: OpenSource, tiny_model: Bert) -> None:
+def test_teacher_has_no_gradient(open_source: OpenSource, tiny_model: Bert) -> None:
+    """A teacher is in evaluation mode, and its parameters need no gradient."""
     teacher = Teacher(tiny_model.train(), torch.device("cpu"), "fp32")
     outputs = teacher(open_source().rows(np.arange(1), 1))
     assert not tiny_model.training and not outputs.hidden_ND.requires_grad

@@ -1,4 +1,4 @@
-"""Stops: each way to ask is heard, nothing happens inside the handler, all ranks agree."""
+"""Preemption: each way to stop sets a flag, and one flag stops all ranks."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.train import preemption as interrupt
+from pretrain.train import preemption
 from pretrain.train.preemption import REASONS, STOP_FILE, PreemptionMonitor, reason_of
 
 SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
@@ -17,50 +17,53 @@ SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Let signals pass unheard at first, and give this process its own handlers back."""
+    """Ignore signals at first, and restore the handlers of this process."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-def test_a_run_that_nobody_stops_goes_on(tmp_path: Path) -> None:
-    watch = PreemptionMonitor(tmp_path, max_minutes=None)
-    assert watch.flags() == [0, 0, 0]
-    assert reason_of(watch.flags()) is None
+def test_no_flags_without_a_stop(tmp_path: Path) -> None:
+    """Without a signal, a stop file or a deadline, no flag is set."""
+    monitor = PreemptionMonitor(tmp_path, max_minutes=None)
+    assert monitor.flags() == [0, 0, 0]
+    assert reason_of(monitor.flags()) is None
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
-def test_a_signal_sets_a_flag_and_interrupts_nothing(tmp_path: Path, number: int) -> None:
-    watch = PreemptionMonitor(tmp_path, max_minutes=None)
+def test_signal_sets_a_flag(tmp_path: Path, number: int) -> None:
+    """A signal sets a flag and interrupts nothing."""
+    monitor = PreemptionMonitor(tmp_path, max_minutes=None)
     os.kill(os.getpid(), number)
     os.kill(os.getpid(), number)
-    assert watch.flags() == [1, 0, 0], "this line is reached, so nothing was interrupted"
-    assert reason_of(watch.flags()) == "a signal"
+    assert monitor.flags() == [1, 0, 0], "this line is reached, so nothing was interrupted"
+    assert reason_of(monitor.flags()) == "a signal"
 
 
-def test_a_stop_file_is_heard_while_it_exists(tmp_path: Path) -> None:
-    watch = PreemptionMonitor(tmp_path, max_minutes=None)
+def test_stop_file_sets_a_flag(tmp_path: Path) -> None:
+    """A stop file sets its flag while it exists."""
+    monitor = PreemptionMonitor(tmp_path, max_minutes=None)
     (tmp_path / STOP_FILE).touch()
-    assert reason_of(watch.flags()) == "the file STOP"
+    assert reason_of(monitor.flags()) == "the file STOP"
     (tmp_path / STOP_FILE).unlink()
-    assert reason_of(watch.flags()) is None
+    assert reason_of(monitor.flags()) is None
 
 
-def test_the_wall_clock_stops_a_run_after_its_minutes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_deadline_sets_a_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flag of `train.max_minutes` is set once the time has passed."""
     now = 1000.0
-    monkeypatch.setattr(interrupt.time, "monotonic", lambda: now)
-    watch = PreemptionMonitor(tmp_path, max_minutes=1.5)
+    monkeypatch.setattr(preemption.time, "monotonic", lambda: now)
+    monitor = PreemptionMonitor(tmp_path, max_minutes=1.5)
     now += 89
-    assert watch.flags() == [0, 0, 0]
+    assert monitor.flags() == [0, 0, 0]
     now += 2
-    assert watch.flags() == [0, 0, 1]
-    assert reason_of(watch.flags()) == "train.max_minutes"
+    assert monitor.flags() == [0, 0, 1]
+    assert reason_of(monitor.flags()) == "train.max_minutes"
 
 
-def test_one_rank_is_enough_to_stop_all() -> None:
+def test_one_rank_stops_all() -> None:
+    """A flag on one rank is enough to stop all, and the first reason is named."""
     ranks = [[0, 0, 0], [0, 0, 1], [0, 0, 0], [1, 0, 1]]
     assert reason_of([sum(flags) for flags in zip(*ranks, strict=True)]) == REASONS[0]
     assert reason_of([0, 4, 4]) == REASONS[1]
@@ -68,9 +71,10 @@ def test_one_rank_is_enough_to_stop_all() -> None:
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
-def test_a_second_warning_does_not_kill_a_rank_on_its_way_out(number: int) -> None:
-    # The interpreter puts default actions back while it ends, but leaves an ignored signal alone,
-    # as `exec` does: so another program in the same process tells.
+def test_later_signals_are_ignored(number: int) -> None:
+    """A second signal does not kill a rank while it exits."""
+    # Python restores default actions at its end, but leaves ignored signals, as `exec` does: hence
+    # the check in another program of the same process.
     program = [
         "import os, pathlib; from pretrain.train.preemption import PreemptionMonitor",
         "PreemptionMonitor(pathlib.Path('.'), None).ignore_signals()",
