@@ -18,7 +18,6 @@ from data_prep.corpus.shards import Int64Array
 from data_prep.counter_rng import UInt64Array
 from data_prep.dedup.rolling_hash import hash_ngrams
 from data_prep.errors import UserError
-from data_prep.manifest import file_sha256, fingerprint
 from data_prep.text_batches import batch_by_chars
 from data_prep.tokenize.id_table import IdArray
 
@@ -33,7 +32,7 @@ _BITS_A_NGRAM = 16
 
 
 class EvaluationText:
-    """The n-grams of evaluation files, about 12 bytes each; can be pickled.
+    """The n-grams of evaluation files, about 12 bytes each.
 
     Args:
         paths: the files. Of `.json` and `.jsonl` every string is a text, at any depth; of
@@ -44,9 +43,6 @@ class EvaluationText:
 
     Attributes:
         num_ngrams: how many different n-grams there are.
-        too_short: how many texts have fewer than n tokens and so no n-gram. Those of fewer than n
-            characters count as labels and numbers and are not included.
-        fingerprint: identifies n and the contents of the files, in any order.
 
     Raises:
         UserError: for a file that is missing or cannot be read, and when there is no n-gram.
@@ -54,7 +50,6 @@ class EvaluationText:
 
     def __init__(self, paths: Sequence[Path], ngram: int, encode: Encode) -> None:
         self.ngram = ngram
-        self.too_short = 0
         self._hashes = self._collect(paths, encode)
         self.num_ngrams = len(self._hashes)
         if not self.num_ngrams:
@@ -62,7 +57,6 @@ class EvaluationText:
                 f"The files of clean.evaluation ({', '.join(map(str, paths))}) hold no text of "
                 f"{ngram} tokens: correct them, or lower clean.evaluation_ngram."
             )
-        self.fingerprint = fingerprint([sorted(map(file_sha256, paths)), ngram])
         bits = max(10, (self.num_ngrams * _BITS_A_NGRAM - 1).bit_length())
         self._shift = np.uint64(64 - bits)
         self._bitmap = _bitmap(self._hashes >> self._shift, bits)
@@ -109,11 +103,7 @@ class EvaluationText:
         batches = [np.empty(0, np.uint64)]
         texts = itertools.chain.from_iterable(map(_texts, paths))
         for batch in batch_by_chars(texts, _BATCH_CHARS):
-            encoded = encode(batch)
-            self.too_short += sum(
-                len(ids) < self.ngram <= len(text) for text, ids in zip(batch, encoded, strict=True)
-            )
-            hashes = [hash_ngrams(ids, self.ngram) for ids in encoded]
+            hashes = [hash_ngrams(ids, self.ngram) for ids in encode(batch)]
             batches.append(np.unique(np.concatenate(hashes)))
         return np.unique(np.concatenate(batches))
 

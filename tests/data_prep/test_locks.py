@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.errors import UserError
-from data_prep.locks import hold_lock
+from data_prep.locks import creation_lock, hold_lock
 
 HOLDER = """
 import sys, time
@@ -70,3 +70,41 @@ def test_missing_locks_are_logged(
     with hold_lock(tmp_path / "lock", "making it"):
         pass
     assert "has no locks: make sure that no other process is making it" in capsys.readouterr().err
+
+
+CREATOR = """
+import sys
+from pathlib import Path
+from data_prep.locks import creation_lock
+path = Path(sys.argv[1])
+with creation_lock(path) as held:
+    assert held
+    if path.exists():
+        print("found")
+    else:
+        path.mkdir()
+        print("made")
+"""
+
+
+def test_creation_lock_admits_one_creator(tmp_path: Path) -> None:
+    """Of several processes that find a path missing, one makes it, and no lock file is left."""
+    command = [sys.executable, "-c", CREATOR, str(tmp_path / "made")]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    printed = [process.communicate()[0].strip() for process in started]
+    assert sorted(printed) == ["found", "found", "found", "made"]
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def test_creation_lock_reports_missing_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without locks the block runs all the same, and the log warns of other processes."""
+
+    def refuse(file: object, flags: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with creation_lock(tmp_path / "made") as held:
+        assert not held
+    assert "another process may be making it too" in capsys.readouterr().err

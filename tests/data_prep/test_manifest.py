@@ -14,6 +14,7 @@ from data_prep.manifest import (
     file_sha256,
     find_damage,
     fingerprint,
+    first_difference,
     read_manifest,
     write_json,
     write_manifest,
@@ -122,3 +123,23 @@ def test_failed_write_leaves_no_temporary(
         write_json(path, {"step": object()})
     assert [entry.name for entry in tmp_path.iterdir()] == ["status.json"]
     assert json.loads(path.read_text(encoding="utf-8")) == {"step": 1}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "expected"),
+    [
+        ({"a": 1, "b": {"c": [2]}}, {"b": {"c": [2]}, "a": 1}, None),
+        ({"a": 1, "b": {"c": [2]}}, {"a": 1, "b": {"c": [3]}}, ("b.c", [2], [3])),
+        ({"a": 1}, {}, ("a", 1, None)),
+        ({"a": {"x": 1}}, {"a": 5}, ("a", {"x": 1}, 5)),
+        ({}, {"z": 4}, ("z", None, 4)),
+    ],
+)
+def test_first_difference_names_key(wanted: Any, found: Any, expected: Any) -> None:
+    """The first difference of two trees is returned with its dotted key and both values."""
+    assert first_difference(wanted, found) == expected
+
+
+def test_first_difference_can_ignore_extra_keys() -> None:
+    """Keys that only the found tree has are ignored on request, at any depth."""
+    assert first_difference({"a": {}}, {"a": {"b": 1}, "c": 2}, ignore_extra=True) is None

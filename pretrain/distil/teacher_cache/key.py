@@ -6,7 +6,6 @@ an error, so readers refuse it and name the difference. Ranks, micro-batches and
 matter: rows are numbered.
 """
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field
@@ -14,7 +13,7 @@ from pydantic import Field
 from data_prep.config.loader import Options
 from data_prep.corpus.shards import Corpus
 from data_prep.errors import UserError
-from data_prep.manifest import file_sha256
+from data_prep.manifest import file_sha256, first_difference
 from pretrain.config.run import MaskOptions
 from pretrain.data.batch_source import BatchSource
 
@@ -78,21 +77,18 @@ def cache_key(
     }
 
 
-def first_difference(found: Any, expected: Any, name: str = "") -> str | None:
+def describe_difference(found: Any, expected: Any) -> str | None:
     """Return the first fact that differs, with both values, or None.
 
     Args:
-        found: of the cache.
-        expected: of the recipe.
-        name: dotted prefix of the facts.
+        found: facts of the cache.
+        expected: facts of the recipe.
     """
-    if isinstance(found, Mapping) and isinstance(expected, Mapping):
-        for key in [*expected, *(key for key in found if key not in expected)]:
-            inner = f"{name}.{key}" if name else str(key)
-            if difference := first_difference(found.get(key), expected.get(key), inner):
-                return difference
+    difference = first_difference(expected, found)
+    if difference is None:
         return None
-    return None if found == expected else f"{name} is {found!r} there and {expected!r} here"
+    key, here, there = difference
+    return f"{key} is {there!r} there and {here!r} here"
 
 
 def _mask_facts(mask: MaskOptions) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from data_prep.errors import UserError
 from data_prep.manifest import find_damage, read_manifest
 from pretrain.data.batch import IGNORE_INDEX, Batch, BatchStack
 from pretrain.distil.teacher_cache.format import Records, ShardFiles, line_positions, record_type
-from pretrain.distil.teacher_cache.key import TeacherCacheOptions, first_difference
+from pretrain.distil.teacher_cache.key import TeacherCacheOptions, describe_difference
 from pretrain.distil.teacher_cache.targets import Targets
 
 _NOT_IN_KEY = ("signal", "rows", "shard_rows", "directions", "files")  # other manifest keys
@@ -54,7 +54,7 @@ class TeacherCacheReader:
         remedy = "write it, or resume writing it, with launch/write_teacher_cache.py"
         manifest = read_manifest(folder, "teacher cache", remedy)
         found = {name: value for name, value in manifest.items() if name not in _NOT_IN_KEY}
-        if difference := first_difference(found, key):
+        if difference := describe_difference(found, key):
             raise UserError(
                 f"The teacher cache {folder} was made for something else ({difference}): write it "
                 "again for this recipe, or leave teacher.cache out."

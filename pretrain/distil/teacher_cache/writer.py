@@ -25,7 +25,7 @@ from data_prep.progress import log
 from pretrain.data.batch import IGNORE_INDEX, Batch
 from pretrain.data.batch_source import BatchSource
 from pretrain.distil.teacher_cache.format import Records, ShardFiles, line_positions, record_type
-from pretrain.distil.teacher_cache.key import TeacherCacheOptions, first_difference
+from pretrain.distil.teacher_cache.key import TeacherCacheOptions, describe_difference
 from pretrain.distil.teacher_cache.targets import Targets, sampled_targets, top_k_targets
 
 _BEGUN = "begun.json"
@@ -184,7 +184,7 @@ class TeacherCacheWriter:
             found = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UserError(f"{path} is damaged ({error}): remove its folder.") from error
-        if difference := first_difference(found, self._facts):
+        if difference := describe_difference(found, self._facts):
             raise UserError(
                 f"The teacher cache {self._folder} was begun for something else ({difference}): "
                 "choose another folder, or remove this one."

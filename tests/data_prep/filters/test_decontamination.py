@@ -1,7 +1,6 @@
 """Decontamination: exactly the overlaps that a plain set of n-grams finds."""
 
 import json
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -132,32 +131,6 @@ def test_evaluation_formats_give_texts(name: str, content: str, tmp_path: Path) 
     # 4 and 3 n-grams: none joins one text to the next, or a text to its label.
     assert mine.num_ngrams == 7
     assert mine.overlapping(*flat([[*range(1, 9)], [*range(11, 18)]])).all()
-
-
-def test_short_evaluation_texts_are_counted(tmp_path: Path) -> None:
-    """Texts shorter than an n-gram are counted, labels are not."""
-    path = tmp_path / "a.tsv"
-    path.write_text(f"{LONG}\t1\tyes\none two three\t0\n1 2 3 4\tno\n")
-    assert EvaluationText([path], 5, encode).too_short == 2
-
-
-def test_evaluation_fingerprint_ignores_names_and_order(tmp_path: Path) -> None:
-    """The fingerprint depends on contents and n, not on names or order."""
-    for name, text in {"a": LONG, "b": OTHER, "c": LONG, "d": LONG + " 9"}.items():
-        (tmp_path / name).write_text(text)
-
-    def printed(names: str, n: int = 5) -> str:
-        return EvaluationText([tmp_path / name for name in names], n, encode).fingerprint
-
-    assert printed("ab") == printed("ba") == printed("bc")
-    assert len({printed("ab"), printed("a"), printed("db"), printed("ab", 6)}) == 4
-
-
-def test_evaluation_text_pickles(tmp_path: Path) -> None:
-    """The evaluation text can be sent to worker processes."""
-    mine = evaluation(tmp_path, [range(10)], 4)
-    copy = pickle.loads(pickle.dumps(mine))
-    assert copy.overlapping(*flat([[2, 3, 4, 5], [2, 3, 5, 4]])).tolist() == [True, False]
 
 
 @pytest.mark.parametrize(
