@@ -15,7 +15,7 @@ import argparse
 import importlib
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -23,16 +23,16 @@ from types import ModuleType
 # A benchmark also runs where nothing can be installed: the source tree is enough for it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from launch.environment import packages_required
+from launch.environment import is_package_missing, packages_required
 
 with packages_required():
     from launch.benchmarks.report import Row, print_table, write_report
     from launch.cli import run_command
+    from launch.command_parser import CommandParser
 
 # Modules of launch/benchmarks. Each has `add_arguments(parser)` and `run(arguments, scratch)`,
 # which returns rows (gpu: `run_command_line(arguments)`); its first line is help.
 _BENCHMARKS = ("prep", "loader", "train", "kernels", "distill", "gpu")
-_OWN = ("data_prep", "launch", "pretrain")
 
 
 def main() -> None:
@@ -54,20 +54,12 @@ def _measure(
 
 def _parser(wanted: str | None = None) -> argparse.ArgumentParser:
     """Return the parser of all benchmarks, or of one: the others may take seconds to import."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").strip().splitlines()[0],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandParser(description=__doc__)
     benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
     names = [wanted] if wanted in _BENCHMARKS else _BENCHMARKS
     for name, module in _importable(names).items():
         summary = (module.__doc__ or "").strip().splitlines()[0]
-        own = benchmarks.add_parser(
-            name,
-            help=summary,
-            description=summary,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        )
+        own = benchmarks.add_parser(name, help=summary, description=summary)
         module.add_arguments(own)
         if name == "gpu":
             own.set_defaults(command=module.run_command_line)
@@ -79,17 +71,18 @@ def _parser(wanted: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def _importable(names: Iterable[str]) -> dict[str, ModuleType]:
+def _importable(names: Sequence[str]) -> dict[str, ModuleType]:
     """Return the benchmarks that can run here, and name the others on stderr.
 
-    A GPU machine without a network may lack what only preparation needs.
+    One that is named alone must be importable. A GPU machine without a network may lack what
+    only preparation needs.
     """
     found = {}
     for name in names:
         try:
             found[name] = importlib.import_module(f"launch.benchmarks.{name}")
         except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] in _OWN:
+            if len(names) == 1 or not is_package_missing(error):
                 raise
             print(f"note: {name} needs {error.name}, which is not installed", file=sys.stderr)
     return found

@@ -1,17 +1,12 @@
-"""Command lines: help as wide as the terminal, `--help PART`, and errors in one sentence."""
+"""Command lines: help as wide as the terminal, and errors in one sentence."""
 
 import argparse
 import difflib
 import shutil
 import sys
-from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from pydantic import BaseModel
-
-from data_prep.config.help_text import describe, overview
 from data_prep.errors import UserError
-from launch.environment import is_main_rank
 
 _COLUMNS = (60, 100, 140)  # least, where no terminal says, most
 _NEAR = 0.75
@@ -74,40 +69,6 @@ class CommandParser(argparse.ArgumentParser):
         if self._example:
             return f"Unknown option {word}: keys of the recipe are written key.path=value."
         return f"Unknown option {word}: `{self.prog} --help` lists those that exist."
-
-
-def add_recipe_help(
-    parser: CommandParser, kind: type[BaseModel], common_keys: Sequence[str]
-) -> None:
-    """Add `--help [PART]`: one screen, or one part of a recipe's keys."""
-
-    class ShowHelp(argparse.Action):
-        def __call__(
-            self,
-            parser: argparse.ArgumentParser,
-            namespace: argparse.Namespace,
-            values: Any,
-            option_string: str | None = None,
-        ) -> None:
-            columns = screen_columns()
-            if not is_main_rank():
-                parser.exit()
-            if values:
-                print(describe(kind, values, columns))
-            else:
-                print(parser.format_help() + "\n" + overview(kind, common_keys, columns))
-            parser.exit()
-
-    parser.add_argument(
-        "-h",
-        "--help",
-        action=ShowHelp,
-        nargs="?",
-        const="",
-        default=argparse.SUPPRESS,
-        metavar="PART",
-        help="show this screen, or what PART means: a group, a key, or `all`",
-    )
 
 
 def screen_columns() -> int:

@@ -22,7 +22,8 @@ with packages_required():
     from data_prep.pipeline.build import build_corpus, merge_corpus, run_array_task
     from data_prep.readers.listing import list_sources
     from data_prep.tokenizers.build import ensure_tokenizer
-    from launch.cli import read_recipe, recipe_parser, run_command
+    from launch.cli import run_command
+    from launch.recipe_cli import read_recipe, recipe_parser
 
 _COMMON_KEYS = (
     "input.path input.kind input.language tokenizer.path tokenizer.vocab_size corpus.path "

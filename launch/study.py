@@ -17,7 +17,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # where it is not ins
 from launch.environment import packages_required
 
 with packages_required():
-    from launch.cli import read_recipe, recipe_parser, run_rank
+    from launch.cli import run_rank
+    from launch.recipe_cli import read_recipe, recipe_parser
     from launch.studies.options import StudyRecipe
     from launch.studies.tasks import read_task
     from launch.studies.trials import command_of, shown, train_trial, trials_of

@@ -14,7 +14,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # where it is not ins
 from launch.environment import packages_required
 
 with packages_required():
-    from launch.cli import read_recipe, recipe_parser, run_rank
+    from launch.cli import run_rank
+    from launch.recipe_cli import read_recipe, recipe_parser
     from pretrain.config.run import TeacherRecipe
     from pretrain.data.setup import Inputs
     from pretrain.distributed import Cluster

@@ -311,5 +311,5 @@ def test_invalid_options_are_refused(
     with pytest.raises(UserError, match="must be at least 1"):
         prep.run(arguments("prep", "--repeat", "0"), tmp_path)
     for wrong in ("10,0", "ten"):
-        with pytest.raises(SystemExit):
+        with pytest.raises(UserError, match="memory-mb"):
             arguments("prep", "--memory-mb", wrong)
