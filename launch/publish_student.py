@@ -21,11 +21,11 @@ with packages_required():
 
 
 def main() -> None:
-    """Export a run, and push the folder when asked to."""
+    """Export a run, and push the folder with --push."""
     arguments = _parser().parse_args()
     if arguments.dry_run and not arguments.push:
         raise UserError("--dry-run shows what --push would do: give --push ORG/NAME as well.")
-    # Imported here so that --help and mistakes are answered at once.
+    # Imported here so that --help and wrong arguments are reported at once.
     from pretrain.export.huggingface import publish
 
     made = publish(arguments.run, arguments.export, arguments.license, arguments.language)

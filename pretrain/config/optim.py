@@ -31,7 +31,7 @@ class OptimOptions(Options):
     muon_momentum: float = Field(0.95, ge=0, lt=1, description="muon: Nesterov momentum")
     schedule: Literal["linear", "polynomial", "cosine", "warmup_stable_decay", "budget"] = Field(
         "linear",
-        description="how the rate falls after its rise: by rows seen, or by the time used of "
+        description="how the rate falls after its rise: by rows used, or by the time used of "
         "train.budget_minutes",
     )
     warmup_steps: int = Field(0, ge=0, description="steps of linear rise from 0 to the peak")

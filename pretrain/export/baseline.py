@@ -1,4 +1,4 @@
-"""Whether a model predicts masked tokens better than one constant answer does."""
+"""Whether a model predicts masked tokens better than one constant prediction does."""
 
 from pathlib import Path
 

@@ -35,7 +35,7 @@ _ALLOWED = {".safetensors", ".json", ".txt", ".md"}
 def publish(run_path: Path, export: Path, license_name: str, language: str) -> bool:
     """Export the newest checkpoint of a run; replace an older export of ours.
 
-    A warning on stderr names a model whose predictions are no better than one constant answer.
+    A warning on stderr names a model whose predictions are no better than one constant prediction.
 
     Returns:
         False when the folder was already up to date.

@@ -28,7 +28,7 @@ class MetricsWindow:
 
     Args:
         cluster: the ranks of the run.
-        peak_flops: operations a second that one device could do at most, where that is known.
+        peak_flops: peak operations a second of one device, None where it is not listed.
     """
 
     def __init__(self, cluster: Cluster, peak_flops: float | None = None) -> None:

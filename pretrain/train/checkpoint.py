@@ -96,7 +96,7 @@ def check_continues(found: FoundCheckpoint, facts: RunFacts, world_size: int) ->
 
     Args:
         found: the checkpoint.
-        facts: what its manifest would say if it were written now.
+        facts: of the run as it is now.
         world_size: number of ranks now.
 
     Raises:

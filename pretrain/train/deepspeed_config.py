@@ -1,7 +1,7 @@
 """The configuration of DeepSpeed for a run: its JSON, completed from the recipe.
 
 The recipe owns batch, precision, clipping and the optimizer's numbers; a DeepSpeed JSON owns ZeRO
-stage, offload and communication, and says "auto" for the rest. A number that both state differently
+stage, offload and communication, and has "auto" for the rest. A number that both state differently
 is an error.
 """
 
@@ -41,7 +41,7 @@ def read_deepspeed_config(recipe: RunRecipe, world_size: int, on_gpu: bool) -> d
         stated = config.get(key, "auto")
         if stated not in ("auto", value):
             raise UserError(
-                f"{path} says {key} {stated}, but the recipe's {name} is {value}: "
+                f"{path} has {key} {stated}, but the recipe's {name} is {value}: "
                 f'write "auto" in the JSON; the recipe owns this number.'
             )
         config[key] = value

@@ -35,12 +35,12 @@ class RunDirectory:
         if not stored:
             return
         started = with_current_keys(stored.get("identity", {}))
-        wanted = identity_of(recipe)
-        for key in sorted(started.keys() | wanted.keys()):
-            if started.get(key) != wanted.get(key):
+        current = identity_of(recipe)
+        for key in sorted(started.keys() | current.keys()):
+            if started.get(key) != current.get(key):
                 raise UserError(
                     f"The run folder {self.path} was started with {key} {started.get(key)!r}, not "
-                    f"{wanted.get(key)!r}: choose another run.path, or restore the old value."
+                    f"{current.get(key)!r}: choose another run.path, or restore the old value."
                 )
 
     def begin(self, recipe: RunRecipe) -> None:

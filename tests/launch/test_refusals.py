@@ -151,7 +151,7 @@ def test_a_number_that_recipe_and_deepspeed_file_both_state(
     stated = tmp_path / "stated.json"
     stated.write_text(json.dumps({"train_batch_size": 64, "zero_optimization": {"stage": 1}}))
     sentence = refuse(train_teacher, recipe, f"deepspeed.config={stated}")
-    assert "says train_batch_size 64, but the recipe's train.batch_rows is 8" in sentence
+    assert "has train_batch_size 64, but the recipe's train.batch_rows is 8" in sentence
 
 
 def test_rows_longer_than_the_model_has_positions(refuse: Refuse, recipe: Path) -> None:

@@ -17,14 +17,14 @@ def test_interrupted_run_ends_with_budget(
 ) -> None:
     """A run is done when its budget is used up, over all its restarts."""
     run = tmp_path / "run"
-    words = ["--config", teacher_recipe, "train.steps=100000", "optim.warmup_steps=0"]
-    words += ["optim.schedule=budget", f"train.budget_minutes={BUDGET_S / 60}", "optim.lr=1e-3"]
-    words += ["checkpoint.every_steps=100000", "validation.every_steps=100000"]
-    deepspeed(TEACHER, *words, f"train.max_minutes={BUDGET_S / 120}")
+    arguments = ["--config", teacher_recipe, "train.steps=100000", "optim.warmup_steps=0"]
+    arguments += ["optim.schedule=budget", f"train.budget_minutes={BUDGET_S / 60}", "optim.lr=1e-3"]
+    arguments += ["checkpoint.every_steps=100000", "validation.every_steps=100000"]
+    deepspeed(TEACHER, *arguments, f"train.max_minutes={BUDGET_S / 120}")
     first = status_of(run)
     assert (first["state"], first["reason"]) == ("preempted", "train.max_minutes")
 
-    deepspeed(TEACHER, *words)
+    deepspeed(TEACHER, *arguments)
     status = status_of(run)
     assert (status["state"], status["reason"]) == ("done", "used up train.budget_minutes")
     assert first["step"] < status["step"] < 100000

@@ -19,8 +19,8 @@ def test_compiled_run_matches_plain(
     plain, compiled = tmp_path / "plain", tmp_path / "compiled"
     deepspeed(TEACHER, "--config", teacher_recipe, f"run.path={plain}", ranks=1)
     # Nor does activation checkpointing change anything.
-    words = ["kernels.compile=true", "train.activation_checkpointing=1", f"run.path={compiled}"]
-    ended = deepspeed(TEACHER, "--config", teacher_recipe, *words, ranks=1)
+    arguments = ["kernels.compile=true", "train.activation_checkpointing=1", f"run.path={compiled}"]
+    ended = deepspeed(TEACHER, "--config", teacher_recipe, *arguments, ranks=1)
     assert "activation checkpointing of 1 layer(s), compiled layers." in ended.stdout
     for step, figures in curve(plain).items():
         # Dropout included: a compiled kernel sums in another order, and nothing else differs.

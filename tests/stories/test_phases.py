@@ -25,9 +25,9 @@ pytestmark = pytest.mark.story
 def test_resume_within_phases(deepspeed: Command, teacher_recipe: Path, tmp_path: Path) -> None:
     """A run resumes within any phase on the curve of the uninterrupted run."""
     whole = tmp_path / "whole"
-    words = ["--config", teacher_recipe, *PHASES, "mask.rate_end=0.4", "loader.workers=1"]
-    words += ["checkpoint.every_steps=1", "checkpoint.keep=9"]
-    deepspeed(TEACHER, *words, f"run.path={whole}")
+    arguments = ["--config", teacher_recipe, *PHASES, "mask.rate_end=0.4", "loader.workers=1"]
+    arguments += ["checkpoint.every_steps=1", "checkpoint.keep=9"]
+    deepspeed(TEACHER, *arguments, f"run.path={whole}")
     assert len(curve(whole)) == 6
     rows = [line["progress/tokens"] for line in metrics_of(whole) if "loss/total" in line]
     steps = [after - before for before, after in zip([0, *rows], rows, strict=False)]
@@ -44,5 +44,5 @@ def test_resume_within_phases(deepspeed: Command, teacher_recipe: Path, tmp_path
         for step in range(reached + 1, 7):
             shutil.rmtree(parts / "checkpoints" / f"step_{step:08d}")
         (parts / "status.json").unlink()
-        deepspeed(TEACHER, *words, f"run.path={parts}")
+        deepspeed(TEACHER, *arguments, f"run.path={parts}")
         assert curve(parts) == curve(whole)

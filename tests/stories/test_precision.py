@@ -14,13 +14,13 @@ TEACHER = "launch/train_teacher.py"
 STEPS = 40
 # bf16 has 8 bits, so a step's loss differs by about 2^-9 of itself at first, and paths drift apart.
 # The mean of the last quarter evens that out; a wrong scale or a lost master weight costs far more
-# than 0.5 %, which is a tenth of what is learned here.
+# than 0.5 %, which is a tenth of the fall of the loss here.
 TOLERANCE = 0.005
 
 
 @pytest.fixture
 def novel(tmp_path: Path) -> list[str]:
-    """Return the words that name a corpus of real text, in which there is something to learn."""
+    """Return the overrides of a corpus of real text, on which the loss can fall."""
     tree = {
         "input": {
             "path": ROOT / "data_prep/sample_corpus/novels/carroll_alice",
@@ -41,7 +41,7 @@ def test_bf16_reaches_fp32_loss(
     """A run in bf16 reaches the loss of the same run in fp32."""
     ends = {}
     for precision in ("fp32", "bf16"):
-        words = [
+        arguments = [
             *novel,
             f"train.precision={precision}",
             f"deepspeed.config=ds_configs/zero1_{precision}.json",
@@ -51,8 +51,8 @@ def test_bf16_reaches_fp32_loss(
             "validation.every_steps=40",
             "checkpoint.every_steps=40",
         ]
-        deepspeed(TEACHER, "--config", teacher_recipe, *words, ranks=1)
+        deepspeed(TEACHER, "--config", teacher_recipe, *arguments, ranks=1)
         losses = [figures[1] for _, figures in sorted(curve(tmp_path / precision).items())]
-        assert mean(losses[-10:]) < 0.9 * mean(losses[:3]), "too little was learned to compare"
+        assert mean(losses[-10:]) < 0.9 * mean(losses[:3]), "the loss fell too little to compare"
         ends[precision] = mean(losses[-10:])
     assert ends["bf16"] == pytest.approx(ends["fp32"], rel=TOLERANCE)

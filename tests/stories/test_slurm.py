@@ -32,7 +32,7 @@ def job(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def submit(job: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+def submit(job: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run the batch script as a node would."""
     variables = environment()
     variables["PATH"] = f"{job / 'bin'}{os.pathsep}{variables['PATH']}"
@@ -45,7 +45,7 @@ def submit(job: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
     # The compiled operator is shared with the other tests, or each would build its own.
     variables["TORCH_EXTENSIONS_DIR"] = os.path.expanduser("~/.cache/torch_extensions")
     return subprocess.run(
-        ["bash", "launch/slurm/train.sbatch", *map(str, words)],
+        ["bash", "launch/slurm/train.sbatch", *map(str, arguments)],
         cwd=job,
         env=variables,
         capture_output=True,
@@ -71,7 +71,7 @@ def test_preempted_job_is_requeued(job: Path, teacher_recipe: Path) -> None:
     assert len((job / "requeued").read_text().split()) == 1, "a finished job was requeued"
     assert not list(run.glob("hostfile*"))
 
-    # The same script again: the run is done, and says so without another attempt.
+    # The same script again: the run is done, and nothing starts.
     third = submit(job, *train)
     assert third.returncode == 0, third.stdout + third.stderr
     assert "nothing to do" in third.stdout
@@ -81,8 +81,8 @@ def test_preempted_job_is_requeued(job: Path, teacher_recipe: Path) -> None:
 @pytest.mark.story
 def test_job_without_progress_is_not_requeued(job: Path, teacher_recipe: Path) -> None:
     """A job that makes no progress is not requeued."""
-    words = ["runs/teacher", "launch/train_teacher.py", "--config", teacher_recipe]
-    refused = submit(job, *words, "optim.warm_up=1")
+    arguments = ["runs/teacher", "launch/train_teacher.py", "--config", teacher_recipe]
+    refused = submit(job, *arguments, "optim.warm_up=1")
     assert refused.returncode != 0
     assert "did you mean 'optim.warmup_steps'?" in refused.stderr
     assert not (job / "requeued").exists()
@@ -91,12 +91,12 @@ def test_job_without_progress_is_not_requeued(job: Path, teacher_recipe: Path) -
 def test_cluster_page_submits_existing_scripts() -> None:
     typed = commands((ROOT / "docs" / "cluster.md").read_text(encoding="utf-8"))
     train, prepare = "launch/slurm/train.sbatch", "launch/slurm/prepare.sbatch"
-    trained = [words[words.index(train) + 1 :] for words in typed if train in words]
+    trained = [arguments[arguments.index(train) + 1 :] for arguments in typed if train in arguments]
     assert [run for run, *_ in trained] == ["runs/teacher", "runs/student"]
-    # The array's own command stands within quotes, as $(...), and is one word of the outer one.
-    prepared = [" ".join(words) for words in typed if prepare in " ".join(words)]
+    # The array's own command stands within quotes, as $(...), and is one argument of the outer one.
+    prepared = [" ".join(arguments) for arguments in typed if prepare in " ".join(arguments)]
     assert [line.rstrip(')"').endswith("--merge") for line in prepared] == [False, True]
-    for named in (*(" ".join(words) for words in trained), *prepared):
+    for named in (*(" ".join(arguments) for arguments in trained), *prepared):
         for path in re.findall(r"launch/[\w./]+", named):
             assert (ROOT / path).is_file(), path
 

@@ -26,9 +26,9 @@ from pretrain.train.deepspeed_config import read_deepspeed_config
 from pretrain.train.deepspeed_engine import Engine
 from pretrain.train.task import PretrainingTask
 
-# Every file in fp32 and bf16, the same global batch cut into other micro-batches, activations made
-# again, and ZeRO-3 that keeps nothing whole: it would spare weights as small as all of these. There
-# kernels in Triton (interpreted) must find weights that were gathered for them.
+# Every file in fp32 and bf16, the same global batch in other micro-batches, activation
+# checkpointing, and ZeRO-3 that partitions everything: by default it leaves weights as small as
+# these whole. There the (interpreted) Triton kernels must receive gathered weights.
 VARIANTS = [
     *(f"zero{stage}_{precision} micro=2" for stage in range(4) for precision in ("fp32", "bf16")),
     *(f"zero{stage}_offload_{p} micro=2" for stage in (2, 3) for p in ("fp32", "bf16")),

@@ -1,8 +1,8 @@
-"""Started by test_optimizers.py: steps whose gradients are known, in every way to cut the state.
+"""Started by test_optimizers.py: steps with known gradients, under every partition of the state.
 
 deepspeed train_optimizers.py RECIPE OUT [CHECKPOINT]
 
-With a checkpoint, which another number of ranks has written, only its last step is taken.
+With a checkpoint of another number of ranks, only its last step is taken.
 """
 
 import os
@@ -45,8 +45,8 @@ POISONED = ["lamb zero1_bf16", "adamw zero2_bf16", "adamw zero1_fp32"]
 class Sums(nn.Module):
     """Tensors with names as in BERT; the loss is their sum weighted with known numbers.
 
-    So the gradient is those numbers, exactly in bf16 as well: they have few bits, as the first
-    weights have. Sizes are odd, so that ranks share tensors and the last part has padding.
+    The gradient is those numbers, exactly in bf16 as well: they have few bits, as the first
+    weights have. Sizes are odd, so that tensors lie across ranks and the last part has padding.
     """
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ class Case:
         for step in range(first, last):
             for index in range(self.cluster.rank, MICRO_BATCHES, ranks):
                 number: Any = step * MICRO_BATCHES + index
-                # The module takes two words where BERT takes a batch.
+                # The module takes two arguments where BERT takes a batch.
                 loss: Any = engine._engine(number, poison)
                 engine.backward(loss)
                 engine.step(RATE / (step + 1))
@@ -128,8 +128,8 @@ class Case:
 
 
 def main() -> None:
-    words = [Path(word) for word in sys.argv if not word.startswith("--local_rank")][1:]
-    recipe, out, *checkpoint = words
+    paths = [Path(word) for word in sys.argv if not word.startswith("--local_rank")][1:]
+    recipe, out, *checkpoint = paths
     cluster = Cluster.join()
     if checkpoint:
         take_the_last_step_of(checkpoint[0], recipe, out, cluster)
@@ -145,10 +145,10 @@ def take_all_steps(recipe: Path, out: Path, cluster: Cluster) -> None:
     for variant in RESUMED:
         case = Case(recipe, variant, cluster)
         engine = case.run(case.engine(), 0, STEPS - 1)
-        engine.save(out / "saved", variant, {"note": "kept"})
+        engine.save(out / "saved", variant, {"marker": "saved"})
         case.write(case.run(engine, STEPS - 1, STEPS), out / "went on")
         resumed = case.engine()
-        assert resumed.load(out / "saved", variant)["note"] == "kept"
+        assert resumed.load(out / "saved", variant)["marker"] == "saved"
         case.write(case.run(resumed, STEPS - 1, STEPS), out / "resumed")
     for variant in CONVERTED:
         case = Case(recipe, variant, cluster)

@@ -1,6 +1,6 @@
 """Started by test_memory.py on two ranks: the tensors that an engine of each stage holds.
 
-deepspeed weigh_every_stage.py RECIPE OUT
+deepspeed measure_engine_memory.py RECIPE OUT
 """
 
 import gc
@@ -27,9 +27,9 @@ from pretrain.train.deepspeed_engine import Engine
 
 VARIANTS = "zero0_fp32 zero0_bf16 zero1_fp32 zero1_bf16 zero2_bf16 zero3_bf16".split()
 COUNTS = {"masked": 1, "samples": 1, "tokens": 1}
-# What is gone between a backward pass and the update.
+# Freed between a backward pass and the update.
 MOMENTARY = ("activations", "work space", "reduction buckets")
-BUCKET = 20_000  # so small beside the weights that it does not show
+BUCKET = 20_000  # negligible beside the weights
 
 
 def main() -> None:
@@ -44,38 +44,38 @@ def main() -> None:
             "model.width=128",
             "model.feed_forward=512",
         ]
-        found[variant] = weigh(load_recipe(TeacherRecipe, recipe_path, overrides), cluster)
+        found[variant] = measure(load_recipe(TeacherRecipe, recipe_path, overrides), cluster)
     (out / f"rank_{cluster.rank}.json").write_text(json.dumps(found))
     cluster.leave()
 
 
-def weigh(recipe: TeacherRecipe, cluster: Cluster) -> dict[str, Any]:
+def measure(recipe: TeacherRecipe, cluster: Cluster) -> dict[str, Any]:
     """Return the bytes that are there before the second update, and those of the forecast."""
     inputs = open_inputs(recipe, recipe.run.path / "plans", cluster)
     config = read_deepspeed_config(recipe, cluster.world_size, on_gpu=False)
     config["zero_optimization"]["reduce_bucket_size"] = BUCKET
-    others = live_tensors()  # held, so that no address of theirs is given away
+    others = live_tensors()  # held, so that none of their addresses is reused
     model = Bert(teacher_shape(recipe, inputs))
     initialise(model, recipe.train.seed)
     parts = forecast(recipe, config, model, cluster.world_size)
     engine = Engine(model, recipe, config)
     batches = next(inputs.loader.steps_from(0))
-    weighed = []
+    measured = []
     for _ in range(2):
         for batch in batches:
             engine.backward(normalised_loss(engine(batch, pretraining_terms), COUNTS))
-            weighed.append(bytes_beside(others))
+            measured.append(bytes_beside(others))
             engine.step(learning_rate=1e-3)
     kept = {part.name: part.size for part in parts if part.name not in MOMENTARY}
     # The optimizer has had its states since the first update.
-    return {"bytes": max(weighed[-len(batches) :]), "parts": kept}
+    return {"bytes": max(measured[-len(batches) :]), "parts": kept}
 
 
 def live_tensors() -> list[torch.Tensor]:
-    """Return all tensors that Python knows, and their gradients."""
+    """Return all live tensors, and their gradients."""
     gc.collect()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some objects do not like to be asked for their class
+        warnings.simplefilter("ignore")  # some objects warn when their class is read
         tensors = [x for x in gc.get_objects() if isinstance(x, torch.Tensor)]
     return tensors + [x.grad for x in tensors if x.is_leaf and x.grad is not None]
 
@@ -84,7 +84,7 @@ def bytes_beside(others: list[torch.Tensor]) -> int:
     """Return the size of the tensors that came since, views counted once."""
     known = {x.untyped_storage().data_ptr() for x in others}
     sizes = {s.data_ptr(): s.nbytes() for s in (x.untyped_storage() for x in live_tensors())}
-    return sum(size for place, size in sizes.items() if place not in known)
+    return sum(size for address, size in sizes.items() if address not in known)
 
 
 if __name__ == "__main__":
