@@ -4,6 +4,7 @@ Packed rows hold several samples, as in our runs; padded ones hold one each, fil
 padding, as is usual. Masks are the same.
 """
 
+import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from pretrain.data.batch import IGNORE_INDEX, Batch
 _SPECIALS, _CLS, _SEP, MASK_ID = 5, 2, 3, 4  # as in BERT's vocabularies, which begin with [PAD]
 _RATE = 0.15
 _SHORTEST = 16
+_MOST_STEPS = 8  # different ones; longer rounds repeat them
 
 
 class Sample(NamedTuple):
@@ -46,21 +48,17 @@ class Data:
     padded: list[list[PaddedBatch]]
 
 
-def make_data(
-    *, steps: int, micro_batches: int, rows: int, row_tokens: int, vocab_size: int, scratch: Path,
-    pin: bool,
-) -> Data:  # fmt: skip
+def make_data(arguments: argparse.Namespace, vocab_size: int, scratch: Path, pin: bool) -> Data:
     """Return the same samples packed and padded.
 
     Args:
-        steps: number of different steps.
-        micro_batches: of a step.
-        rows: of a micro-batch.
-        row_tokens: of a row.
-        vocab_size: of the model; ids lie below it.
+        arguments: sizes of a step and its micro-batches.
+        vocab_size: of the model; random ids lie below it.
         scratch: where the sample corpus is prepared.
         pin: whether batches lie in pinned memory.
     """
+    row_tokens, rows = arguments.row_tokens, arguments.micro_tokens // arguments.row_tokens
+    steps = range(min(arguments.steps, _MOST_STEPS))
     try:
         batches = _sample_batches(scratch, rows, row_tokens)
         origin = "the shipped sample, prepared with 6,000 word pieces"
@@ -68,7 +66,7 @@ def make_data(
         log(f"random ids instead of the sample corpus, because {error.name} is not installed")
         batches = random_batches(rows, row_tokens, vocab_size)
         origin = "random ids; half of the samples fill a row, the others are of any length"
-    packed = [[next(batches) for _ in range(micro_batches)] for _ in range(steps)]
+    packed = [[next(batches) for _ in range(arguments.micro_batches)] for _ in steps]
     data = pair_with_padded(origin, packed, rows)
     if pin:
         packed = [[batch.map_tensors(torch.Tensor.pin_memory) for batch in step] for step in packed]

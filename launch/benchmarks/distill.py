@@ -14,18 +14,17 @@ from typing import Any
 import torch
 
 from data_prep.errors import UserError
-from launch.benchmarks.device import DeviceSide, choose_device
+from launch.benchmarks.device import choose_device
 from launch.benchmarks.distill_trainers import AllTokens, DistillSetting, Materialised, Ours
-from launch.benchmarks.driver import measure_in_turns
 from launch.benchmarks.report import Row
-from launch.benchmarks.step import (
+from launch.benchmarks.train import (
     SHAPES,
     add_step_arguments,
     check_step_arguments,
     make_setting,
+    measure_steps,
     print_step_terms,
     shape_of,
-    step_rows,
 )
 from pretrain.model import BertShape
 
@@ -57,14 +56,10 @@ def run(arguments: argparse.Namespace, scratch: Path) -> list[Row]:
     """Measure, and return the rows."""
     check_step_arguments(arguments)
     setting = _make_setting(arguments, scratch)
-    sides = [
-        DeviceSide(partial(kind, name, setting), arguments.steps, setting.device)
-        for name, kind in SIDES.items()
-    ]
-    found = measure_in_turns(sides, arguments.repeat)
     student = f"{setting.shape.layers}x{setting.shape.width}"
     suffix = f"{arguments.teacher_shape}_to_{student}_{arguments.row_tokens}"
-    rows = step_rows(sides, found, suffix, arguments, setting)
+    makers = [partial(kind, name, setting) for name, kind in SIDES.items()]
+    rows = measure_steps(makers, suffix, arguments, setting)
     _print_terms(arguments, setting)
     return rows
 

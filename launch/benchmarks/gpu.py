@@ -105,13 +105,10 @@ def _run_part(part: Part, arguments: argparse.Namespace, limit_s: float) -> str 
     """Run a part in a process of its own; return the reason when it fails."""
     path = arguments.out / f"{part.name}.log"
     with path.open("wb") as output:
+        command, environment = _command(part, arguments), source_environment()
         try:
             ended = subprocess.run(
-                _command(part, arguments),
-                stdout=output,
-                stderr=output,
-                env=source_environment(),
-                timeout=max(limit_s, 0.1),
+                command, stdout=output, stderr=output, env=environment, timeout=max(limit_s, 0.1)
             )
         except subprocess.TimeoutExpired:
             return f"stopped after {limit_s:.0f} s, its share of --minutes {arguments.minutes:g}"
@@ -126,9 +123,6 @@ def _limits(parts: Sequence[Part], seconds: float) -> list[tuple[Part, float]]:
 
 def _command(part: Part, arguments: argparse.Namespace) -> list[str]:
     report = arguments.out / f"{part.name}.json"
-    command = [sys.executable, str(_BENCH), *part.words, "--json", str(report)]
-    if arguments.quick:
-        command.append("--quick")
-    if arguments.scratch:
-        command += ["--scratch", str(arguments.scratch)]
-    return command
+    options = ["--quick"] if arguments.quick else []
+    options += ["--scratch", str(arguments.scratch)] if arguments.scratch else []
+    return [sys.executable, str(_BENCH), *part.words, "--json", str(report), *options]

@@ -22,10 +22,7 @@ from launch.benchmarks.loader_sides import (
 )
 from launch.benchmarks.report import Row, compare
 
-_AGAINST = {
-    UNIFORM: (COLLATOR, NUMPY_PAIRS, LIMIT),
-    WHOLE_WORD: (WHOLE_WORD_COLLATOR, LIMIT),
-}
+_AGAINST = {UNIFORM: (COLLATOR, NUMPY_PAIRS, LIMIT), WHOLE_WORD: (WHOLE_WORD_COLLATOR, LIMIT)}
 _VARIABLES = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
 

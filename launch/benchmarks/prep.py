@@ -75,10 +75,7 @@ def rows_of(found: Found, text_bytes: int) -> list[Row]:
     rows += [row_of(_STARTED[n], "tokens/s", found[n], _with_startup) for n in _STARTED]
     compared = compare(
         rows,
-        {
-            OURS: (BARE, MAP, MAP_FAST),
-            _STARTED[OURS]: (BARE, _STARTED[MAP], _STARTED[MAP_FAST]),
-        },
+        {OURS: (BARE, MAP, MAP_FAST), _STARTED[OURS]: (BARE, _STARTED[MAP], _STARTED[MAP_FAST])},
     )
     rate = tuple(text_bytes / _MB / run.result["seconds"] for run in found[OURS])
     return [

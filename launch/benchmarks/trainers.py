@@ -4,6 +4,7 @@ All take the same step: forward, backward, gradients clipped at norm 1, AdamW in
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -87,7 +88,7 @@ class PackedTrainer:
     def __init__(self, name: str, setting: Setting) -> None:
         self.name = name
         self.setting = setting
-        self.model = self.build_model().to(setting.device, DTYPES[setting.precision])
+        self.model: Any = self.build_model().to(setting.device, DTYPES[setting.precision])
 
     def build_model(self) -> Bert:
         """Return the model that is trained, with random weights, in fp32 on the CPU."""
@@ -101,12 +102,16 @@ class PackedTrainer:
         keys = dropout_keys(0, number, 0, len(batches), setting.shape.layers, setting.device)
         for batch, own_keys in zip(batches, keys, strict=True):
             terms = self.model(batch.to(setting.device), self.terms, own_keys, self.capture)
-            normalised_loss(terms, counts).backward()  # type: ignore[no-untyped-call]
+            self.backward(normalised_loss(terms, counts))
         self.update()
 
+    def backward(self, loss: torch.Tensor) -> None:
+        """Accumulate the gradients of a micro-batch."""
+        loss.backward()  # type: ignore[no-untyped-call]
+
     @cached_property
-    def update(self) -> Update:
-        """The optimizer, made in the first step."""
+    def update(self) -> Callable[[], None]:
+        """The optimizer's step, prepared in the first one."""
         return Update(self.model)
 
     def flops(self, counts: dict[str, int]) -> int | None:
@@ -125,19 +130,16 @@ class DeepSpeedTrainer(PackedTrainer):
         self.name, self.setting = name, setting
         Cluster.join()
         config = read_deepspeed_config(recipe, 1, setting.device.type == "cuda")
-        self._engine = Engine(self.build_model().to(setting.device), recipe, config)
+        self.model: Any = Engine(self.build_model().to(setting.device), recipe, config)
+        self.model.set_micro_batches(len(setting.data.packed[0]))
 
-    def step(self, number: int) -> None:
-        """Train on one global batch."""
-        setting = self.setting
-        batches = setting.data.packed[number % len(setting.data.packed)]
-        counts = add_counts(batches)
-        keys = dropout_keys(0, number, 0, len(batches), setting.shape.layers, setting.device)
-        self._engine.set_micro_batches(len(batches))
-        for batch, own_keys in zip(batches, keys, strict=True):
-            terms: Any = self._engine(batch.to(setting.device), pretraining_terms, own_keys)
-            self._engine.backward(normalised_loss(terms, counts))
-            self._engine.step(LEARNING_RATE)
+    def backward(self, loss: torch.Tensor) -> None:
+        """Accumulate the gradients of a micro-batch; the engine's last one updates the weights."""
+        self.model.backward(loss)
+        self.model.step(LEARNING_RATE)
+
+    def update(self) -> None:
+        """Do nothing: `backward` has updated the weights."""
 
 
 class PaddedTrainer(ABC):
@@ -166,7 +168,7 @@ class PaddedTrainer(ABC):
 
     @cached_property
     def update(self) -> Update:
-        """The optimizer, made in the first step."""
+        """The optimizer's step, prepared in the first one."""
         return Update(self.trained)
 
     def autocast(self) -> torch.autocast:

@@ -17,11 +17,10 @@ from data_prep.corpus.shards import Corpus
 from data_prep.errors import UserError
 from data_prep.tokenizers.folder import load_tokenizer
 from launch.bench import _parser
-from launch.benchmarks import batches, device, kernels, step, train
+from launch.benchmarks import batches, device, kernels, train
 from launch.benchmarks.device import DeviceSide, median_ms, top_operations
 from launch.benchmarks.driver import Run
 from launch.benchmarks.kernel_cases import CASES, Size, exact_kernels
-from launch.benchmarks.step import step_rows
 from launch.benchmarks.trainers import HfPretraining, PackedTrainer, Setting, Update
 from pretrain.config.run import MaskOptions
 from pretrain.data.batch import IGNORE_INDEX, Batch
@@ -74,10 +73,10 @@ def test_random_rows_match_loader_layout(packed: list[list[Batch]]) -> None:
         assert {first * ROW_TOKENS for first in range(ROWS)} <= set(begins)
         lengths = torch.tensor(bounds).diff()
         assert lengths.min() >= 16 and lengths.max() <= ROW_TOKENS
-        places, labels = batch.mlm_targets
-        assert (batch.input_ids[places] == batches.MASK_ID).all() and (labels >= 5).all()
+        masked, labels = batch.mlm_targets
+        assert (batch.input_ids[masked] == batches.MASK_ID).all() and (labels >= 5).all()
         assert batch.counts == {
-            "masked": len(places),
+            "masked": len(masked),
             "samples": len(begins),
             "tokens": ROWS * ROW_TOKENS,
             "squares": int((lengths**2).sum()),
@@ -210,18 +209,18 @@ def test_train_rows_count_real_tokens(
 ) -> None:
     """Figures are real tokens a second, and our rows have the ratios."""
     arguments = parse("train", "--steps", "3")
-    makers = partial(PackedTrainer, "ours/packed"), partial(HfPretraining, "peer/hf_sdpa")
-    sides = [
-        DeviceSide(partial(makers[0], setting), 3, CPU),
-        DeviceSide(partial(makers[1], setting, compiled=False), 3, CPU),
+    makers = [
+        partial(PackedTrainer, "ours/packed", setting),
+        partial(HfPretraining, "peer/hf_sdpa", setting, compiled=False),
     ]
     seconds = {"ours/packed": (1.0, 2.0), "peer/hf_sdpa": (4.0, 4.0)}
     found = {
         name: [Run(seconds=s, result={"compilations": 0}) for s in values]
         for name, values in seconds.items()
     }
-    monkeypatch.setattr(step, "device_peak", lambda device, precision: 1e12)
-    rows = {row.name: row for row in step_rows(sides, found, "tiny_128", arguments, setting)}
+    monkeypatch.setattr(train, "measure_in_turns", lambda sides, rounds: found)
+    monkeypatch.setattr(train, "device_peak", lambda device, precision: 1e12)
+    rows = {row.name: row for row in train.measure_steps(makers, "tiny_128", arguments, setting)}
     tokens = 3 * 2 * ROWS * ROW_TOKENS
     row = rows["ours/packed/tiny_128"]
     assert row.values == (tokens, tokens / 2)
