@@ -93,7 +93,7 @@ def run_parts(parts: Sequence[Part], arguments: argparse.Namespace) -> dict[str,
 
 
 def has_gpu() -> bool:
-    """Tell whether torch is installed and finds a GPU."""
+    """Return whether torch is installed and finds a GPU."""
     if importlib.util.find_spec("torch") is None:
         return False
     import torch

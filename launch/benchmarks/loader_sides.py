@@ -179,7 +179,7 @@ def add_offsets(
 
 
 def _continuations(tokenizer: LoadedTokenizer) -> npt.NDArray[np.bool_]:
-    """Tell for every id whether its token continues a word, [vocabulary]."""
+    """Return for every id whether its token continues a word, [vocabulary]."""
     vocabulary = tokenizer.backend.get_vocab(with_added_tokens=True)
     sentencepiece = any(token.startswith("▁") for token in vocabulary)
     continues = np.zeros(tokenizer.vocab_size, np.bool_)

@@ -1,7 +1,7 @@
 """Text to token shards: the whole pipeline, the bare tokenizer, and a `datasets.map` pipeline.
 
 All read the same JSON lines and split sentences by the same rule. The bare tokenizer is the limit
-of tokenizing every sentence anew: its sentences are already in memory, and its ids are not kept.
+of tokenizing sentence by sentence: they are already in memory, and its ids are not kept.
 The pipelines read, split, tokenize and write; ours cleans as well.
 """
 

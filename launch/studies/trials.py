@@ -97,7 +97,7 @@ def train_trial(study: StudyRecipe, trial: Trial) -> None:
     run.check_identity(recipe_of(study, trial))
     if not run.is_done:
         code = _run(_with_free_port(command_of(study, trial)))
-        # The launcher exits 0 when it was stopped from outside, so only the run knows its end.
+        # The launcher exits 0 when it was stopped from outside, so the state of the run decides.
         if code or not run.is_done:
             raise UserError(
                 f"The trial {trial.name} ended with code {code} before its last step: see above, "

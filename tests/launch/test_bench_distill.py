@@ -69,7 +69,7 @@ def test_step_changes_student_only(name: str, precision: Any, setting: DistillSe
     ]
     assert all(same[0])
     assert not side.teacher.training and side.model.training
-    # Relations alone teach nothing above the last layer's attention; embeddings always learn.
+    # Relations alone give no gradient above the last layer's attention; embeddings always get one.
     assert not same[1][0]
     if name.startswith("ours/") and precision == "fp32":
         assert any(same[1]) == (name == "ours/relations")
@@ -143,8 +143,8 @@ def test_relations_alone_exclude_head_flops(setting: DistillSetting) -> None:
 
 def _objectives(recipe: str) -> list[dict[str, Any]]:
     """Return a recipe's objectives, with relation heads that suit tiny widths."""
-    asked = yaml.safe_load((RECIPES / f"{recipe}.yaml").read_text(encoding="utf-8"))["objectives"]
-    return [one | ({"heads": HEADS} if "heads" in one else {}) for one in asked]
+    found = yaml.safe_load((RECIPES / f"{recipe}.yaml").read_text(encoding="utf-8"))["objectives"]
+    return [one | ({"heads": HEADS} if "heads" in one else {}) for one in found]
 
 
 def test_relation_loss_matches_ours() -> None:

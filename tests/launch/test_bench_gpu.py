@@ -40,7 +40,7 @@ def parse(tmp_path: Path) -> Parse:
 
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Replace bench.py by a script, and pretend that there is a GPU; return the report folder."""
+    """Replace bench.py by a script, simulate a GPU; return the report folder."""
     script = tmp_path / "stand_in.py"
     script.write_text(STAND_IN, encoding="utf-8")
     monkeypatch.setattr(gpu, "_BENCH", script)

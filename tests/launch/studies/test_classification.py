@@ -1,4 +1,4 @@
-"""Fine-tuning learns a task, depends on its seed alone, and reports what dev has chosen."""
+"""Fine-tuning improves on a task, depends on its seed alone, and reports the best rate on dev."""
 
 import itertools
 from pathlib import Path

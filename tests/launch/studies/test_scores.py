@@ -77,7 +77,7 @@ def metrics() -> str:
 
 @pytest.fixture
 def scored(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Stand for the scoring of held-out words, and remember of which folders."""
+    """Replace the scoring of held-out tokens by one that records the folders."""
     folders: list[Path] = []
 
     def score(path: Path, corpus: Path, rows: int) -> HeldOutScores:
@@ -95,7 +95,7 @@ def test_teacher_copy_scores_as_teacher(study: StudyRecipe) -> None:
     assert [row["name"] for row in found["rows"]] == ["teacher", "untrained", "copy"]
     assert copy["seeds"] == teacher["seeds"]
     assert teacher["seeds"][0]["loss"] > 0
-    assert "loss" not in untrained["seeds"][0], "random weights know no words"
+    assert "loss" not in untrained["seeds"][0], "random weights have no held-out scores"
     assert found["budget"]["steps"] == 2
 
 
