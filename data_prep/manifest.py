@@ -104,22 +104,22 @@ def problem_of(error: Exception) -> str:
 
 
 def first_difference(
-    wanted: Any, found: Any, *, ignore_extra: bool = False, key: str = ""
+    expected: Any, found: Any, *, ignore_extra: bool = False, key: str = ""
 ) -> tuple[str, Any, Any] | None:
-    """Return the first difference of two JSON-like trees as (dotted key, wanted, found), or None.
+    """Return the first difference of two JSON-like trees as (dotted key, expected, found), or None.
 
     Args:
-        wanted: one tree.
+        expected: one tree.
         found: the other.
         ignore_extra: whether keys that only `found` has are ignored.
         key: of the trees themselves, in front of their keys.
     """
-    if not (isinstance(wanted, Mapping) and isinstance(found, Mapping)):
-        return None if wanted == found else (key, wanted, found)
-    names = [*wanted, *([] if ignore_extra else [name for name in found if name not in wanted])]
+    if not (isinstance(expected, Mapping) and isinstance(found, Mapping)):
+        return None if expected == found else (key, expected, found)
+    names = [*expected, *([] if ignore_extra else [name for name in found if name not in expected])]
     differences = (
         first_difference(
-            wanted.get(name),
+            expected.get(name),
             found.get(name),
             ignore_extra=ignore_extra,
             key=f"{key}.{name}" if key else str(name),

@@ -286,7 +286,7 @@ def read_corpus_manifest(path: Path, hashes: bool) -> dict[str, Any]:
         )
     if damage := _find_contradiction(manifest) or find_damage(path, manifest, hashes):
         raise UserError(
-            f"The corpus {path} is not what its manifest says: {damage}; prepare it again."
+            f"The corpus {path} does not match its manifest: {damage}; prepare it again."
         )
     return manifest
 

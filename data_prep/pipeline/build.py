@@ -149,10 +149,10 @@ def _difference(facts: dict[str, Any], manifest: dict[str, Any]) -> str | None:
     difference = first_difference(facts, manifest, ignore_extra=True)
     if difference is None:
         return None
-    key, wanted, found = difference
-    if isinstance(wanted, list):
+    key, expected, found = difference
+    if isinstance(expected, list):
         return f"list of {key}"
-    return f"{key.removeprefix('options.')} ({found!r}, and now it is {wanted!r})"
+    return f"{key.removeprefix('options.')} ({found!r}, and now it is {expected!r})"
 
 
 def _locked(recipe: CorpusRecipe, shared: bool) -> Any:

@@ -79,7 +79,7 @@ class TaskRunner:
         """Write the parts of a task.
 
         Raises:
-            UserError: when the input cannot be read as the recipe says.
+            UserError: when the input cannot be read with the options of the recipe.
         """
         result = TaskResult(task=task)
         batches = batch_by_chars(self._documents(task, result.counts), _BATCH_CHARS)

@@ -47,7 +47,7 @@ def compression_suffix(head: bytes) -> str | None:
 
 
 def open_bytes(path: Path) -> Readable:
-    """Open a file for reading bytes, decompressed if its name says so.
+    """Open a file for reading bytes, decompressed if its name has a suffix of compression.
 
     A compressed file can only be read from its beginning. Reading raises `UserError` where such a
     file is truncated or damaged.

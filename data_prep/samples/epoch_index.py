@@ -1,4 +1,4 @@
-"""The epoch index: which samples an epoch holds, and in which row each of them lies.
+"""The epoch index: the samples of an epoch, and the row of each.
 
 It is a pure function of the corpus (split and weights included) and an `EpochIndexKey`. It is
 built shard by shard in bounded memory, in a few seconds for 100 million tokens, and cached as two

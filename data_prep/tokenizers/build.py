@@ -90,11 +90,11 @@ def _paragraphs(recipe: CorpusRecipe, piece: Slice) -> Iterator[str]:
 def _existing_tokenizer(options: TokenizerOptions) -> LoadedTokenizer:
     tokenizer = load_tokenizer(options.path)
     made_with = read_manifest(options.path, "tokenizer", "make it again").get("options", {})
-    for key, wanted in _facts(options).items():
-        if made_with.get(key) != wanted:
+    for key, expected in _facts(options).items():
+        if made_with.get(key) != expected:
             raise UserError(
                 f"The tokenizer {options.path} exists and was made with {key} "
-                f"{made_with[key]!r}, but tokenizer.{key} is {wanted!r}: remove the folder, or "
+                f"{made_with[key]!r}, but tokenizer.{key} is {expected!r}: remove the folder, or "
                 "choose another tokenizer.path."
             )
     return tokenizer

@@ -113,14 +113,14 @@ def load_tokenizer(path: Path) -> LoadedTokenizer:
     manifest = read_manifest(path, "tokenizer", remedy)
     if damage := find_damage(path, manifest, hashes=True):
         raise UserError(
-            f"The tokenizer {path} is not what its manifest says: {damage}; restore it, or remove "
+            f"The tokenizer {path} does not match its manifest: {damage}; restore it, or remove "
             "the folder and make it again."
         )
     loaded = read_tokenizer(path)
     if loaded.fingerprint != manifest.get("fingerprint"):
         raise UserError(
-            f"The tokenizer {path} has the fingerprint {loaded.fingerprint}, its manifest says "
-            f"{manifest.get('fingerprint')}: {remedy}."
+            f"The tokenizer {path} has the fingerprint {loaded.fingerprint}, its manifest "
+            f"has {manifest.get('fingerprint')}: {remedy}."
         )
     return loaded
 

@@ -99,7 +99,7 @@ def test_wrong_fingerprint_is_refused(folder: Path, claimed: str | None) -> None
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["fingerprint"] = claimed
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match=f"its manifest says {claimed}"):
+    with pytest.raises(UserError, match=f"its manifest has {claimed}"):
         load_tokenizer(folder)
 
 
