@@ -5,7 +5,7 @@
 #
 # It leaves runs/quickstart/{tokenizer,corpus,teacher,student} and
 # export/quickstart-{teacher,student}, below the folder OUT (default: this checkout). A stage that
-# is done is not done again. Words after the command override keys of both training recipes:
+# is done is not done again. Arguments override keys of both training recipes:
 #
 #     OUT=/tmp/trial bash launch/quickstart.sh train.steps=60
 set -euo pipefail
@@ -31,14 +31,21 @@ show() {
     "$@"
 }
 
-# The launcher exits 0 when it was stopped from outside, so only the run itself knows its end.
+# The launcher is silent, so that an error is the one sentence of the run. It exits 0 when it was
+# stopped from outside: only the state of the run tells whether it is done.
 train() {
-    local run="$1"
+    local run="$1" code=0
     shift
-    show deepspeed --quiet "${processes[@]}" --master_port "$(free_port)" "$@" \
-        "run.path=$run" "${folders[@]}" "${precision[@]}" "${overrides[@]}"
+    show deepspeed --log_level critical "${processes[@]}" --master_port "$(free_port)" "$@" \
+        "run.path=$run" "${folders[@]}" "${precision[@]}" "${overrides[@]}" || code=$?
+    [[ "$code" != 2 ]] || exit 2
     grep -q '"state": *"done"' "$run/status.json" 2> /dev/null && return
-    echo "error: $run is not finished: run this command again, and it goes on from there." >&2
+    if [[ "$code" -gt 128 ]]; then
+        echo "error: a process of $run was killed (exit code $code), often for want of memory: free" \
+            "some, and run this command again to resume." >&2
+    else
+        echo "error: $run is not finished (exit code $code): run this command again to resume." >&2
+    fi
     exit 1
 }
 
