@@ -1,3 +1,5 @@
+"""Progress: dated lines in a log, a bar on a terminal."""
+
 import re
 
 import pytest

@@ -1,3 +1,5 @@
+"""The schema of corpus recipes: validation, and the facts for the manifest."""
+
 from collections.abc import Callable
 from pathlib import Path
 

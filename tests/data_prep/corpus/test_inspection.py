@@ -1,3 +1,5 @@
+"""Inspection: verification of a corpus, and its documents as text."""
+
 import json
 from collections.abc import Callable
 from pathlib import Path

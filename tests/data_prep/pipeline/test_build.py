@@ -1,3 +1,5 @@
+"""The pipeline in one command: contents, manifest, resumption and refusals."""
+
 import errno
 import json
 import os

@@ -1,3 +1,5 @@
+"""Documents of each format, with offsets and errors."""
+
 import gzip
 import json
 from collections import Counter

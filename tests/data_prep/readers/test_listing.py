@@ -1,3 +1,5 @@
+"""Listing: the sources of an input, and their division into tasks."""
+
 import itertools
 from pathlib import Path
 

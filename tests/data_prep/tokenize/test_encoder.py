@@ -1,3 +1,5 @@
+"""The encoder: ids and sentences equal to those of the tokenizer."""
+
 import itertools
 from collections.abc import Sequence
 from pathlib import Path

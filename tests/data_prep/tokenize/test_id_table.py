@@ -1,3 +1,5 @@
+"""The table of texts and ids: look-up and eviction."""
+
 import numpy as np
 
 from data_prep.counter_rng import integers_below, key_of

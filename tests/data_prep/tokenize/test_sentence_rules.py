@@ -1,3 +1,5 @@
+"""Sentence rules: English, Chinese and Japanese examples."""
+
 import pytest
 
 from data_prep.config.schema import Language

@@ -1,3 +1,5 @@
+"""The tokenizer of a recipe: made once, and refused if the options differ."""
+
 from collections.abc import Callable
 from pathlib import Path
 

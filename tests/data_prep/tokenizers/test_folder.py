@@ -1,3 +1,5 @@
+"""Tokenizer folders: written, verified, and opened by transformers."""
+
 import json
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""SentencePiece tokenizers: ids equal to those of SentencePiece itself."""
+
 import functools
 import hashlib
 import re

@@ -1,3 +1,5 @@
+"""WordPiece tokenizers: ids equal to those of transformers."""
+
 import subprocess
 import sys
 from collections.abc import Callable
