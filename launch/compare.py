@@ -69,7 +69,7 @@ def table_lines(rows: list[Row]) -> list[str]:
             for row in rows
         ),
         f"(held-out masked tokens; a batch is {_TIMED_ROWS} rows of {_TIMED_TOKENS} tokens; "
-        "the baseline always predicts the commonest token)",
+        "the baseline always predicts the most frequent token)",
     ]
 
 

@@ -18,7 +18,7 @@ class HeldOutScores(NamedTuple):
     parameters: int
     loss: float  # mean cross-entropy of a masked token, nats
     accuracy: float
-    baseline_accuracy: float  # of the commonest label, see `Baseline`
+    baseline_accuracy: float  # of the most frequent label, see `Baseline`
 
 
 def score_held_out(path: Path, corpus_path: Path, rows: int) -> HeldOutScores:

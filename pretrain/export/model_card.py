@@ -12,7 +12,7 @@ from pretrain.run_facts import RunFacts
 _SCORES = {
     "validation/loss_mlm": ("MLM loss", "{:.4f}"),
     "validation/accuracy_mlm": ("MLM accuracy", "{:.2%}"),
-    "validation/accuracy_mlm_baseline": ("of always predicting the commonest token", "{:.2%}"),
+    "validation/accuracy_mlm_baseline": ("of always predicting the most frequent token", "{:.2%}"),
     "validation/loss_nsp": ("{pair} loss", "{:.4f}"),
     "validation/accuracy_nsp": ("{pair} accuracy", "{:.2%}"),
 }

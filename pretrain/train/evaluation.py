@@ -33,9 +33,9 @@ class Model(Protocol):
 
 
 class Baseline(NamedTuple):
-    """The best constant prediction: the commonest label of the validation set itself.
+    """The best constant prediction: the most frequent label of the validation set itself.
 
-    No other constant, the commonest token of the training text among them, is right more often.
+    No other constant, the most frequent token of the training text among them, is right more often.
     """
 
     token: int  # its id

@@ -49,7 +49,7 @@ def test_nothing_comes_between_lines_of_the_table(
     assert table[0] == ""
     assert re.fullmatch(r"model +parameters +MLM loss +accuracy +baseline +ms a batch", table[1])
     assert [line.split()[0] for line in table[2:4]] == ["teacher", "student"]
-    assert table[4].endswith("the baseline always predicts the commonest token)")
+    assert table[4].endswith("the baseline always predicts the most frequent token)")
     assert len(table) == 5
     losses = [line.split()[2] for line in table[2:4]]
     assert losses[0] == losses[1], "both are scored on the same masked tokens"

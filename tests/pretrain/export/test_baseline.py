@@ -54,7 +54,7 @@ def test_publishing_warns_and_card_states_baseline(
     model = make_run(run, tiny_tokenizer, "student", tiny_shape)
     assert publish(run, export, "apache-2.0", "en")
     assert "warning" not in capsys.readouterr().err
-    assert "commonest" not in (export / "README.md").read_text(encoding="utf-8")
+    assert "most frequent" not in (export / "README.md").read_text(encoding="utf-8")
     facts = facts_of(model, "student", load_tokenizer(tiny_tokenizer).fingerprint)
     below = replace(facts, validation=scores(0.25, 0.3))
     write_manifest(run / "checkpoints" / "step_00000005", below.to_dict(), [WEIGHTS])
@@ -65,4 +65,4 @@ def test_publishing_warns_and_card_states_baseline(
     assert all(line.startswith(f"warning: {run}: after 5 steps") for line in warnings)
     card = (export / "README.md").read_text(encoding="utf-8")
     assert "| MLM accuracy | 25.00% |" in card
-    assert "| of always predicting the commonest token | 30.00% |" in card
+    assert "| of always predicting the most frequent token | 30.00% |" in card

@@ -56,7 +56,7 @@ class OneOfTwo(Cluster):
 def test_scores_are_means_over_all_rows(source: BatchSource, model: Bert, alone: Cluster) -> None:
     """Losses and accuracies equal those of one batch with all rows."""
     batch = source.rows(np.arange(ROWS), ROWS).to(alone.device)
-    # An untrained model is never right; this one always predicts the commonest label.
+    # An untrained model is never right; this one always predicts the most frequent label.
     masked, pairs = batch.mlm_labels != IGNORE_INDEX, batch.nsp_labels != IGNORE_INDEX
     model.cls.predictions.bias.data[batch.mlm_labels[masked].mode().values] = 9.0
     found = ValidationSet(source, ROWS, 3, alone).evaluate(model)
@@ -78,7 +78,7 @@ def test_scores_are_means_over_all_rows(source: BatchSource, model: Bert, alone:
     assert found["validation/accuracy_mlm"] == found["validation/accuracy_mlm_baseline"]
 
 
-def test_baseline_is_the_commonest_label(source: BatchSource, alone: Cluster) -> None:
+def test_baseline_is_most_frequent_label(source: BatchSource, alone: Cluster) -> None:
     """No constant prediction has a higher accuracy, whatever the micro-batches are."""
     labels = source.rows(np.arange(ROWS), ROWS).mlm_targets[1].tolist()
     ((token, count),) = Counter(labels).most_common(1)
