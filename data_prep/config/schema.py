@@ -1,14 +1,14 @@
 """The schema of a corpus recipe: input, cleaning, tokenizer, corpus and number of workers."""
 
+import difflib
 import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from data_prep.config.loader import Options
-
-Language = Literal["en", "zh"]
+from data_prep.languages import LANGUAGES
 
 
 class InputOptions(Options):
@@ -81,16 +81,28 @@ class InputOptions(Options):
         description="Above `max_document_chars`: cut at a paragraph, drop, or stop; the first two "
         "are counted.",
     )
-    language: Language = Field(
+    language: str = Field(
         "en",
-        description="The rules that end a sentence: `en` for spaced scripts, `zh` for Chinese and "
-        "Japanese.",
+        description="ISO 639 code of the rules that end a sentence: marks, abbreviations, ordinals "
+        f"of one of {', '.join(sorted(LANGUAGES))}.",
     )
     sentences: str | None = Field(
         None,
         description="Your own splitter instead of these rules: `package.module:function`, from a "
         "paragraph to a list of sentences.",
     )
+
+    @field_validator("language")
+    @classmethod
+    def _language_has_rules(cls, language: str) -> str:
+        if language not in LANGUAGES:
+            near = difflib.get_close_matches(language, LANGUAGES, n=3, cutoff=0.0)
+            raise ValueError(
+                f"there are no sentence rules for the language {language!r}: take "
+                f"the code of a related one (near in spelling are {', '.join(near)}), or give a "
+                "function as input.sentences"
+            )
+        return language
 
     @model_validator(mode="after")
     def _one_source(self) -> "InputOptions":
@@ -193,6 +205,12 @@ class TokenizerOptions(Options):
         ge=1,
         description="Bytes of input to train on, taken evenly over the files: more hardly changes "
         "30,000 ids.",
+    )
+
+    backend: Literal["auto", "tokenizers"] = Field(
+        "auto",
+        description="What computes ids: `auto` is nanotoken or kitoken where they are installed "
+        "and serve, several times faster and compared with `tokenizers` in every task.",
     )
 
     @model_validator(mode="after")

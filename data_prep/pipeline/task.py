@@ -26,8 +26,8 @@ from data_prep.pipeline.task_output import Part, PartWriter
 from data_prep.readers.dispatch import read_documents
 from data_prep.readers.sources import Slice
 from data_prep.text_batches import batch_by_chars
+from data_prep.tokenize.backends import IdArray
 from data_prep.tokenize.encoder import EncodedTexts, TextEncoder
-from data_prep.tokenize.id_table import IdArray
 from data_prep.tokenizers.folder import load_tokenizer
 
 # Documents are encoded in batches of about this many characters.
@@ -61,7 +61,7 @@ class TaskResult:
 
 
 class TaskRunner:
-    """Runs tasks in one process; the pre-token cache is kept from one task to the next."""
+    """Runs tasks in one process."""
 
     def __init__(self, recipe: CorpusRecipe, directory: Path) -> None:
         self._recipe = recipe
@@ -159,7 +159,11 @@ class TaskRunner:
             name = options.sentences
             splitter = load_plugin(name, "input.sentences") if name else None
             self._encoders[rules] = TextEncoder(
-                self._tokenizer, self._token_type, options.language, splitter
+                self._tokenizer,
+                self._token_type,
+                options.language,
+                splitter,
+                self._recipe.tokenizer.backend,
             )
         return self._encoders[rules]
 

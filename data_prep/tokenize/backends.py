@@ -8,6 +8,8 @@ WordPiece, kitoken SentencePiece's unigram and BPE, both several times faster. N
 import importlib.util
 import itertools
 import json
+import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +23,12 @@ from data_prep.corpus.shards import Int64Array
 IdArray = npt.NDArray[Any]
 # From sentences to the ids of all of them [T], and where each begins and ends in these [S + 1].
 Encode = Callable[[Sequence[str]], tuple[IdArray, Int64Array]]
+
+
+# Marks of blocks that grow with new versions of Unicode, which libraries order by tables of their
+# own; what is not assigned is added to them.
+_ACCENTED = "[^\x00-\u036f][\u0300-\u036f]"
+_NEW_MARKS = "\u0870-\u089f\u1ab0-\u1aff\u1dc0-\u1dff\U00010d00-\U0001efff"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +97,31 @@ def _kitoken(tokenizer: Tokenizer, content: dict[str, Any]) -> Backend:
     except Exception as error:  # it documents no type
         return reference_backend(tokenizer, f"kitoken cannot read it: {error}")
 
+    space = tokenizer.token_to_id(content["pre_tokenizer"]["replacement"])
+    uncertain = _uncertain(content)
+
     def encode(sentences: Sequence[str]) -> tuple[IdArray, Int64Array]:
-        return _flat(fast.encode_all(list(sentences), False))
+        ids = fast.encode_all(list(sentences), False)
+        for index, sentence in enumerate(sentences):
+            # It gives a space for a sentence of which the normalizer leaves nothing.
+            if ids[index] == [space] or uncertain.search(sentence):
+                ids[index] = tokenizer.encode(sentence, add_special_tokens=False).ids
+        return _flat(ids)
 
     return Backend(name="kitoken", encode=encode)
+
+
+def _uncertain(content: dict[str, Any]) -> re.Pattern[str]:
+    """Return what kitoken may treat otherwise, measured over all characters.
+
+    Special tokens divide a text for it also where they are not looked for, and accents that follow
+    anything but Latin letters, or characters that are not assigned, may compose otherwise.
+    """
+    unassigned = "".join(
+        re.escape(chr(code)) for code in range(0x10000) if unicodedata.category(chr(code)) == "Cn"
+    )
+    special = [re.escape(token["content"]) for token in content["added_tokens"]]
+    return re.compile("|".join([f"[{_NEW_MARKS}{unassigned}]", _ACCENTED, *special]))
 
 
 def _without_special(content: dict[str, Any]) -> dict[str, Any]:

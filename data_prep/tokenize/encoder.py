@@ -19,9 +19,9 @@ from tokenizers import Tokenizer
 
 from data_prep.corpus.shards import Documents, Int64Array
 from data_prep.errors import UserError
+from data_prep.languages import LANGUAGES
 from data_prep.tokenize.backends import Backend, IdArray, choose_backend, reference_backend
 from data_prep.tokenize.cross_check import CrossCheck
-from data_prep.tokenize.languages import LANGUAGES
 from data_prep.tokenize.sentence_rules import starts_finder
 
 # A function of the user: the sentences of a paragraph.
@@ -70,8 +70,8 @@ class TextEncoder:
         self._token_type = token_type
         self._splitter = splitter
         self._find_starts = starts_finder(language)
-        spaced = LANGUAGES[language].kind != "unspaced"
-        self._alone = _splits_between_sentences(tokenizer, spaced)
+        self._spaced = LANGUAGES[language].kind != "unspaced"
+        self._alone = _splits_between_sentences(tokenizer, self._spaced)
         self.backend = self._choose_backend(backend)
         fast = self.backend.name != "tokenizers"
         self._check = CrossCheck(tokenizer, self.backend.name) if fast else None
@@ -83,7 +83,13 @@ class TextEncoder:
             UserError: when a fast library gives other ids than the reference, or the splitter does
                 not return sentences.
         """
-        paragraphs = [paragraph for text in texts for paragraph in text.split("\n")]
+        if not texts:
+            nothing = np.zeros(1, np.int64)
+            tokens = np.zeros(0, self._token_type)
+            return EncodedTexts(
+                tokens=tokens, sentences=nothing, paragraphs=nothing, documents=nothing
+            )
+        paragraphs = "\n".join(texts).split("\n")
         if self._splitter is not None:
             sentences, counts = self._split_by_user(paragraphs)
         else:
@@ -102,9 +108,7 @@ class TextEncoder:
             tokens=tokens.astype(self._token_type),
             sentences=bounds,
             paragraphs=_bounds(np.searchsorted(bounds, paragraph_ends)),
-            documents=_bounds(np.searchsorted(bounds, paragraph_ends[np.cumsum(sizes) - 1]))
-            if texts
-            else np.zeros(1, np.int64),
+            documents=_bounds(np.searchsorted(bounds, paragraph_ends[np.cumsum(sizes) - 1])),
         )
 
     def _choose_backend(self, wanted: str) -> Backend:
@@ -122,7 +126,10 @@ class TextEncoder:
         inner = np.array(self._find_starts(text), np.int64)
         starts = np.sort(np.concatenate([_bounds(ends)[:-1], inner]))
         counts = np.diff(np.searchsorted(starts, _bounds(ends)))
+        # Behind each sentence lies a space or a newline; in unspaced scripts perhaps neither.
         stops = [*starts[1:].tolist(), len(text) + 1]
+        if self._spaced:
+            return [text[a : b - 1] for a, b in zip(starts.tolist(), stops, strict=True)], counts
         return [
             text[a:b].rstrip("\n ") for a, b in zip(starts.tolist(), stops, strict=True)
         ], counts
@@ -209,5 +216,5 @@ def _bounds(ends: Int64Array) -> Int64Array:
 
 def _without_empty(ends: Int64Array) -> Int64Array:
     """Return the bounds of the non-empty ranges that end at `ends`."""
-    bounds: Int64Array = np.unique(_bounds(ends))
-    return bounds
+    bounds = _bounds(ends)
+    return bounds[np.concatenate([[True], np.diff(bounds) > 0])]

@@ -8,23 +8,27 @@ Every step moves forward, so the time is linear in the text, whatever it holds.
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 
-from data_prep.tokenize.languages import LANGUAGES, LanguageRules
+from data_prep.languages import LANGUAGES, LanguageRules
 
 # From a cleaned text, of any number of paragraphs, to the positions at which a sentence begins that
 # does not begin its paragraph.
 FindStarts = Callable[[str], list[int]]
 
 _CLOSERS = "\"'”’“‘»«›‹)\\]}」』）】》〉〕］"
-_OPENERS = re.compile("""["'“‘„‚«»‹›(\\[{$£€#—–¿¡-]*""")
+# French has a space inside its quotes.
+_OPENERS = re.compile("""(?:« |["'“‘„‚«»‹›(\\[{$£€#—–¿¡-])*""")
 # A full stop and one of these after it is not that of an abbreviation.
 _QUOTES = frozenset("\"'”’“‘»«")
 _WORD_BEFORE = re.compile(r"""[^\s"'“‘„«(\[{—–-]*$""")
 _WORD = re.compile(r"\w*")
 _INITIAL = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")
 _ENUMERATION = re.compile(r"\d{1,3}")
-# No abbreviation of `languages.py` is longer.
+# No abbreviation of `data_prep/languages.py` is longer.
 _LONGEST = 12
+# Letters that tell most words from all abbreviations.
+_TAIL = 3
 # Characters from which a space ends a sentence of a script without stops.
 _LENGTH = 100
 
@@ -43,22 +47,25 @@ def split_sentences(text: str, language: str) -> list[str]:
     A newline always ends a sentence: readers have already joined wrapped lines.
     """
     starts = [0, *starts_finder(language)(text), len(text)]
-    pieces = [text[a:b] for a, b in zip(starts, starts[1:], strict=False)]
+    pieces = [text[a:b] for a, b in pairwise(starts)]
     sentences = (part.strip() for piece in pieces for part in piece.split("\n"))
     return [sentence for sentence in sentences if sentence]
 
 
 def _spaced(rules: LanguageRules) -> FindStarts:
-    stops = re.escape(rules.stops)
-    # The lookahead leaves out most of what cannot begin a sentence, at the speed of C.
-    candidate = re.compile(f"[{stops}][{_CLOSERS}]* (?=[^a-z\n])")
-    all_stops = frozenset(rules.stops)
+    abbreviations = rules.before_names | rules.before_numbers | rules.undecided
+    tails = {word[-_TAIL:] for word in abbreviations}
+    candidate = _candidates(rules, sorted({word[-4:] for word in abbreviations if len(word) > 3}))
 
     def find(text: str) -> list[int]:
         starts: list[int] = []
         last = 0
         for match in candidate.finditer(text):
             stop, end = match.span()
+            if match.lastindex:
+                starts.append(end)
+                last = end
+                continue
             begin = end
             if not text[begin].isalnum():
                 begin = _OPENERS.match(text, begin).end()  # type: ignore[union-attr]
@@ -66,15 +73,31 @@ def _spaced(rules: LanguageRules) -> FindStarts:
                     continue
             if text[begin].islower():
                 continue
-            if text[stop] == "." and text[stop + 1] not in _QUOTES and stop:
-                certain = text[stop - 1] in all_stops
-                if not certain and not _ends_sentence(text, last, stop, begin, rules):
-                    continue
+            if text[stop] == ".":
+                # Nearly every word before a stop ends otherwise than all abbreviations.
+                tail = text[stop - _TAIL : stop]
+                if not tail.isalpha() or tail.lower() in tails:
+                    certain = text[stop + 1] in _QUOTES or text[stop - 1 : stop] in rules.stops
+                    if not certain and not _ends_sentence(text, last, stop, begin, rules):
+                        continue
             starts.append(end)
             last = end
         return starts
 
     return find
+
+
+def _candidates(rules: LanguageRules, endings: list[str]) -> re.Pattern[str]:
+    """Return the pattern of a stop and what follows it up to the next word, or its quotes.
+
+    It has a group where the stop certainly ends a sentence: four lower-case letters that end no
+    abbreviation before it, and a capital after it. Most stops are decided so, at the speed of C.
+    """
+    stop = f"[{re.escape(rules.stops)}]"
+    # Lookbehinds include the stop, which the pattern has matched by then.
+    excluded = "|".join(rf"{re.escape(ending)}\." for ending in endings)
+    certain = rf"()(?<=[a-z]{{4}}\.)(?<!{excluded}) (?=[A-Z])" if excluded else "(?!)()"
+    return re.compile(rf"{stop}(?:{certain}|(?:[{_CLOSERS}]| »)* (?=[^a-z\n]))")
 
 
 def _ends_sentence(text: str, start: int, stop: int, begin: int, rules: LanguageRules) -> bool:
@@ -105,7 +128,11 @@ def _ends_sentence(text: str, start: int, stop: int, begin: int, rules: Language
         or (rules.ordinals and is_number)
         or (len(word) < _LONGEST and _INITIAL.fullmatch(word))
     )
-    return not undecided or _WORD.match(text, begin)[0] in rules.first_words  # type: ignore[index]
+    if not undecided:
+        return True
+    following = _WORD.match(text, begin)[0]  # type: ignore[index]
+    another_initial = len(following) == 1 and text.startswith(".", begin + 1)
+    return following in rules.first_words and not another_initial
 
 
 def _unspaced(rules: LanguageRules) -> FindStarts:

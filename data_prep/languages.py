@@ -132,7 +132,7 @@ _DUTCH = LanguageRules(
 )
 _POLISH = LanguageRules(
     before_names=_words("dr prof mgr inż hab ks gen płk św im ul al tzw tzn np m.in ok por itp"),
-    before_numbers=_words("nr art rys s str t tab ust poz"),
+    before_numbers=_words("nr art dn rys s str t tab ust poz"),
     undecided=_words("r w wieku n.e p.n.e itd tys mln mld godz proc"),
     first_words=_words(
         "W Na Do Z Po Od Za O U Przez Przed Dla Nad Pod Ale I A Oraz Jest Był Była Było Są To Ten "
@@ -228,7 +228,7 @@ LANGUAGES: dict[str, LanguageRules] = {
     **dict.fromkeys("uk be bg mk sr kk tt ce ba cv ky tg mn os sah mhr".split(), _CYRILLIC),
     **dict.fromkeys("ar arz fa ur ckb azb ps sd ug he yi".split(), _ARABIC),
     **dict.fromkeys("hi bn mr ne sa as or pa gu ta te kn ml si new bpy mai bh".split(), _INDIC),
-    **dict.fromkeys("ko ka simple".split(), _LATIN),
+    **dict.fromkeys("ko ka".split(), _LATIN),
     **dict.fromkeys("am ti".split(), _ETHIOPIC),
     **dict.fromkeys("zh ja yue zh-yue wuu gan zh-classical".split(), _UNSPACED),
     **dict.fromkeys("th lo".split(), _BY_LENGTH),
