@@ -217,4 +217,5 @@ def _bounds(ends: Int64Array) -> Int64Array:
 def _without_empty(ends: Int64Array) -> Int64Array:
     """Return the bounds of the non-empty ranges that end at `ends`."""
     bounds = _bounds(ends)
-    return bounds[np.concatenate([[True], np.diff(bounds) > 0])]
+    chosen: Int64Array = bounds[np.concatenate([[True], np.diff(bounds) > 0])]
+    return chosen
