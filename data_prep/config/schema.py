@@ -226,7 +226,7 @@ class CorpusOptions(Options):
     path: Path = Field(description="The corpus folder; it appears only when it is complete.")
     validation_share: float = Field(
         0.01,
-        ge=0.0,
+        gt=0.0,
         lt=1.0,
         description="Share of documents held out, drawn by a hash of the text, so that copies of a "
         "document are in the same split.",

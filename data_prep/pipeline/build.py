@@ -23,13 +23,13 @@ from data_prep.locks import hold_lock
 from data_prep.manifest import MANIFEST, file_sha256, first_difference, write_json
 from data_prep.pipeline.build_state import WorkFolder
 from data_prep.pipeline.merge import MergedPart, merge_part, totals
-from data_prep.pipeline.task import Task, TaskResult, finds_duplicates
+from data_prep.pipeline.task import Task, TaskResult, finds_duplicates, open_encoder
 from data_prep.pipeline.worker_pool import map_in_workers, run_tasks
 from data_prep.progress import Progress, log
 from data_prep.readers.listing import cut_into_tasks, list_sources
 from data_prep.readers.sources import Source
 from data_prep.tokenizers.build import ensure_tokenizer
-from data_prep.tokenizers.folder import LoadedTokenizer
+from data_prep.tokenizers.folder import LoadedTokenizer, load_tokenizer
 
 # NSP negatives come from another document of the same split.
 _MIN_DOCUMENTS = 2
@@ -177,6 +177,7 @@ def _run(recipe: CorpusRecipe, work: WorkFolder, tasks: Sequence[Task]) -> None:
     log(f"tasks: {len(tasks):,}, done before: {len(tasks) - len(missing):,}, workers: {workers}")
     if not missing:
         return
+    _log_backends(recipe)
     with Progress(sum(task.size for task in missing)) as progress:
         for result in run_tasks(recipe, work, missing, workers):
             shards = [shard for part in result.parts for shard in part.shards.values()]
@@ -187,6 +188,14 @@ def _run(recipe: CorpusRecipe, work: WorkFolder, tasks: Sequence[Task]) -> None:
                 sum(count for what, count in result.counts.items() if what not in _CHANGED),
             )
         log(progress.summary())
+
+
+def _log_backends(recipe: CorpusRecipe) -> None:
+    """Name the libraries that compute ids, and why where it is not a fast one."""
+    tokenizer = load_tokenizer(recipe.tokenizer.path)
+    encoders = [open_encoder(recipe, options, tokenizer) for options in recipe.corpora.values()]
+    for name, reason in dict.fromkeys((e.backend.name, e.backend.reason) for e in encoders):
+        log(f"tokenizing with {name}" + (f": {reason}" if reason else ""))
 
 
 def _merge(recipe: CorpusRecipe, work: WorkFolder, facts: dict[str, Any]) -> dict[str, Any]:
