@@ -225,7 +225,7 @@ def test_stale_files_are_not_merged(recipe_for: RecipeFor, text: Path) -> None:
     assert not (recipe.corpus.path / "train_00099_000.tokens.bin").exists()
 
 
-@pytest.mark.parametrize(("share", "documents"), [(0.0, 1), (0.999999, 90)])
+@pytest.mark.parametrize(("share", "documents"), [(1e-9, 1), (0.999999, 90)])
 def test_too_few_documents_are_refused(
     recipe_for: RecipeFor, text: Path, prose: Prose, share: float, documents: int
 ) -> None:
