@@ -1,26 +1,50 @@
 """The schema of a corpus recipe: input, cleaning, tokenizer, corpus and number of workers."""
 
-import difflib
 import os
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    PlainSerializer,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from data_prep.config.loader import Options
-from data_prep.languages import LANGUAGES
+
+Language = Literal["en", "zh"]
+
+
+def _read_location(value: Any, read_path: ValidatorFunctionWrapHandler) -> Any:
+    """Return an address as it is, because a path has no `//`; that of a local file is its path."""
+    if not isinstance(value, str) or not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", value):
+        return read_path(value)
+    parts = urlsplit(value)
+    return Path(unquote(parts.path)) if parts.scheme == "file" else value
+
+
+if TYPE_CHECKING:
+    InputPath = Path | str
+else:
+    InputPath = Annotated[
+        Path, WrapValidator(_read_location), PlainSerializer(str, when_used="json-unless-none")
+    ]
 
 
 class InputOptions(Options):
     """Where the text of one corpus is and how to read it."""
 
-    path: Path | None = Field(
+    path: InputPath | None = Field(
         None,
         description="A file, a folder read recursively, or a glob such as `text/*.jsonl.zst`; "
-        "`sample` is the corpus that Stillhouse ships. Names ending in .gz, .zst, .xz and .bz2 are "
-        "decompressed as a stream.",
+        "`sample` is the corpus that Stillhouse ships. Also an address, s3://, gs://, hf:// or "
+        "https://. Names ending in .gz, .zst, .xz and .bz2 are decompressed as a stream.",
     )
-    paths: tuple[Path, ...] = Field((), description="Several of these, instead of `path`.")
+    paths: tuple[InputPath, ...] = Field((), description="Several of these, instead of `path`.")
     dataset: str | None = Field(
         None,
         description="Instead of a path: a hub name or a folder that `datasets.load_dataset` opens, "
@@ -38,8 +62,8 @@ class InputOptions(Options):
     )
     pattern: str = Field(
         "*",
-        description="File names to read in folders, as a shell pattern; hidden files are never "
-        "read.",
+        description="File names to read in folders, as a shell pattern. Hidden files, names that "
+        "begin with _, and a README or LICENSE beside data are passed over unless it names them.",
     )
     kind: Literal["auto", "text", "jsonl", "wikiextractor", "parquet", "arrow"] = Field(
         "auto",
@@ -81,28 +105,16 @@ class InputOptions(Options):
         description="Above `max_document_chars`: cut at a paragraph, drop, or stop; the first two "
         "are counted.",
     )
-    language: str = Field(
+    language: Language = Field(
         "en",
-        description="ISO 639 code of the rules that end a sentence: marks, abbreviations, ordinals "
-        f"of one of {', '.join(sorted(LANGUAGES))}.",
+        description="The rules that end a sentence: `en` for spaced scripts, `zh` for Chinese and "
+        "Japanese.",
     )
     sentences: str | None = Field(
         None,
         description="Your own splitter instead of these rules: `package.module:function`, from a "
         "paragraph to a list of sentences.",
     )
-
-    @field_validator("language")
-    @classmethod
-    def _language_has_rules(cls, language: str) -> str:
-        if language not in LANGUAGES:
-            near = difflib.get_close_matches(language, LANGUAGES, n=3, cutoff=0.0)
-            raise ValueError(
-                f"there are no sentence rules for the language {language!r}: take "
-                f"the code of a related one (near in spelling are {', '.join(near)}), or give a "
-                "function as input.sentences"
-            )
-        return language
 
     @model_validator(mode="after")
     def _one_source(self) -> "InputOptions":
@@ -111,8 +123,8 @@ class InputOptions(Options):
         return self
 
     @property
-    def roots(self) -> tuple[Path, ...]:
-        """The files, folders and globs to read, from `path` or `paths`."""
+    def roots(self) -> tuple[Path | str, ...]:
+        """The files, folders, globs and addresses to read, from `path` or `paths`."""
         return self.paths or ((self.path,) if self.path else ())
 
 
@@ -207,12 +219,6 @@ class TokenizerOptions(Options):
         "30,000 ids.",
     )
 
-    backend: Literal["auto", "tokenizers"] = Field(
-        "auto",
-        description="What computes ids: `auto` is nanotoken or kitoken where they are installed "
-        "and serve, several times faster and compared with `tokenizers` in every task.",
-    )
-
     @model_validator(mode="after")
     def _existing_has_vocabulary(self) -> "TokenizerOptions":
         if self.kind == "existing" and self.vocabulary is None:
@@ -226,7 +232,7 @@ class CorpusOptions(Options):
     path: Path = Field(description="The corpus folder; it appears only when it is complete.")
     validation_share: float = Field(
         0.01,
-        gt=0.0,
+        ge=0.0,
         lt=1.0,
         description="Share of documents held out, drawn by a hash of the text, so that copies of a "
         "document are in the same split.",

@@ -23,20 +23,24 @@ from data_prep.locks import hold_lock
 from data_prep.manifest import MANIFEST, file_sha256, first_difference, write_json
 from data_prep.pipeline.build_state import WorkFolder
 from data_prep.pipeline.merge import MergedPart, merge_part, totals
-from data_prep.pipeline.task import Task, TaskResult, finds_duplicates, open_encoder
+from data_prep.pipeline.task import Task, TaskResult, finds_duplicates
 from data_prep.pipeline.worker_pool import map_in_workers, run_tasks
 from data_prep.progress import Progress, log
-from data_prep.readers.listing import cut_into_tasks, list_sources
+from data_prep.readers.listing import cut_into_tasks, list_input, share_of_array
 from data_prep.readers.sources import Source
+from data_prep.readers.survey import survey_input
 from data_prep.tokenizers.build import ensure_tokenizer
-from data_prep.tokenizers.folder import LoadedTokenizer, load_tokenizer
+from data_prep.tokenizers.folder import LoadedTokenizer
 
 # NSP negatives come from another document of the same split.
 _MIN_DOCUMENTS = 2
+_SHOWN_TASKS = 10
 _REMEDIES = {
     "train": "give more text, or check which input.documents separates its documents",
     "validation": "raise corpus.validation_share, or give more text",
 }
+# What lay in the input folders: kept in the manifest, though no part of what decides a corpus.
+_FOUND = "input_files"
 # Counts of documents that were changed and are in the corpus; all other counts are of dropped ones.
 _CHANGED = ("divided", "mended")
 
@@ -61,7 +65,7 @@ def build_corpus(recipe: CorpusRecipe) -> dict[str, Any]:
 
 
 def run_array_task(recipe: CorpusRecipe, index: int, count: int) -> None:
-    """Run every `count`-th task, from number `index` on; `merge_corpus` finishes the corpus.
+    """Run share `index` of `count` equal shares of the input; `merge_corpus` finishes the corpus.
 
     Raises:
         UserError: as `build_corpus`, and when `index` is not below `count`.
@@ -73,7 +77,10 @@ def run_array_task(recipe: CorpusRecipe, index: int, count: int) -> None:
         return
     with _locked(recipe, shared=True), clear_disk_errors(recipe.corpus.path):
         work = _open_work(recipe, facts, sources)
-        _run(recipe, work, work.tasks[index::count])
+        work.note_array(count)
+        shares = share_of_array([task.size for task in work.tasks], count)
+        own = [task for task, share in zip(work.tasks, shares, strict=True) if share == index]
+        _run(recipe, work, own)
 
 
 def merge_corpus(recipe: CorpusRecipe) -> dict[str, Any]:
@@ -90,10 +97,12 @@ def merge_corpus(recipe: CorpusRecipe) -> dict[str, Any]:
 
 
 def _open_input(recipe: CorpusRecipe) -> tuple[list[Source], dict[str, Any]]:
-    sources = list_sources(recipe.corpora)
+    listing = list_input(recipe.corpora)
+    sources = listing.sources
+    found = survey_input(listing, recipe.corpora)
     with clear_disk_errors(recipe.tokenizer.path):
         tokenizer = ensure_tokenizer(recipe, sources)
-    return sources, _facts(recipe, sources, tokenizer)
+    return sources, {**_facts(recipe, sources, tokenizer), _FOUND: found}
 
 
 def _facts(
@@ -109,7 +118,7 @@ def _facts(
         "token_type": token_type_for(tokenizer.vocab_size).name,
         "tokenizer": tokenizer.fingerprint,
         "vocab_size": tokenizer.vocab_size,
-        "sources": [{"path": source.name, "bytes": source.size} for source in sources],
+        "sources": [source.facts() for source in sources],
         "options": options,
     }
 
@@ -146,7 +155,8 @@ def _existing_corpus(
 
 def _difference(facts: dict[str, Any], manifest: dict[str, Any]) -> str | None:
     """Return the first fact that differs from the manifest, in words, or None."""
-    difference = first_difference(facts, manifest, ignore_extra=True)
+    deciding = {name: fact for name, fact in facts.items() if name != _FOUND}
+    difference = first_difference(deciding, manifest, ignore_extra=True)
     if difference is None:
         return None
     key, expected, found = difference
@@ -164,7 +174,7 @@ def _open_work(
     recipe: CorpusRecipe, facts: dict[str, Any], sources: Sequence[Source]
 ) -> WorkFolder:
     tasks = [Task(index=i, slices=slices) for i, slices in enumerate(cut_into_tasks(sources))]
-    shared = {name: fact for name, fact in facts.items() if name != "sources"}
+    shared = {name: fact for name, fact in facts.items() if name not in ("sources", _FOUND)}
     work = WorkFolder(recipe.corpus.path, shared, tasks)
     work.path.mkdir(parents=True, exist_ok=True)
     return work
@@ -177,7 +187,6 @@ def _run(recipe: CorpusRecipe, work: WorkFolder, tasks: Sequence[Task]) -> None:
     log(f"tasks: {len(tasks):,}, done before: {len(tasks) - len(missing):,}, workers: {workers}")
     if not missing:
         return
-    _log_backends(recipe)
     with Progress(sum(task.size for task in missing)) as progress:
         for result in run_tasks(recipe, work, missing, workers):
             shards = [shard for part in result.parts for shard in part.shards.values()]
@@ -188,14 +197,6 @@ def _run(recipe: CorpusRecipe, work: WorkFolder, tasks: Sequence[Task]) -> None:
                 sum(count for what, count in result.counts.items() if what not in _CHANGED),
             )
         log(progress.summary())
-
-
-def _log_backends(recipe: CorpusRecipe) -> None:
-    """Name the libraries that compute ids, and why where it is not a fast one."""
-    tokenizer = load_tokenizer(recipe.tokenizer.path)
-    encoders = [open_encoder(recipe, options, tokenizer) for options in recipe.corpora.values()]
-    for name, reason in dict.fromkeys((e.backend.name, e.backend.reason) for e in encoders):
-        log(f"tokenizing with {name}" + (f": {reason}" if reason else ""))
 
 
 def _merge(recipe: CorpusRecipe, work: WorkFolder, facts: dict[str, Any]) -> dict[str, Any]:
@@ -225,7 +226,7 @@ def _finished_results(recipe: CorpusRecipe, work: WorkFolder) -> list[TaskResult
     if missing := [task.index for task, result in found if result is None]:
         raise UserError(
             f"{len(missing)} of the {len(work.tasks)} tasks of {recipe.corpus.path} are missing "
-            f"(the first is {missing[0]}): run those array tasks again, then --merge."
+            f"(the first is {missing[0]}): {_remedy_for_missing(work, missing)}, then --merge."
         )
     results = [result for _, result in found if result is not None]
     for name, options in recipe.corpora.items():
@@ -237,6 +238,17 @@ def _finished_results(recipe: CorpusRecipe, work: WorkFolder) -> list[TaskResult
                 f"{options.max_bad_records}: correct them, or raise it."
             )
     return results
+
+
+def _remedy_for_missing(work: WorkFolder, missing: Sequence[int]) -> str:
+    """Return which array tasks to run again, by name if all were started with the same `--of`."""
+    counts = work.array_counts()
+    if len(counts) != 1:
+        return "run all array tasks with the same --of"
+    shares = share_of_array([task.size for task in work.tasks], counts[0])
+    names = [f"{share} of {counts[0]}" for share in sorted({shares[index] for index in missing})]
+    shown = ", ".join(names[:_SHOWN_TASKS]) + (", ..." if len(names) > _SHOWN_TASKS else "")
+    return f"run array task {shown} again (--task K --of N)"
 
 
 def _write_manifest(

@@ -15,6 +15,7 @@ from data_prep.manifest import fingerprint, write_json
 from data_prep.pipeline.task import Task, TaskResult
 from data_prep.pipeline.task_output import Part
 
+_ARRAY = "array_of_"
 _VERSION = 1  # raise it when the same text and options give other parts
 
 
@@ -61,6 +62,14 @@ class WorkFolder:
         }
         write_json(self._marker(result.task), content)
 
+    def note_array(self, count: int) -> None:
+        """Record of how many array tasks one was started, for a merge that misses some."""
+        (self.path / f"{_ARRAY}{count}").touch()
+
+    def array_counts(self) -> list[int]:
+        """Return of how many array tasks those that were started are."""
+        return sorted(int(path.name.removeprefix(_ARRAY)) for path in self.path.glob(f"{_ARRAY}*"))
+
     def lock_of(self, task: Task) -> Path:
         """Return the lock file that is held while a task runs."""
         return self.path / f"task_{task.index:05d}.lock"
@@ -74,6 +83,7 @@ class WorkFolder:
                 piece.source.name,
                 piece.source.size,
                 piece.source.modified_s(),
+                *([piece.source.identity] if piece.source.identity else []),
                 piece.start,
                 piece.stop,
             ]

@@ -1,21 +1,48 @@
-"""Compressed files, read as a stream without unpacking; a damaged file is a `UserError`."""
+"""Compressed files, read as a stream without unpacking; a damaged file is a `UserError`.
+
+A file may have several members (gzip), streams (xz, bzip2) or frames (Zstandard), as parallel
+compressors and `cat` write them. All of them are read, or the file is refused: what follows the
+last of them and is no padding of its format is an error, also where the tool of the format only
+warns (gzip, bzip2), because a damaged member looks the same.
+"""
 
 import bz2
-import gzip
 import lzma
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 from data_prep.errors import UserError
+from data_prep.readers.magic import compression_kind
+from data_prep.readers.remote import RemotePath
+from data_prep.readers.zstandard_frames import ZstandardFrames
 
-_KINDS = {".gz": "gzip", ".zst": "Zstandard", ".xz": "xz", ".bz2": "bzip2"}
-_MAGIC = {
-    b"\x1f\x8b": ".gz",
-    b"\x28\xb5\x2f\xfd": ".zst",
-    b"\xfd7zXZ\x00": ".xz",
-    b"BZh": ".bz2",
+_KINDS = {
+    ".gz": "gzip",
+    ".tgz": "gzip",
+    ".zst": "Zstandard",
+    ".tzst": "Zstandard",
+    ".xz": "xz",
+    ".txz": "xz",
+    ".bz2": "bzip2",
+    ".tbz2": "bzip2",
+    ".tbz": "bzip2",
 }
+_SUFFIXES = {"gzip": ".gz", "Zstandard": ".zst", "xz": ".xz", "bzip2": ".bz2"}
+_ARCHIVE_SUFFIXES = (".tgz", ".tzst", ".txz", ".tbz2", ".tbz")
+_NOT_READ = {
+    ".lz4": "lz4",
+    ".br": "Brotli",
+    ".z": "compress (.Z)",
+    ".lzma": "lzma",
+    ".lz": "lzip",
+    ".lzo": "lzop",
+    ".sz": "snappy",
+    ".snappy": "snappy",
+}
+_READ_BYTES = 1 << 18
+_MAGIC_BYTES = 18
 
 
 class Readable(Protocol):
@@ -31,44 +58,115 @@ class Readable(Protocol):
         """Close the file."""
 
 
+class _Decoder(Protocol):
+    """What decompresses one member, as the classes of `bz2` and `lzma` do."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def needs_input(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+
+
 def is_compressed(name: str) -> bool:
-    """Tell by its name whether a file is compressed."""
-    return name.endswith(tuple(_KINDS))
+    """Tell by its name whether a file is compressed, in a way that can be read."""
+    return name.lower().endswith(tuple(_KINDS))
 
 
 def uncompressed_name(name: str) -> str:
-    """Return a file name without the suffix of its compression."""
-    return name[: name.rfind(".")] if is_compressed(name) else name
+    """Return a file name without the suffix of its compression; that of a .tgz is .tar."""
+    if not is_compressed(name):
+        return name
+    stem = name[: name.rfind(".")]
+    return f"{stem}.tar" if name.lower().endswith(_ARCHIVE_SUFFIXES) else stem
 
 
 def compression_suffix(head: bytes) -> str | None:
-    """Return the suffix for a file with these first bytes, or None if it is not compressed."""
-    return next((suffix for magic, suffix in _MAGIC.items() if head.startswith(magic)), None)
+    """Return the suffix for a file with these first bytes.
 
-
-def open_bytes(path: Path) -> Readable:
-    """Open a file for reading bytes, decompressed if its name has a suffix of compression.
-
-    A compressed file can only be read from its beginning. Reading raises `UserError` where such a
-    file is truncated or damaged.
+    None stands for one that is not compressed, or in a way that cannot be read.
     """
-    if not is_compressed(path.name):
-        return path.open("rb", buffering=0)
-    return _Decompressed(path)
+    return _SUFFIXES.get(compression_kind(head) or "")
+
+
+def unread_compression(name: str, head: bytes = b"") -> str | None:
+    """Return how a file is compressed, by name or first bytes, if that cannot be read here."""
+    kind = compression_kind(head)
+    if kind and kind not in _SUFFIXES:
+        return kind
+    return None if kind else _NOT_READ.get(Path(name).suffix.lower())
+
+
+def open_bytes(path: Path | RemotePath) -> Readable:
+    """Open a file for reading bytes, decompressed if its name says so.
+
+    A compressed file can only be read from its beginning.
+
+    Raises:
+        UserError: for a file that cannot be opened, or is compressed in a way that cannot be read;
+            and while reading, where a compressed file is truncated or damaged, or is none.
+    """
+    if kind := unread_compression(path.name):
+        raise UserError(
+            f"{path} is compressed with {kind}, by its name, which cannot be read: decompress it, "
+            "or compress it with gzip, bzip2, xz or zstd."
+        )
+    file = path.open_stream() if isinstance(path, RemotePath) else _LocalFile(path)
+    return _Decompressed(path, file) if is_compressed(path.name) else file
+
+
+class _LocalFile:
+    """A file of this machine; what the system cannot read is raised as a `UserError`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._file = path.open("rb", buffering=0)
+        except OSError as error:
+            raise unreadable(path, error) from error
+
+    def read(self, size: int, /) -> bytes:
+        try:
+            return self._file.read(size)
+        except OSError as error:
+            raise unreadable(self._path, error) from error
+
+    def seek(self, offset: int, /) -> int:
+        return self._file.seek(offset)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def unreadable(path: Path, error: OSError) -> UserError:
+    """Return the error for a file or folder that the system does not let us read."""
+    return UserError(
+        f"{path} cannot be read ({error.strerror or error}): correct its permissions, restore it, "
+        "or move it out of the input."
+    )
 
 
 class _Decompressed:
     """A compressed file; any damage to it is raised as a `UserError`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | RemotePath, file: Readable) -> None:
         self._path = path
-        self._kind = _KINDS[path.suffix]
-        self._file = _open(path)
+        self._file = file
+        self._kind = _KINDS[path.suffix.lower()]
+        self._stream: Any = None
+        self._errors: tuple[type[Exception], ...] = (EOFError, OSError, zlib.error, lzma.LZMAError)
 
     def read(self, size: int, /) -> bytes:
+        if self._stream is None:
+            self._stream = self._open()
         try:
-            block: bytes = self._file.read(size)
-        except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+            block: bytes = self._stream.read(size)
+        except self._errors as error:
             # Errors of the disk have an error number, errors of the data have none.
             if getattr(error, "errno", None):
                 raise
@@ -85,13 +183,144 @@ class _Decompressed:
     def close(self) -> None:
         self._file.close()
 
+    def _open(self) -> Any:
+        head = _read_up_to(self._file, _MAGIC_BYTES)
+        if head and (found := compression_kind(head)) != self._kind:
+            raise self._wrong_suffix(found)
+        if self._kind == "Zstandard":
+            # Here, because importing it takes time that most corpora need not spend.
+            from zstandard import ZstdError
 
-def _open(path: Path) -> Any:
-    if path.suffix == ".zst":
-        # Arrow's, because the reader of `zstandard` reports no error for a truncated file.
-        import pyarrow as pa
+            self._errors = (*self._errors, ZstdError)
+            return ZstandardFrames(_Rejoined(head, self._file))
+        return _Members(self._file, head, self._kind)
 
-        return pa.input_stream(str(path), compression="zstd")
-    if path.suffix == ".gz":
-        return gzip.open(path, "rb")
-    return lzma.open(path, "rb") if path.suffix == ".xz" else bz2.open(path, "rb")
+    def _wrong_suffix(self, found: str | None) -> UserError:
+        suffix = self._path.suffix
+        if found in _SUFFIXES:
+            remedy = f"give it a name ending in {_SUFFIXES[str(found)]}"
+        elif found:
+            remedy = "decompress it, or compress it with gzip, bzip2, xz or zstd"
+        else:
+            remedy = f"take {suffix} off its name if it is plain, or copy it again"
+        what = f"but {found}" if found else "nor compressed in any way that is known"
+        return UserError(
+            f"{self._path} is not a {self._kind} file, by its first bytes, {what}: {remedy}."
+        )
+
+
+class _Rejoined:
+    """A file of which the first bytes were read already."""
+
+    def __init__(self, head: bytes, file: Readable) -> None:
+        self._head = head
+        self._file = file
+
+    def read(self, size: int, /) -> bytes:
+        head, self._head = self._head[:size], self._head[size:]
+        return head or self._file.read(size)
+
+
+class _Members:
+    """The members of a gzip file, or the streams of an xz or bzip2 file, one after another.
+
+    Zeros between and behind them are padding: of tapes in gzip and bzip2 files, and of the format
+    itself in xz files, where their number is a multiple of four.
+    """
+
+    def __init__(self, file: Readable, head: bytes, kind: str) -> None:
+        makers: dict[str, Callable[[], _Decoder]] = {
+            "gzip": _GzipMember,
+            "xz": _xz_stream,
+            "bzip2": bz2.BZ2Decompressor,
+        }
+        self._file = file
+        self._kind = kind
+        self._make = makers[kind]
+        self._held = head
+        self._taken = len(head)
+        self._member: _Decoder | None = None
+
+    def read(self, size: int) -> bytes:
+        while self._member is not None or self._begin():
+            assert self._member is not None
+            block = self._member.decompress(self._input(), size)
+            if self._member.eof:
+                self._held, self._member = self._member.unused_data, None
+            if block:
+                return block
+        return b""
+
+    def _input(self) -> bytes:
+        """Return the next compressed bytes for a member that needs some."""
+        assert self._member is not None
+        held, self._held = self._held, b""
+        if held or not self._member.needs_input:
+            return held
+        if not (held := self._next_block()):
+            raise EOFError("it ends in the middle of the data")
+        return held
+
+    def _begin(self) -> bool:
+        """Begin the next member, and return whether there is one."""
+        zeros = 0
+        while not (rest := self._held.lstrip(b"\0")):
+            zeros += len(self._held)
+            if not (block := self._next_block()):
+                self._held = b""
+                self._check_padding(zeros)
+                return False
+            self._held = block
+        zeros += len(self._held) - len(rest)
+        self._check_padding(zeros)
+        while len(rest) < _MAGIC_BYTES and (block := self._next_block()):
+            rest += block
+        if compression_kind(rest) != self._kind:
+            at = self._taken - len(rest)
+            raise EOFError(f"what follows the compressed data at byte offset {at} is damaged")
+        self._held, self._member = rest, self._make()
+        return True
+
+    def _check_padding(self, zeros: int) -> None:
+        if self._kind == "xz" and zeros % 4:
+            raise EOFError(f"{zeros} zero bytes follow a stream, and padding is in fours")
+
+    def _next_block(self) -> bytes:
+        block = self._file.read(_READ_BYTES)
+        self._taken += len(block)
+        return block
+
+
+def _xz_stream() -> lzma.LZMADecompressor:
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ)
+
+
+class _GzipMember:
+    """One member of a gzip file, with the checks of its checksum and length."""
+
+    def __init__(self) -> None:
+        self._inflate = zlib.decompressobj(wbits=31)
+        self._held = b""
+        self.needs_input = True
+
+    @property
+    def eof(self) -> bool:
+        return self._inflate.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inflate.unused_data
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+        block = self._inflate.decompress(self._held + data, max_length)
+        self._held = self._inflate.unconsumed_tail
+        # A full block may leave text in the decoder though it has taken all of its input.
+        self.needs_input = not self._held and len(block) < max_length
+        return block
+
+
+def _read_up_to(file: Readable, size: int) -> bytes:
+    data = b""
+    while len(data) < size and (block := file.read(size - len(data))):
+        data += block
+    return data

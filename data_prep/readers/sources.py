@@ -1,10 +1,12 @@
 """Sources and slices: a source is one input file or dataset, a slice is a part of one.
 
-This file imports nothing of the project, because readers, listing and pipeline all depend on it.
+This file imports no reader, because readers, listing and pipeline all depend on it.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+
+from data_prep.readers.remote import RemotePath
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class Source:
         shards: number of parts in which `datasets` reads a dataset; 0 for a file.
     """
 
-    path: Path
+    path: Path | RemotePath
     name: str
     size: int
     corpus: str = "text"
@@ -30,8 +32,20 @@ class Source:
         return piece.start // (self.size // self.shards)
 
     def modified_s(self) -> float:
-        """Return when a file was last changed, in seconds since 1970; 0 for a dataset."""
-        return 0.0 if self.shards else self.path.stat().st_mtime
+        """Return when a local file was last changed, in seconds since 1970; 0 for others."""
+        if self.shards or isinstance(self.path, RemotePath):
+            return 0.0
+        return self.path.stat().st_mtime
+
+    @property
+    def identity(self) -> str:
+        """The checksum, version or date of a remote file, empty if there is none."""
+        return self.path.identity if isinstance(self.path, RemotePath) else ""
+
+    def facts(self) -> dict[str, str | int]:
+        """Return what the manifest of a corpus says of the source."""
+        facts: dict[str, str | int] = {"path": self.name, "bytes": self.size}
+        return {**facts, "identity": self.identity} if self.identity else facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +55,11 @@ class Slice:
     source: Source
     start: int
     stop: int
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.stop - self.start
 
     def holds(self, offset: int) -> bool:
         """Tell whether a byte at or after `start` is before the end of the slice.

@@ -174,7 +174,7 @@ def _facts(options: TokenizerOptions) -> dict[str, Any]:
 
     A given vocabulary has its own size, an existing tokenizer its own casing.
     """
-    left_out = {"path", "vocabulary", "backend"}
+    left_out = {"path", "vocabulary"}
     if options.vocabulary:
         left_out |= {"vocab_size", "alphabet", "train_bytes"}
     if options.kind == "existing":

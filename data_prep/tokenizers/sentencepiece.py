@@ -18,6 +18,7 @@ is a space.
 """
 
 import io
+import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
@@ -34,6 +35,9 @@ from data_prep.errors import UserError
 from data_prep.progress import log
 from data_prep.tokenizers.alphabet import count_characters, most_frequent
 from data_prep.tokenizers.folder import SPECIAL_TOKENS, add_bert_roles
+
+# After a space, these can form one grapheme with it, and the next mark decides their normal form.
+CROSSES_SPACE = re.compile(" [\u0345\u0e33\u0eb3\u0f77\u0f79\u200c\uff9e\uff9f]")
 
 _SPACE = "\u2581"
 # By `lowercase`: NFKC, with every word separator replaced by a space.
@@ -111,6 +115,24 @@ def to_fast_tokenizer(model: bytes) -> Tokenizer:
     tokenizer.decoder = decoders.Metaspace(_SPACE, prepend_scheme="always", split=True)
     add_bert_roles(tokenizer)
     return tokenizer
+
+
+def works_by_word(tokenizer: Tokenizer) -> bool:
+    """Tell whether a tokenizer has the pipeline of `to_fast_tokenizer`.
+
+    The ids of a text without a match of `CROSSES_SPACE` are then the ids of its pre-tokens between
+    spaces, concatenated, for any characters and also for empty pre-tokens. This is not known of any
+    other pipeline.
+    """
+    content = json.loads(tokenizer.to_str())
+    steps = (content["normalizer"] or {}).get("normalizers", [])
+    return (
+        steps[-2:] == [json.loads(step.__getstate__()) for step in _single_spaces()]
+        and all(step["type"] in ("NFC", "Lowercase", "Precompiled") for step in steps[:-2])
+        and content["pre_tokenizer"] == json.loads(_words().__getstate__())
+        # An added token may contain a space; special ones are not matched in text.
+        and all(token["special"] for token in content["added_tokens"])
+    )
 
 
 def _training_normalizer(lowercase: bool) -> Callable[[str], str]:

@@ -1,17 +1,20 @@
 """Arrow files, streams and random-access ones, as `datasets` writes them.
 
-The file is mapped into memory and its record batches are views of the map, so other columns and
+A local file is mapped into memory and its record batches are views of the map, so other columns and
 other slices are never read from disk.
 """
 
 import mmap
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from data_prep.config.schema import InputOptions
 from data_prep.errors import UserError
+from data_prep.readers.remote import RemotePath
 from data_prep.readers.sources import Slice
 from data_prep.readers.tables.columns import Text, check_field, read_column
 
@@ -47,14 +50,15 @@ def _read_batches(
     piece: Slice, options: InputOptions, counts: Counter[str]
 ) -> Iterator[tuple[int, Text]]:
     name = str(piece.source.path)
-    data, head_bytes = _map(piece)
-    schema = pa.ipc.open_stream(data).schema
+    stream, head_bytes = _open(piece)
+    stream.seek(head_bytes)
+    schema = pa.ipc.open_stream(stream).schema
     check_field(schema, name, options)
     only_text = pa.ipc.IpcReadOptions(included_fields=[schema.names.index(options.text_field)])
-    stream = pa.BufferReader(data)
+    stream.seek(head_bytes)
     batches = pa.ipc.open_stream(stream, options=only_text)
     row = 0
-    while piece.holds(begin := head_bytes + stream.tell()):
+    while piece.holds(begin := stream.tell()):
         try:
             batch = batches.read_next_batch()
         except StopIteration:
@@ -64,16 +68,26 @@ def _read_batches(
         row += batch.num_rows
 
 
-def _map(piece: Slice) -> tuple[pa.Buffer, int]:
-    """Map the stream in a file into memory; return it and the number of bytes before it."""
-    with piece.source.path.open("rb") as file:
+def _open(piece: Slice) -> tuple[Any, int]:
+    """Return the file, mapped into memory if it is local, and the number of bytes before it."""
+    path = piece.source.path
+    if isinstance(path, RemotePath):
+        stream = pa.PythonFile(path.open_stream(), mode="r")
+    else:
+        stream = pa.BufferReader(_map(path, piece))
+    is_file = stream.read(len(_FILE_MARK)) == _FILE_MARK
+    if is_file:
+        stream.seek(piece.source.size - len(_FILE_MARK))
+        if stream.read(len(_FILE_MARK)) != _FILE_MARK:
+            raise pa.ArrowInvalid("its end is missing")
+    return stream, _FILE_HEAD_BYTES if is_file else 0
+
+
+def _map(path: Path, piece: Slice) -> pa.Buffer:
+    with path.open("rb") as file:
         view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     # Without this the system reads megabytes ahead at every message that is skipped.
     view.madvise(mmap.MADV_RANDOM)
     begin = piece.start // mmap.PAGESIZE * mmap.PAGESIZE
     view.madvise(mmap.MADV_SEQUENTIAL, begin, min(piece.stop, len(view)) - begin)
-    is_file = view[: len(_FILE_MARK)] == _FILE_MARK
-    if is_file and view[-len(_FILE_MARK) :] != _FILE_MARK:
-        raise pa.ArrowInvalid("its end is missing")
-    head_bytes = _FILE_HEAD_BYTES if is_file else 0
-    return pa.py_buffer(view).slice(head_bytes), head_bytes
+    return pa.py_buffer(view)

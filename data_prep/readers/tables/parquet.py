@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from data_prep.config.schema import InputOptions
 from data_prep.errors import UserError
+from data_prep.readers.remote import RemotePath
 from data_prep.readers.sources import Slice
 from data_prep.readers.tables.columns import Text, check_field, read_column
 
@@ -29,9 +30,10 @@ def read_parquet(
         UserError: for a damaged file, a missing field, and too many rows without text.
     """
     path = piece.source.path
+    opened = path.open_stream() if isinstance(path, RemotePath) else path
     try:
         # Page by page: by default a whole column of a row group is read into memory.
-        with pq.ParquetFile(path, buffer_size=_READ_BYTES, pre_buffer=False) as file:
+        with pq.ParquetFile(opened, buffer_size=_READ_BYTES, pre_buffer=False) as file:
             check_field(file.schema_arrow, str(path), options)
             yield from _read_groups(file, piece, options, counts)
     except (pa.ArrowException, OSError) as error:

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def text(tmp_path: Path, prose: Prose, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder that makes eight tasks, with copies of documents and paragraphs."""
-    monkeypatch.setattr(listing_module, "SLICE_BYTES", 6_000)
+    monkeypatch.setattr(listing_module, "SLICE_BYTES", 3_200)
     folder = tmp_path / "text"
     folder.mkdir()
     for name in ("a.txt", "b.txt", "c.txt"):
@@ -139,7 +139,7 @@ from pathlib import Path
 from data_prep.readers import listing
 from data_prep.pipeline.build import build_corpus
 from data_prep.config.schema import CorpusRecipe
-listing.SLICE_BYTES = 6_000
+listing.SLICE_BYTES = 3_200
 if __name__ == "__main__":
     build_corpus(CorpusRecipe.model_validate_json(sys.argv[1]))
 """

@@ -5,19 +5,23 @@ import hashlib
 import re
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from data_prep.errors import UserError
 from data_prep.tokenizers.sentencepiece import (
+    CROSSES_SPACE,
     to_fast_tokenizer,
     train_sentencepiece,
+    works_by_word,
 )
 
 ROOT = Path(__file__).parents[3]
@@ -208,3 +212,45 @@ def test_reader_error_is_raised(kind: Any) -> None:
 
     with pytest.raises(UserError, match="unplugged"):
         train_sentencepiece(texts, kind=kind, vocab_size=400, lowercase=True, alphabet=200)
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=odd_texts)
+@example(text=" \uff9e\u0301")
+@example(text="  two  \u2581 spaces \u3000")
+def test_ids_concatenate_over_pretokens(text: str) -> None:
+    """The ids of a text are those of its pre-tokens."""
+    for tokenizer in small_models():
+        equal = text_ids(tokenizer, text) == text_ids(tokenizer, text.split(" "))
+        assert equal or CROSSES_SPACE.search(text)
+
+
+def test_marks_across_spaces_are_listed() -> None:
+    """Every mark that combines across a space is in `CROSSES_SPACE`."""
+    marks = [chr(c) for c in range(0x110000) if unicodedata.category(chr(c))[0] == "M"]
+    marks += [*"\u0e33\u0eb3\u200c\u200d\uff9e\uff9f", *map(chr, range(0x1F3FB, 0x1F400))]
+    (tokenizer, *_) = small_models()
+    normalize = tokenizer.normalizer.normalize_str
+    reaching = {
+        mark
+        for mark in marks
+        for tail in ("", "\u0301", "\u0301\u0301", "\ufe0f", "\u200c")
+        if normalize(f"a {mark}{tail}b").split(" ")
+        != ["a", *filter(None, normalize(f"{mark}{tail}b").split(" "))]
+    }
+    assert reaching and all(CROSSES_SPACE.search(f" {mark}") for mark in reaching)
+
+
+def test_other_pipelines_do_not_work_by_word() -> None:
+    """Other pipelines are not assumed to encode word by word."""
+    (ours, *_) = small_models()
+    assert works_by_word(ours)
+    foreign = Tokenizer.from_str(ours.to_str())
+    foreign.normalizer = normalizers.Sequence([normalizers.Replace(Regex(" {2,}"), "▁")])
+    assert not works_by_word(foreign)
+    foreign = Tokenizer.from_str(ours.to_str())
+    foreign.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend_scheme="first")
+    assert not works_by_word(foreign)
+    foreign = Tokenizer.from_str(ours.to_str())
+    foreign.add_tokens(["two words"])
+    assert not works_by_word(foreign) and not works_by_word(Tokenizer(models.BPE()))
