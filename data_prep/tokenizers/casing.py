@@ -25,7 +25,7 @@ _EXAMPLES = 3
 
 
 def bert_normalizer(lowercase: Lowercase, strip_accents: bool | None) -> normalizers.Normalizer:
-    """Return BERT's normalizer, with the capitals of Turkish before it where `lowercase` is "turkish"."""
+    """Return BERT's normalizer; for "turkish", the capitals of Turkish are lower-cased first."""
     bert = normalizers.BertNormalizer(
         clean_text=True,
         handle_chinese_chars=True,
