@@ -38,7 +38,7 @@ def score_held_out(path: Path, corpus_path: Path, rows: int) -> HeldOutScores:
     trained = load_trained(path)
     corpus = Corpus.open(corpus_path, "validation")
     tokenizer = read_tokenizer(path)
-    if not tokenizer.is_recorded_as(corpus.tokenizer_fingerprint):
+    if tokenizer.fingerprint != corpus.tokenizer_fingerprint:
         raise UserError(
             f"{path} was trained with another tokenizer than {corpus_path} was made with."
         )

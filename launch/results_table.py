@@ -9,6 +9,7 @@ yet: no figure gets into the documentation by hand.
 
 import argparse
 import json
+import statistics
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,8 +22,9 @@ from launch.studies.summary import render_study
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "launch" / "results"
+README = ROOT / "README.md"
 # Each table lies between two comment lines that carry its marker's name.
-SPEEDS, STUDY = "results", "study"
+SPEEDS, STUDY, FIGURES = "results", "study", "figures"
 # What each benchmark measures, in the order of the table.
 _BENCHMARKS = {
     "prep": "preparing a corpus",
@@ -49,6 +51,8 @@ def main() -> None:
     for name, table in tables.items():
         text = replace_table(text, table, name, path)
     path.write_text(text, encoding="utf-8")
+    readme = README.read_text(encoding="utf-8")
+    README.write_text(replace_table(readme, render_figures(), FIGURES, README), encoding="utf-8")
 
 
 def default_target(root: Path = ROOT) -> Path:
@@ -78,6 +82,48 @@ def render_studied(folder: Path = RESULTS) -> str:
     reports = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("study_*.json"))]
     tables = [f"{render_study(report)} On {report['device']}." for report in reports]
     return "\n\n".join(tables) or "`launch/study.py`: not measured yet"
+
+
+def render_figures(folder: Path = RESULTS) -> str:
+    """Return the three figures of the README: preparation, batches, a student beside its teacher.
+
+    The newest report by name counts; where there is none, the figure is not measured yet.
+    """
+    lines = ["| what | figure | measured on |", "|---|---|---|"]
+    for name, row, what in (
+        ("prep", "ours/prepare_data", "text to token shards"),
+        ("loader", "ours/uniform", "shards to masked, packed batches, one process"),
+    ):
+        report = _newest(folder, name)
+        found = next((r for r in report.get("rows", []) if r["name"] == row), None)
+        figure = "not measured yet"
+        if found:
+            peer, ratio = next(iter(found["ratio"].items()))
+            peer = peer.partition("/")[2].replace("_", " ")
+            figure = f"{_shown(found['median'])} {found['unit']}, {ratio:.1f} × the {peer}"
+        lines.append(f"| {what} | {figure} | {report.get('device', '')} |")
+    return "\n".join([*lines, _student_figure(_newest(folder, "study_simplewiki"))])
+
+
+def _student_figure(report: Mapping[str, Any]) -> str:
+    """Return the line of a student of half the layers, from the study of its methods."""
+    what = "MLM accuracy of a distilled student of half its teacher's layers"
+    rows = {row["name"]: row for row in report.get("rows", [])}
+    if not {"teacher", "distilbert", "none"} <= rows.keys():
+        return f"| {what} | not measured yet | |"
+    student, teacher, alone = (
+        f"{statistics.mean(seed['accuracy'] for seed in rows[name]['seeds']):.1%}"
+        for name in ("distilbert", "teacher", "none")
+    )
+    figure = f"{student} (teacher {teacher}, from scratch {alone})"
+    return f"| {what} | {figure} | {report['device']} |"
+
+
+def _newest(folder: Path, name: str) -> dict[str, Any]:
+    """Return the last report of a name that has no error, empty where there is none."""
+    paths = [*sorted(folder.glob(f"{name}_*.json")), *sorted(folder.glob(f"{name}.json"))]
+    reports = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return next((r for r in reversed(reports) if "error" not in r), {})
 
 
 def render(folder: Path) -> str:

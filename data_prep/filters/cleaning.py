@@ -117,13 +117,16 @@ class Cleaner:
         return text
 
     def _is_kept(self, text: str) -> bool:
-        kept = self._keep(text) if self._keep else True
+        where = f"The filter clean.keep={self._options.keep}, for a document ({text[:60]!r}...),"
+        try:
+            kept = self._keep(text) if self._keep else True
+        except Exception as error:
+            raise UserError(
+                f"{where} raised {type(error).__name__}: {error}; correct it."
+            ) from error
         # A filter without a return statement would otherwise drop the whole corpus.
         if not isinstance(kept, bool | np.bool_):
-            raise UserError(
-                f"The filter clean.keep={self._options.keep} returned {kept!r} for a document: "
-                "it must return True or False."
-            )
+            raise UserError(f"{where} returned {kept!r}: it must return True or False.")
         return bool(kept)
 
 

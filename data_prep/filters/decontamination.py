@@ -19,7 +19,7 @@ from data_prep.counter_rng import UInt64Array
 from data_prep.dedup.rolling_hash import hash_ngrams
 from data_prep.errors import UserError
 from data_prep.text_batches import batch_by_chars
-from data_prep.tokenize.id_table import IdArray
+from data_prep.tokenize.backends import IdArray
 
 Encode = Callable[[Sequence[str]], list[IdArray]]
 

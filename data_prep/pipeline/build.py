@@ -23,14 +23,14 @@ from data_prep.locks import hold_lock
 from data_prep.manifest import MANIFEST, file_sha256, first_difference, write_json
 from data_prep.pipeline.build_state import WorkFolder
 from data_prep.pipeline.merge import MergedPart, merge_part, totals
-from data_prep.pipeline.task import Task, TaskResult, finds_duplicates
+from data_prep.pipeline.task import Task, TaskResult, finds_duplicates, open_encoder
 from data_prep.pipeline.worker_pool import map_in_workers, run_tasks
 from data_prep.progress import Progress, log
 from data_prep.readers.listing import cut_into_tasks, list_input, share_of_array
 from data_prep.readers.sources import Source
 from data_prep.readers.survey import survey_input
-from data_prep.tokenizers.build import ensure_tokenizer, tokenizer_of_build
-from data_prep.tokenizers.folder import LoadedTokenizer
+from data_prep.tokenizers.build import ensure_tokenizer
+from data_prep.tokenizers.folder import LoadedTokenizer, load_tokenizer
 
 # NSP negatives come from another document of the same split.
 _MIN_DOCUMENTS = 2
@@ -55,15 +55,13 @@ def build_corpus(recipe: CorpusRecipe) -> dict[str, Any]:
         UserError: when the input, the tokenizer or an existing corpus does not fit the recipe, when
             the disk is full, and when another process is making the same corpus.
     """
-    sources, found = _list_sources(recipe)
-    with tokenizer_of_build(recipe, sources) as tokenizer:
-        facts = {**_facts(recipe, sources, tokenizer), _FOUND: found}
-        if manifest := _existing_corpus(recipe.corpus.path, facts, sources):
-            return manifest
-        with _locked(recipe, shared=False), clear_disk_errors(recipe.corpus.path):
-            work = _open_work(recipe, facts, sources)
-            _run(recipe, work, work.tasks)
-            return _merge(recipe, work, facts)
+    sources, facts = _open_input(recipe)
+    if manifest := _existing_corpus(recipe.corpus.path, facts, sources):
+        return manifest
+    with _locked(recipe, shared=False), clear_disk_errors(recipe.corpus.path):
+        work = _open_work(recipe, facts, sources)
+        _run(recipe, work, work.tasks)
+        return _merge(recipe, work, facts)
 
 
 def run_array_task(recipe: CorpusRecipe, index: int, count: int) -> None:
@@ -99,15 +97,12 @@ def merge_corpus(recipe: CorpusRecipe) -> dict[str, Any]:
 
 
 def _open_input(recipe: CorpusRecipe) -> tuple[list[Source], dict[str, Any]]:
-    sources, found = _list_sources(recipe)
-    tokenizer = ensure_tokenizer(recipe, sources)
-    return sources, {**_facts(recipe, sources, tokenizer), _FOUND: found}
-
-
-def _list_sources(recipe: CorpusRecipe) -> tuple[list[Source], dict[str, Any]]:
-    """Return the input files, and what else lay in their folders."""
     listing = list_input(recipe.corpora)
-    return listing.sources, survey_input(listing, recipe.corpora)
+    sources = listing.sources
+    found = survey_input(listing, recipe.corpora)
+    with clear_disk_errors(recipe.tokenizer.path):
+        tokenizer = ensure_tokenizer(recipe, sources)
+    return sources, {**_facts(recipe, sources, tokenizer), _FOUND: found}
 
 
 def _facts(
@@ -121,20 +116,11 @@ def _facts(
     return {
         "format": FORMAT,
         "token_type": token_type_for(tokenizer.vocab_size).name,
-        "tokenizer": _recorded_fingerprint(recipe.corpus.path, tokenizer),
+        "tokenizer": tokenizer.fingerprint,
         "vocab_size": tokenizer.vocab_size,
         "sources": [source.facts() for source in sources],
         "options": options,
     }
-
-
-def _recorded_fingerprint(path: Path, tokenizer: LoadedTokenizer) -> str:
-    """Return the tokenizer's fingerprint, or an earlier version's that an existing corpus has."""
-    if (path / MANIFEST).is_file():
-        recorded = str(read_corpus_manifest(path, hashes=False)["tokenizer"])
-        if tokenizer.is_recorded_as(recorded):
-            return recorded
-    return tokenizer.fingerprint
 
 
 def _evaluation_hash(path: Path) -> str:
@@ -201,6 +187,7 @@ def _run(recipe: CorpusRecipe, work: WorkFolder, tasks: Sequence[Task]) -> None:
     log(f"tasks: {len(tasks):,}, done before: {len(tasks) - len(missing):,}, workers: {workers}")
     if not missing:
         return
+    _log_backends(recipe)
     with Progress(sum(task.size for task in missing)) as progress:
         for result in run_tasks(recipe, work, missing, workers):
             shards = [shard for part in result.parts for shard in part.shards.values()]
@@ -211,6 +198,14 @@ def _run(recipe: CorpusRecipe, work: WorkFolder, tasks: Sequence[Task]) -> None:
                 sum(count for what, count in result.counts.items() if what not in _CHANGED),
             )
         log(progress.summary())
+
+
+def _log_backends(recipe: CorpusRecipe) -> None:
+    """Name the libraries that compute ids, and why where it is not a fast one."""
+    tokenizer = load_tokenizer(recipe.tokenizer.path)
+    encoders = [open_encoder(recipe, options, tokenizer) for options in recipe.corpora.values()]
+    for name, reason in dict.fromkeys((e.backend.name, e.backend.reason) for e in encoders):
+        log(f"tokenizing with {name}" + (f": {reason}" if reason else ""))
 
 
 def _merge(recipe: CorpusRecipe, work: WorkFolder, facts: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.config.schema import CorpusRecipe
+from data_prep.config.schema import CorpusRecipe, InputOptions
 from data_prep.corpus.shards import Int64Array, token_type_for
 from data_prep.counter_rng import UInt64Array, key_of, uniform
 from data_prep.dedup.exact import keys_of
@@ -26,9 +26,9 @@ from data_prep.pipeline.task_output import Part, PartWriter
 from data_prep.readers.dispatch import read_documents
 from data_prep.readers.sources import Slice
 from data_prep.text_batches import batch_by_chars
+from data_prep.tokenize.backends import IdArray
 from data_prep.tokenize.encoder import EncodedTexts, TextEncoder
-from data_prep.tokenize.id_table import IdArray
-from data_prep.tokenizers.folder import load_tokenizer
+from data_prep.tokenizers.folder import LoadedTokenizer, load_tokenizer
 
 # Documents are encoded in batches of about this many characters.
 _BATCH_CHARS = 1 << 20
@@ -61,13 +61,13 @@ class TaskResult:
 
 
 class TaskRunner:
-    """Runs tasks in one process; the pre-token cache is kept from one task to the next."""
+    """Runs tasks in one process."""
 
     def __init__(self, recipe: CorpusRecipe, directory: Path) -> None:
         self._recipe = recipe
         self._directory = directory
         tokenizer = load_tokenizer(recipe.tokenizer.path)
-        self._tokenizer = tokenizer.backend
+        self._tokenizer = tokenizer
         self._token_type = token_type_for(tokenizer.vocab_size)
         self._cleaner = Cleaner(recipe.clean)
         self._encoders: dict[tuple[str, str | None], TextEncoder] = {}
@@ -156,11 +156,7 @@ class TaskRunner:
         options = self._recipe.corpora[corpus]
         rules = (options.language, options.sentences)
         if rules not in self._encoders:
-            name = options.sentences
-            splitter = load_plugin(name, "input.sentences") if name else None
-            self._encoders[rules] = TextEncoder(
-                self._tokenizer, self._token_type, options.language, splitter
-            )
+            self._encoders[rules] = open_encoder(self._recipe, options, self._tokenizer)
         return self._encoders[rules]
 
     def _read_evaluation(self) -> EvaluationText | None:
@@ -175,6 +171,20 @@ class TaskRunner:
             return [encoded.tokens[start:stop] for start, stop in pairwise(bounds)]
 
         return EvaluationText(clean.evaluation, clean.evaluation_ngram, encode)
+
+
+def open_encoder(
+    recipe: CorpusRecipe, options: InputOptions, tokenizer: LoadedTokenizer
+) -> TextEncoder:
+    """Return the encoder of a corpus of a recipe."""
+    splitter = load_plugin(options.sentences, "input.sentences") if options.sentences else None
+    return TextEncoder(
+        tokenizer.backend,
+        token_type_for(tokenizer.vocab_size),
+        options.language,
+        splitter,
+        recipe.tokenizer.backend,
+    )
 
 
 def finds_duplicates(recipe: CorpusRecipe) -> bool:

@@ -1,40 +1,31 @@
-"""Documents to token ids and sentence offsets, several times faster than the tokenizer alone.
+"""Documents to token ids and sentence offsets: the one way from text to ids.
 
-BERT's pipeline never depends on what is across a space, nor does that of our SentencePiece
-tokenizers, so the ids of a text are the ids of its pre-tokens concatenated. A batch of documents is
-split into pre-tokens, each pre-token is looked up in a cache, and numpy does the rest: it gathers
-the ids, and finds the sentences by the sentence-boundary flags of the pre-tokens.
+A batch of cleaned documents is one text, in which a newline ends a paragraph. Sentence starts are
+found in all of it at once, its sentences go to the tokenizer in one call, and the ids come back as
+one flat array.
 
-Where this does not hold, the tokenizer encodes sentence by sentence: for other tokenizers, and with
-a sentence splitter of the user.
+Sentences are encoded alone where that gives the ids of running text: where the tokenizer splits at
+the spaces, or around the punctuation, between them. Otherwise whole paragraphs are encoded, and the
+sentence boundaries found in the offsets of their tokens.
 """
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from data_prep.config.schema import Language
-from data_prep.corpus.shards import Documents, Int64Array, offsets_of
-from data_prep.text_batches import batch_by_chars
-from data_prep.tokenize.pretoken_cache import (
-    DOCUMENT_END_ROW,
-    EMPTY_ROW,
-    NEWLINE_ROW,
-    PretokenCache,
-)
-from data_prep.tokenize.pretoken_tokenizer import PretokenTokenizer, is_bert_pipeline
-from data_prep.tokenize.sentence_flags import DOCUMENT_END, NEWLINE, RULES, ends_after
-from data_prep.tokenize.sentence_rules import split_sentences
-from data_prep.tokenizers.sentencepiece import CROSSES_SPACE, works_by_word
+from data_prep.corpus.shards import Documents, Int64Array
+from data_prep.errors import UserError
+from data_prep.languages import LANGUAGES
+from data_prep.tokenize.backends import Backend, IdArray, choose_backend, reference_backend
+from data_prep.tokenize.cross_check import CrossCheck
+from data_prep.tokenize.sentence_rules import starts_finder
 
-Splitter = Callable[[str], Sequence[str]]
-
-# Pre-tokens of this many characters are in memory at once, each a Python string.
-_GROUP_CHARS = 1 << 20
+# A function of the user: the sentences of a paragraph.
+Splitter = Callable[[str], Iterable[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,121 +47,175 @@ class TextEncoder:
     Args:
         tokenizer: any fast tokenizer.
         token_type: of an id on disk.
-        language: the rules that end a sentence.
+        language: the rules that end a sentence, by ISO code.
         splitter: replaces these rules; returns the sentences of a paragraph.
+        backend: `auto` is the fastest library; `tokenizers` the reference.
+
+    Attributes:
+        backend: the library that computes the ids.
     """
 
     def __init__(
         self,
         tokenizer: Tokenizer,
         token_type: np.dtype[Any],
-        language: Language,
+        language: str,
         splitter: Splitter | None = None,
+        backend: str = "auto",
     ) -> None:
         tokenizer.encode_special_tokens = True
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
         self._tokenizer = tokenizer
         self._token_type = token_type
-        self._splitter = splitter or (lambda paragraph: split_sentences(paragraph, language))
-        self._rule = RULES[language]
-        self._cache: PretokenCache | None = None
-        # SentencePiece's words run from space to space, as do the pre-tokens of `en`.
-        by_word = language == "en" and works_by_word(tokenizer)
-        self._exception = CROSSES_SPACE if by_word else None
-        if splitter is None and (by_word or is_bert_pipeline(tokenizer)):
-            pretoken_tokenizer = PretokenTokenizer(tokenizer, token_type)
-            self._cache = PretokenCache(pretoken_tokenizer, self._rule, token_type)
+        self._splitter = splitter
+        self._find_starts = starts_finder(language)
+        self._spaced = LANGUAGES[language].kind != "unspaced"
+        self._alone = _splits_between_sentences(tokenizer, self._spaced)
+        self.backend = self._choose_backend(backend)
+        fast = self.backend.name != "tokenizers"
+        self._check = CrossCheck(tokenizer, self.backend.name) if fast else None
 
     def encode(self, texts: Sequence[str]) -> EncodedTexts:
-        """Return the tokens of some texts, in which a newline ends a paragraph."""
-        if self._cache is None:
-            return _join([self._by_sentences(text) for text in texts], self._token_type)
-        parts = []
-        for by_pretokens, some in itertools.groupby(texts, self._splits_at_spaces):
-            if by_pretokens:
-                parts += [self._by_pretokens(group, self._cache) for group in _groups(list(some))]
-            else:
-                parts += [self._by_sentences(text) for text in some]
-        return _join(parts, self._token_type)
+        """Return the tokens of some texts, in which a newline ends a paragraph.
 
-    def _splits_at_spaces(self, text: str) -> bool:
-        """Tell whether the ids of a text are certainly those of its pre-tokens."""
-        return self._exception is None or not self._exception.search(text)
-
-    def _by_pretokens(self, group: str, cache: PretokenCache) -> EncodedTexts:
-        rows = cache.rows(self._rule.split(group))
-        rows = rows[rows != EMPTY_ROW]
-        tokens, counts = cache.ids(rows)
-        ends = np.cumsum(counts)
-        is_end = ends_after(cache.end[rows], cache.begin[rows])
-        sentences = _without_empty(ends[is_end])
-        paragraph_ends = ends[(rows == NEWLINE_ROW) | (rows == DOCUMENT_END_ROW)]
+        Raises:
+            UserError: when a fast library gives other ids than the reference, or the splitter does
+                not return sentences.
+        """
+        if not texts:
+            nothing = np.zeros(1, np.int64)
+            tokens = np.zeros(0, self._token_type)
+            return EncodedTexts(
+                tokens=tokens, sentences=nothing, paragraphs=nothing, documents=nothing
+            )
+        paragraphs = "\n".join(texts).split("\n")
+        if self._splitter is not None:
+            sentences, counts = self._split_by_user(paragraphs)
+        else:
+            sentences, counts = self._split(paragraphs)
+        if self._alone or self._splitter is not None:
+            tokens, offsets = self.backend.encode(sentences)
+        else:
+            tokens, offsets = self._encode_paragraphs(paragraphs, sentences, counts)
+        last = np.cumsum(counts)
+        paragraph_ends = offsets[last]
+        if self._check is not None and self._splitter is None:
+            self._check.compare(paragraphs, tokens, paragraph_ends)
+        sizes = [text.count("\n") + 1 for text in texts]
+        bounds = _without_empty(offsets[1:])
         return EncodedTexts(
-            tokens=tokens,
-            sentences=sentences,
-            paragraphs=offsets_of(np.searchsorted(sentences, paragraph_ends)),
-            documents=offsets_of(np.searchsorted(sentences, ends[rows == DOCUMENT_END_ROW])),
+            tokens=tokens.astype(self._token_type),
+            sentences=bounds,
+            paragraphs=_bounds(np.searchsorted(bounds, paragraph_ends)),
+            documents=_bounds(np.searchsorted(bounds, paragraph_ends[np.cumsum(sizes) - 1])),
         )
 
-    def _by_sentences(self, text: str) -> EncodedTexts:
-        paragraphs = [self._splitter(paragraph) for paragraph in text.split("\n")]
-        every = [sentence for paragraph in paragraphs for sentence in paragraph]
-        encodings = self._tokenizer.encode_batch_fast(every, add_special_tokens=False)
-        ids = [np.array(encoding.ids, self._token_type) for encoding in encodings]
-        ends = offsets_of(np.cumsum([len(sentence) for sentence in ids], dtype=np.int64))
-        sentences = _without_empty(ends[1:])
-        last = np.cumsum([len(paragraph) for paragraph in paragraphs])
-        return EncodedTexts(
-            tokens=np.concatenate([*ids, np.zeros(0, self._token_type)]),
-            sentences=sentences,
-            paragraphs=offsets_of(np.searchsorted(sentences, ends[last])),
-            documents=np.array([0, len(sentences) - 1]),
+    def _choose_backend(self, wanted: str) -> Backend:
+        if wanted == "tokenizers":
+            return reference_backend(self._tokenizer, "tokenizer.backend=tokenizers")
+        if not self._alone:
+            reason = "its tokens depend on the text across a sentence boundary"
+            return reference_backend(self._tokenizer, reason)
+        return choose_backend(self._tokenizer)
+
+    def _split(self, paragraphs: Sequence[str]) -> tuple[list[str], Int64Array]:
+        """Return the sentences of paragraphs, and how many each has."""
+        text = "\n".join(paragraphs)
+        ends = np.cumsum([len(paragraph) + 1 for paragraph in paragraphs], dtype=np.int64)
+        inner = np.array(self._find_starts(text), np.int64)
+        starts = np.sort(np.concatenate([_bounds(ends)[:-1], inner]))
+        counts = np.diff(np.searchsorted(starts, _bounds(ends)))
+        # Behind each sentence lies a space or a newline; in unspaced scripts perhaps neither.
+        stops = [*starts[1:].tolist(), len(text) + 1]
+        if self._spaced:
+            return [text[a : b - 1] for a, b in zip(starts.tolist(), stops, strict=True)], counts
+        return [
+            text[a:b].rstrip("\n ") for a, b in zip(starts.tolist(), stops, strict=True)
+        ], counts
+
+    def _split_by_user(self, paragraphs: Sequence[str]) -> tuple[list[str], Int64Array]:
+        assert self._splitter is not None
+        split = [_checked(self._splitter, paragraph) for paragraph in paragraphs]
+        counts = np.array([len(sentences) for sentences in split], np.int64)
+        return [sentence for sentences in split for sentence in sentences], counts
+
+    def _encode_paragraphs(
+        self, paragraphs: Sequence[str], sentences: Sequence[str], counts: Int64Array
+    ) -> tuple[IdArray, Int64Array]:
+        """Encode whole paragraphs; a token is of the sentence in which it ends."""
+        encodings = self._tokenizer.encode_batch(list(paragraphs), add_special_tokens=False)
+        ids: list[IdArray] = [np.zeros(0, np.uint32)]
+        offsets = np.zeros(len(sentences) + 1, np.int64)
+        first = 0
+        for paragraph, encoding, count in zip(paragraphs, encodings, counts.tolist(), strict=True):
+            ends = _sentence_ends(paragraph, sentences[first : first + count])
+            token_ends = np.array([end for _, end in encoding.offsets], np.int64)
+            sizes = np.searchsorted(token_ends, ends, side="right") if count else ends
+            if count:
+                sizes[-1] = len(token_ends)
+            offsets[first + 1 : first + count + 1] = offsets[first] + sizes
+            ids.append(np.array(encoding.ids, np.uint32))
+            first += count
+        return np.concatenate(ids), offsets
+
+
+def _checked(splitter: Splitter, paragraph: str) -> list[str]:
+    """Return the sentences of a user's function.
+
+    Raises:
+        UserError: when it fails, or returns anything but sentences.
+    """
+    where = f"input.sentences, for the paragraph that begins {paragraph[:60]!r},"
+    try:
+        found = splitter(paragraph)
+        sentences = found if isinstance(found, str) else list(found)
+    except Exception as error:
+        raise UserError(
+            f"The function {where} raised {type(error).__name__}: {error}; correct it."
+        ) from error
+    if isinstance(sentences, str) or not all(isinstance(each, str) for each in sentences):
+        raise UserError(
+            f"The function {where} returned {found!r:.60}: it must return a list of strings, one a "
+            "sentence."
         )
+    return sentences
 
 
-def _groups(texts: Sequence[str]) -> Iterator[str]:
-    """Yield the texts as long strings in which newlines and document ends are pre-tokens."""
-    pieces = (
-        piece.replace("\n", f" {NEWLINE} ") + f" {end} "
-        for text in texts
-        for piece, end in _pieces(text)
+def _sentence_ends(paragraph: str, sentences: Sequence[str]) -> Int64Array:
+    ends, at = [], 0
+    for sentence in sentences:
+        at = paragraph.index(sentence, at) + len(sentence)
+        ends.append(at)
+    return np.array(ends, np.int64)
+
+
+def _splits_between_sentences(tokenizer: Tokenizer, spaced: bool) -> bool:
+    """Tell whether the ids of a text are those of its sentences, concatenated.
+
+    Args:
+        tokenizer: whose pre-tokenizer is looked at.
+        spaced: whether a space stands between sentences; else they end with punctuation.
+    """
+    content = json.loads(tokenizer.to_str())
+    if any(not token["special"] for token in content["added_tokens"]):
+        return False
+    first = content.get("pre_tokenizer") or {}
+    while first.get("type") == "Sequence":
+        first = first["pretokenizers"][0]
+    if first.get("type") == "Metaspace":
+        return spaced and first["prepend_scheme"] == "always" and bool(first.get("split", True))
+    return first.get("type") == "BertPreTokenizer" or (
+        spaced and first.get("type") in ("Whitespace", "WhitespaceSplit")
     )
-    for group in batch_by_chars(pieces, _GROUP_CHARS):
-        yield "".join(group)
 
 
-def _pieces(text: str) -> Iterator[tuple[str, str]]:
-    """Yield a text whole, or a long one by paragraphs, each with the pre-token that ends it."""
-    start = 0
-    while len(text) - start > _GROUP_CHARS:
-        cut = text.rfind("\n", start, start + _GROUP_CHARS)
-        cut = cut if cut >= 0 else text.find("\n", start)
-        if cut < 0:
-            break
-        yield text[start:cut], NEWLINE
-        start = cut + 1
-    yield text[start:], DOCUMENT_END
+def _bounds(ends: Int64Array) -> Int64Array:
+    return np.concatenate([np.zeros(1, np.int64), ends])
 
 
 def _without_empty(ends: Int64Array) -> Int64Array:
     """Return the bounds of the non-empty ranges that end at `ends`."""
-    bounds: Int64Array = np.unique(offsets_of(ends))
-    return bounds
-
-
-def _join(parts: Sequence[EncodedTexts], token_type: np.dtype[Any]) -> EncodedTexts:
-    """Concatenate parts; a document may end in a later part than it began in."""
-    tokens = [np.zeros(0, token_type), *(part.tokens for part in parts)]
-    sentences, paragraphs, documents = ([np.zeros(1, np.int64)] for _ in range(3))
-    num_tokens = num_sentences = 0
-    for part in parts:
-        sentences.append(part.sentences[1:] + num_tokens)
-        paragraphs.append(part.paragraphs[1:] + num_sentences)
-        documents.append(part.documents[1:] + num_sentences)
-        num_tokens += len(part.tokens)
-        num_sentences += len(part.sentences) - 1
-    return EncodedTexts(
-        tokens=np.concatenate(tokens),
-        sentences=np.concatenate(sentences),
-        paragraphs=np.concatenate(paragraphs),
-        documents=np.concatenate(documents),
-    )
+    bounds = _bounds(ends)
+    chosen: Int64Array = bounds[np.concatenate([[True], np.diff(bounds) > 0])]
+    return chosen

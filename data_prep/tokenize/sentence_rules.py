@@ -1,120 +1,160 @@
-"""Sentence rules: where a sentence ends, for scripts with spaces and for Chinese and Japanese.
+"""Sentence boundaries: where the sentences of a text end, by the rules of its language.
 
-A regular expression finds every position where a sentence could end; for spaced scripts the word
-before the full stop then excludes abbreviations and initials. The rules prefer a sentence too long
-to one cut in half, because the model would see the half as a whole sentence.
-
-The rules depend only on the pre-token before a position and the one after it. So
-`sentence_flags.py` applies them once to each distinct pre-token, which is several times faster, and
-finds the same positions.
+A regular expression finds every stop that a space and something other than a lower-case letter
+follow; the word before a full stop then excludes abbreviations, initials and ordinals. The rules
+prefer a sentence too long to one cut in half, because the model would see the half as a whole one.
+Every step moves forward, so the time is linear in the text, whatever it holds.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import pairwise
 
-from data_prep.config.schema import Language
+from data_prep.languages import LANGUAGES, LanguageRules
 
-# What can begin a sentence: after optional opening quotes and brackets, no lower-case letter and no
-# stray punctuation.
-ENGLISH_BEGIN = r"""["'“‘«(\[{$£€#—–-]*([^\W_a-zß-öø-ÿ]\w*)"""
-# A stop, the quotes and brackets that belong to it, and spaces: cleaned text has no other kind.
-ENGLISH_STOP = r"""[.!?…]+["'”’»)\]}]*"""
-_ENGLISH_END = re.compile(f"{ENGLISH_STOP} +(?={ENGLISH_BEGIN})")
-CHINESE_STOP = r"""[。！？；…!?｡]+["'”’」』）)】》〉〕］]*"""
-# The stop is in a lookahead, so that backtracking at the end of a paragraph takes none of it.
-_CHINESE_END = re.compile(rf"(?=({CHINESE_STOP}))\1 *(?=[^ ])")
-_WORD_BEFORE = re.compile(r"""[^\s"'“‘«(\[{—–-]*$""")
+# From a cleaned text, of any number of paragraphs, to the positions at which a sentence begins that
+# does not begin its paragraph.
+FindStarts = Callable[[str], list[int]]
 
-# After these a capital letter is no evidence: they stand before names.
-_BEFORE_NAMES = frozenset(
-    "mr mrs ms messrs mme mlle dr prof rev fr hon st ste mt gen col maj capt cpt lt sgt cpl pvt "
-    "adm cmdr gov sen rep pres supt cf ca approx vs v viz e.g i.e al".split()
-)
-_BEFORE_NUMBERS = frozenset(
-    "no nos nr vol vols fig figs eq sec ch art p pp c jan feb mar apr jun jul aug sep sept oct nov "
-    "dec".split()
-)
-# These end a sentence about as often as not: the next word decides.
-_UNDECIDED = frozenset(
-    "jr sr inc ltd co corp bros etc esq a.m p.m u.s u.k u.n d.c ph.d b.a m.a m.d b.c a.d".split()
-)
-_OPENERS = frozenset(
-    "The He She It They We You This That These Those There In On At After Before But And When "
-    "While As If His Her Their Its Our My However Although Since During For From By With Some "
-    "Many Most One Two What Who Why How".split()
-)
-# A full stop before one of these is not that of an abbreviation.
-_SURE = frozenset(".!?…\"'”’")
+_CLOSERS = "\"'”’“‘»«›‹)\\]}」』）】》〉〕］"
+# French has a space inside its quotes.
+_OPENERS = re.compile("""(?:« |["'“‘„‚«»‹›(\\[{$£€#—–¿¡-])*""")
+# A full stop and one of these after it is not that of an abbreviation.
+_QUOTES = frozenset("\"'”’“‘»«")
+_WORD_BEFORE = re.compile(r"""[^\s"'“‘„«(\[{—–-]*$""")
+_WORD = re.compile(r"\w*")
 _INITIAL = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")
 _ENUMERATION = re.compile(r"\d{1,3}")
+# No abbreviation of `data_prep/languages.py` is longer.
+_LONGEST = 12
+# Letters that tell most words from all abbreviations.
+_TAIL = 3
+# Characters from which a space ends a sentence of a script without stops.
+_LENGTH = 100
 
-# Kinds of words that may follow an abbreviation; they decide whether its full stop ends a sentence.
-OPENER, NUMBER, ANOTHER_WORD = 1, 2, 4
-ANY_WORD = OPENER | NUMBER | ANOTHER_WORD
-LIST_ITEM = 32
+
+def starts_finder(language: str) -> FindStarts:
+    """Return the function that finds the sentence starts of a language."""
+    rules = LANGUAGES[language]
+    if rules.kind == "length":
+        return _find_by_length
+    return _unspaced(rules) if rules.kind == "unspaced" else _spaced(rules)
 
 
-def split_sentences(text: str, language: Language) -> list[str]:
+def split_sentences(text: str, language: str) -> list[str]:
     """Return the sentences of a cleaned text, without surrounding spaces and without empty ones.
 
     A newline always ends a sentence: readers have already joined wrapped lines.
     """
-    ends = SENTENCE_ENDS[language]
-    sentences: list[str] = []
-    for paragraph in map(str.strip, text.split("\n")):
-        start = 0
-        for end in ends(paragraph):
-            sentences.append(paragraph[start:end].strip())
-            start = end
-        if rest := paragraph[start:].strip():
-            sentences.append(rest)
-    return sentences
+    starts = [0, *starts_finder(language)(text), len(text)]
+    pieces = [text[a:b] for a, b in pairwise(starts)]
+    sentences = (part.strip() for piece in pieces for part in piece.split("\n"))
+    return [sentence for sentence in sentences if sentence]
 
 
-def english_ends(paragraph: str) -> Iterator[int]:
-    """Yield the position after each sentence but the last, spaces included."""
-    start = 0
-    for match in _ENGLISH_END.finditer(paragraph):
-        bits = end_bits(paragraph, start, match.start())
-        if bits & begin_bit(match[1]) and not bits & LIST_ITEM:
-            start = match.end()
-            yield start
+def _spaced(rules: LanguageRules) -> FindStarts:
+    abbreviations = rules.before_names | rules.before_numbers | rules.undecided
+    tails = {word[-_TAIL:] for word in abbreviations}
+    candidate = _candidates(rules, sorted({word[-4:] for word in abbreviations if len(word) > 3}))
+
+    def find(text: str) -> list[int]:
+        starts: list[int] = []
+        last = 0
+        for match in candidate.finditer(text):
+            stop, end = match.span()
+            if match.lastindex:
+                starts.append(end)
+                last = end
+                continue
+            begin = end
+            if not text[begin].isalnum():
+                begin = _OPENERS.match(text, begin).end()  # type: ignore[union-attr]
+                if not text[begin : begin + 1].isalnum():
+                    continue
+            if text[begin].islower():
+                continue
+            if text[stop] == ".":
+                # Nearly every word before a stop ends otherwise than all abbreviations.
+                tail = text[stop - _TAIL : stop]
+                if not tail.isalpha() or tail.lower() in tails:
+                    certain = text[stop + 1] in _QUOTES or text[stop - 1 : stop] in rules.stops
+                    if not certain and not _ends_sentence(text, last, stop, begin, rules):
+                        continue
+            starts.append(end)
+            last = end
+        return starts
+
+    return find
 
 
-def end_bits(text: str, start: int, stop: int) -> int:
-    """Return the kinds of words that may begin a sentence after the stop at `text[stop]`.
+def _candidates(rules: LanguageRules, endings: list[str]) -> re.Pattern[str]:
+    """Return the pattern of a stop and what follows it up to the next word, or its quotes.
 
-    `!`, `?`, `...` and `."` end a sentence before any word, an abbreviation before some or none.
-    LIST_ITEM is set for the "1." of a list: a number that begins at `start`.
+    It has a group where the stop certainly ends a sentence: four lower-case letters that end no
+    abbreviation before it, and a capital after it. Most stops are decided so, at the speed of C.
     """
-    if text[stop] != "." or text[stop + 1 : stop + 2] in _SURE:
-        return ANY_WORD
-    # No abbreviation is longer than this, so a long word costs no more than a short one.
-    word_match = _WORD_BEFORE.search(text, max(start, stop - 12), stop)
-    word = word_match[0] if word_match else ""
+    stop = f"[{re.escape(rules.stops)}]"
+    # Lookbehinds include the stop, which the pattern has matched by then.
+    excluded = "|".join(rf"{re.escape(ending)}\." for ending in endings)
+    certain = rf"()(?<=[a-z]{{4}}\.)(?<!{excluded}) (?=[A-Z])" if excluded else "(?!)()"
+    return re.compile(rf"{stop}(?:{certain}|(?:[{_CLOSERS}]| »)* (?=[^a-z\n]))")
+
+
+def _ends_sentence(text: str, start: int, stop: int, begin: int, rules: LanguageRules) -> bool:
+    """Tell whether the full stop at `text[stop]` ends a sentence.
+
+    Args:
+        text: of any number of paragraphs.
+        start: where the sentence before the stop begins, or an earlier paragraph.
+        stop: of the full stop.
+        begin: where the word after it begins.
+        rules: of the language.
+    """
+    word = text[max(stop - _LONGEST, 0) : stop]
+    word = word[word.rfind(" ") + 1 :]
+    if not word.isalnum():
+        word = _WORD_BEFORE.search(word)[0]  # type: ignore[index]
     lowered = word.lower()
-    if lowered in _BEFORE_NAMES:
-        return 0
-    undecided = lowered in _UNDECIDED or _INITIAL.fullmatch(word)
-    bits = OPENER if undecided else ANY_WORD
-    if lowered in _BEFORE_NUMBERS:
-        bits &= ~NUMBER
-    if stop - len(word) == start and _ENUMERATION.fullmatch(word):
-        bits |= LIST_ITEM
-    return bits
+    if lowered in rules.before_names:
+        return False
+    is_number = word.isdecimal()
+    at = stop - len(word)
+    if is_number and (at == start or text[at - 1] == "\n") and _ENUMERATION.fullmatch(word):
+        return False  # the "1." of a list
+    if lowered in rules.before_numbers and text[begin].isdecimal():
+        return False
+    undecided = (
+        lowered in rules.undecided
+        or (rules.ordinals and is_number)
+        or (len(word) < _LONGEST and _INITIAL.fullmatch(word))
+    )
+    if not undecided:
+        return True
+    following = _WORD.match(text, begin)[0]  # type: ignore[index]
+    another_initial = len(following) == 1 and text.startswith(".", begin + 1)
+    return following in rules.first_words and not another_initial
 
 
-def begin_bit(word: str) -> int:
-    """Return the kind of a word that could begin a sentence."""
-    return OPENER if word in _OPENERS else NUMBER if word[0].isdigit() else ANOTHER_WORD
+def _unspaced(rules: LanguageRules) -> FindStarts:
+    # An ASCII mark ends a sentence where no other ASCII character follows: URLs have some, too. It
+    # is tried at the beginning of a run alone, or a long run would take quadratic time.
+    candidate = re.compile(
+        f"(?:[{re.escape(rules.stops)}]+|(?<![!?])[!?]++(?=[^!-~]))[{_CLOSERS}]* *(?=[^ \n])"
+    )
+
+    def find(text: str) -> list[int]:
+        return [match.end() for match in candidate.finditer(text)]
+
+    return find
 
 
-def _chinese_ends(paragraph: str) -> Iterator[int]:
-    """Yield the position after each sentence but the last; stops are unambiguous."""
-    return (match.end() for match in _CHINESE_END.finditer(paragraph))
-
-
-SENTENCE_ENDS: dict[Language, Callable[[str], Iterator[int]]] = {
-    "en": english_ends,
-    "zh": _chinese_ends,
-}
+def _find_by_length(text: str) -> list[int]:
+    starts: list[int] = []
+    last, space = 0, text.find(" ", _LENGTH)
+    while space >= 0:
+        last = max(last, text.rfind("\n", last, space) + 1)
+        if space - last >= _LENGTH:
+            starts.append(space + 1)
+            last = space + 1
+        space = text.find(" ", max(last + _LENGTH, space + 1))
+    return starts

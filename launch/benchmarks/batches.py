@@ -168,13 +168,13 @@ def random_batches(rows: int, row_tokens: int, vocab_size: int) -> Iterator[Batc
 
 def _random_batch(key: np.uint64, rows: int, row_tokens: int, vocab_size: int) -> Batch:
     size, most = rows * row_tokens, rows * (row_tokens // _SHORTEST)
-    firsts = _draw_cls_positions(key, rows, row_tokens)
-    lengths = np.diff(firsts, append=size)
+    starts = _draw_cls_positions(key, rows, row_tokens)
+    lengths = np.diff(starts, append=size)
     indices = np.arange(size)
-    positions = indices - np.repeat(firsts, lengths)
-    nth = np.arange(len(firsts)) - np.searchsorted(firsts, firsts // row_tokens * row_tokens)
+    positions = indices - np.repeat(starts, lengths)
+    nth = np.arange(len(starts)) - np.searchsorted(starts, starts // row_tokens * row_tokens)
     ids = _SPECIALS + integers_below(key_of("ids", int(key)), indices, vocab_size - _SPECIALS)
-    ids[firsts], ids[firsts + lengths - 1] = _CLS, _SEP
+    ids[starts], ids[starts + lengths - 1] = _CLS, _SEP
     drawn = hash64(key_of("masks", int(key)), indices) < np.uint64(int(_RATE * 2**64))
     masked = np.flatnonzero(drawn & (ids >= _SPECIALS))
     labels, ids[masked] = ids[masked], MASK_ID
@@ -183,15 +183,15 @@ def _random_batch(key: np.uint64, rows: int, row_tokens: int, vocab_size: int) -
         token_types=torch.from_numpy((positions >= np.repeat(lengths // 2, lengths)).astype("i8")),
         positions=torch.from_numpy(positions),
         sample_ids=torch.from_numpy(np.repeat(nth + 1, lengths).astype("i4")),
-        cu_seqlens=_filled(np.append(firsts, size), most + 1, size).int(),
+        cu_seqlens=_filled(np.append(starts, size), most + 1, size).int(),
         masked_positions=_filled(masked, round(0.2 * size), 0),
         mlm_labels=_filled(labels, round(0.2 * size), IGNORE_INDEX),
-        cls_positions=_filled(firsts, most, 0),
-        nsp_labels=_filled(firsts % 2, most, IGNORE_INDEX),
+        cls_positions=_filled(starts, most, 0),
+        nsp_labels=_filled(starts % 2, most, IGNORE_INDEX),
         row_tokens=row_tokens,
         counts={
             "masked": len(masked),
-            "samples": len(firsts),
+            "samples": len(starts),
             "tokens": size,
             "squares": int((lengths**2).sum()),
         },

@@ -8,12 +8,15 @@ import pytest
 from launch import results_table
 from launch.benchmarks.report import Row, write_findings, write_report
 from launch.results_table import (
+    FIGURES,
+    README,
     RESULTS,
     SPEEDS,
     STUDY,
     default_target,
     markers,
     render,
+    render_figures,
     render_studied,
     replace_table,
 )
@@ -31,6 +34,12 @@ def test_committed_tables_match_reports(name: str, table: str) -> None:
     """The documentation holds the tables of the committed reports."""
     text = default_target().read_text(encoding="utf-8")
     assert table_of(text, name) == table, "run `python launch/results_table.py`"
+
+
+def test_readme_figures_match_reports(tmp_path: Path) -> None:
+    """The README holds the three figures of the committed reports; none is made up without."""
+    assert table_of(README.read_text(encoding="utf-8"), FIGURES) == render_figures(RESULTS)
+    assert render_figures(tmp_path).count("not measured yet") == 3
 
 
 def test_default_target_prefers_docs_page(tmp_path: Path) -> None:

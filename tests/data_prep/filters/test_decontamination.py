@@ -12,7 +12,7 @@ from data_prep.counter_rng import integers_below, key_of
 from data_prep.errors import UserError
 from data_prep.filters import decontamination as decontamination_module
 from data_prep.filters.decontamination import EvaluationText
-from data_prep.tokenize.id_table import IdArray
+from data_prep.tokenize.backends import IdArray
 
 
 def encode(texts: Sequence[str]) -> list[IdArray]:

@@ -225,7 +225,7 @@ def test_stale_files_are_not_merged(recipe_for: RecipeFor, text: Path) -> None:
     assert not (recipe.corpus.path / "train_00099_000.tokens.bin").exists()
 
 
-@pytest.mark.parametrize(("share", "documents"), [(0.0, 1), (0.999999, 90)])
+@pytest.mark.parametrize(("share", "documents"), [(1e-9, 1), (0.999999, 90)])
 def test_too_few_documents_are_refused(
     recipe_for: RecipeFor, text: Path, prose: Prose, share: float, documents: int
 ) -> None:
@@ -238,3 +238,44 @@ def test_too_few_documents_are_refused(
     with pytest.raises(UserError, match=r"train split has [01] documents .* at least 2"):
         build_corpus(recipe)
     assert not recipe.corpus.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("backend", "line"),
+    [
+        ("auto", "tokenizing with nanotoken\n"),
+        ("tokenizers", "tokenizing with tokenizers: tokenizer.backend=tokenizers\n"),
+    ],
+)
+def test_log_names_the_tokenizing_library(
+    recipe_for: RecipeFor, text: Path, capsys: pytest.CaptureFixture[str], backend: str, line: str
+) -> None:
+    """The log names once what computes the ids, and why where that is not the fastest."""
+    build_corpus(recipe_for(text, tokenizer__backend=backend))
+    assert capsys.readouterr().err.count(line) == 1
+
+
+def test_backends_make_the_same_corpus(recipe_for: RecipeFor, text: Path, tmp_path: Path) -> None:
+    """A corpus is the same to the byte, whichever library computed its ids."""
+    fast = build_corpus(recipe_for(text))
+    slow = build_corpus(
+        recipe_for(text, tokenizer__backend="tokenizers", corpus__path=tmp_path / "slow")
+    )
+    assert fast["files"] == slow["files"]
+
+
+def test_empty_validation_is_refused_before_work(recipe_for: RecipeFor, text: Path) -> None:
+    """A recipe without held-out documents is refused before the first byte is read."""
+    with pytest.raises(ValueError, match="greater than 0"):
+        recipe_for(text, corpus__validation_share=0.0)
+
+
+def raises(text: str) -> bool:
+    raise ZeroDivisionError("score")
+
+
+def test_failing_filter_names_document(recipe_for: RecipeFor, text: Path) -> None:
+    """A filter of the user that raises is named with the document, in one sentence."""
+    recipe = recipe_for(text, clean__keep=f"{__file__}:raises")
+    with pytest.raises(UserError, match=r"clean\.keep=.*:raises, for a document .* raised Zero"):
+        build_corpus(recipe)

