@@ -10,8 +10,10 @@ import argparse
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # where it is not installed
 
@@ -21,13 +23,20 @@ with packages_required():
     from data_prep.errors import UserError
     from launch.cli import run_command
     from launch.command_parser import CommandParser
-    from launch.held_out import HeldOutScores, score_held_out
+    from launch.held_out import SCORED_TOKENS, HeldOutScores, Pairs, score_held_out
 
 _SENTENCES = {
-    "en": ("She opened the door and went into the [MASK].", "He did not say a [MASK]."),
+    "en": (
+        "She looked [MASK] the window.",
+        "She opened the door and went into the [MASK].",
+        "He shook his [MASK] and said nothing.",
+        "I have [MASK] seen him before.",
+        "It was one [MASK] the most beautiful things in the world.",
+        "He did not say a [MASK].",
+    ),
     "zh": ("他是一位著名的[MASK]家。",),
 }
-_TIMED_ROWS, _TIMED_TOKENS, _ROUNDS = 8, 128, 15
+_TIMED_ROWS, _ROUNDS = 8, 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,16 +57,19 @@ def main() -> None:
             raise UserError(f"{path} is not a published model: make it with publish_student.py.")
     sentences = _SENTENCES[arguments.language]
     filled = [line for path in models for line in _fill_lines(path, sentences)]
-    times = time_models(models)
-    scores = [score_held_out(path, arguments.corpus, arguments.rows) for path in models]
+    row_tokens, corpus = arguments.row_tokens, arguments.corpus
+    times = time_models(models, row_tokens)
+    scores = [
+        score_held_out(path, corpus, arguments.rows, row_tokens, arguments.pairs) for path in models
+    ]
     rows = [
         Row(name=path.name, scores=found, milliseconds=milliseconds)
         for path, found, milliseconds in zip(models, scores, times, strict=True)
     ]
-    print("\n".join([*filled, "", *table_lines(rows)]))
+    print("\n".join([*filled, "", *table_lines(rows, row_tokens)]))
 
 
-def table_lines(rows: list[Row]) -> list[str]:
+def table_lines(rows: list[Row], row_tokens: int) -> list[str]:
     """Return the table, a line for each model, and what its columns mean."""
     head = ("model", "parameters", "MLM loss", "accuracy", "baseline", "ms a batch")
     return [
@@ -68,13 +80,13 @@ def table_lines(rows: list[Row]) -> list[str]:
             f"{row.milliseconds:11.1f}"
             for row in rows
         ),
-        f"(held-out masked tokens; a batch is {_TIMED_ROWS} rows of {_TIMED_TOKENS} tokens; "
+        f"(held-out masked tokens; a batch is {_TIMED_ROWS} rows of {row_tokens} tokens; "
         "the baseline always predicts the most frequent token)",
     ]
 
 
-def fill_mask(path: Path, sentence: str, count: int = 5) -> list[str]:
-    """Return the likeliest tokens for the [MASK] of a sentence, by plain transformers."""
+def fill_masks(path: Path, sentences: Sequence[str], count: int = 5) -> list[list[str]]:
+    """Return the likeliest tokens for the [MASK] of each sentence, by plain transformers."""
     import torch
     from transformers import AutoTokenizer
 
@@ -82,13 +94,17 @@ def fill_mask(path: Path, sentence: str, count: int = 5) -> list[str]:
 
     tokenizer = AutoTokenizer.from_pretrained(path)
     model = load_plain(path, "AutoModelForMaskedLM")
-    inputs = tokenizer(sentence, return_tensors="pt")
-    with torch.no_grad():
-        logits = model(**inputs).logits[inputs.input_ids == tokenizer.mask_token_id]
-    return [str(tokenizer.decode([index])) for index in logits[0].topk(count).indices.tolist()]
+    filled = []
+    for sentence in sentences:
+        inputs = tokenizer(sentence, return_tensors="pt")
+        with torch.no_grad():
+            logits = model(**inputs).logits[inputs.input_ids == tokenizer.mask_token_id]
+        best = logits[0].topk(count).indices.tolist()
+        filled.append([str(tokenizer.decode([index])) for index in best])
+    return filled
 
 
-def time_models(paths: list[Path]) -> list[float]:
+def time_models(paths: list[Path], row_tokens: int) -> list[float]:
     """Return each model's median milliseconds a batch, taken in turns on this machine."""
     import torch
 
@@ -96,7 +112,7 @@ def time_models(paths: list[Path]) -> list[float]:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     models = [load_plain(path, "AutoModel").to(device) for path in paths]
-    ids = torch.full((_TIMED_ROWS, _TIMED_TOKENS), 5, device=device)
+    ids = torch.full((_TIMED_ROWS, row_tokens), 5, device=device)
     seconds: list[list[float]] = [[] for _ in models]
     with torch.no_grad():
         # The first round warms up; the others take turns, so that a busy moment hits them alike.
@@ -110,9 +126,10 @@ def time_models(paths: list[Path]) -> list[float]:
     return [1000 * statistics.median(own[1:]) for own in seconds]
 
 
-def _fill_lines(path: Path, sentences: tuple[str, ...]) -> list[str]:
-    filled = [f"  {sentence:50} {', '.join(fill_mask(path, sentence))}" for sentence in sentences]
-    return [f"{path}:", *filled]
+def _fill_lines(path: Path, sentences: Sequence[str]) -> list[str]:
+    width = max(map(len, sentences))
+    filled = zip(sentences, fill_masks(path, sentences), strict=True)
+    return [f"{path}:", *(f"  {text:{width}}  {', '.join(best)}" for text, best in filled)]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -120,6 +137,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("models", type=Path, nargs="+", help="export folders")
     parser.add_argument("--corpus", type=Path, required=True, help="corpus with a held-out part")
     parser.add_argument("--rows", type=int, default=512, help="held-out rows to score")
+    parser.add_argument(
+        "--row-tokens", type=int, default=SCORED_TOKENS, help="length of these rows, tokens"
+    )
+    parser.add_argument(
+        "--pairs",
+        choices=get_args(Pairs),
+        default="next_sentence",
+        help="samples to score on, as the models were trained with: `samples.pairs`",
+    )
     parser.add_argument("--language", choices=sorted(_SENTENCES), default="en")
     return parser
 

@@ -2,13 +2,14 @@
 
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from data_prep.corpus.shards import Corpus
 from data_prep.errors import UserError
 
 # One length for all, so that every model is scored on the same masked tokens.
 SCORED_TOKENS = 128
+Pairs = Literal["next_sentence", "sentence_order", "none"]  # of `samples.pairs`
 _MICRO_ROWS = 8
 
 
@@ -21,14 +22,27 @@ class HeldOutScores(NamedTuple):
     baseline_accuracy: float  # of the most frequent label, see `Baseline`
 
 
-def score_held_out(path: Path, corpus_path: Path, rows: int) -> HeldOutScores:
+def score_held_out(
+    path: Path,
+    corpus_path: Path,
+    rows: int,
+    row_tokens: int = SCORED_TOKENS,
+    pairs: Pairs = "next_sentence",
+) -> HeldOutScores:
     """Score a published model on the first rows of a corpus's validation part.
+
+    Args:
+        path: of the model.
+        corpus_path: with its validation part.
+        rows: number of rows, all if there are fewer.
+        row_tokens: their length.
+        pairs: how documents become samples.
 
     Raises:
         UserError: for a model of another tokenizer, or of rows that are too short.
     """
     from data_prep.tokenizers.folder import read_tokenizer
-    from pretrain.config.run import MaskOptions
+    from pretrain.config.run import MaskOptions, SampleOptions
     from pretrain.data.batch_source import BatchSource
     from pretrain.data.setup import VALIDATION_SEED
     from pretrain.distributed import Cluster
@@ -42,8 +56,8 @@ def score_held_out(path: Path, corpus_path: Path, rows: int) -> HeldOutScores:
         raise UserError(
             f"{path} was trained with another tokenizer than {corpus_path} was made with."
         )
-    if trained.model.shape.positions < SCORED_TOKENS:
-        raise UserError(f"{path} has no positions for rows of {SCORED_TOKENS} tokens to score.")
+    if trained.model.shape.positions < row_tokens:
+        raise UserError(f"{path} has no positions for rows of {row_tokens} tokens to score.")
     cluster = Cluster.join()
     with tempfile.TemporaryDirectory() as cache:
         source = BatchSource(
@@ -51,8 +65,9 @@ def score_held_out(path: Path, corpus_path: Path, rows: int) -> HeldOutScores:
             tokenizer,
             MaskOptions(),
             seed=VALIDATION_SEED,
-            row_tokens=SCORED_TOKENS,
+            row_tokens=row_tokens,
             cache=Path(cache),
+            samples=SampleOptions(pairs=pairs),
         )
         model = trained.model.to(cluster.device)
         scores = ValidationSet(source, rows, _MICRO_ROWS, cluster).evaluate(model)

@@ -7,7 +7,7 @@
 # export/quickstart-{teacher,student}, below the folder OUT (default: this checkout). A stage that
 # is done is not done again. Arguments override keys of both training recipes:
 #
-#     OUT=/tmp/trial bash launch/quickstart.sh train.steps=60
+#     OUT=/tmp/trial bash launch/quickstart.sh train.steps=60 'train.phases=[]'
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/setup_venv.sh
@@ -56,7 +56,7 @@ free_port() {
 gpu_precision() {
     python -c 'import torch
 if torch.cuda.is_available():
-    print("bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16")'
+    print("bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32")'
 }
 
 gpu="$(gpu_precision)"
@@ -65,9 +65,15 @@ if [[ -n "$gpu" ]]; then
     export CUDA_VISIBLE_DEVICES="${CUDA_VISIBLE_DEVICES:-0}"
     export CUDA_VISIBLE_DEVICES="${CUDA_VISIBLE_DEVICES%%,*}"
     processes=()
-    precision=("train.precision=$gpu" "deepspeed.config=ds_configs/zero1_$gpu.json")
+    # Muon does not work in fp16; older GPUs compute in fp32, as the recipes say.
+    precision=()
+    if [[ "$gpu" == bf16 ]]; then
+        precision=("train.precision=bf16" "deepspeed.config=ds_configs/zero1_bf16.json")
+    fi
 else
     export DS_ACCELERATOR=cpu
+    # Muon's update would be compiled, which takes a C++ compiler and longer than it saves here.
+    export TORCH_COMPILE_DISABLE=1
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((($(nproc) + 1) / 2))}"
     processes=(--num_accelerators 2)
     precision=()
@@ -86,7 +92,7 @@ stage "publish the student" \
     show python launch/publish_student.py "$runs/student" "$exports/quickstart-student"
 stage "compare" \
     show python launch/compare.py "$exports/quickstart-teacher" "$exports/quickstart-student" \
-    --corpus "$runs/corpus"
+    --corpus "$runs/corpus" --row-tokens 64 --pairs none
 
 cat << TEXT
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from launch import compare, held_out
+from launch import compare
 from launch.cli import run_command
 from launch.held_out import HeldOutScores
 
@@ -34,10 +34,8 @@ def test_nothing_comes_between_lines_of_the_table(
     """Warnings and progress of any model come before the first line of the output."""
     other = tmp_path / "student"
     shutil.copytree(published_teacher, other)
-    monkeypatch.setattr(held_out, "SCORED_TOKENS", 64)
-    monkeypatch.setattr(compare, "_TIMED_TOKENS", 64)
     words = ["compare", str(published_teacher), str(other), "--corpus", str(tiny_corpus)]
-    monkeypatch.setattr(sys, "argv", [*words, "--rows", "4"])
+    monkeypatch.setattr(sys, "argv", [*words, "--rows", "4", "--row-tokens", "64"])
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         run_command(compare.main)
@@ -59,5 +57,5 @@ def test_table_has_baseline_beside_accuracy() -> None:
     """A colleague sees at once whether a model is better than one constant answer."""
     scores = HeldOutScores(parameters=1234567, loss=2.5, accuracy=0.107, baseline_accuracy=0.109)
     row = compare.Row(name="student", scores=scores, milliseconds=3.25)
-    line = compare.table_lines([row])[1]
+    line = compare.table_lines([row], row_tokens=128)[1]
     assert line.split() == ["student", "1,234,567", "2.5000", "10.70%", "10.90%", "3.2"]

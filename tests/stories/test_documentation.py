@@ -114,7 +114,7 @@ def test_quickstart_runs_twice(tmp_path: Path) -> None:
     (quickstart, tests) = commands(section(README, "Two commands"))
     assert quickstart == ["bash", "launch/quickstart.sh"]
     assert tests == ["bash", "tests/run.sh"]
-    small = ["train.steps=4", "optim.warmup_steps=1", "validation.rows=16", "train.batch_rows=32"]
+    small = ["train.steps=4", "train.phases=[]", "optim.warmup_steps=1", "validation.rows=16"]
     variables = {"OUT": str(tmp_path), "VENV": sys.prefix}
     first = run_command([*quickstart, *small], **variables).stdout
     assert "Done in" in first
