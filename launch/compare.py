@@ -29,9 +29,9 @@ _SENTENCES = {
     "en": (
         "She looked [MASK] the window.",
         "She opened the door and went into the [MASK].",
-        "He shook his [MASK] and said nothing.",
-        "I have [MASK] seen him before.",
-        "It was one [MASK] the most beautiful things in the world.",
+        "The old man was sitting in [MASK] chair.",
+        "They had [MASK] for a long time.",
+        "He took the book out [MASK] his pocket.",
         "He did not say a [MASK].",
     ),
     "zh": ("他是一位著名的[MASK]家。",),
