@@ -66,15 +66,24 @@ class InputOptions(Options):
         description="File names to read in folders, as a shell pattern. Hidden files, names that "
         "begin with _, and a README or LICENSE beside data are passed over unless it names them.",
     )
-    kind: Literal["auto", "text", "jsonl", "wikiextractor", "parquet", "arrow"] = Field(
-        "auto",
-        description="The format; `auto` detects it from the beginning of each file, because "
-        "folders are often mixed.",
+    kind: Literal["auto", "text", "jsonl", "json", "csv", "wikiextractor", "parquet", "arrow"] = (
+        Field(
+            "auto",
+            description="The format; `auto` detects it from the beginning of each file, because "
+            "folders are often mixed. `json` is an array of records, or records over several "
+            "lines; `csv` is TSV as well.",
+        )
     )
-    documents: Literal["blank_line", "file"] = Field(
+    documents: Literal["blank_line", "line", "file"] = Field(
         "blank_line",
         description="Plain text only: what ends a document. For books: one file a chapter, and "
         "`file`.",
+    )
+    encoding: str = Field(
+        "auto",
+        description="Of text, JSON and CSV: `auto` is UTF-8, and UTF-16 or UTF-32 where a file "
+        "shows it; or a name such as `cp1252`, `gb18030`, `shift_jis`. Files in other encodings "
+        "than UTF-8 are not cut into tasks.",
     )
     newline: Literal["auto", "space", "paragraph"] = Field(
         "auto",
@@ -83,18 +92,20 @@ class InputOptions(Options):
     )
     text_field: str = Field(
         "text",
-        description="JSON lines, Parquet, Arrow and datasets: the field that holds the text.",
+        description="JSON, CSV, Parquet, Arrow and datasets: the field that holds the text, a "
+        "string or a list of paragraphs; `meta.text` is the field `text` inside of `meta`.",
     )
     errors: Literal["strict", "replace"] = Field(
         "strict",
         description="Bytes that are not UTF-8: stop and name the position, or replace them by "
-        "U+FFFD.",
+        "U+FFFD, which `clean.control` then removes.",
     )
     max_bad_records: int = Field(
         0,
         ge=0,
-        description="How many broken JSON lines, and records without text, are skipped and counted "
-        "before the input is refused.",
+        description="How many broken records of a corpus (not JSON, without the text field, rows "
+        "of the wrong length) are skipped and counted before it is refused. Nulls are counted as "
+        "`null_text`, without a limit.",
     )
     max_document_chars: int = Field(
         10_000_000,
@@ -134,6 +145,26 @@ class InputOptions(Options):
         if sum(map(bool, (self.path, self.paths, self.dataset))) != 1:
             raise ValueError("give one of path, paths and dataset.")
         return self
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, name: str) -> str:
+        if name != "auto":
+            try:
+                "".encode(name)
+            except LookupError as error:
+                raise ValueError(
+                    f"{name!r} is not an encoding; known are utf-8, cp1252, gb18030, shift_jis and "
+                    "the others of Python's codecs."
+                ) from error
+        return name
+
+    def left_out(self) -> set[str]:
+        """Return the keys that are not in the manifest of a corpus.
+
+        `encoding` is there only where it is set, so that corpora from before the key stay valid.
+        """
+        return {"path", "paths"} | ({"encoding"} if self.encoding == "auto" else set())
 
     @property
     def roots(self) -> tuple[Path | str, ...]:
@@ -296,7 +327,7 @@ class CorpusRecipe(Options):
         """
         return {
             "inputs": {
-                name: options.model_dump(mode="json", exclude={"path", "paths"})
+                name: options.model_dump(mode="json", exclude=options.left_out())
                 for name, options in self.corpora.items()
             },
             "clean": self.clean.model_dump(mode="json", exclude={"evaluation"}),

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from data_prep.errors import UserError
-from data_prep.readers.compression import Readable, open_bytes
+from data_prep.readers.compression import Readable
+from data_prep.readers.encodings import BOM, encoding_hint, open_source
 from data_prep.readers.sources import Source
 
 BLOCK_BYTES = 1 << 20
 # A long line is extended by up to this, so that it is not copied once for every block of it.
 _MAX_READ_BYTES = 16 << 20
-BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,10 @@ class ByteWindow:
     mark is skipped.
     """
 
-    def __init__(self, source: Source, start: int = 0) -> None:
-        self._file: Readable = open_bytes(source.path)
+    def __init__(
+        self, source: Source, start: int = 0, errors: Literal["strict", "replace"] = "strict"
+    ) -> None:
+        self._file: Readable = open_source(source, errors)
         self.base = self._file.seek(start) if start else 0
         self.data = b""
         self.cursor = 0
@@ -187,17 +189,38 @@ def safe_cut(data: bytes, begin: int, end: int | None = None) -> int:
 def decode(raw: bytes, offset: int, source: Source, errors: Literal["strict", "replace"]) -> str:
     """Decode bytes as text in which a newline, and nothing else, ends a line.
 
+    Byte-order marks are removed wherever they are, because `cat` leaves them between files.
+
     Raises:
         UserError: for bytes that are not UTF-8 when `errors` is "strict".
     """
     try:
-        return plain_newlines(raw.decode("utf-8", errors))
+        text = raw.decode("utf-8", errors)
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{source.path} is not UTF-8: the byte 0x{raw[error.start]:02x} at byte offset "
-            f"{offset + error.start} is invalid; convert the file, or replace such bytes by "
-            "U+FFFD with --errors replace."
-        ) from error
+        raise _not_utf8(error, offset, source) from error
+    if "\r" in text or "\ufeff" in text:
+        return plain_newlines(text.replace("\ufeff", ""))
+    return text
+
+
+def decode_line(
+    raw: bytes, offset: int, source: Source, errors: Literal["strict", "replace"]
+) -> str:
+    """Decode bytes as text, and leave carriage returns in it; otherwise as `decode`."""
+    try:
+        text = raw.decode("utf-8", errors)
+    except UnicodeDecodeError as error:
+        raise _not_utf8(error, offset, source) from error
+    return text.replace("\ufeff", "") if "\ufeff" in text else text
+
+
+def _not_utf8(error: UnicodeDecodeError, offset: int, source: Source) -> UserError:
+    raw = error.object
+    return UserError(
+        f"{source.path} is not UTF-8: the byte 0x{raw[error.start]:02x} at byte offset "
+        f"{offset + error.start} is invalid; {encoding_hint(raw, error.start)}, or replace "
+        "such bytes by U+FFFD with --errors replace."
+    )
 
 
 def plain_newlines(text: str) -> str:
@@ -209,7 +232,7 @@ def plain_newlines(text: str) -> str:
 
 def read_head(source: Source, size: int) -> bytes:
     """Return the first `size` bytes of a file, decompressed."""
-    file = open_bytes(source.path)
+    file = open_source(source, "replace")
     head = b""
     while len(head) < size and (block := file.read(size - len(head))):
         head += block
@@ -219,7 +242,7 @@ def read_head(source: Source, size: int) -> bytes:
 
 def line_number(source: Source, offset: int) -> int:
     """Return the number, from 1, of the line with a byte; reads the file up to there."""
-    file = open_bytes(source.path)
+    file = open_source(source, "replace")
     newlines, left = 0, offset
     while left and (block := file.read(min(left, 1 << 20))):
         newlines += block.count(b"\n")

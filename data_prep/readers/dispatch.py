@@ -5,21 +5,23 @@ nothing else does. A reader yields the documents that begin inside a slice of a 
 that continues past the end of the slice is read to its own end.
 """
 
-import html
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from data_prep.config.schema import InputOptions
 from data_prep.readers.byte_window import line_location
-from data_prep.readers.formats import Kind, kind_of
+from data_prep.readers.delimited import read_delimited
+from data_prep.readers.formats import Kind, format_of, readable_slice
+from data_prep.readers.json_records import read_json_records
 from data_prep.readers.jsonl import read_json_lines
 from data_prep.readers.limits import fit_document
 from data_prep.readers.sources import Slice, Source
 from data_prep.readers.text import read_text
-from data_prep.readers.wikiextractor import read_wikiextractor
+from data_prep.readers.wikiextractor import read_wikiextractor, unescape
+from data_prep.readers.wikiextractor_json import read_wikiextractor_json
 
 # Readers yield the offset of a document, and its text or an iterator over the pieces of a long one.
 Reader = Callable[[Slice, InputOptions, Counter[str]], Iterator[tuple[int, str | Iterator[str]]]]
@@ -27,12 +29,11 @@ Reader = Callable[[Slice, InputOptions, Counter[str]], Iterator[tuple[int, str |
 _BLANK_LINES = re.compile(r"\n\s*\n")
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(NamedTuple):
     """One document.
 
     `offset` is the byte where it begins in its (decompressed) file; in Parquet and Arrow files it
-    is the row. The parts of a divided document share it.
+    is the row, in CSV files the line. The parts of a divided document share it.
     """
 
     text: str
@@ -48,16 +49,23 @@ def read_documents(piece: Slice, options: InputOptions, counts: Counter[str]) ->
     Args:
         piece: what to read.
         options: how to read it.
-        counts: incremented: `broken` records, `divided` and `too_long` documents.
+        counts: incremented: `broken` records, records with `null_text`, `divided` and `too_long`
+            documents.
 
     Raises:
         UserError: for bytes that are not UTF-8 (with their offset), more broken records than
             `max_bad_records`, a damaged file of any format, a file that is not text, a missing
             field, and a long document where `long_documents` is "refuse".
     """
-    kind = None if piece.source.shards else kind_of(piece.source, options)
+    kind: Kind | None = None
+    if not piece.source.shards:
+        form = format_of(piece.source, options)
+        readable = readable_slice(piece, form)
+        if readable is None:
+            return
+        kind, piece = form.kind, readable
     wrapped = options.newline == "space" or (options.newline == "auto" and kind == "text")
-    finish = partial(_finish, kind=kind, wrapped=wrapped)
+    finish = _finisher(kind, wrapped)
     # A blank block between blank lines is not a document.
     keep_blank = kind != "text" or options.documents == "file"
     limit = options.max_document_chars
@@ -79,7 +87,10 @@ def _reader_of(kind: Kind | None) -> Reader:
     readers: dict[Kind | None, Reader] = {
         "text": read_text,
         "jsonl": read_json_lines,
+        "json": read_json_records,
+        "csv": read_delimited,
         "wikiextractor": read_wikiextractor,
+        "wikiextractor_json": read_wikiextractor_json,
     }
     if kind in readers:
         return readers[kind]
@@ -97,18 +108,30 @@ def _location(source: Source, kind: Kind | None, offset: int) -> str:
     """Return where a document begins, for an error message."""
     if kind in ("parquet", "arrow", None):
         return f"row {offset:,} of {source.name}"
+    if kind == "csv":
+        return f"line {offset:,} of {source.path}"
     return line_location(source, offset)
 
 
-def _finish(text: str, kind: Kind | None, wrapped: bool) -> str:
-    """Convert the text of a document, or a part of it, to the convention of documents."""
-    if kind == "wikiextractor":
-        text = html.unescape(text).strip()
-    elif kind == "text":
-        text = text.strip()
-    return _unwrap(text) if wrapped and "\n" in text else text
+def _finisher(kind: Kind | None, wrapped: bool) -> Callable[[str], str]:
+    """Return what converts the text of a document, or a part of it, for its kind."""
+    if kind in ("wikiextractor", "wikiextractor_json"):
+        return (lambda text: _unwrap(unescape(text).strip())) if wrapped else _unescape_and_strip
+    if kind == "text":
+        return (lambda text: _unwrap(text.strip())) if wrapped else str.strip
+    return _unwrap if wrapped else _unchanged
+
+
+def _unescape_and_strip(text: str) -> str:
+    return unescape(text).strip()
+
+
+def _unchanged(text: str) -> str:
+    return text
 
 
 def _unwrap(text: str) -> str:
     """Join the lines of each paragraph; blank lines separate paragraphs."""
+    if "\n" not in text:
+        return text
     return "\n".join(paragraph.replace("\n", " ") for paragraph in _BLANK_LINES.split(text))

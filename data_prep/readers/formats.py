@@ -1,26 +1,41 @@
-"""Detect the format of a file by its name and first bytes, and refuse what is not text."""
+"""Detect the format of a file by its first bytes and its name, and refuse what is not text."""
 
+import codecs
 import re
+from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Literal
 
 from data_prep.config.schema import InputOptions
 from data_prep.errors import UserError
-from data_prep.readers.byte_window import BOM, read_head
+from data_prep.progress import log
+from data_prep.readers.byte_window import read_head
 from data_prep.readers.compression import compression_suffix, is_compressed, uncompressed_name
-from data_prep.readers.sources import Source
+from data_prep.readers.delimited import CSV_SUFFIXES, looks_delimited
+from data_prep.readers.encodings import (
+    BOM,
+    as_utf8,
+    contradicts,
+    detect_encoding,
+    marked_encoding,
+)
+from data_prep.readers.json_values import json_kind
+from data_prep.readers.signatures import Signature, signature_of
+from data_prep.readers.sources import Slice, Source
 
-Kind = Literal["text", "jsonl", "wikiextractor", "parquet", "arrow"]
+Kind = Literal[
+    "text", "jsonl", "json", "csv", "wikiextractor", "wikiextractor_json", "parquet", "arrow"
+]
 
-_HEAD_BYTES = 4096
+_HEAD_BYTES = 1 << 16
+# Patterns for whole formats are searched for in fewer bytes.
+_START_BYTES = 4096
 _SUFFIXES: dict[str, Kind] = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
     ".parquet": "parquet",
     ".pq": "parquet",
     ".arrow": "arrow",
     ".feather": "arrow",
 }
-_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _MAGIC: dict[bytes, Kind] = {
     b"PAR1": "parquet",
     b"ARROW1": "arrow",
@@ -28,24 +43,87 @@ _MAGIC: dict[bytes, Kind] = {
     b"\xff\xff\xff\xff": "arrow",
 }
 _COLUMNAR = ("parquet", "arrow")
+# These are read from their beginning to their end, by the slice that begins with the file.
+_UNDIVIDED = ("csv", "json")
+# Only WikiExtractor's JSON has addresses like this one; it escapes entities, as its text does.
+_WIKIEXTRACTOR_JSON = re.compile(
+    rb'\{"id": ?"?\d+"?, ?(?:"revid": ?"?\d*"?, ?)?"url": ?"[^"\n]*\?curid=\d+", ?"title":'
+)
 # Control characters that text does not contain; not NUL, which does occur in scraped text.
 _BINARY_BYTES = bytes((*range(1, 8), *range(14, 26)))
 _BINARY_SHARE = 0.02
 _NUL_SHARE = 0.3
-_OTHERS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"%PDF-", b"PK\x03\x04", b"\x7fELF", b"SQLite f")
+_LINES_OF_ONE_DOCUMENT = 200
+_ANY_BLANK_LINE = re.compile(rb"\n\s*\n|\r\s*\r|\n(?:\xe3\x80\x80|\xc2\xa0|[ \t])+\r?\n")
 
 
-def kind_of(source: Source, options: InputOptions) -> Kind:
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How a file is read: its kind, its encoding, and whether carriage returns end its lines."""
+
+    kind: Kind
+    encoding: str = "utf-8"
+    cr_lines: bool = False
+
+
+def format_of(source: Source, options: InputOptions) -> Format:
     """Return the format of a file: that of the options, or the detected one.
 
     Raises:
         UserError: for a file that cannot have that format, such as an image in a folder of text.
     """
-    head = read_head(source, _HEAD_BYTES)
-    kind = options.kind if options.kind != "auto" else _detect(source.name, head)
-    if kind not in _COLUMNAR:
-        _refuse_binary(source, head)
-    elif is_compressed(source.name):
+    return _examine(source, options)[0]
+
+
+def check_format(source: Source, options: InputOptions) -> Format:
+    """Return the format as `format_of` does, and warn of many lines without a blank one.
+
+    Raises:
+        UserError: as `format_of`.
+    """
+    form, head = _examine(source, options)
+    if form.kind == "text" and options.documents == "blank_line":
+        lines = max(head.count(b"\n"), head.count(b"\r"))
+        if lines >= _LINES_OF_ONE_DOCUMENT and not _ANY_BLANK_LINE.search(head):
+            log(
+                f"{source.path} has no blank line among its first {lines:,} lines, so that they "
+                "are one document: if each line is a document, set input.documents=line."
+            )
+    return form
+
+
+def _examine(source: Source, options: InputOptions) -> tuple[Format, bytes]:
+    """Return the format of a file, and its first bytes as UTF-8."""
+    raw = read_head(source, _HEAD_BYTES)
+    if kind := _columnar_kind(source, raw, options):
+        return Format(kind), raw
+    encoding = _encoding_of(source, raw, options)
+    head = as_utf8(raw, encoding).removeprefix(BOM)
+    start = head[:_START_BYTES].lstrip()
+    _refuse_binary(source, raw, head)
+    kind = _detect(source, start, options) if options.kind == "auto" else options.kind
+    is_json = kind == "wikiextractor" and start.startswith(b"{")
+    if is_json or (kind == "jsonl" and _WIKIEXTRACTOR_JSON.match(start)):
+        kind = "wikiextractor_json"
+    return Format(kind, encoding, cr_lines=b"\r" in head and b"\n" not in head), head
+
+
+def readable_slice(piece: Slice, form: Format) -> Slice | None:
+    """Return the slice with its file's encoding, or None if another slice reads all of the file."""
+    source = replace(piece.source, encoding=form.encoding, cr_lines=form.cr_lines)
+    if form.kind not in _UNDIVIDED and form.encoding == "utf-8":
+        return Slice(source, piece.start, piece.stop)
+    return None if piece.start else Slice(source, 0, source.size)
+
+
+def _columnar_kind(source: Source, head: bytes, options: InputOptions) -> Kind | None:
+    kind: Kind | None = None
+    if options.kind == "auto":
+        kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
+        kind = kind or _SUFFIXES.get(_suffix(source.name))
+    elif options.kind in _COLUMNAR:
+        kind = options.kind
+    if kind and is_compressed(source.name):
         raise UserError(
             f"{source.path} is a compressed {kind.capitalize()} file, and such files are read from "
             "their end: decompress it."
@@ -53,32 +131,69 @@ def kind_of(source: Source, options: InputOptions) -> Kind:
     return kind
 
 
-def _detect(name: str, head: bytes) -> Kind:
-    for magic, kind in _MAGIC.items():
-        if head.startswith(magic):
-            return kind
-    for suffix, kind in _SUFFIXES.items():
-        if uncompressed_name(name).endswith(suffix):
-            return kind
-    start = head.removeprefix(BOM).lstrip()
+def _encoding_of(source: Source, head: bytes, options: InputOptions) -> str:
+    if options.encoding == "auto":
+        return detect_encoding(head)
+    if marked := marked_encoding(head):
+        return marked
+    encoding = codecs.lookup(options.encoding).name
+    if contradicts(head, encoding):
+        raise UserError(
+            f"{source.path} is UTF-8, and input.encoding is {options.encoding}: set it to auto, or "
+            "give such files an input of their own."
+        )
+    return encoding
+
+
+def _detect(source: Source, start: bytes, options: InputOptions) -> Kind:
     if start.startswith(b"<doc "):
         return "wikiextractor"
-    return "jsonl" if re.match(rb'\{\s*"', start) else "text"
+    if signature := signature_of(start):
+        raise _refusal(source, signature)
+    suffix = _suffix(source.name)
+    if found := json_kind(start, suffix):
+        return found
+    if suffix in CSV_SUFFIXES:
+        return "csv"
+    text = start.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
+    if delimiter := looks_delimited(text, options.text_field):
+        raise UserError(
+            f"{source.path} is a table, by the {delimiter}s in its first lines: set input.kind=csv "
+            "to read one of its columns, or input.kind=text if it is prose."
+        )
+    return "text"
 
 
-def _refuse_binary(source: Source, head: bytes) -> None:
-    if suffix := compression_suffix(head):
+def _refuse_binary(source: Source, raw: bytes, head: bytes) -> None:
+    if suffix := compression_suffix(raw):
         raise UserError(
             f"{source.path} is compressed, by its first bytes: give it a name ending in {suffix}, "
             "so that it is decompressed while it is read."
         )
-    if head.startswith(_UTF16_MARKS):
-        raise UserError(f"{source.path} is UTF-16, by its byte-order mark: convert it to UTF-8.")
-    if head.startswith((*_OTHERS, *_MAGIC)) or _looks_binary(head):
+    signature = signature_of(raw)
+    if signature and signature.binary:
+        raise _refusal(source, signature)
+    if raw.startswith(tuple(_MAGIC)) or _looks_binary(head[:_START_BYTES]):
         raise UserError(
             f"{source.path} is not text, by its first bytes: leave it out with input.pattern, or "
             "move it away."
         )
+
+
+def _refusal(source: Source, signature: Signature) -> UserError:
+    if signature.binary:
+        return UserError(
+            f"{source.path} is {signature.name}, by its first bytes, and is not text: "
+            f"{signature.remedy}."
+        )
+    return UserError(
+        f"{source.path} is {signature.name}, by its first bytes: {signature.remedy}, or set "
+        "input.kind=text to read it as it is."
+    )
+
+
+def _suffix(name: str) -> str:
+    return PurePath(uncompressed_name(name)).suffix.lower()
 
 
 def _looks_binary(head: bytes) -> bool:

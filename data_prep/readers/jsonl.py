@@ -1,29 +1,27 @@
 """JSON lines: one object a line, its text under one key."""
 
-import json
-import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 from data_prep.config.schema import InputOptions
 from data_prep.errors import UserError
 from data_prep.readers.byte_window import (
     ByteWindow,
-    decode,
+    decode_line,
     line_location,
     line_number,
     plain_newlines,
 )
+from data_prep.readers.json_values import WHITE_SPACE, decoder_for, parse, problem_of
 from data_prep.readers.limits import skip_broken
+from data_prep.readers.records import kept_text
 from data_prep.readers.sources import Slice
 
 # A line is in memory as a whole: as bytes, as text, and again as the document. Text that is not
 # ASCII takes up to four bytes a character, so such a line may be half as long.
 MAX_LINE_BYTES = 64 << 20
-# The checks of `json.loads` around the parser take longer than a short line.
-_parse = json.JSONDecoder().raw_decode
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 # Only a line with one of these can escape half a surrogate pair.
 _SURROGATE_ESCAPES = ("\\ud", "\\uD")
 
@@ -31,15 +29,39 @@ _SURROGATE_ESCAPES = ("\\ud", "\\uD")
 def read_json_lines(
     piece: Slice, options: InputOptions, counts: Counter[str]
 ) -> Iterator[tuple[int, str]]:
-    """Yield the offset and the text of each JSON line that begins in the slice.
+    """Yield the offset and the text of each JSON object of the lines that begin in the slice.
+
+    A line may hold several objects, as where files without a newline at their end were joined.
 
     Raises:
-        UserError: for more broken lines than the options allow, and for a line too long to read
+        UserError: for more broken records than the options allow, and for a line too long to read
             unless long documents are dropped.
+    """
+    field = options.text_field
+    key = f'"{field}"'
+    for offset, line in json_lines(piece, options, counts):
+        # A key that occurs twice would hide a text.
+        text = _plain_text(line, field) if line.count(key) == 1 else None
+        if text is not None:
+            yield offset, text
+            continue
+        location = partial(line_location, piece.source, offset)
+        for record in records_of_line(line, location, options, counts):
+            if (text := kept_text(record, location, options, counts)) is not None:
+                yield offset, text
+
+
+def json_lines(
+    piece: Slice, options: InputOptions, counts: Counter[str]
+) -> Iterator[tuple[int, str]]:
+    """Yield the offset and the text of each line that begins in the slice.
+
+    Raises:
+        UserError: for a line too long to read, unless long documents are dropped.
     """
     source, errors = piece.source, options.errors
     # One byte earlier, so that a line which begins exactly at the start is not skipped.
-    with ByteWindow(source, max(piece.start - 1, 0)) as window:
+    with ByteWindow(source, max(piece.start - 1, 0), errors) as window:
         if piece.start:
             window.skip_line()
         for offset, raw in window.lines(MAX_LINE_BYTES):
@@ -47,14 +69,48 @@ def read_json_lines(
                 return
             if raw is None or (len(raw) > MAX_LINE_BYTES // 2 and not raw.isascii()):
                 _drop_line(piece, offset, options, counts)
-            elif line := decode(raw, offset, source, errors).strip():
-                try:
-                    text = _text_of(line, options)
-                except ValueError as problem:
-                    location = partial(line_location, source, offset)
-                    skip_broken(location, str(problem), options, counts)
-                else:
-                    yield offset, text
+            else:
+                yield offset, decode_line(raw, offset, source, errors)
+
+
+def records_of_line(
+    line: str, location: Callable[[], str], options: InputOptions, counts: Counter[str]
+) -> Iterator[Any]:
+    """Yield the JSON values of a line; the first that is broken is counted and ends it.
+
+    Raises:
+        UserError: for more broken records than the options allow.
+    """
+    line = line.strip(WHITE_SPACE)
+    decode = decoder_for(options.text_field, line)
+    begin = 0
+    while begin < len(line):
+        try:
+            record, end = decode(line, begin)
+        except (ValueError, RecursionError) as error:
+            skip_broken(location, problem_of(error, line, begin), options, counts)
+            return
+        yield record
+        begin = len(line) - len(line[end:].lstrip(WHITE_SPACE))
+        if begin < len(line) and line[begin] != "{":
+            problem = f"is not JSON (an object ends at character {end}"
+            problem += " and a comma follows" if line[begin] == "," else ""
+            skip_broken(location, f"{problem}): correct or remove it", options, counts)
+            return
+
+
+def _plain_text(line: str, field: str) -> str | None:
+    """Return the text of a line that is one object with a string as its text, else None."""
+    try:
+        record, end = parse(line, 0)
+    except (ValueError, RecursionError):
+        return None
+    text = record.get(field) if type(record) is dict else None
+    if type(text) is not str or (end < len(line) and not line[end:].isspace()):
+        return None
+    if not text.isascii() and any(escape in line for escape in _SURROGATE_ESCAPES):
+        return None
+    return plain_newlines(text)
 
 
 def _drop_line(piece: Slice, offset: int, options: InputOptions, counts: Counter[str]) -> None:
@@ -67,36 +123,3 @@ def _drop_line(piece: Slice, offset: int, options: InputOptions, counts: Counter
             "give the text as a text file."
         )
     counts["too_long"] += 1
-
-
-def _text_of(line: str, options: InputOptions) -> str:
-    """Return the text of one line.
-
-    Raises:
-        ValueError: for a broken one, with what is wrong and what to do.
-    """
-    try:
-        record, end = _parse(line, 0)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"is not JSON ({error}): correct or remove it") from error
-    if end < len(line):
-        raise ValueError(f"is not JSON (an object ends at character {end}): correct or remove it")
-    text = record.get(options.text_field) if isinstance(record, dict) else None
-    if not isinstance(text, str):
-        raise ValueError(
-            f"has no text under the key {options.text_field!r}: set input.text_field to the key "
-            "that holds it"
-        )
-    if any(escape in line for escape in _SURROGATE_ESCAPES):
-        text = _whole_characters(text, options)
-    return plain_newlines(text)
-
-
-def _whole_characters(text: str, options: InputOptions) -> str:
-    """Replace the halves of surrogate pairs, which no tokenizer and no UTF-8 file accepts."""
-    if options.errors == "strict" and _LONE_SURROGATE.search(text):
-        raise ValueError(
-            "escapes half a surrogate pair, which is not Unicode: correct it, or replace it by "
-            "U+FFFD with --errors replace"
-        )
-    return _LONE_SURROGATE.sub("\ufffd", text)

@@ -12,6 +12,7 @@ from pathlib import Path
 from data_prep.config.schema import InputOptions
 from data_prep.errors import UserError
 from data_prep.readers.compression import is_compressed
+from data_prep.readers.delimited import CSV_SUFFIXES
 from data_prep.readers.files import Found, find_files, saved_dataset
 from data_prep.readers.names import PassedOver, portable_name
 from data_prep.readers.remote import RemotePath, shown_url
@@ -183,8 +184,11 @@ def _smallest_pieces(source: Source) -> Iterator[Slice]:
 
 
 def _is_cuttable(source: Source) -> bool:
-    """Tell whether reading can start anywhere; decompression can only start at the beginning."""
-    if source.shards or is_compressed(source.name):
+    """Tell whether reading can start anywhere.
+
+    Decompression can only start at the beginning, and a row of a CSV file has no mark of its own.
+    """
+    if source.shards or is_compressed(source.name) or source.name.lower().endswith(CSV_SUFFIXES):
         return False
     if isinstance(source.path, RemotePath):
         return source.path.ranged and Path(source.name).suffix not in _STREAMED

@@ -19,6 +19,8 @@ class Source:
         size: bytes. A dataset has an unknown size: `listing.SLICE_BYTES` for each of its shards.
         corpus: which of the recipe's inputs it belongs to.
         shards: number of parts in which `datasets` reads a dataset; 0 for a file.
+        encoding: how a file is decoded; `formats.format_of` finds it.
+        cr_lines: whether a carriage return alone ends a line.
     """
 
     path: Path | RemotePath
@@ -26,6 +28,8 @@ class Source:
     size: int
     corpus: str = "text"
     shards: int = 0
+    encoding: str = "utf-8"
+    cr_lines: bool = False
 
     def shard_of(self, piece: "Slice") -> int:
         """Return the index of the shard that a slice of a dataset represents."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from data_prep.config.schema import InputOptions
 from data_prep.progress import log
-from data_prep.readers.formats import kind_of
+from data_prep.readers.formats import check_format
 from data_prep.readers.listing import InputListing
 from data_prep.readers.names import printable
 from data_prep.readers.sources import Source
@@ -45,7 +45,7 @@ def _format(source: Source, corpora: Mapping[str, InputOptions]) -> str:
     """Return the format of a file with the suffixes of its name, such as "jsonl (.jsonl.gz)"."""
     if source.shards:
         return "dataset"
-    kind = kind_of(source, corpora[source.corpus])
+    kind = check_format(source, corpora[source.corpus]).kind
     suffixes = [each for each in PurePosixPath(source.name).suffixes[-2:] if _is_suffix(each)]
     return f"{kind} ({''.join(suffixes)})" if suffixes else str(kind)
 

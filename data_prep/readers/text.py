@@ -5,16 +5,22 @@ from collections import Counter
 from collections.abc import Iterator
 
 from data_prep.config.schema import InputOptions
-from data_prep.readers.byte_window import ByteWindow, Delimiter, decode
+from data_prep.readers.byte_window import BLOCK_BYTES, ByteWindow, Delimiter, decode
 from data_prep.readers.sources import Slice
 
 # White space of Unicode as UTF-8, because a line of ideographic spaces is blank too.
-_WIDE = rb"\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2(?:\x80[\x80-\x8a\xa8\xa9\xaf]|\x81\x9f)|\xe3\x80\x80"
-_BLANK = rb"[\t-\r\x1c-\x20]*(?:(?:" + _WIDE + rb")[\t-\r\x1c-\x20]*)*"
-_BLANK_LINES = Delimiter(
-    re.compile(rb"\n" + _BLANK + rb"\n"),
-    re.compile(rb"\n" + _BLANK + rb"(?:[\xc2\xe1-\xe3][\x80-\x9a]?)?\Z"),
+# So is a line with nothing but a byte-order mark.
+_WIDE = (
+    rb"\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2(?:\x80[\x80-\x8a\xa8\xa9\xaf]|\x81\x9f)|\xe3\x80\x80"
+    rb"|\xef\xbb\xbf"
 )
+_BLANK = rb"[\t-\r\x1c-\x20]*(?:(?:" + _WIDE + rb")[\t-\r\x1c-\x20]*)*"
+BLANK_LINE = re.compile(rb"\n" + _BLANK + rb"\n")
+_BLANK_LINES = Delimiter(
+    BLANK_LINE,
+    re.compile(rb"\n" + _BLANK + rb"(?:[\xc2\xe1-\xe3\xef][\x80-\xbb]?)?\Z"),
+)
+_LINE_END = Delimiter(re.compile(rb"\n"), re.compile(rb"\n\Z"))
 
 Text = str | Iterator[str]
 
@@ -25,8 +31,10 @@ def read_text(
     """Yield the offset and the text of each document of a slice; long ones in pieces."""
     if options.documents == "blank_line":
         yield from _read_blocks(piece, options)
+    elif options.documents == "line":
+        yield from _read_lines(piece, options)
     elif piece.start == 0:
-        with ByteWindow(piece.source) as window:
+        with ByteWindow(piece.source, errors=options.errors) as window:
             spans = window.rest()
             yield 0, (decode(raw, offset, piece.source, options.errors) for offset, raw in spans)
 
@@ -40,7 +48,7 @@ def _read_blocks(piece: Slice, options: InputOptions) -> Iterator[tuple[int, Tex
     source, errors = piece.source, options.errors
     in_slice = piece.start == 0
     # One byte earlier, so that a blank line which begins exactly at the start is found.
-    with ByteWindow(source, max(piece.start - 1, 0)) as window:
+    with ByteWindow(source, max(piece.start - 1, 0), errors) as window:
         while True:
             data, base = window.data, window.base
             # The cursor is on the newline before a block, but not where a file begins.
@@ -66,6 +74,36 @@ def _read_blocks(piece: Slice, options: InputOptions) -> Iterator[tuple[int, Tex
                     return
             if window.ended and window.cursor == len(window.data):
                 return
+
+
+def _read_lines(piece: Slice, options: InputOptions) -> Iterator[tuple[int, Text]]:
+    """Yield the lines that begin in a slice, a very long one in pieces; some may be blank."""
+    source, errors = piece.source, options.errors
+    with ByteWindow(source, max(piece.start - 1, 0), errors) as window:
+        if piece.start:
+            window.skip_line()
+        while True:
+            end = window.data.rfind(b"\n", window.cursor)
+            if end >= 0:
+                offset, block = window.offset, window.data[window.cursor : end]
+                window.cursor = end + 1
+                for line in block.split(b"\n"):
+                    if not piece.holds(offset):
+                        return
+                    yield offset, decode(line, offset, source, errors)
+                    offset += len(line) + 1
+            if len(window.data) - window.cursor > BLOCK_BYTES:
+                if not piece.holds(window.offset):
+                    return
+                spans = window.until(_LINE_END)
+                yield window.offset, (decode(raw, at, source, errors) for at, raw in spans)
+                for _ in spans:
+                    pass
+                window.cursor += window.cursor < len(window.data)
+            elif not window.grow():
+                break
+        if window.data and piece.holds(window.base):
+            yield window.base, decode(window.data, window.base, source, errors)
 
 
 def _pieces(

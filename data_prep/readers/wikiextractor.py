@@ -12,16 +12,26 @@ from data_prep.readers.sources import Slice, Source
 
 Text = str | Iterator[str]
 
-_HEAD = re.compile(rb'<doc(?=\s)(?:[^>]*?\stitle="([^"]*)")?[^>]*>\s*$')
-_HEAD_LINE = re.compile(rb'\s*<doc(?=\s)(?:[^>\n]*?\stitle="([^"\n]*)")?[^>\n]*>[ \t]*\n')
+# The line that begins an article. Some versions escape the title and some do not, so it may contain
+# quotation marks and `>`: it ends with the last mark. A byte-order mark may be left of a file that
+# was appended.
+_SPACES = rb"(?:[ \t]|\xef\xbb\xbf)*"
+_HEAD_ATTRIBUTES = rb"<doc(?=\s)(?:[^>\n]*>|[^\n]*\">)"
+_HEAD = re.compile(_SPACES + _HEAD_ATTRIBUTES + rb"\s*$")
+_HEAD_LINE = re.compile(rb"\s*" + _SPACES + _HEAD_ATTRIBUTES + rb"[ \t]*\n")
+_TITLE = b' title="'
 _CLOSE_LINE = b"\n</doc>\n"
 # The end of an article, or the beginning of the next one if the end is missing.
 _MARK = Delimiter(
-    re.compile(rb"\n<(?:/doc>|doc\s)"),
-    re.compile(rb"\n(?:<(?:/?(?:d(?:oc?)?)?)?|</doc)?\Z"),
+    re.compile(rb"\n(?:</doc>|" + _SPACES + rb"<doc\s)"),
+    re.compile(rb"\n(?:</?(?:d(?:oc?)?)?|</doc|" + _SPACES + rb"(?:\xef\xbb?|<(?:d(?:oc?)?)?)?)\Z"),
 )
 _CLOSE = b"\n</doc>"
 _MAX_HEAD_BYTES = 1 << 16
+_AFTER_TITLE = re.compile(r'\s*"(?:\s+[\w:-]+="[^"]*")*\s*>\s*')
+_ATTRIBUTE = re.compile(rb'\stitle="')
+# What no escaped text contains: a bracket, or an ampersand that begins no entity.
+_NOT_ESCAPED = re.compile(r"[<>]|&(?!(?:\w{1,32}|#\d{1,7}|#[xX][0-9a-fA-F]{1,6});)")
 
 
 def read_wikiextractor(
@@ -37,7 +47,7 @@ def read_wikiextractor(
     """
     source = piece.source
     # One byte earlier, so that an article which begins exactly at the start is found.
-    with ByteWindow(source, max(piece.start - 1, 0)) as window:
+    with ByteWindow(source, max(piece.start - 1, 0), options.errors) as window:
         if piece.start and not _skip_previous(window, piece):
             return
         while True:
@@ -45,12 +55,10 @@ def read_wikiextractor(
                 if not piece.holds(offset):
                     return
                 yield offset, text
-            if (title := _next_title(window, source)) is None:
-                return
-            if not piece.holds(window.offset):
+            if not _move_to_head(window, source) or not piece.holds(window.offset):
                 return
             offset = window.offset
-            _skip_head(window, title)
+            _skip_head(window)
             yield from _article(window, offset, piece, options)
 
 
@@ -65,20 +73,43 @@ def _plain_articles(
     last = data.rfind(_CLOSE_LINE, window.cursor)
     if last < 0:
         return
-    for article in data[window.cursor : last].split(_CLOSE_LINE):
-        head = _HEAD_LINE.match(article)
-        if not head or b"\n<doc" in article or b"\n</doc" in article:
-            return
-        title, begin = head[1] or b"", head.end()
-        after = begin + len(title)
-        if title and article.startswith(title, begin) and article[after : after + 1] in b"\n":
-            begin = after + 1
-        elif _plain(article[begin:].partition(b"\n")[0]) == _plain(title):
+    block = data[window.cursor : last]
+    articles = block.split(_CLOSE_LINE)
+    # Counted once for all of them, because most files are regular throughout.
+    regular = block.count(b"<doc") == block.count(_CLOSE) + 1 == len(articles)
+    for article in articles:
+        begin = _plain_begin(article)
+        if begin is None or not (regular or _is_regular(article)):
             return
         at = window.offset
         window.cursor += len(article) + len(_CLOSE_LINE)
         text = decode(article[begin:], at + begin, source, options.errors)
-        yield at + article.index(b"<"), text
+        line = 0 if article.startswith(b"<") else article.rfind(b"\n", 0, article.index(b"<")) + 1
+        yield at + line, text
+
+
+def _plain_begin(article: bytes) -> int | None:
+    """Return where the text of an article begins, after its head and title; None if irregular."""
+    end = article.find(b"\n")
+    title_begin = article.find(_TITLE, 0, end) + len(_TITLE)
+    if (
+        title_begin >= len(_TITLE)
+        and article.startswith(b"<doc ")
+        and article[end - 2 : end] == b'">'
+    ):
+        title = article[title_begin : end - 2]
+        after = end + 1 + len(title)
+        if title and article.startswith(title, end + 1) and article[after : after + 1] in b"\n":
+            return after + 1
+    head = _HEAD_LINE.match(article)
+    if not head or _is_title(article[head.end() :].partition(b"\n")[0], head[0]):
+        return None
+    return head.end()
+
+
+def _is_regular(article: bytes) -> bool:
+    """Tell whether an article holds no other head and no end."""
+    return article.count(b"<doc") == 1 and _CLOSE not in article
 
 
 def _skip_previous(window: ByteWindow, piece: Slice) -> bool:
@@ -93,16 +124,16 @@ def _skip_previous(window: ByteWindow, piece: Slice) -> bool:
     return True
 
 
-def _next_title(window: ByteWindow, source: Source) -> bytes | None:
-    """Move to the next line that is not blank, the head of an article, and return its title."""
+def _move_to_head(window: ByteWindow, source: Source) -> bool:
+    """Move to the next line that is not blank, the head of an article; False at the end."""
     while (end := window.line_end(_MAX_HEAD_BYTES)) is not None:
         line = window.data[window.cursor : end]
-        if head := _HEAD.match(line):
-            return head[1] or b""
+        if _HEAD.match(line):
+            return True
         if line.strip():
             break
         if not line:
-            return None
+            return False
         window.cursor = end
     raise UserError(
         f"Line {line_number(source, window.offset)} of {source.path} is outside <doc> and </doc>: "
@@ -110,18 +141,41 @@ def _next_title(window: ByteWindow, source: Source) -> bytes | None:
     )
 
 
-def _skip_head(window: ByteWindow, title: bytes) -> None:
+def _skip_head(window: ByteWindow) -> None:
     """Move to the newline that ends the head, or to that of the next line if it is the title."""
-    end = window.line_end(_MAX_HEAD_BYTES) or window.cursor
-    window.cursor = max(end - 1, window.cursor)
-    end = window.line_end(_MAX_HEAD_BYTES, skip=1) or window.cursor
+    head_end = window.line_end(_MAX_HEAD_BYTES) or window.cursor
+    head_bytes = max(head_end - 1 - window.cursor, 0)
+    end = window.line_end(_MAX_HEAD_BYTES, skip=head_bytes + 1)
+    head = window.data[window.cursor : window.cursor + head_bytes]
+    window.cursor += head_bytes
+    if end is None:
+        return
     first = window.data[window.cursor + 1 : end]
-    if first.strip() == title.strip() or _plain(first) == _plain(title):
+    if _is_title(first, head):
         window.cursor = end - first.endswith(b"\n")
+
+
+def _is_title(line: bytes, head: bytes) -> bool:
+    """Tell whether a line repeats the title in the head of an article, escaped or not."""
+    title, first = _ATTRIBUTE.search(head), _plain(line)
+    if not title or not first:
+        return not first
+    value = html.unescape(head[title.end() :].decode("utf-8", "replace")).lstrip()
+    # The title may contain quotation marks, and other attributes may follow it.
+    return value.startswith(first) and bool(_AFTER_TITLE.fullmatch(value[len(first) :]))
 
 
 def _plain(raw: bytes) -> str:
     return html.unescape(raw.decode("utf-8", "replace")).strip()
+
+
+def unescape(text: str) -> str:
+    """Return a text with its entities replaced, once, if it is escaped.
+
+    WikiExtractor escapes each `&`, `<` and `>` or, by its version and options, none. So a text with
+    one that is not escaped is left as it is, with the entities that are literally in it.
+    """
+    return text if "&" not in text or _NOT_ESCAPED.search(text) else html.unescape(text)
 
 
 def _article(

@@ -32,7 +32,7 @@ def read_arrow(
     A record batch belongs to the slice in which its message begins.
 
     Raises:
-        UserError: for a damaged file, a missing field, and too many rows without text.
+        UserError: for a damaged file, and a missing field.
     """
     path = piece.source.path
     try:
@@ -53,8 +53,8 @@ def _read_batches(
     stream, head_bytes = _open(piece)
     stream.seek(head_bytes)
     schema = pa.ipc.open_stream(stream).schema
-    check_field(schema, name, options)
-    only_text = pa.ipc.IpcReadOptions(included_fields=[schema.names.index(options.text_field)])
+    field = check_field(schema, name, options)
+    only_text = pa.ipc.IpcReadOptions(included_fields=[schema.names.index(field[0])])
     stream.seek(head_bytes)
     batches = pa.ipc.open_stream(stream, options=only_text)
     row = 0
@@ -64,7 +64,7 @@ def _read_batches(
         except StopIteration:
             return
         if begin >= piece.start:
-            yield from read_column(batch.column(0), row, name, options, counts)
+            yield from read_column(batch.column(0), field, row, name, options, counts)
         row += batch.num_rows
 
 

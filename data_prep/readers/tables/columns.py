@@ -6,15 +6,15 @@ Used for Parquet files, Arrow files and datasets.
 import itertools
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_prep.config.schema import InputOptions
 from data_prep.errors import UserError
 from data_prep.readers.byte_window import plain_newlines, safe_cut
-from data_prep.readers.limits import skip_broken
+from data_prep.readers.records import names_of
 
 Text = str | Iterator[str]
 
@@ -22,53 +22,102 @@ Text = str | Iterator[str]
 _PIECE_BYTES = 4 << 20
 
 
-def check_field(schema: pa.Schema, name: str, options: InputOptions) -> None:
-    """Check that the text field exists and holds text.
+def check_field(schema: pa.Schema, name: str, options: InputOptions) -> tuple[str, ...]:
+    """Return the path of the text field: the name of a column, and of fields inside of it.
 
     Raises:
-        UserError: if not, with the existing fields.
+        UserError: for a field that does not exist or holds no text, with the existing fields.
     """
     field = options.text_field
-    if field not in schema.names:
+    path = (field,) if field in schema.names else tuple(field.split("."))
+    kind = _type_at(schema, path)
+    if kind is None:
+        names = names_of([name for name, _ in _fields(schema, nested="." in field)])
         raise UserError(
-            f"{name} has no field {field!r} but {', '.join(map(repr, schema.names)) or 'none'}: "
-            "set input.text_field to the one that holds the text."
+            f"{name} has no field {field!r} but {names}: set input.text_field to the one that "
+            "holds the text."
         )
-    kind = schema.field(field).type
-    if not _holds_text(kind):
+    if not _holds_text(kind) and not _holds_texts(kind):
+        fields = [name for name, kind in _fields(schema, nested=True) if _holds_text(kind)]
         raise UserError(
             f"The field {field!r} of {name} holds {kind}, not text: set input.text_field to one of "
-            f"{', '.join(repr(other.name) for other in schema if _holds_text(other.type))}."
+            f"{names_of(fields)}."
         )
+    return path
 
 
 def read_column(
-    column: pa.Array, first_row: int, name: str, options: InputOptions, counts: Counter[str]
+    column: pa.Array,
+    path: tuple[str, ...],
+    first_row: int,
+    name: str,
+    options: InputOptions,
+    counts: Counter[str],
 ) -> Iterator[tuple[int, Text]]:
     """Yield the row number and the text of each row; a very long text in pieces.
 
     Args:
-        column: the text field of one batch.
+        column: the column of one batch that holds the text.
+        path: of the text field, from the name of the column on.
         first_row: the number of its first row in the file, from 0.
         name: of the file or dataset, for error messages.
         options: how to read.
-        counts: `broken` is incremented for each row without text.
+        counts: `null_text` is incremented for each row whose text is null.
 
     Raises:
-        UserError: for bytes that are not UTF-8, and for too many rows without text.
+        UserError: for bytes that are not UTF-8.
     """
+    for part in path[1:]:
+        # Unlike the child array, this is null where the struct is.
+        column = pc.struct_field(column, part)
+    if _holds_texts(column.type):
+        column = _joined(column)
     valid = column.is_valid().to_numpy(zero_copy_only=False) if column.null_count else None
     offsets, data = _bytes_of(column)
     for index, (begin, end) in enumerate(itertools.pairwise(offsets)):
         row = first_row + index
         if valid is not None and not valid[index]:
-            location = partial(_location, row, name)
-            problem = f"has no text in the field {options.text_field!r}: correct or remove it"
-            skip_broken(location, problem, options, counts)
+            counts["null_text"] += 1
         elif end - begin > _PIECE_BYTES:
             yield row, _pieces(data[begin:end], row, name, options)
         else:
             yield row, _decode(data[begin:end], row, name, options)
+
+
+def _type_at(schema: pa.Schema, path: tuple[str, ...]) -> pa.DataType | None:
+    if path[0] not in schema.names:
+        return None
+    kind = schema.field(path[0]).type
+    for part in path[1:]:
+        if not pa.types.is_struct(kind) or kind.get_field_index(part) < 0:
+            return None
+        kind = kind.field(part).type
+    return kind
+
+
+def _fields(schema: pa.Schema, *, nested: bool) -> Iterator[tuple[str, pa.DataType]]:
+    """Yield the columns with their types, or the fields of a column that has fields."""
+    for field in schema:
+        if nested and pa.types.is_struct(field.type):
+            yield from ((f"{field.name}.{inner.name}", inner.type) for inner in field.type)
+        else:
+            yield field.name, field.type
+
+
+def _holds_texts(kind: pa.DataType) -> bool:
+    """Tell whether a type is a list of texts, the paragraphs of a document."""
+    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(test(kind) for test in tests) and _holds_text(kind.value_type)
+
+
+def _joined(column: pa.Array) -> pa.Array:
+    """Return the texts whose paragraphs are in lists; a paragraph that is null is left out."""
+    lists = column.cast(pa.large_list(pa.large_binary())).to_pylist()
+    texts = (
+        None if parts is None else b"\n".join(part for part in parts if part is not None)
+        for parts in lists
+    )
+    return pa.array(texts, pa.large_binary())
 
 
 def _holds_text(kind: pa.DataType) -> bool:
@@ -110,7 +159,3 @@ def _pieces(raw: memoryview, row: int, name: str, options: InputOptions) -> Iter
             end = begin + safe_cut(bytes(raw[begin:end]), 0)
         yield _decode(raw[begin:end], row, name, options)
         begin = end
-
-
-def _location(row: int, name: str) -> str:
-    return f"row {row:,} of {name}"

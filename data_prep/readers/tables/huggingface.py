@@ -29,7 +29,7 @@ def read_dataset(
     """Yield the texts of one shard of a dataset, each with its row number after `piece.start`.
 
     Raises:
-        UserError: when the dataset cannot be read, and for too many rows without text.
+        UserError: when the dataset cannot be read.
     """
     source = piece.source
     dataset = _open(options.dataset, options.subset, options.split)
@@ -41,10 +41,10 @@ def read_dataset(
     shard = dataset.shard(num_shards=source.shards, index=source.shard_of(piece))
     row = piece.start
     for batch in _batches(shard, options):
-        check_field(batch.schema, f"the dataset {options.dataset}", options)
-        column = batch.column(options.text_field)
+        field = check_field(batch.schema, f"the dataset {options.dataset}", options)
+        column = batch.column(field[0])
         for chunk in column.chunks:
-            yield from read_column(chunk, row, source.name, options, counts)
+            yield from read_column(chunk, field, row, source.name, options, counts)
             row += len(chunk)
 
 

@@ -27,15 +27,15 @@ def read_parquet(
     A row group belongs to the slice in which its first byte lies.
 
     Raises:
-        UserError: for a damaged file, a missing field, and too many rows without text.
+        UserError: for a damaged file, and a missing field.
     """
     path = piece.source.path
     opened = path.open_stream() if isinstance(path, RemotePath) else path
     try:
         # Page by page: by default a whole column of a row group is read into memory.
         with pq.ParquetFile(opened, buffer_size=_READ_BYTES, pre_buffer=False) as file:
-            check_field(file.schema_arrow, str(path), options)
-            yield from _read_groups(file, piece, options, counts)
+            field = check_field(file.schema_arrow, str(path), options)
+            yield from _read_groups(file, field, piece, options, counts)
     except (pa.ArrowException, OSError) as error:
         if getattr(error, "errno", None):
             raise
@@ -46,19 +46,24 @@ def read_parquet(
 
 
 def _read_groups(
-    file: pq.ParquetFile, piece: Slice, options: InputOptions, counts: Counter[str]
+    file: pq.ParquetFile,
+    field: tuple[str, ...],
+    piece: Slice,
+    options: InputOptions,
+    counts: Counter[str],
 ) -> Iterator[tuple[int, Text]]:
     row = 0
-    field = options.text_field
+    name, column = str(piece.source.path), ".".join(field)
     for group in range(file.metadata.num_row_groups):
         facts = file.metadata.row_group(group)
         begin = _first_byte(facts)
         if begin >= piece.start and piece.holds(begin):
             at = row
             for batch in file.iter_batches(
-                _batch_rows(facts, field), row_groups=[group], columns=[field], use_threads=False
+                _batch_rows(facts, column), row_groups=[group], columns=[column], use_threads=False
             ):
-                yield from read_column(batch.column(0), at, str(piece.source.path), options, counts)
+                texts = batch.column(field[0])
+                yield from read_column(texts, field, at, name, options, counts)
                 at += batch.num_rows
         row += facts.num_rows
 
@@ -73,7 +78,9 @@ def _batch_rows(group: Any, field: str) -> int:
     """Return how many rows hold about `_BATCH_BYTES` of text, by the average of their group."""
     columns = (group.column(index) for index in range(group.num_columns))
     size: int = sum(
-        column.total_uncompressed_size for column in columns if column.path_in_schema == field
+        column.total_uncompressed_size
+        for column in columns
+        if f"{column.path_in_schema}.".startswith(f"{field}.")
     )
     average = size // max(int(group.num_rows), 1)
     return max(1, min(_BATCH_BYTES // max(average, 1), _MAX_BATCH_ROWS))

@@ -12,7 +12,7 @@ import pytest
 from data_prep.config.schema import InputOptions
 from data_prep.errors import UserError
 from data_prep.readers.dispatch import read_documents
-from data_prep.readers.formats import kind_of
+from data_prep.readers.formats import format_of
 from data_prep.readers.sources import Slice, Source
 
 Whole = Callable[[Path], Slice]
@@ -95,7 +95,7 @@ def test_kind_is_detected_by_content(
 ) -> None:
     """The format is detected by how a file begins."""
     piece = whole(write(tmp_path / name, content))
-    assert kind_of(piece.source, InputOptions(path=tmp_path)) == kind
+    assert format_of(piece.source, InputOptions(path=tmp_path)).kind == kind
 
 
 @pytest.mark.parametrize("cut", range(1, 12))
