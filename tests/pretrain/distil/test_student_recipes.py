@@ -16,13 +16,18 @@ from pretrain.losses.term import normalised_loss
 from pretrain.model import Bert, BertShape, initialise
 from tests.student_tasks import make_distillation, terms_of
 
-RECIPES = sorted((Path(__file__).parents[3] / "launch" / "recipes").glob("*student*.yaml"))
+RECIPES = [
+    path
+    for path in sorted((Path(__file__).parents[3] / "launch" / "recipes").glob("*.yaml"))
+    if "\nstudent:\n" in path.read_text(encoding="utf-8")
+]
 SMALLER = 8  # widths are divided by it; heads and layers stay
-TEACHERS = {"base": (12, 768, 12), "large": (24, 1024, 16)}
+TEACHERS = {"base": (12, 768, 12), "mobilebert": (24, 1024, 16), "laptop": (4, 256, 4)}
 
 
 def teacher_of(recipe: Path, tiny_shape: BertShape) -> Bert:
-    layers, width, heads = TEACHERS["large" if "mobilebert" in recipe.name else "base"]
+    named = [name for name in TEACHERS if name in recipe.name]
+    layers, width, heads = TEACHERS[named[0] if named else "base"]
     shape = dataclasses.replace(
         tiny_shape,
         layers=layers,
