@@ -1,4 +1,4 @@
-"""One sentence for a person, from one rank."""
+"""Entry points: a refusal is one sentence from one rank, with code 2."""
 
 import subprocess
 import sys
@@ -14,9 +14,10 @@ def refuse() -> None:
 
 
 @pytest.mark.parametrize(("rank", "waits"), [("0", False), ("1", True)])
-def test_rank_0_speaks_first(
+def test_rank_0_prints_first(
     rank: str, waits: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Rank 0 prints a refusal at once, other ranks after a pause, all with code 2."""
     slept: list[float] = []
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setattr(cli.time, "sleep", slept.append)
@@ -27,7 +28,9 @@ def test_rank_0_speaks_first(
     assert capsys.readouterr().err == "error: the corpus is empty: add text.\n"
 
 
-def test_a_bug_keeps_its_traceback() -> None:
+def test_bug_keeps_traceback() -> None:
+    """An exception that is no UserError passes through."""
+
     def crash() -> None:
         raise KeyError("bug")
 
@@ -43,7 +46,8 @@ def test_a_bug_keeps_its_traceback() -> None:
         ("raise SystemExit(0)", 0, ""),
     ],
 )
-def test_a_rank_ends_at_once_with_all_it_said_and_its_code(body: str, code: int, said: str) -> None:
+def test_rank_exits_at_once(body: str, code: int, said: str) -> None:
+    """A rank exits without teardown, its output flushed, with the code of its outcome."""
     # An ordinary exit would run this; ending at once must not lose what was printed before.
     program = (
         "import atexit\nfrom data_prep.errors import UserError\nfrom launch.cli import run_rank\n"

@@ -46,7 +46,8 @@ def refusal(result: "subprocess.CompletedProcess[str]") -> str:
     return sentence
 
 
-def test_a_corpus_is_made_verified_and_shown(command: Command, tmp_path: Path) -> None:
+def test_corpus_is_built_verified_shown(command: Command, tmp_path: Path) -> None:
+    """A corpus is built, verified and shown; a second build finds it up to date."""
     made = command()
     assert made.returncode == 0 and "wrote run/corpus" in made.stderr
     # Overrides may stand on either side of an option.
@@ -57,9 +58,8 @@ def test_a_corpus_is_made_verified_and_shown(command: Command, tmp_path: Path) -
     assert "is up to date" in command().stderr
 
 
-def test_statistics_are_printed_and_drawn_beside_the_corpus(
-    command: Command, tmp_path: Path
-) -> None:
+def test_statistics_are_drawn_beside_corpus(command: Command, tmp_path: Path) -> None:
+    """--stats prints the statistics and draws them beside the corpus or in --out."""
     command()
     result = command("--stats", "--row-tokens", "32")
     assert result.returncode == 0, result.stderr
@@ -70,9 +70,8 @@ def test_statistics_are_printed_and_drawn_beside_the_corpus(
     assert {path.name for path in (tmp_path / "here").iterdir()} == drawn
 
 
-def test_wrong_requests_are_refused_in_one_sentence_with_code_2(
-    command: Command, tmp_path: Path
-) -> None:
+def test_wrong_requests_are_one_sentence(command: Command, tmp_path: Path) -> None:
+    """Wrong requests are refused in one sentence with code 2, and leave nothing behind."""
     (tmp_path / "bad.txt").write_bytes(b"text \xff\n")
     sentences = {
         "missing recipe": refusal(command(config="none.yaml")),
@@ -92,7 +91,8 @@ def test_wrong_requests_are_refused_in_one_sentence_with_code_2(
     assert list(tmp_path.glob("run/*")) == []
 
 
-def test_errors_replace_goes_on(command: Command, tmp_path: Path) -> None:
+def test_errors_replace_continues(command: Command, tmp_path: Path) -> None:
+    """--errors replace continues after bytes that are not UTF-8."""
     with (tmp_path / "text.txt").open("ab") as file:
         file.write(b"\n\nA byte \xff here.\n")
     assert refusal(command())
@@ -100,10 +100,12 @@ def test_errors_replace_goes_on(command: Command, tmp_path: Path) -> None:
 
 
 def test_help_fits_one_screen(command: Command) -> None:
+    """--help has at most 60 lines of 100 columns."""
     lines = command("--help").stdout.splitlines()
     assert 15 < len(lines) <= 60 and max(map(len, lines)) <= 100
 
 
-def test_preparing_a_corpus_does_not_wait_for_torch() -> None:
+def test_preparation_imports_no_torch() -> None:
+    """Preparing a corpus does not import torch."""
     code = "import sys, launch.prepare_data; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

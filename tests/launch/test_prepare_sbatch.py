@@ -35,53 +35,57 @@ def array_of(task: int, count: int, largest: int) -> dict[str, int]:
     return {"array_task_id": task, "array_task_count": count, "array_task_max": largest}
 
 
-def test_an_array_task_takes_its_share_with_a_worker_for_every_core(tmp_path: Path) -> None:
+def test_array_task_takes_its_share(tmp_path: Path) -> None:
+    """An array task prepares its share with one worker for each core."""
     ended = start(tmp_path, *WORDS, cpus_per_task=8, **array_of(3, 32, 31))
     assert ended.returncode == 0, ended.stderr
     share = ["--task", "3", "--of", "32"]
     assert ended.stdout.splitlines() == ["launch/prepare_data.py", "workers=8", *share, *WORDS]
 
 
-def test_the_workers_that_a_user_names_come_last_and_so_win(tmp_path: Path) -> None:
+def test_user_workers_win(tmp_path: Path) -> None:
+    """`workers=` of the user comes last and wins."""
     ended = start(tmp_path, *WORDS, "workers=2", cpus_per_task=8, **array_of(0, 1, 0))
     named = [word for word in ended.stdout.splitlines() if word.startswith("workers=")]
     assert named == ["workers=8", "workers=2"]
 
 
-def test_the_merge_job_is_no_share_of_the_input(tmp_path: Path) -> None:
+def test_merge_job_has_no_share(tmp_path: Path) -> None:
+    """The merge job is given no share of the input."""
     ended = start(tmp_path, *WORDS, "--merge", cpus_per_task=1)
     assert ended.stdout.splitlines() == ["launch/prepare_data.py", "workers=1", *WORDS, "--merge"]
 
 
-def test_some_tasks_are_started_again_as_shares_of_the_whole(tmp_path: Path) -> None:
+def test_partial_array_keeps_shares(tmp_path: Path) -> None:
+    """Tasks that are submitted again are shares of the whole input."""
     ended = start(tmp_path, *WORDS, stillhouse_tasks="32", **array_of(19, 2, 19))
     assert ended.stdout.splitlines()[2:6] == ["--task", "19", "--of", "32"]
 
 
 @pytest.mark.parametrize(("count", "largest"), [(2, 19), (32, 32), (16, 30)])
-def test_an_array_that_does_not_say_how_many_share_the_input_is_refused(
-    count: int, largest: int, tmp_path: Path
-) -> None:
+def test_ambiguous_array_is_refused(count: int, largest: int, tmp_path: Path) -> None:
+    """An array whose indices exceed its number of tasks is refused with the variable to set."""
     ended = start(tmp_path, *WORDS, **array_of(largest, count, largest))
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith(f"error: this array goes up to {largest} and has {count} task")
     assert "STILLHOUSE_TASKS" in ended.stderr and ended.stderr.count("\n") == 1
 
 
-def test_a_failed_task_fails_its_job_so_that_the_merge_does_not_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_task_fails_its_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed task fails its job, so that the merge does not start."""
     monkeypatch.setenv("PYTHON_CODE", "2")
     assert start(tmp_path, *WORDS, **array_of(0, 4, 3)).returncode == 2
 
 
-def test_usage_is_printed_when_no_recipe_is_named(tmp_path: Path) -> None:
+def test_usage_without_recipe(tmp_path: Path) -> None:
+    """The usage is printed when no recipe is named."""
     ended = start(tmp_path)
     assert ended.returncode == 2
     assert ended.stderr.startswith("usage: sbatch")
 
 
-def test_the_header_shows_two_commands_that_differ_in_the_merge_alone() -> None:
+def test_header_commands_differ_in_merge() -> None:
+    """The two commands of the header differ in --merge alone."""
     text = SCRIPT.read_text(encoding="utf-8")
     array, merge = re.findall(r"^#       launch/slurm/prepare\.sbatch (.*?)\)?\"?$", text, re.M)
     assert merge == f"{array} --merge"

@@ -1,4 +1,4 @@
-"""The publishing command: what it makes, what it would send, what it sends."""
+"""The publishing command: files that it writes, lists and uploads."""
 
 import sys
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Publish = Callable[..., str]
 
 
 class FakeHub:
-    """Stands for the model hub, and remembers what it was asked."""
+    """Stands for the model hub, and records its calls."""
 
     calls: list[tuple[str, Any]] = []  # noqa: RUF012  # one hub for the whole test
 
@@ -50,7 +50,8 @@ def run_publish(
     return run
 
 
-def test_it_lists_what_it_made_and_is_up_to_date_the_second_time(run_publish: Publish) -> None:
+def test_publish_is_idempotent(run_publish: Publish) -> None:
+    """The first call lists its files; the second finds the export up to date."""
     first = run_publish()
     assert "export is published" in first
     for name in ("model.safetensors", "config.json", "tokenizer.json", "README.md"):
@@ -60,28 +61,30 @@ def test_it_lists_what_it_made_and_is_up_to_date_the_second_time(run_publish: Pu
     assert not FakeHub.calls
 
 
-def test_a_dry_run_sends_nothing(run_publish: Publish) -> None:
+def test_dry_run_sends_nothing(run_publish: Publish) -> None:
+    """--dry-run lists the files and uploads nothing."""
     printed = run_publish("--push", "org/name", "--dry-run")
     assert "would go to the model repository org/name; nothing was sent" in printed
     assert not FakeHub.calls
 
 
-def test_a_push_sends_the_folder_and_nothing_else(run_publish: Publish, tmp_path: Path) -> None:
+def test_push_uploads_folder(run_publish: Publish, tmp_path: Path) -> None:
+    """--push uploads the exported files and nothing else."""
     run_publish("--push", "org/name")
     names = sorted(path.name for path in (tmp_path / "export").iterdir())
     assert FakeHub.calls == [("create", "org/name"), ("upload", ("org/name", names))]
 
 
-def test_a_dry_run_of_nothing_is_refused(
-    run_publish: Publish, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_dry_run_requires_push(run_publish: Publish, capsys: pytest.CaptureFixture[str]) -> None:
+    """--dry-run without --push is refused."""
     with pytest.raises(SystemExit) as ended:
         run_publish("--dry-run")
     assert ended.value.code == 2
     assert "give --push ORG/NAME as well" in capsys.readouterr().err
 
 
-def test_a_damaged_export_is_made_again(run_publish: Publish, tmp_path: Path) -> None:
+def test_damaged_export_is_rewritten(run_publish: Publish, tmp_path: Path) -> None:
+    """An export that lacks a file is written anew."""
     run_publish()
     (tmp_path / "export" / "vocab.txt").unlink()
     assert "export is published" in run_publish()

@@ -75,15 +75,17 @@ def refuse(
     return run
 
 
-def test_a_missing_corpus(refuse: Refuse, recipe: Path) -> None:
+def test_missing_corpus_is_refused(refuse: Refuse, recipe: Path) -> None:
+    """A corpus folder that does not exist is refused with the command that makes it."""
     sentence = refuse(train_teacher, recipe, "corpus.path=nowhere")
     assert "The corpus nowhere has no manifest.json" in sentence
     assert "launch/prepare_data.py" in sentence
 
 
-def test_a_corpus_that_changed_since_its_manifest(
+def test_changed_corpus_is_refused(
     refuse: Refuse, recipe: Path, tiny_corpus: Path, tmp_path: Path
 ) -> None:
+    """A corpus whose files differ from its manifest is refused by the name of the file."""
     changed = tmp_path / "changed"
     shutil.copytree(tiny_corpus, changed)
     tokens = changed / "train_00000.tokens.bin"
@@ -98,9 +100,10 @@ def test_a_corpus_that_changed_since_its_manifest(
     assert f"{len(content) - 2} bytes instead of {len(content)}" in sentence
 
 
-def test_a_tokenizer_that_did_not_make_the_corpus(
+def test_foreign_tokenizer_is_refused(
     refuse: Refuse, recipe: Path, tiny_corpus: Path, tmp_path: Path
 ) -> None:
+    """A tokenizer with another fingerprint than the corpus's is refused with both."""
     other = tmp_path / "other"
     shutil.copytree(tiny_corpus, other)
     manifest = json.loads((other / MANIFEST).read_text(encoding="utf-8"))
@@ -111,57 +114,64 @@ def test_a_tokenizer_that_did_not_make_the_corpus(
     assert "f" * 16 in sentence
 
 
-def test_a_misspelt_key_gets_the_nearest_name(refuse: Refuse, recipe: Path) -> None:
+def test_misspelt_key_suggests_nearest(refuse: Refuse, recipe: Path) -> None:
+    """A misspelt key is refused with the nearest name."""
     sentence = refuse(train_teacher, recipe, "train.bach_rows=8")
     assert "Unknown key 'train.bach_rows'" in sentence
     assert "did you mean 'train.batch_rows'?" in sentence
 
 
-def test_a_batch_that_does_not_divide(refuse: Refuse, recipe: Path) -> None:
+def test_indivisible_batch_is_refused(refuse: Refuse, recipe: Path) -> None:
+    """A batch that does not divide over micro-batches and ranks is refused."""
     sentence = refuse(train_teacher, recipe, "train.micro_rows=3")
     assert "train.batch_rows 8 is not divisible by train.micro_rows 3 times 1 rank(s)" in sentence
     assert "choose a multiple of 3" in sentence
 
 
-def test_a_corpus_smaller_than_one_batch(refuse: Refuse, recipe: Path) -> None:
+def test_small_corpus_is_refused(refuse: Refuse, recipe: Path) -> None:
+    """A corpus with fewer rows than one batch is refused with both numbers."""
     sentence = refuse(train_teacher, recipe, "train.batch_rows=4096", "train.micro_rows=8")
     assert "rows of 64 tokens, fewer than one batch of train.batch_rows 4096" in sentence
 
 
-def test_another_world_size_than_expected(refuse: Refuse, recipe: Path) -> None:
+def test_other_world_size_is_refused(refuse: Refuse, recipe: Path) -> None:
+    """Another number of ranks than run.world_size is refused."""
     sentence = refuse(train_teacher, recipe, "run.world_size=8")
     assert "expects 8 rank(s), but the launcher started 1" in sentence
 
 
-def test_fp16_without_a_gpu(refuse: Refuse, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fp16_without_gpu_is_refused(
+    refuse: Refuse, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fp16 on a machine without a GPU is refused."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     config = "deepspeed.config=ds_configs/zero1_fp16.json"
     sentence = refuse(train_teacher, recipe, "train.precision=fp16", config)
     assert "fp16 needs a GPU" in sentence
 
 
-def test_a_precision_that_the_deepspeed_file_contradicts(refuse: Refuse, recipe: Path) -> None:
+def test_contradicting_precision_is_refused(refuse: Refuse, recipe: Path) -> None:
+    """A precision that the DeepSpeed JSON contradicts is refused with both values."""
     sentence = refuse(train_teacher, recipe, "train.precision=bf16")
     assert "zero1_fp32.json computes in fp32, but the recipe's train.precision is bf16" in sentence
 
 
-def test_a_number_that_recipe_and_deepspeed_file_both_state(
-    refuse: Refuse, recipe: Path, tmp_path: Path
-) -> None:
+def test_number_stated_twice_is_refused(refuse: Refuse, recipe: Path, tmp_path: Path) -> None:
+    """A number in both the recipe and the DeepSpeed JSON is refused with both places."""
     stated = tmp_path / "stated.json"
     stated.write_text(json.dumps({"train_batch_size": 64, "zero_optimization": {"stage": 1}}))
     sentence = refuse(train_teacher, recipe, f"deepspeed.config={stated}")
     assert "has train_batch_size 64, but the recipe's train.batch_rows is 8" in sentence
 
 
-def test_rows_longer_than_the_model_has_positions(refuse: Refuse, recipe: Path) -> None:
+def test_rows_beyond_positions_are_refused(refuse: Refuse, recipe: Path) -> None:
+    """Rows longer than model.positions are refused."""
     sentence = refuse(train_teacher, recipe, "train.row_tokens=128")
     assert "train.row_tokens 128 exceeds model.positions 64" in sentence
 
 
-def test_a_run_folder_of_another_configuration_is_left_untouched(
-    refuse: Refuse, recipe: Path, tmp_path: Path
-) -> None:
+def test_other_runs_folder_is_untouched(refuse: Refuse, recipe: Path, tmp_path: Path) -> None:
+    """A run folder of another configuration is refused and left as it is."""
     run = tmp_path / "run"
     run.mkdir()
     started = TeacherRecipe.model_validate(yaml.safe_load(recipe.read_text(encoding="utf-8")))
@@ -174,37 +184,41 @@ def test_a_run_folder_of_another_configuration_is_left_untouched(
     assert config.read_bytes() == before
 
 
-def test_more_student_layers_than_teacher_layers(refuse: Refuse, student_recipe: Path) -> None:
+def test_too_many_student_layers_are_refused(refuse: Refuse, student_recipe: Path) -> None:
+    """More student layers to copy than the teacher has are refused."""
     sentence = refuse(distill_student, student_recipe, "student.init=[0,1,1]")
     assert "has 3 layers to copy from its teacher, but the teacher has 2" in sentence
 
 
-def test_a_student_layer_that_the_teacher_does_not_have(
-    refuse: Refuse, student_recipe: Path
-) -> None:
+def test_missing_teacher_layer_is_refused(refuse: Refuse, student_recipe: Path) -> None:
+    """An index in student.init beyond the teacher's layers is refused."""
     sentence = refuse(distill_student, student_recipe, "student.init=[5]")
     assert "names teacher layer 5, but the teacher has layers 0 to 1" in sentence
 
 
-def test_a_teacher_that_is_not_there(refuse: Refuse, student_recipe: Path) -> None:
+def test_missing_teacher_is_refused(refuse: Refuse, student_recipe: Path) -> None:
+    """A teacher path without a model is refused."""
     sentence = refuse(distill_student, student_recipe, "teacher.path=nowhere")
     assert "nowhere is neither a run folder with a checkpoint nor an exported model" in sentence
 
 
-def test_a_teacher_of_another_tokenizer(
+def test_teacher_of_other_tokenizer_is_refused(
     refuse: Refuse, student_recipe: Path, published_teacher: Path
 ) -> None:
+    """A teacher trained with another tokenizer is refused with its fingerprint."""
     (published_teacher / FACTS).write_text(json.dumps({"tokenizer": "0" * 16}), encoding="utf-8")
     sentence = refuse(distill_student, student_recipe)
     assert f"was trained with tokenizer {'0' * 16}" in sentence
 
 
-def test_rows_longer_than_the_teacher_has_positions(refuse: Refuse, student_recipe: Path) -> None:
+def test_rows_beyond_teacher_positions_are_refused(refuse: Refuse, student_recipe: Path) -> None:
+    """Rows longer than the teacher's positions are refused."""
     sentence = refuse(distill_student, student_recipe, "train.row_tokens=128")
     assert "train.row_tokens 128 exceeds the teacher's 64 positions" in sentence
 
 
-def test_loss_weights_that_are_all_zero(refuse: Refuse, student_recipe: Path) -> None:
+def test_zero_weights_are_refused(refuse: Refuse, student_recipe: Path) -> None:
+    """Objectives whose weights are all 0 are refused."""
     idle = "objectives=[{kind: hard_mlm, weight: 0}]"
     assert "nothing is trained" in refuse(distill_student, student_recipe, idle)
 
@@ -252,15 +266,17 @@ def test_loss_weights_that_are_all_zero(refuse: Refuse, student_recipe: Path) ->
         ),
     ],
 )
-def test_objectives_and_students_that_do_not_fit_the_teacher(
+def test_unfit_students_are_refused(
     refuse: Refuse, student_recipe: Path, overrides: list[str], message: str
 ) -> None:
+    """Objectives, widths, heads and layers that do not fit the teacher are refused."""
     assert message in refuse(distill_student, student_recipe, *overrides)
 
 
-def test_a_teacher_that_lacks_words_of_the_corpus(
+def test_small_vocabulary_teacher_is_refused(
     refuse: Refuse, student_recipe: Path, published_teacher: Path
 ) -> None:
+    """A teacher with fewer ids than the tokenizer is refused with both numbers."""
     weights = load_file(published_teacher / WEIGHTS)
     for name, tensor in weights.items():
         if tensor.shape[0] == 201:
@@ -273,18 +289,20 @@ def test_a_teacher_that_lacks_words_of_the_corpus(
     assert "has a vocabulary of 150 tokens, but the tokenizer" in sentence and "has 201" in sentence
 
 
-def test_soft_targets_of_a_teacher_without_a_masked_word_head(
+def test_teacher_without_mlm_head_is_refused(
     refuse: Refuse, student_recipe: Path, published_teacher: Path
 ) -> None:
+    """Soft targets of a teacher without an MLM head are refused."""
     weights = load_file(published_teacher / WEIGHTS)
     layers = {name: tensor for name, tensor in weights.items() if not name.startswith("cls.")}
     save_file(layers, published_teacher / WEIGHTS)
     assert "has no MLM head" in refuse(distill_student, student_recipe)
 
 
-def test_a_teacher_that_holds_nan(
+def test_teacher_with_nan_is_refused(
     refuse: Refuse, student_recipe: Path, published_teacher: Path
 ) -> None:
+    """A teacher whose weights hold NaN is refused by the tensor's name."""
     weights = load_file(published_teacher / WEIGHTS)
     weights["bert.encoder.layer.0.output.dense.bias"][3] = float("nan")
     save_file(weights, published_teacher / WEIGHTS)
@@ -292,17 +310,19 @@ def test_a_teacher_that_holds_nan(
     assert "has NaN or infinity in bert.encoder.layer.0.output.dense.bias" in sentence
 
 
-def test_a_teacher_whose_weights_are_pickled(
+def test_pickled_teacher_is_refused(
     refuse: Refuse, student_recipe: Path, published_teacher: Path
 ) -> None:
+    """A teacher with pickled weights is refused."""
     (published_teacher / WEIGHTS).rename(published_teacher / "pytorch_model.bin")
     sentence = refuse(distill_student, student_recipe)
     assert "has its weights in pytorch_model.bin" in sentence
 
 
-def test_a_teacher_that_is_still_training(
+def test_training_teacher_is_refused(
     refuse: Refuse, student_recipe: Path, published_teacher: Path
 ) -> None:
+    """A teacher that is still training is refused with its step."""
     status = {"state": "running", "step": 7}
     (published_teacher / "status.json").write_text(json.dumps(status), encoding="utf-8")
     sentence = refuse(distill_student, student_recipe)
@@ -310,9 +330,10 @@ def test_a_teacher_that_is_still_training(
     assert "publish it as it is" in sentence
 
 
-def test_a_teacher_whose_weights_have_another_shape(
+def test_misshapen_teacher_is_refused(
     refuse: Refuse, student_recipe: Path, published_teacher: Path
 ) -> None:
+    """A teacher whose weights have another shape than its config is refused with both."""
     path = published_teacher / "config.json"
     config = json.loads(path.read_text(encoding="utf-8")) | {"intermediate_size": 65}
     path.write_text(json.dumps(config), encoding="utf-8")

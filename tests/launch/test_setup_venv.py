@@ -1,4 +1,4 @@
-"""Setting up: at once when nothing has changed, and one sentence about a machine that cannot."""
+"""Setting up: immediate when nothing has changed; one sentence about a machine that cannot."""
 
 import os
 import subprocess
@@ -34,16 +34,18 @@ def lock_of(environment: dict[str, str]) -> Path:
     return Path(environment["TORCH_EXTENSIONS_DIR"]) / "py_cpu" / "operator" / "lock"
 
 
-def test_an_unchanged_environment_is_activated_without_installing(
+def test_unchanged_environment_is_activated(
     environment: dict[str, str],
 ) -> None:
+    """An environment whose inputs are unchanged is activated without an installation."""
     result = source_it(environment)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith(f"{environment['VENV']} {environment['VENV']}/bin:")
     assert result.stderr == ""
 
 
-def test_a_lock_that_a_killed_build_left_is_removed_and_named(environment: dict[str, str]) -> None:
+def test_stale_build_lock_is_removed(environment: dict[str, str]) -> None:
+    """A lock that a killed build left is removed and named."""
     lock = lock_of(environment)
     lock.touch()
     result = source_it(environment)
@@ -52,7 +54,8 @@ def test_a_lock_that_a_killed_build_left_is_removed_and_named(environment: dict[
     assert not lock.exists()
 
 
-def test_the_lock_of_a_living_build_is_left_alone(environment: dict[str, str]) -> None:
+def test_lock_of_running_build_stays(environment: dict[str, str]) -> None:
+    """A lock that a running build holds open stays."""
     with lock_of(environment).open("w"):
         result = source_it(environment)
         assert lock_of(environment).exists()
@@ -67,9 +70,10 @@ def test_the_lock_of_a_living_build_is_left_alone(environment: dict[str, str]) -
         ("CXX", "no-such-compiler", "There is no C++ compiler"),
     ],
 )
-def test_a_machine_that_cannot_run_it_is_told_so_in_one_sentence(
+def test_unfit_machine_is_one_sentence(
     environment: dict[str, str], variable: str, value: str, sentence: str, tmp_path: Path
 ) -> None:
+    """A machine without Python 3.11 or a C++ compiler is refused in one sentence."""
     old_python = tmp_path / "old-python"
     old_python.write_text('#!/bin/sh\n[ "$1" = -V ] && echo Python 3.8.1 || exit 1\n')
     old_python.chmod(0o755)

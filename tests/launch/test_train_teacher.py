@@ -15,9 +15,8 @@ from pretrain.data.setup import Inputs
 @pytest.mark.parametrize(
     ("pairs", "asked"), [("next_sentence", True), ("sentence_order", True), ("none", False)]
 )
-def test_a_teacher_of_single_segments_has_no_head_for_pairs(
-    tiny_tokenizer: Path, pairs: str, asked: bool
-) -> None:
+def test_single_segments_have_no_nsp_head(tiny_tokenizer: Path, pairs: str, asked: bool) -> None:
+    """A teacher of single segments has no NSP head."""
     tree: dict[str, Any] = {name: {"path": name} for name in ("run", "corpus", "tokenizer")}
     tree |= {"train": {"steps": 5, "batch_rows": 4, "micro_rows": 4}, "samples": {"pairs": pairs}}
     recipe = TeacherRecipe.model_validate(tree)

@@ -75,9 +75,8 @@ def refusal_of(tmp_path: Path, content: str) -> str:
         ),
     ],
 )
-def test_what_is_wrong_in_a_list_is_named_by_its_key(
-    tmp_path: Path, shape: str, sentence: str
-) -> None:
+def test_list_errors_name_their_key(tmp_path: Path, shape: str, sentence: str) -> None:
+    """A mistake inside a list is named by a key that stands in the file."""
     found = refusal_of(tmp_path, f"sheets: [{{copies: 1, shapes: [{{kind: circle}}, {shape}]}}]")
     assert found.startswith(sentence.replace("KEY", "sheets.0.shapes.1"))
 
@@ -100,7 +99,6 @@ def test_what_is_wrong_in_a_list_is_named_by_its_key(
         ("ink: 3", 'ink is 3 in FILE, but must be a path: put it in quotes, "3".'),
     ],
 )
-def test_a_union_is_explained_by_the_member_that_comes_nearest(
-    tmp_path: Path, content: str, sentence: str
-) -> None:
+def test_union_errors_name_nearest_member(tmp_path: Path, content: str, sentence: str) -> None:
+    """Of a union of types, the sentence is about those nearest to the value."""
     assert refusal_of(tmp_path, content).startswith(sentence)
