@@ -231,9 +231,8 @@ class TokenizerOptions(Options):
     )
     kind: Literal["wordpiece", "unigram", "bpe", "existing"] = Field(
         "wordpiece",
-        description="`wordpiece` is trained, or made from a vocab.txt; `unigram` and `bpe` are "
-        "trained by SentencePiece; `existing` copies a Hugging Face tokenizer folder of any "
-        "algorithm.",
+        description="What is trained: `wordpiece`, or SentencePiece's `unigram` or `bpe`. With "
+        "`vocabulary` nothing is trained and this may be left out, or be `existing`.",
     )
     vocab_size: int = Field(
         16_384,
@@ -241,10 +240,15 @@ class TokenizerOptions(Options):
         description="Ids. A student's embedding is vocab_size x width, so small for a small "
         "corpus.",
     )
-    lowercase: bool = Field(
+    lowercase: bool | Literal["turkish"] = Field(
         True,
-        description="Whether case and accents are dropped: smaller vocabulary, better on little "
-        "data. An existing tokenizer keeps its own casing.",
+        description="Whether case is dropped: smaller vocabulary, better on little data. `turkish` "
+        "lower-cases I to dotless ı, and İ to i. A tokenizer folder keeps its own casing.",
+    )
+    strip_accents: bool | None = Field(
+        None,
+        description="Whether WordPiece drops accents, which in Hindi or Thai are vowels; null: "
+        "where `lowercase` is true, as in BERT. SentencePiece keeps them.",
     )
     alphabet: int = Field(
         1_000,
@@ -254,7 +258,8 @@ class TokenizerOptions(Options):
     )
     vocabulary: Path | None = Field(
         None,
-        description="A vocab.txt (kind wordpiece) or a tokenizer folder (kind existing) to use.",
+        description="A tokenizer to take over with its ids: a vocab.txt, a tokenizer.json, or the "
+        "folder of a Hugging Face tokenizer of any algorithm.",
     )
     train_bytes: int = Field(
         100_000_000,
@@ -273,6 +278,14 @@ class TokenizerOptions(Options):
     def _existing_has_vocabulary(self) -> "TokenizerOptions":
         if self.kind == "existing" and self.vocabulary is None:
             raise ValueError("kind 'existing' needs tokenizer.vocabulary, a tokenizer folder.")
+        return self
+
+    @model_validator(mode="after")
+    def _sentencepiece_keeps_accents(self) -> "TokenizerOptions":
+        if self.strip_accents and self.kind in ("unigram", "bpe"):
+            raise ValueError(
+                f"strip_accents is for kind wordpiece, and {self.kind} keeps accents: leave it out."
+            )
         return self
 
 

@@ -52,7 +52,7 @@ def open_with_tokenizer(path: Path, tokenizer_path: Path) -> tuple[Corpus, Loade
         UserError: when the corpus was made with another tokenizer.
     """
     corpus, tokenizer = Corpus.open(path), load_tokenizer(tokenizer_path)
-    if corpus.tokenizer_fingerprint != tokenizer.fingerprint:
+    if not tokenizer.is_recorded_as(corpus.tokenizer_fingerprint):
         raise UserError(
             f"The corpus {path} was made with the tokenizer {corpus.tokenizer_fingerprint}, and "
             f"{tokenizer_path} is {tokenizer.fingerprint}: correct tokenizer.path."

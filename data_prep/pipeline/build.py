@@ -29,7 +29,7 @@ from data_prep.progress import Progress, log
 from data_prep.readers.listing import cut_into_tasks, list_input, share_of_array
 from data_prep.readers.sources import Source
 from data_prep.readers.survey import survey_input
-from data_prep.tokenizers.build import ensure_tokenizer
+from data_prep.tokenizers.build import ensure_tokenizer, tokenizer_of_build
 from data_prep.tokenizers.folder import LoadedTokenizer, load_tokenizer
 
 # NSP negatives come from another document of the same split.
@@ -55,13 +55,15 @@ def build_corpus(recipe: CorpusRecipe) -> dict[str, Any]:
         UserError: when the input, the tokenizer or an existing corpus does not fit the recipe, when
             the disk is full, and when another process is making the same corpus.
     """
-    sources, facts = _open_input(recipe)
-    if manifest := _existing_corpus(recipe.corpus.path, facts, sources):
-        return manifest
-    with _locked(recipe, shared=False), clear_disk_errors(recipe.corpus.path):
-        work = _open_work(recipe, facts, sources)
-        _run(recipe, work, work.tasks)
-        return _merge(recipe, work, facts)
+    sources, found = _list_sources(recipe)
+    with tokenizer_of_build(recipe, sources) as tokenizer:
+        facts = {**_facts(recipe, sources, tokenizer), _FOUND: found}
+        if manifest := _existing_corpus(recipe.corpus.path, facts, sources):
+            return manifest
+        with _locked(recipe, shared=False), clear_disk_errors(recipe.corpus.path):
+            work = _open_work(recipe, facts, sources)
+            _run(recipe, work, work.tasks)
+            return _merge(recipe, work, facts)
 
 
 def run_array_task(recipe: CorpusRecipe, index: int, count: int) -> None:
@@ -97,12 +99,15 @@ def merge_corpus(recipe: CorpusRecipe) -> dict[str, Any]:
 
 
 def _open_input(recipe: CorpusRecipe) -> tuple[list[Source], dict[str, Any]]:
-    listing = list_input(recipe.corpora)
-    sources = listing.sources
-    found = survey_input(listing, recipe.corpora)
-    with clear_disk_errors(recipe.tokenizer.path):
-        tokenizer = ensure_tokenizer(recipe, sources)
+    sources, found = _list_sources(recipe)
+    tokenizer = ensure_tokenizer(recipe, sources)
     return sources, {**_facts(recipe, sources, tokenizer), _FOUND: found}
+
+
+def _list_sources(recipe: CorpusRecipe) -> tuple[list[Source], dict[str, Any]]:
+    """Return the input files, and what else lay in their folders."""
+    listing = list_input(recipe.corpora)
+    return listing.sources, survey_input(listing, recipe.corpora)
 
 
 def _facts(
@@ -116,11 +121,20 @@ def _facts(
     return {
         "format": FORMAT,
         "token_type": token_type_for(tokenizer.vocab_size).name,
-        "tokenizer": tokenizer.fingerprint,
+        "tokenizer": _recorded_fingerprint(recipe.corpus.path, tokenizer),
         "vocab_size": tokenizer.vocab_size,
         "sources": [source.facts() for source in sources],
         "options": options,
     }
+
+
+def _recorded_fingerprint(path: Path, tokenizer: LoadedTokenizer) -> str:
+    """Return the tokenizer's fingerprint, or an earlier version's that an existing corpus has."""
+    if (path / MANIFEST).is_file():
+        recorded = str(read_corpus_manifest(path, hashes=False)["tokenizer"])
+        if tokenizer.is_recorded_as(recorded):
+            return recorded
+    return tokenizer.fingerprint
 
 
 def _evaluation_hash(path: Path) -> str:

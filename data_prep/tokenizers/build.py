@@ -1,36 +1,31 @@
 """The tokenizer of a recipe: loaded if its folder exists, made once if not."""
 
+import contextlib
 import os
 import shutil
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tokenizers import Tokenizer
 
 from data_prep.config.schema import CorpusRecipe, TokenizerOptions
+from data_prep.disk import clear_disk_errors
 from data_prep.errors import UserError
 from data_prep.locks import creation_lock
 from data_prep.manifest import file_sha256, read_manifest
 from data_prep.progress import log
-from data_prep.readers.dispatch import read_documents
-from data_prep.readers.listing import cut_into_tasks
-from data_prep.readers.sources import Slice, Source
-from data_prep.tokenizers.folder import (
-    BERT_NAMES,
-    LoadedTokenizer,
-    load_tokenizer,
-    read_backend,
-    role_names,
-    save_tokenizer,
-)
+from data_prep.readers.sources import Source
+from data_prep.tokenizers.adoption import VOCABULARY, adopt_tokenizer, check_same_ids
+from data_prep.tokenizers.folder import BACKEND, LoadedTokenizer, load_tokenizer, save_tokenizer
+from data_prep.tokenizers.roles import CONFIG
+from data_prep.tokenizers.sample import sample_texts
 from data_prep.tokenizers.sentencepiece import to_fast_tokenizer, train_sentencepiece
 from data_prep.tokenizers.wordpiece import read_vocabulary, train_wordpiece
 
-# Bytes of text per byte of a compressed file: Wikipedia and novels, usual settings.
-_EXPANSION = {".gz": 2.7, ".zst": 2.9, ".xz": 3.4, ".bz2": 3.6, ".parquet": 2.0}
+_DEFAULTS = {name: field.default for name, field in TokenizerOptions.model_fields.items()}
 
 
 def ensure_tokenizer(recipe: CorpusRecipe, sources: Sequence[Source]) -> LoadedTokenizer:
@@ -44,57 +39,53 @@ def ensure_tokenizer(recipe: CorpusRecipe, sources: Sequence[Source]) -> LoadedT
     options = recipe.tokenizer
     if options.path.exists():
         return _existing_tokenizer(options)
-    with creation_lock(options.path) as locked:
+    with clear_disk_errors(options.path), creation_lock(options.path) as locked:
         if options.path.exists():
             return _existing_tokenizer(options)
         _make_in_place(recipe, sources, locked)
     tokenizer = _existing_tokenizer(options)
     log(f"wrote {options.path}: {tokenizer.vocab_size:,} ids")
-    return tokenizer
+    return replace(tokenizer, made_now=True)
 
 
-def sample_texts(recipe: CorpusRecipe, sources: Sequence[Source]) -> Iterator[str]:
-    """Yield paragraphs for training: from each slice its share of `train_bytes`, from its start.
+@contextlib.contextmanager
+def tokenizer_of_build(
+    recipe: CorpusRecipe, sources: Sequence[Source]
+) -> Iterator[LoadedTokenizer]:
+    """Yield the recipe's tokenizer, and remove it again if the build is refused.
 
-    Shares are proportional to the size of the text, which for a compressed file is estimated from
-    its size on disk, so that plain and compressed corpora are covered alike. What a slice lacks of
-    its share goes to no other slice. What its last paragraph exceeds the share by is taken off the
-    slices after it, so that many small files do not yield a paragraph each.
-
-    The choice depends on the input alone, and memory holds one document at a time.
+    Only a tokenizer that this process made is removed, and not where the machine failed (a full
+    disk): the next build would train the same one. The tasks of an array never remove it, because
+    others use it.
     """
-    pieces = [piece for pieces in cut_into_tasks(sources) for piece in pieces]
-    share = recipe.tokenizer.train_bytes / max(1.0, sum(map(_text_bytes, pieces)))
-    owed = 0.0
-    for piece in pieces:
-        owed = min(owed, 0.0) + share * _text_bytes(piece)
-        if owed <= 0.0:
-            continue
-        for paragraph in _paragraphs(recipe, piece):
-            owed -= len(paragraph.encode())
-            yield paragraph
-            if owed <= 0.0:
-                break
+    tokenizer = ensure_tokenizer(recipe, sources)
+    try:
+        yield tokenizer
+    except UserError as error:
+        if tokenizer.made_now and not isinstance(error.__cause__, OSError):
+            _discard(tokenizer.path)
+        raise
 
 
-def _text_bytes(piece: Slice) -> float:
-    suffix = Path(piece.source.name).suffix
-    return (piece.stop - piece.start) * _EXPANSION.get(suffix, 1.0)
-
-
-def _paragraphs(recipe: CorpusRecipe, piece: Slice) -> Iterator[str]:
-    for document in read_documents(piece, recipe.corpora[piece.source.corpus], Counter()):
-        yield from document.text.split("\n")
+def _discard(path: Path) -> None:
+    discarded = path.with_name(f"{path.name}.discarded.{os.uname().nodename}.{os.getpid()}")
+    path.rename(discarded)
+    shutil.rmtree(discarded)
+    log(f"removed {path}, which was made for this input")
 
 
 def _existing_tokenizer(options: TokenizerOptions) -> LoadedTokenizer:
     tokenizer = load_tokenizer(options.path)
-    made_with = read_manifest(options.path, "tokenizer", "make it again").get("options", {})
+    made_with = read_manifest(options.path, "tokenizer", "make it again").get("options")
+    if made_with is None:
+        return tokenizer
     for key, expected in _facts(options).items():
-        if made_with.get(key) != expected:
+        # An option that is newer than the tokenizer had the effect of its default.
+        found = made_with.get(key, _DEFAULTS.get(key, expected))
+        if found != expected:
             raise UserError(
                 f"The tokenizer {options.path} exists and was made with {key} "
-                f"{made_with[key]!r}, but tokenizer.{key} is {expected!r}: remove the folder, or "
+                f"{found!r}, but tokenizer.{key} is {expected!r}: remove the folder, or "
                 "choose another tokenizer.path."
             )
     return tokenizer
@@ -124,27 +115,39 @@ def _move(working: Path, path: Path) -> None:
 
 def _make_tokenizer(recipe: CorpusRecipe, sources: Sequence[Source], directory: Path) -> None:
     options = recipe.tokenizer
-    names: Mapping[str, str] = BERT_NAMES
-    if options.vocabulary is None:
-        tokenizer = _train(recipe, sources)
-    elif options.kind == "existing":
-        tokenizer = read_backend(options.vocabulary / "tokenizer.json")
-        names = role_names(options.vocabulary)
-    elif options.kind == "wordpiece":
-        tokenizer = read_vocabulary(options.vocabulary, options.lowercase)
+    facts = {"options": _facts(options)}
+    kind = effective_kind(options)
+    if kind == "existing":
+        assert options.vocabulary is not None
+        adopted = adopt_tokenizer(options.vocabulary)
+        save_tokenizer(adopted.backend, directory, kind, names=adopted.names, facts=facts)
+        check_same_ids(adopted, directory)
+    elif options.vocabulary is not None:
+        tokenizer = read_vocabulary(options.vocabulary, options.lowercase, options.strip_accents)
+        save_tokenizer(tokenizer, directory, kind, facts=facts)
     else:
+        save_tokenizer(_train(recipe, sources), directory, kind, facts=facts)
+
+
+def effective_kind(
+    options: TokenizerOptions,
+) -> Literal["wordpiece", "unigram", "bpe", "existing"]:
+    """Return the kind of a recipe; a vocabulary decides it, whatever `tokenizer.kind` is.
+
+    Raises:
+        UserError: when the vocabulary does not exist, or the kind is one that is trained.
+    """
+    path = options.vocabulary
+    if path is None:
+        return options.kind
+    if options.kind in ("unigram", "bpe"):
         raise UserError(
-            f"tokenizer.vocabulary {options.vocabulary} does not fit tokenizer.kind "
-            f"{options.kind}, which is trained: leave it out, or set the kind to wordpiece (for a "
-            "vocab.txt) or existing (for a tokenizer folder)."
+            f"tokenizer.vocabulary {path} does not fit tokenizer.kind {options.kind}, which is "
+            "trained: leave out one of them."
         )
-    save_tokenizer(
-        tokenizer,
-        directory,
-        options.kind,
-        names=names,
-        facts={"options": _facts(options)},
-    )
+    if not path.exists():
+        raise UserError(f"There is no vocabulary {path}: correct tokenizer.vocabulary.")
+    return "existing" if path.is_dir() or path.suffix == ".json" else "wordpiece"
 
 
 def _train(recipe: CorpusRecipe, sources: Sequence[Source]) -> Tokenizer:
@@ -160,9 +163,10 @@ def _train(recipe: CorpusRecipe, sources: Sequence[Source]) -> Tokenizer:
 
     sizes: dict[str, Any] = options.model_dump(include={"vocab_size", "lowercase", "alphabet"})
     if options.kind in ("unigram", "bpe"):
-        tokenizer = to_fast_tokenizer(train_sentencepiece(texts, kind=options.kind, **sizes))
+        model = train_sentencepiece(texts, kind=options.kind, **sizes)
+        tokenizer = to_fast_tokenizer(model, turkish=options.lowercase == "turkish")
     else:
-        tokenizer = train_wordpiece(texts, **sizes)
+        tokenizer = train_wordpiece(texts, strip_accents=options.strip_accents, **sizes)
     log(f"trained the tokenizer in {time.monotonic() - started:,.1f} s")
     if (found := tokenizer.get_vocab_size()) < options.vocab_size:
         log(f"the text gives only {found:,} ids: no further piece occurs twice")
@@ -174,22 +178,31 @@ def _facts(options: TokenizerOptions) -> dict[str, Any]:
 
     A given vocabulary has its own size, an existing tokenizer its own casing.
     """
+    kind = effective_kind(options)
     left_out = {"path", "vocabulary", "backend"}
     if options.vocabulary:
         left_out |= {"vocab_size", "alphabet", "train_bytes"}
-    if options.kind == "existing":
-        left_out |= {"lowercase"}
+    if kind == "existing":
+        left_out |= {"lowercase", "strip_accents"}
     facts = options.model_dump(mode="json", exclude=left_out)
+    facts["kind"] = kind
     if options.vocabulary:
-        facts["vocabulary"] = file_sha256(_vocabulary_file(options))[:16]
+        facts["vocabulary"] = file_sha256(_vocabulary_file(options.vocabulary))[:16]
+        if kind == "existing" and (config := options.vocabulary / CONFIG).is_file():
+            facts["vocabulary_config"] = file_sha256(config)[:16]
     return facts
 
 
-def _vocabulary_file(options: TokenizerOptions) -> Path:
+def _vocabulary_file(path: Path) -> Path:
     """Return the file whose content decides the ids of a given vocabulary."""
-    assert options.vocabulary is not None
-    existing = options.kind == "existing"
-    path = options.vocabulary / "tokenizer.json" if existing else options.vocabulary
-    if not path.is_file():
-        raise UserError(f"There is no vocabulary {path}: correct tokenizer.vocabulary.")
-    return path
+    if path.is_file():
+        return path
+    names = (BACKEND, VOCABULARY, "vocab.json")
+    found = [path / name for name in names if (path / name).is_file()]
+    found += sorted(path.glob("*.model"))
+    if not found:
+        raise UserError(
+            f"{path} has no {BACKEND} and no vocabulary: give tokenizer.vocabulary the folder of a "
+            "Hugging Face tokenizer."
+        )
+    return found[0]

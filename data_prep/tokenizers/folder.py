@@ -8,26 +8,24 @@ transformers nor torch.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer, processors
+from tokenizers import Tokenizer
 
 from data_prep.errors import UserError
-from data_prep.manifest import find_damage, fingerprint, read_manifest, write_json, write_manifest
+from data_prep.manifest import find_damage, read_manifest, write_json, write_manifest
+from data_prep.tokenizers.fingerprints import file_fingerprint, pipeline_fingerprint
+from data_prep.tokenizers.json_files import read_json_object, read_text
+from data_prep.tokenizers.roles import BERT_NAMES, CONFIG, ROLE_MAP, role_names, special_ids
 
-ROLES = ("pad", "unk", "cls", "sep", "mask")
-BERT_NAMES = {role: f"[{role.upper()}]" for role in ROLES}
-SPECIAL_TOKENS = tuple(BERT_NAMES.values())
-
-_BACKEND = "tokenizer.json"
-_CONFIG = "tokenizer_config.json"
-_ROLE_MAP = "special_tokens_map.json"
+BACKEND = "tokenizer.json"
 _VOCABULARY = "vocab.txt"
+MAX_WORD_CHARS = 100  # BERT's WordPiece makes [UNK] of a longer word
 # BERT's maximum position; `AutoTokenizer` truncates longer texts there.
 _MODEL_MAX_LENGTH = 512
 _UNUSED = re.compile(r"\[unused\d+\]")
@@ -35,17 +33,32 @@ _UNUSED = re.compile(r"\[unused\d+\]")
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedTokenizer:
-    """A verified tokenizer; `backend` neither truncates nor pads."""
+    """A verified tokenizer; `backend` neither truncates nor pads.
+
+    Attributes:
+        path: of its folder.
+        backend: the library's tokenizer.
+        fingerprint: what corpora and runs record.
+        vocab_size: ids, gaps included.
+        other_fingerprints: those of the same tokenizer in corpora and runs of other versions.
+        made_now: whether this process made it.
+    """
 
     path: Path
     backend: Tokenizer
     fingerprint: str
+    other_fingerprints: frozenset[str] = frozenset()
+    made_now: bool = False
     vocab_size: int
     pad_id: int
     unk_id: int
     cls_id: int
     sep_id: int
     mask_id: int
+
+    def is_recorded_as(self, fingerprint: str) -> bool:
+        """Tell whether a fingerprint, of this or an earlier version, is that of this tokenizer."""
+        return fingerprint == self.fingerprint or fingerprint in self.other_fingerprints
 
     @cached_property
     def ordinary_ids(self) -> npt.NDArray[np.int64]:
@@ -85,19 +98,19 @@ def save_tokenizer(
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    files = [_BACKEND, _CONFIG, _ROLE_MAP]
-    tokenizer.save(str(directory / _BACKEND))
+    files = [BACKEND, CONFIG, ROLE_MAP]
+    tokenizer.save(str(directory / BACKEND))
     role_map = {f"{role}_token": name for role, name in names.items()}
-    write_json(directory / _ROLE_MAP, role_map)
-    write_json(directory / _CONFIG, _config(tokenizer) | role_map)
-    if _is_wordpiece(tokenizer):
+    write_json(directory / ROLE_MAP, role_map)
+    write_json(directory / CONFIG, _config(tokenizer, names) | role_map)
+    if _is_bert(tokenizer, names):
         files.append(_VOCABULARY)
         _write_vocabulary(directory / _VOCABULARY, tokenizer)
     about = {
         "kind": kind,
         "vocab_size": _vocab_size(tokenizer),
         "lowercase": _lowers(tokenizer),
-        "fingerprint": _fingerprint(directory / _BACKEND),
+        "fingerprint": pipeline_fingerprint(tokenizer, ids),
         "special_ids": ids,
     }
     write_manifest(directory, {**about, **(facts or {})}, files)
@@ -109,7 +122,10 @@ def load_tokenizer(path: Path) -> LoadedTokenizer:
     Raises:
         UserError: when the folder is not complete or has changed since it was made.
     """
-    remedy = "make it with launch/prepare_data.py, or correct tokenizer.path"
+    remedy = (
+        "make it with launch/prepare_data.py, which takes over the folder of another tool as "
+        "tokenizer.vocabulary, or correct tokenizer.path"
+    )
     manifest = read_manifest(path, "tokenizer", remedy)
     if damage := find_damage(path, manifest, hashes=True):
         raise UserError(
@@ -117,12 +133,18 @@ def load_tokenizer(path: Path) -> LoadedTokenizer:
             "the folder and make it again."
         )
     loaded = read_tokenizer(path)
-    if loaded.fingerprint != manifest.get("fingerprint"):
+    stated = str(manifest.get("fingerprint"))
+    if not loaded.is_recorded_as(stated):
         raise UserError(
-            f"The tokenizer {path} has the fingerprint {loaded.fingerprint}, its manifest "
-            f"has {manifest.get('fingerprint')}: {remedy}."
+            f"The tokenizer {path} has the fingerprint {loaded.fingerprint}, its manifest has "
+            f"{stated}: {remedy}."
         )
-    return loaded
+    # What is stated stays, because runs and corpora that were made with this folder have it.
+    return replace(
+        loaded,
+        fingerprint=stated,
+        other_fingerprints=loaded.other_fingerprints | {loaded.fingerprint},
+    )
 
 
 def read_tokenizer(path: Path) -> LoadedTokenizer:
@@ -131,87 +153,55 @@ def read_tokenizer(path: Path) -> LoadedTokenizer:
     Raises:
         UserError: when it is not one, or lacks a special token.
     """
-    backend = read_backend(path / _BACKEND)
-    ids = {
-        f"{role}_id": index for role, index in special_ids(backend, role_names(path), path).items()
-    }
+    backend = read_backend(path / BACKEND)
+    ids = special_ids(backend, role_names(path), path)
     return LoadedTokenizer(
         path=path,
         backend=backend,
-        fingerprint=_fingerprint(path / _BACKEND),
+        fingerprint=pipeline_fingerprint(backend, ids),
+        other_fingerprints=frozenset({file_fingerprint(path / BACKEND)}),
         vocab_size=_vocab_size(backend),
-        **ids,
+        pad_id=ids["pad"],
+        unk_id=ids["unk"],
+        cls_id=ids["cls"],
+        sep_id=ids["sep"],
+        mask_id=ids["mask"],
     )
 
 
-def read_backend(path: Path) -> Tokenizer:
+def read_backend(path: Path, *, shown: Path | None = None) -> Tokenizer:
     """Read a tokenizer.json, with truncation and padding off.
+
+    Args:
+        path: of the file.
+        shown: the path for messages, where `path` is a copy.
 
     Raises:
         UserError: when the file is missing or is not a tokenizer.
     """
     if not path.is_file():
         raise UserError(f"There is no {path}: give the folder of a Hugging Face fast tokenizer.")
+    read_json_object(path)
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_str(read_text(path))
     # The Rust library raises a bare Exception for whatever it cannot read.
     except Exception as error:
-        raise UserError(f"{path} is not a fast tokenizer that can be read ({error}).") from error
+        raise UserError(
+            f"{shown or path} is not a fast tokenizer that can be read ({error})."
+        ) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
 
 
-def special_ids(tokenizer: Tokenizer, names: Mapping[str, str], origin: Path) -> dict[str, int]:
-    """Return the id of each role's special token.
-
-    Raises:
-        UserError: naming the first one that the vocabulary lacks.
-    """
-    ids = {role: tokenizer.token_to_id(names[role]) for role in ROLES}
-    if missing := [names[role] for role, index in ids.items() if index is None]:
-        raise UserError(
-            f"The vocabulary of {origin} has no {', '.join(missing)}: BERT needs "
-            f"{', '.join(names[role] for role in ROLES)}."
-        )
-    return {role: index for role, index in ids.items() if index is not None}
-
-
-def add_bert_roles(tokenizer: Tokenizer) -> None:
-    """Declare BERT's special tokens, which the vocabulary has, and put them around encoded text."""
-    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
-    ids = special_ids(tokenizer, BERT_NAMES, Path("vocabulary"))
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS]:0 $A:0 [SEP]:0",
-        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", ids["cls"]), ("[SEP]", ids["sep"])],
-    )
-
-
-def role_names(folder: Path) -> dict[str, str]:
-    """Return the special token of each role, as a Hugging Face folder names them.
-
-    Roles that the folder does not mention have BERT's names.
-    """
-    names = dict(BERT_NAMES)
-    for path in (folder / _ROLE_MAP, folder / _CONFIG):
-        if path.is_file():
-            content = json.loads(path.read_text(encoding="utf-8"))
-            for role in ROLES:
-                token = content.get(f"{role}_token")
-                token = token.get("content") if isinstance(token, dict) else token
-                names[role] = token or names[role]
-    return names
-
-
-def _config(tokenizer: Tokenizer) -> dict[str, Any]:
+def _config(tokenizer: Tokenizer, names: Mapping[str, str]) -> dict[str, Any]:
     config: dict[str, Any] = {
         "model_max_length": _MODEL_MAX_LENGTH,
         # Whatever the algorithm, the model is a BERT, which takes segment ids.
         "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
     }
     # BertTokenizer rebuilds its pipeline from these; any other is loaded from tokenizer.json.
-    if not _is_wordpiece(tokenizer):
+    if not _is_bert(tokenizer, names):
         return {"tokenizer_class": "PreTrainedTokenizerFast", **config}
     normalizer = _part(tokenizer, "normalizer")
     return {
@@ -223,11 +213,19 @@ def _config(tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
-def _is_wordpiece(tokenizer: Tokenizer) -> bool:
-    """Tell whether this is BERT's own pipeline, which vocab.txt describes completely."""
+def _is_bert(tokenizer: Tokenizer, names: Mapping[str, str]) -> bool:
+    """Tell whether this is BERT's own pipeline, which vocab.txt and a few keys describe completely.
+
+    BertTokenizer of transformers has no other settings than these, whatever tokenizer.json has.
+    """
+    model, normalizer = _part(tokenizer, "model"), _part(tokenizer, "normalizer")
     return (
-        _part(tokenizer, "model").get("type") == "WordPiece"
-        and _part(tokenizer, "normalizer").get("type") == "BertNormalizer"
+        model.get("type") == "WordPiece"
+        and model["continuing_subword_prefix"] == "##"
+        and model["max_input_chars_per_word"] == MAX_WORD_CHARS
+        and model["unk_token"] == names["unk"]
+        and normalizer.get("type") == "BertNormalizer"
+        and normalizer["clean_text"]
         and _part(tokenizer, "pre_tokenizer").get("type") == "BertPreTokenizer"
     )
 
@@ -252,7 +250,3 @@ def _write_vocabulary(path: Path, tokenizer: Tokenizer) -> None:
     vocabulary = tokenizer.get_vocab(with_added_tokens=False)
     tokens = sorted(vocabulary, key=vocabulary.__getitem__)
     path.write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8", newline="\n")
-
-
-def _fingerprint(path: Path) -> str:
-    return fingerprint(json.loads(path.read_text(encoding="utf-8")))

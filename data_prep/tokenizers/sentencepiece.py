@@ -9,7 +9,7 @@ Ids equal SentencePiece's own, except where the two libraries differ:
   those after a character that the normaliser replaces, such as a no-break space, are lost.
 - SentencePiece adds the scores of a sentence in 32 bits, `tokenizers` those of a word in 64: of
   two unigram paths of nearly equal scores (1 + 11, 11 + 1), each may take another.
-- "İ" becomes "i" and a dot, not itself, where case is folded.
+- "İ" becomes "i" and a dot, not itself, where case is folded; with `turkish`, "i", and "I" "ı".
 - A text that spells "[MASK]" is the special token by default, and characters with
   `encode_special_tokens`; to SentencePiece it is always characters.
 
@@ -33,11 +33,12 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from data_prep.errors import UserError
 from data_prep.progress import log
 from data_prep.tokenizers.alphabet import count_characters, most_frequent
-from data_prep.tokenizers.folder import SPECIAL_TOKENS, add_bert_roles
+from data_prep.tokenizers.casing import Lowercase, lower_turkish_capitals, turkish_capitals
+from data_prep.tokenizers.roles import SPECIAL_TOKENS, add_bert_roles
 
 _SPACE = "\u2581"
-# By `lowercase`: NFKC, with every word separator replaced by a space.
-_RULES = {False: "nmt_nfkc", True: "nmt_nfkc_cf"}
+# NFKC, with every word separator replaced by a space; the second folds case as well.
+_CASED, _UNCASED = "nmt_nfkc", "nmt_nfkc_cf"
 # SentencePiece drops lines with its mark of an unknown character, and NUL ends its strings.
 _RESERVED = "\u2585\0"
 # SentencePiece drops lines above a length in bytes; no character takes more than four.
@@ -45,7 +46,6 @@ _LINE_CHARS = 2_000
 # Each thread sums its own floats, so their number decides the last bits of the scores.
 _THREADS = 8
 _SILENT = 2
-_TOO_MANY = re.compile(r"set it to a value <= (\d+)")
 
 
 def train_sentencepiece(
@@ -53,7 +53,7 @@ def train_sentencepiece(
     *,
     kind: Literal["unigram", "bpe"],
     vocab_size: int,
-    lowercase: bool,
+    lowercase: Lowercase,
     alphabet: int,
 ) -> bytes:
     """Train a SentencePiece model; the same texts give the same bytes, in any process.
@@ -66,16 +66,16 @@ def train_sentencepiece(
         texts: returns an iterator over the training texts; called twice. SentencePiece holds all of
             the texts in memory: 100 MB take about 2 GB (unigram) while it trains.
         kind: SentencePiece's algorithm.
-        vocab_size: ids to reach, exactly.
-        lowercase: whether case is folded (`nmt_nfkc_cf` instead of `nmt_nfkc`); accents stay.
+        vocab_size: ids to reach; a small text may give fewer.
+        lowercase: whether case is folded (`nmt_nfkc_cf` instead of `nmt_nfkc`), and by which rule;
+            accents stay.
         alphabet: how many characters to keep; rarer ones become [UNK].
 
     Returns:
         the serialised model; its ids 0-4 are [PAD] [UNK] [CLS] [SEP] [MASK].
 
     Raises:
-        UserError: when the text is empty, and when the vocabulary cannot hold the alphabet or
-            the text does not have that many pieces.
+        UserError: when the text is empty, and when the vocabulary cannot hold the alphabet.
     """
     normalize = _training_normalizer(lowercase)
     counts = count_characters(map(normalize, texts()))
@@ -94,33 +94,42 @@ def train_sentencepiece(
         vocab_size,
         model_type=kind,
         vocab_size=vocab_size,
-        normalization_rule_name=_RULES[lowercase],
+        normalization_rule_name=_UNCASED if lowercase else _CASED,
         required_chars="".join(named),
     )
 
 
-def to_fast_tokenizer(model: bytes) -> Tokenizer:
-    """Return the `tokenizers` pipeline of a model that `train_sentencepiece` made."""
+def to_fast_tokenizer(model: bytes, *, turkish: bool = False) -> Tokenizer:
+    """Return the `tokenizers` pipeline of a model that `train_sentencepiece` made.
+
+    Args:
+        model: serialised.
+        turkish: whether it was trained with `lowercase` "turkish", which a model does not record.
+    """
     # The classes of a protocol buffer are made at run time, where mypy does not see them.
     proto: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     proto.ParseFromString(model)
     unigram = proto.trainer_spec.model_type == proto.trainer_spec.UNIGRAM
     tokenizer = Tokenizer(_unigram(proto) if unigram else _bpe(proto))
-    tokenizer.normalizer = _normalizer(proto.normalizer_spec)
+    tokenizer.normalizer = _normalizer(proto.normalizer_spec, turkish)
     tokenizer.pre_tokenizer = _words()
     tokenizer.decoder = decoders.Metaspace(_SPACE, prepend_scheme="always", split=True)
     add_bert_roles(tokenizer)
     return tokenizer
 
 
-def _training_normalizer(lowercase: bool) -> Callable[[str], str]:
+def _training_normalizer(lowercase: Lowercase) -> Callable[[str], str]:
     """Return a function that normalises a text as the finished tokenizer will."""
     table = SentencePieceNormalizer(
-        rule_name=_RULES[lowercase], add_dummy_prefix=False, escape_whitespaces=False
+        rule_name=_UNCASED if lowercase else _CASED,
+        add_dummy_prefix=False,
+        escape_whitespaces=False,
     )
 
     def normalize(text: str) -> str:
         text = unicodedata.normalize("NFC", text)
+        if lowercase == "turkish":
+            text = lower_turkish_capitals(text)
         return str(table.Normalize(text.lower() if lowercase else text))
 
     return normalize
@@ -166,6 +175,8 @@ def _train(lines: Iterable[str], size: int, **options: Any) -> bytes:
             control_symbols=[mask],
             character_coverage=1.0,
             max_sentence_length=4 * _LINE_CHARS,
+            # A text with fewer pieces gives a smaller vocabulary, as for WordPiece.
+            hard_vocab_limit=False,
             input_sentence_size=0,
             shuffle_input_sentence=False,
             num_threads=_THREADS,
@@ -175,11 +186,6 @@ def _train(lines: Iterable[str], size: int, **options: Any) -> bytes:
     except RuntimeError as error:
         if failures:
             raise failures[0] from None
-        if found := _TOO_MANY.search(str(error)):
-            raise UserError(
-                f"tokenizer.vocab_size {size} is too high for this text, which gives at most "
-                f"{found[1]} ids: lower it, or give more text."
-            ) from error
         raise UserError(
             f"SentencePiece could not train {size} ids on this text ({error}): change "
             "tokenizer.vocab_size or the input."
@@ -196,13 +202,15 @@ def _record_failure(lines: Iterable[str], failures: list[BaseException]) -> Iter
         raise
 
 
-def _normalizer(spec: Any) -> normalizers.Sequence:
+def _normalizer(spec: Any, turkish: bool) -> normalizers.Sequence:
     """Return SentencePiece's normaliser, with NFC and lower-casing before its table.
 
     `tokenizers` looks the table up by grapheme, and loses the combining marks of a replaced letter.
     So letters are composed and lower-cased first, and few are left to be replaced.
     """
-    lower = [normalizers.Lowercase()] if spec.name == _RULES[True] else []
+    lower: list[normalizers.Normalizer] = turkish_capitals() if turkish else []
+    if spec.name == _UNCASED:
+        lower.append(normalizers.Lowercase())
     table = normalizers.Precompiled(spec.precompiled_charsmap)
     return normalizers.Sequence([normalizers.NFC(), *lower, table, *_single_spaces()])
 

@@ -1,39 +1,60 @@
 """WordPiece tokenizers: trained on text, or made from a given vocab.txt."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.trainers import WordPieceTrainer
 
 from data_prep.errors import UserError
 from data_prep.tokenizers.alphabet import count_characters, most_frequent
-from data_prep.tokenizers.folder import SPECIAL_TOKENS, add_bert_roles
+from data_prep.tokenizers.casing import Lowercase, bert_normalizer, check_stripped_marks
+from data_prep.tokenizers.roles import SPECIAL_TOKENS, add_bert_roles
+from data_prep.tokenizers.training_text import TrainingText
+from data_prep.tokenizers.vocabulary_file import (
+    check_bert_vocabulary,
+    read_vocabulary_file,
+    warn_of_casing,
+)
 
 _CONTINUES = "##"
 _MIN_WORD_COUNT = 2
 
 
 def train_wordpiece(
-    texts: Callable[[], Iterable[str]], *, vocab_size: int, lowercase: bool, alphabet: int
+    texts: Callable[[], Iterable[str]],
+    *,
+    vocab_size: int,
+    lowercase: Lowercase,
+    alphabet: int,
+    strip_accents: bool | None = None,
 ) -> Tokenizer:
     """Train BERT's tokenizer; the same texts give the same ids, in any process.
+
+    Words of more than 100 characters are left out and counted: they can only become [UNK].
 
     Args:
         texts: returns an iterator over the training texts; called twice, so that they need not fit
             in memory.
         vocab_size: ids to reach; a small sample may give fewer.
-        lowercase: whether case and accents are dropped.
+        lowercase: whether case is dropped, and by which rule.
         alphabet: how many characters to keep; rarer ones become [UNK].
+        strip_accents: whether accents are dropped; None is: where `lowercase` is true.
 
     Returns:
         a tokenizer whose ids 0-4 are [PAD] [UNK] [CLS] [SEP] [MASK].
 
     Raises:
-        UserError: when the vocabulary cannot hold the alphabet.
+        UserError: when the vocabulary cannot hold the alphabet, and when vowel signs would be
+            dropped as accents.
     """
-    blank = bert_tokenizer({token: index for index, token in enumerate(SPECIAL_TOKENS)}, lowercase)
-    characters = _frequent_characters(texts(), blank, alphabet)
+    special = {token: index for index, token in enumerate(SPECIAL_TOKENS)}
+    blank = bert_tokenizer(special, lowercase, strip_accents)
+    text = TrainingText(texts, blank.normalizer.normalize_str)
+    counts = count_characters(text.pieces())
+    text.report()
+    check_stripped_marks(counts, lowercase, strip_accents)
+    characters = most_frequent(_normalized_counts(counts, blank), alphabet)
     # The library numbers continuations in the order of a hash table that differs in every
     # process, and breaks ties between merges by these numbers. Listing them first fixes both.
     continuations = [_CONTINUES + c for c in characters if _continues_words(c, blank)]
@@ -52,62 +73,47 @@ def train_wordpiece(
         continuing_subword_prefix=_CONTINUES,
         show_progress=False,
     )
-    blank.train_from_iterator(texts(), trainer)
-    return bert_tokenizer(blank.get_vocab(with_added_tokens=True), lowercase)
+    blank.train_from_iterator(text.pieces(), trainer)
+    vocabulary = blank.get_vocab(with_added_tokens=True)
+    return bert_tokenizer(vocabulary, lowercase, strip_accents)
 
 
-def read_vocabulary(path: Path, lowercase: bool) -> Tokenizer:
+def read_vocabulary(
+    path: Path, lowercase: Lowercase, strip_accents: bool | None = None
+) -> Tokenizer:
     """Make BERT's tokenizer from a vocab.txt: one token a line, its line number is its id.
 
     Raises:
-        UserError: when the file is missing, repeats a token, or lacks a special token.
+        UserError: when the file is missing, is not UTF-8, or lacks a special token.
     """
-    if path.is_dir():
-        raise UserError(
-            f"The vocabulary {path} is a folder: give its vocab.txt, or use the whole "
-            "tokenizer with tokenizer.kind=existing."
-        )
-    if not path.is_file():
-        raise UserError(f"There is no vocabulary {path}: correct tokenizer.vocabulary.")
-    tokens = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
-    vocabulary: dict[str, int] = {}
-    for index, token in enumerate(tokens):
-        if (first := vocabulary.setdefault(token, index)) != index:
-            raise UserError(
-                f"{path} has the token {token!r} on lines {first + 1} and {index + 1}: remove one."
-            )
-    if len(vocabulary) <= len(SPECIAL_TOKENS):
-        raise UserError(
-            f"The vocabulary {path} has {len(vocabulary)} tokens, which leaves none for text "
-            f"beside {', '.join(SPECIAL_TOKENS)}: give a whole vocabulary."
-        )
-    if missing := [token for token in SPECIAL_TOKENS if token not in vocabulary]:
-        raise UserError(f"The vocabulary {path} has no {', '.join(missing)}: add a line for each.")
-    return bert_tokenizer(vocabulary, lowercase)
+    vocabulary = read_vocabulary_file(path)
+    check_bert_vocabulary(path, vocabulary)
+    warn_of_casing(path, vocabulary, lowercase, strip_accents)
+    return bert_tokenizer(vocabulary, lowercase, strip_accents)
 
 
-def bert_tokenizer(vocabulary: dict[str, int], lowercase: bool) -> Tokenizer:
+def bert_tokenizer(
+    vocabulary: dict[str, int], lowercase: Lowercase, strip_accents: bool | None = None
+) -> Tokenizer:
     """Return BERT's pipeline with a vocabulary, equal to that of transformers' BertTokenizer."""
     model = models.WordPiece(vocabulary, unk_token="[UNK]", continuing_subword_prefix=_CONTINUES)
     tokenizer = Tokenizer(model)
-    tokenizer.normalizer = normalizers.BertNormalizer(
-        clean_text=True, handle_chinese_chars=True, strip_accents=None, lowercase=lowercase
-    )
+    tokenizer.normalizer = bert_normalizer(lowercase, strip_accents)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix=_CONTINUES, cleanup=True)
     add_bert_roles(tokenizer)
     return tokenizer
 
 
-def _frequent_characters(texts: Iterable[str], blank: Tokenizer, limit: int) -> list[str]:
-    """Return the most frequent characters after normalisation, in code point order."""
-    counts: dict[str, int] = {}
-    for character, count in count_characters(texts).items():
+def _normalized_counts(counts: Mapping[str, int], blank: Tokenizer) -> dict[str, int]:
+    """Return how often each character occurs after normalisation."""
+    normalized: dict[str, int] = {}
+    for character, count in counts.items():
         # Normalisation is per character, so one of each is enough.
         for word in blank.normalizer.normalize_str(character).split():
             for part in word:
-                counts[part] = counts.get(part, 0) + count
-    return most_frequent(counts, limit)
+                normalized[part] = normalized.get(part, 0) + count
+    return normalized
 
 
 def _continues_words(character: str, blank: Tokenizer) -> bool:

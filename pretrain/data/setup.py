@@ -103,7 +103,7 @@ def _open_training_sources(
 
 
 def _check_tokenizer(tokenizer: LoadedTokenizer, corpus: Corpus, recipe: RunRecipe) -> None:
-    if tokenizer.fingerprint != corpus.tokenizer_fingerprint:
+    if not tokenizer.is_recorded_as(corpus.tokenizer_fingerprint):
         raise UserError(
             f"The tokenizer {recipe.tokenizer.path} ({tokenizer.fingerprint}) is not the one that "
             f"made the corpus {recipe.corpus.path} ({corpus.tokenizer_fingerprint}): correct "

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from data_prep.errors import UserError
-from data_prep.tokenizers.folder import read_tokenizer
+from data_prep.tokenizers.folder import BACKEND, read_tokenizer
 from pretrain.data.batch import Batch
 from pretrain.distil.teacher_fsdp import (
     full_parameter,
@@ -154,11 +154,23 @@ def _locate(path: Path, tokenizer_fingerprint: str) -> LocatedModel:
             "until it is done, or publish it as it is and name the export."
         )
     stated = located.facts.tokenizer if located.facts else ""
-    fingerprint = stated or read_tokenizer(path).fingerprint
-    if fingerprint != tokenizer_fingerprint:
+    found, expected = stated or read_tokenizer(path).fingerprint, tokenizer_fingerprint
+    if found != expected and not _has_tokenizer(path, stated, expected):
         raise UserError(
-            f"The teacher {path} was trained with tokenizer {fingerprint}, but the corpus was made "
-            f"with {tokenizer_fingerprint}: distil on a corpus prepared with the teacher's "
+            f"The teacher {path} was trained with tokenizer {found}, but the corpus was made "
+            f"with {expected}: distil on a corpus prepared with the teacher's "
             "tokenizer."
         )
     return located
+
+
+def _has_tokenizer(path: Path, stated: str, fingerprint: str) -> bool:
+    """Tell whether a teacher's tokenizer is the expected one, by its files.
+
+    The same tokenizer has other fingerprints in runs and corpora of other versions.
+    """
+    folder = path / "tokenizer" if (path / "tokenizer").is_dir() else path
+    if stated and not (folder / BACKEND).is_file():
+        return False
+    tokenizer = read_tokenizer(folder)
+    return tokenizer.is_recorded_as(fingerprint) and tokenizer.is_recorded_as(stated or fingerprint)

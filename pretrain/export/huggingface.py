@@ -95,7 +95,7 @@ def _write(building: Path, trained: TrainedModel, fingerprint: str, run_path: Pa
     write_weights(weights, building / WEIGHTS, metadata={"format": "pt"})
     write_json(building / "config.json", to_hf_config(shape))
     tokenizer = load_tokenizer(run_path / "tokenizer")
-    if tokenizer.fingerprint != fingerprint:
+    if not tokenizer.is_recorded_as(fingerprint):
         raise UserError(
             f"The tokenizer in {run_path} is {tokenizer.fingerprint}, but the model was trained "
             f"with {fingerprint}: restore the run folder."

@@ -105,7 +105,6 @@ def test_vocabulary_file_keeps_ids(tmp_path: Path) -> None:
     [
         (special_vocabulary(), "has 5 tokens, which leaves none for text"),
         ("[PAD]\n[UNK]\n[CLS]\n[SEP]\nthe\na\n", r"has no \[MASK\]"),
-        (special_vocabulary("the", "the"), "'the' on lines 6 and 7"),
     ],
 )
 def test_invalid_vocabulary_file_is_refused(tmp_path: Path, content: str, message: str) -> None:
@@ -120,8 +119,6 @@ def test_missing_vocabulary_file_is_refused(tmp_path: Path) -> None:
     """A missing vocabulary file is refused."""
     with pytest.raises(UserError, match="There is no vocabulary"):
         read_vocabulary(tmp_path / "none.txt", True)
-    with pytest.raises(UserError, match=r"is a folder: .* tokenizer\.kind=existing"):
-        read_vocabulary(tmp_path, True)
 
 
 def test_decoder_joins_pieces() -> None:
