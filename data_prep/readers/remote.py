@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -37,10 +38,11 @@ _PACKAGES = {
     "webdav": "webdav4",
 }
 # What the file systems call the checksum or version of a file, best first.
+_DATES = "LastModified last_modified updated mtime modified created".split()
 _IDENTITIES = (
-    "etag ETag md5Hash crc32c content_md5 checksum sha256 blob_id oid version generation "
-    "LastModified last_modified updated mtime modified created"
-).split()
+    *"etag ETag md5Hash crc32c content_md5 checksum sha256 blob_id oid version generation".split(),
+    *_DATES,
+)
 _MAX_PROBLEM_CHARS = 200
 
 Result = TypeVar("Result")
@@ -87,7 +89,7 @@ class RemotePath:
             return HttpFile(self.path, offset, self.identity)
         system, _ = _file_system(self.url)
         file = system.open(self.path, "rb", block_size=_BLOCK_BYTES)
-        if self.identity and (found := _identity(system.info(self.path))) != self.identity:
+        if _differ(self.identity, found := _identity(system.info(self.path))):
             file.close()
             raise PermanentFailure(
                 f"it has changed since it was listed, from {self.identity} to {found}"
@@ -203,7 +205,18 @@ def _remote_path(url: str, path: str, info: dict[str, Any]) -> RemotePath:
 
 def _identity(info: dict[str, Any]) -> str:
     key = next((key for key in _IDENTITIES if info.get(key)), None)
-    return f"{key} {str(info[key]).strip(chr(34))}" if key else ""
+    if key is None:
+        return ""
+    value = info[key]
+    # A listing may give a date as a number, and the file itself as a date.
+    if isinstance(value, int | float) and key in _DATES:
+        value = datetime.fromtimestamp(value, UTC)
+    return f"{key} {str(value).strip(chr(34))}"
+
+
+def _differ(listed: str, found: str) -> bool:
+    """Tell whether two identities of the same sort differ."""
+    return listed.partition(" ")[0] == found.partition(" ")[0] and listed != found
 
 
 def _full_url(url: str, path: str) -> str:
