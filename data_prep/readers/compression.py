@@ -102,6 +102,19 @@ def unread_compression(name: str, head: bytes = b"") -> str | None:
     return None if kind else _NOT_READ.get(Path(name).suffix.lower())
 
 
+def refuse_unread(path: Path | RemotePath, head: bytes) -> None:
+    """Refuse a file whose first bytes are those of a compression that cannot be read.
+
+    Raises:
+        UserError: that names it.
+    """
+    if kind := unread_compression(path.name, head):
+        raise UserError(
+            f"{path} is compressed with {kind}, by its first bytes, which cannot be read: "
+            "decompress it, or compress it with gzip, bzip2, xz or zstd."
+        )
+
+
 def open_bytes(path: Path | RemotePath) -> Readable:
     """Open a file for reading bytes, decompressed if its name says so.
 
@@ -203,9 +216,11 @@ class _Decompressed:
             remedy = "decompress it, or compress it with gzip, bzip2, xz or zstd"
         else:
             remedy = f"take {suffix} off its name if it is plain, or copy it again"
+        article = "an" if self._kind == "xz" else "a"
         what = f"but {found}" if found else "nor compressed in any way that is known"
         return UserError(
-            f"{self._path} is not a {self._kind} file, by its first bytes, {what}: {remedy}."
+            f"{self._path} is not {article} {self._kind} file, by its first bytes, {what}: "
+            f"{remedy}."
         )
 
 

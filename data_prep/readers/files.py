@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data_prep.errors import UserError
 from data_prep.readers.compression import unreadable
-from data_prep.readers.folders import expand_glob, files_below, fixed_part
+from data_prep.readers.folders import expand_glob, files_below, fixed_part, leads_above
 from data_prep.readers.names import (
     PassedOver,
     endings,
@@ -142,10 +142,13 @@ def _files_of_match(
 ) -> Iterator[Path]:
     """Yield the files of what a glob matched; the last part of the glob is a pattern, too."""
     form = "*" if form == "**" else form
-    if path.is_dir():
+    reason = reason_to_pass(path.name, form)
+    if path.is_dir() and not reason and leads_above(path):
+        reason = "linked to a folder above it"
+    if reason:
+        passed.add(reason, f"{path.name}/" if path.is_dir() else path.name)
+    elif path.is_dir():
         yield from _files_under(path, pattern, passed, others)
-    elif reason := reason_to_pass(path.name, form):
-        passed.add(reason, path.name)
     else:
         yield path
 

@@ -59,6 +59,13 @@ def expand_glob(root: Path) -> list[Path]:
     return sorted(dict.fromkeys(found), key=lambda path: path.parts)
 
 
+def leads_above(link: Path) -> bool:
+    """Tell whether a link leads to a folder that holds it, so that its files are read anyway."""
+    return link.is_symlink() and Path(os.path.realpath(link.parent)).is_relative_to(
+        os.path.realpath(link)
+    )
+
+
 def fixed_part(root: Path) -> Path:
     """Return the folder above the first wildcard of a glob."""
     first = next(index for index, part in enumerate(root.parts) if glob.has_magic(part))

@@ -10,7 +10,12 @@ from data_prep.config.schema import InputOptions
 from data_prep.errors import UserError
 from data_prep.progress import log
 from data_prep.readers.byte_window import read_head
-from data_prep.readers.compression import compression_suffix, is_compressed, uncompressed_name
+from data_prep.readers.compression import (
+    compression_suffix,
+    is_compressed,
+    refuse_unread,
+    uncompressed_name,
+)
 from data_prep.readers.delimited import CSV_SUFFIXES, looks_delimited
 from data_prep.readers.encodings import (
     BOM,
@@ -165,6 +170,7 @@ def _detect(source: Source, start: bytes, options: InputOptions) -> Kind:
 
 
 def _refuse_binary(source: Source, raw: bytes, head: bytes) -> None:
+    refuse_unread(source.path, raw)
     if suffix := compression_suffix(raw):
         raise UserError(
             f"{source.path} is compressed, by its first bytes: give it a name ending in {suffix}, "

@@ -27,6 +27,8 @@ _SLACK = 16
 _EVENED_TASKS = 3
 # Read from their first byte on, over a connection; on a disk they are mapped into memory.
 _STREAMED = (".arrow", ".feather")
+# A line end in a table may be inside a field, so only reading from the beginning tells.
+_WHOLE = (".csv", ".tsv", ".tab")
 
 
 @dataclass(frozen=True)

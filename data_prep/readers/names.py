@@ -13,7 +13,7 @@ _CHECKSUMS = (".crc", ".md5", ".sha1", ".sha256", ".sha512")
 # What clones of data sets hold beside their data, in lower case and without suffix; README.zh-cn
 # and LICENSE-MIT as well.
 _ABOUT = re.compile(
-    r"(readme|license|licence|copying|notice)([.-][a-z-]{2,6})?|"
+    r"(readme|license|licence|copying|notice)(-[a-z]{2,6}|[.-][a-z]{2}(-[a-z]{2,4})?)?|"
     "citation|contributing|changelog|authors|dataset[_-]infos?|dataset-metadata|dataset_card|"
     "datasheet|croissant|(md5|sha1|sha256|sha512)sums?|checksums"
 )

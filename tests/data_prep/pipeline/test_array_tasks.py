@@ -55,7 +55,13 @@ def test_merge_refuses_missing_tasks(recipe_for: RecipeFor, text: Path) -> None:
     """A merge is refused until every task is done."""
     recipe = recipe_for(text)
     run_array_task(recipe, 1, 4)
-    with pytest.raises(UserError, match=r"6 of the 8 tasks .* missing \(the first is 0\)"):
+    with pytest.raises(
+        UserError,
+        match=r"6 of the 8 tasks .* missing \(the first is 0\): run array task 0 of 4, 2 of 4, ",
+    ):
+        merge_corpus(recipe)
+    run_array_task(recipe, 0, 8)
+    with pytest.raises(UserError, match=r"5 of the 8 .*: run all array tasks with the same --of"):
         merge_corpus(recipe)
     with pytest.raises(UserError, match="no array task 4 of 4: count from 0 to 3"):
         run_array_task(recipe, 4, 4)

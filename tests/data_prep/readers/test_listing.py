@@ -8,7 +8,7 @@ import pytest
 from data_prep.config.schema import InputOptions
 from data_prep.errors import UserError
 from data_prep.readers import listing
-from data_prep.readers.listing import cut_into_tasks, list_sources
+from data_prep.readers.listing import cut_into_tasks, list_sources, share_of_array
 from data_prep.readers.sources import Slice, Source
 
 
@@ -59,7 +59,7 @@ def test_empty_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_slices_partition_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every byte is in exactly one slice."""
+    """Every byte is in exactly one slice, and tasks are of about equal bytes."""
     monkeypatch.setattr(listing, "SLICE_BYTES", 100)
     files = [Source(Path(f"{i}"), f"{i}", size) for i, size in enumerate((30, 50, 40, 250, 10))]
     tasks = cut_into_tasks(files)
@@ -71,7 +71,60 @@ def test_slices_partition_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [piece.source for piece in pieces] == sorted(
         (piece.source for piece in pieces), key=lambda source: source.name
     )
-    assert all(sum(piece.stop - piece.start for piece in task) <= 100 for task in tasks)
+    assert all(85 <= sum(piece.size for piece in task) <= 106 for task in tasks)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        [34_000_000] * 4,
+        [34_000_000] * 40,
+        [1_000_000] * 500,
+        [1 << 30, 5, 400_000_000, 77],
+        [n * 997_331 for n in range(1, 120)],
+    ],
+)
+def test_tasks_have_equal_bytes(sizes: list[int]) -> None:
+    """Tasks have about equal bytes, also where files are a little larger than a task."""
+    files = [Source(Path(f"{i}"), f"{i}", size) for i, size in enumerate(sizes)]
+    found = [sum(piece.size for piece in task) for task in cut_into_tasks(files)]
+    assert sum(found) == sum(sizes)
+    assert max(found) <= 1.1 * listing.SLICE_BYTES
+    assert min(found) >= 0.75 * listing.SLICE_BYTES
+
+
+def test_small_files_are_not_cut() -> None:
+    """Files of a few megabytes are grouped and not cut."""
+    files = [Source(Path(f"{i}"), f"{i}", 1_000_000 + 7 * i) for i in range(300)]
+    tasks = cut_into_tasks(files)
+    assert all(piece.size == piece.source.size for task in tasks for piece in task)
+
+
+def test_change_at_end_keeps_first_tasks() -> None:
+    """A file that is added or corrected at the end leaves the tasks before it as they are."""
+    files = [Source(Path(f"{i}"), f"{i}", 20_000_000 + i) for i in range(40)]
+    before = cut_into_tasks(files)
+    after = cut_into_tasks([*files, Source(Path("z"), "z", 5_000_000)])
+    assert before[:-4] == after[: len(before) - 4]
+
+
+def test_large_stream_leaves_others_grouped() -> None:
+    """Small files after a compressed file larger than many tasks are grouped as elsewhere."""
+    sizes = [1 << 30] + [1_000_000] * 300
+    files = [Source(Path(f"{i}.gz"), f"{i}.gz", size) for i, size in enumerate(sizes)]
+    tasks = cut_into_tasks(files)
+    assert len(tasks[0]) == 1 and len(tasks) == 10
+    assert all(30 <= len(task) <= 36 for task in tasks[1:])
+
+
+def test_array_shares_have_equal_bytes() -> None:
+    """Array tasks run contiguous tasks of about equal bytes, each task once."""
+    assert share_of_array([10] * 8, 4) == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert share_of_array([90, 10, 10, 10], 2) == [0, 1, 1, 1]
+    assert share_of_array([10] * 3, 50) == [8, 25, 41]
+    assert share_of_array([7] * 5, 1) == [0] * 5
+    shares = share_of_array([n % 7 + 1 for n in range(500)], 16)
+    assert shares == sorted(shares) and set(shares) == set(range(16))
 
 
 def test_huge_input_gets_larger_tasks() -> None:
