@@ -1,4 +1,4 @@
-"""Distil a student from a teacher, on the same general corpus, under DeepSpeed.
+r"""Distil a student from a teacher, on the same general corpus, under DeepSpeed.
 
     deepspeed launch/distill_student.py --config launch/recipes/student_6x768.yaml \
         teacher.path=runs/teacher [key.path=value ...]

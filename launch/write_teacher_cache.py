@@ -1,4 +1,4 @@
-"""Compute a teacher's soft targets for all rows of a student's run, and cache them on disk.
+r"""Compute a teacher's soft targets for all rows of a student's run, and cache them on disk.
 
     deepspeed launch/write_teacher_cache.py --config launch/recipes/student_6x768.yaml \
         teacher.path=runs/teacher teacher.cache=runs/teacher_cache [key.path=value ...]

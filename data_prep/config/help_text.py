@@ -28,6 +28,7 @@ from data_prep.errors import UserError
 
 EVERYTHING = "all"
 _INDENT = "  "
+_LONG_SENTENCE = 130  # characters on the first screen
 _NAME_COLUMNS = 34  # of a key and its default, in front of its meaning
 
 
@@ -207,4 +208,5 @@ def _first_line(model: Model) -> str:
 
 
 def _first_sentence(text: str) -> str:
-    return " ".join(text.split()).split("; ")[0].split(". ")[0]
+    sentence = " ".join(text.split()).split("; ")[0].split(". ")[0]
+    return sentence if len(sentence) <= _LONG_SENTENCE else sentence.split(": ")[0]

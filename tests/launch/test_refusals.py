@@ -157,7 +157,7 @@ def test_contradicting_precision_is_refused(refuse: Refuse, recipe: Path) -> Non
 
 
 def test_number_stated_twice_is_refused(refuse: Refuse, recipe: Path, tmp_path: Path) -> None:
-    """A number in both the recipe and the DeepSpeed JSON is refused with both places."""
+    """A number in both the recipe and the DeepSpeed JSON is refused with both files."""
     stated = tmp_path / "stated.json"
     stated.write_text(json.dumps({"train_batch_size": 64, "zero_optimization": {"stage": 1}}))
     sentence = refuse(train_teacher, recipe, f"deepspeed.config={stated}")
