@@ -3,9 +3,8 @@ r"""Compute a teacher's soft targets for all rows of a student's run, and cache 
     deepspeed launch/write_teacher_cache.py --config launch/recipes/student_6x768.yaml \
         teacher.path=runs/teacher teacher.cache=runs/teacher_cache [key.path=value ...]
 
-It logs the size of the folder first. Run the same command again to resume an interrupted pass. The
-student reads the cache with the same key: launch/distill_student.py ...
-teacher.cache=runs/teacher_cache
+It prints first how large the folder will be. The same command resumes a pass that was stopped. The
+student's run then takes the same keys, teacher.cache among them.
 """
 
 import sys
