@@ -14,6 +14,11 @@ def _words(text: str) -> Words:
     return frozenset(text.split())
 
 
+# Of all scripts with spaces, because text quotes other languages: Latin, Devanagari, Arabic, Urdu,
+# Armenian, Ethiopic, Burmese, Khmer, Canadian syllabics.
+_STOPS = ".!?…।॥؟۔։።፧፨။។៕᙮"
+
+
 @dataclass(frozen=True, kw_only=True)
 class LanguageRules:
     """What ends a sentence in a language.
@@ -30,7 +35,7 @@ class LanguageRules:
     """
 
     kind: Literal["spaced", "unspaced", "length"] = "spaced"
-    stops: str = ".!?…"
+    stops: str = _STOPS
     before_names: Words = frozenset()
     before_numbers: Words = frozenset()
     undecided: Words = frozenset()
@@ -38,12 +43,9 @@ class LanguageRules:
     ordinals: bool = False
 
 
-_LATIN = LanguageRules()
+_PLAIN = LanguageRules()
 _ORDINALS = LanguageRules(ordinals=True)
 _CYRILLIC = LanguageRules(undecided=_words("г гг др т.д т.п т.е см стр тыс млн млрд"))
-_ARABIC = LanguageRules(stops=".!?…؟۔")
-_INDIC = LanguageRules(stops=".!?…।॥")
-_ETHIOPIC = LanguageRules(stops=".!?…።፧፨")
 
 _ENGLISH = LanguageRules(
     before_names=_words(
@@ -207,13 +209,13 @@ _RUSSIAN = LanguageRules(
     ),
 )
 _GREEK = LanguageRules(
-    stops=".!;…;",
+    stops=_STOPS.replace("?", "") + ";\u037e",
     before_names=_words("κ κα κος δρ καθ αγ π.χ βλ πρβλ λ.χ"),
     before_numbers=_words("αρ σ σελ τ τόμ εικ"),
     undecided=_words("κ.λπ κλπ κ.ά μ.χ π.μ μ.μ δισ εκ"),
     first_words=_words("Ο Η Το Οι Τα Τον Την Στο Στη Στην Στις Στα Με Για Από Και Αλλά Όταν Αν Σε"),
 )
-_ARMENIAN = LanguageRules(stops="։:.!?…", first_words=frozenset())
+_ARMENIAN = LanguageRules(stops=_STOPS + ":")
 _UNSPACED = LanguageRules(kind="unspaced", stops="。！？；…｡")
 _BY_LENGTH = LanguageRules(kind="length", stops="")
 
@@ -222,14 +224,14 @@ LANGUAGES: dict[str, LanguageRules] = {
         "ceb vi war ca id ms eo eu sh uz cy min gl az lmo ast oc br ku vo la sq af tl jv su io ht "
         "mg pms an sco ga gd fy lb so sw yo rw ha ig zu xh nds als bar nap scn vec pnb mi sn "
         "ilo bcl bjn ace mt tk qu gn".split(),
-        _LATIN,
+        _PLAIN,
     ),
     **dict.fromkeys("sk hr sl bs lv lt et sr-latn is fo dsb hsb".split(), _ORDINALS),
     **dict.fromkeys("uk be bg mk sr kk tt ce ba cv ky tg mn os sah mhr".split(), _CYRILLIC),
-    **dict.fromkeys("ar arz fa ur ckb azb ps sd ug he yi".split(), _ARABIC),
-    **dict.fromkeys("hi bn mr ne sa as or pa gu ta te kn ml si new bpy mai bh".split(), _INDIC),
-    **dict.fromkeys("ko ka".split(), _LATIN),
-    **dict.fromkeys("am ti".split(), _ETHIOPIC),
+    **dict.fromkeys("ar arz fa ur ckb azb ps sd ug he yi".split(), _PLAIN),
+    **dict.fromkeys("hi bn mr ne sa as or pa gu ta te kn ml si new bpy mai bh".split(), _PLAIN),
+    **dict.fromkeys("ko ka".split(), _PLAIN),
+    **dict.fromkeys("am ti".split(), _PLAIN),
     **dict.fromkeys("zh ja yue zh-yue wuu gan zh-classical".split(), _UNSPACED),
     **dict.fromkeys("th lo".split(), _BY_LENGTH),
     **dict.fromkeys("sv da no nb nn".split(), _NORDIC),
@@ -250,7 +252,7 @@ LANGUAGES: dict[str, LanguageRules] = {
     "ru": _RUSSIAN,
     "el": _GREEK,
     "hy": _ARMENIAN,
-    "my": LanguageRules(stops=".!?…။"),
-    "km": LanguageRules(stops=".!?…។៕"),
+    "my": _PLAIN,
+    "km": _PLAIN,
     "bo": LanguageRules(kind="unspaced", stops="།༎"),
 }

@@ -176,8 +176,8 @@ def _checked(splitter: Splitter, paragraph: str) -> list[str]:
         ) from error
     if isinstance(sentences, str) or not all(isinstance(each, str) for each in sentences):
         raise UserError(
-            f"The function {where} returned {found!r:.60}: it must return a list of strings, one a "
-            "sentence."
+            f"The function {where} returned a {type(found).__name__}: it must return a list of "
+            "strings, one a sentence."
         )
     return sentences
 

@@ -219,7 +219,7 @@ def fails(paragraph: str) -> list[str]:
 @pytest.mark.parametrize(
     ("splitter", "message"),
     [
-        (lambda paragraph: paragraph, "returned 'ab c'.*list of strings"),
+        (lambda paragraph: paragraph, "returned a str: .*list of strings"),
         (lambda paragraph: [1], "must return a list of strings"),
         (lambda paragraph: None, "raised TypeError"),
         (fails, "begins 'ab c', raised KeyError"),

@@ -102,6 +102,13 @@ def test_sentences_of_language_survive_joining(language: str) -> None:
         assert split_sentences(" ".join(sentences), language) == sentences
 
 
+def test_stops_of_other_scripts_end_english() -> None:
+    """Text of another script under the English rules is divided by its own stops."""
+    for code in ("hi", "ur", "ar", "am", "my"):
+        (sentences,) = EXAMPLES[code]
+        assert split_sentences(" ".join(sentences), "en") == sentences
+
+
 def test_length_divides_scripts_without_stops() -> None:
     """Thai text is divided at a space after some hundred characters, and nowhere else."""
     clause = "แมวนั่งอยู่บนเสื่อและมองดูนก"
