@@ -18,8 +18,8 @@ from data_prep.locks import creation_lock
 from data_prep.manifest import file_sha256, read_manifest
 from data_prep.progress import log
 from data_prep.readers.sources import Source
-from data_prep.tokenizers.adoption import VOCABULARY, adopt_tokenizer, check_same_ids
 from data_prep.tokenizers.folder import BACKEND, LoadedTokenizer, load_tokenizer, save_tokenizer
+from data_prep.tokenizers.foreign.adoption import VOCABULARY, adopt_tokenizer, check_same_ids
 from data_prep.tokenizers.roles import CONFIG
 from data_prep.tokenizers.sample import sample_texts
 from data_prep.tokenizers.sentencepiece import to_fast_tokenizer, train_sentencepiece

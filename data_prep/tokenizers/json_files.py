@@ -6,14 +6,21 @@ from typing import Any
 
 from data_prep.errors import UserError
 
+_LFS_POINTER = b"version https://git-lfs.github.com/"
+
 
 def read_text(path: Path) -> str:
     """Return the text of a UTF-8 file, without a byte order mark; line ends are kept.
 
     Raises:
-        UserError: naming the file and the line of the first byte that is not UTF-8.
+        UserError: naming the file and the line of the first byte that is not UTF-8, and for a
+            pointer of Git LFS.
     """
     content = path.read_bytes()
+    if content.startswith(_LFS_POINTER):
+        raise UserError(
+            f"{path} is a pointer of Git LFS, not the file itself: run `git lfs pull` there."
+        )
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

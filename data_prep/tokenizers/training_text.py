@@ -20,6 +20,7 @@ _MEASURED_FROM = MAX_WORD_CHARS // 4 + 1
 # A run above this is not measured: nearly all of it would have to be marks that are dropped.
 _MEASURED_CHARS = 2_000
 _PIECE_CHARS = 2 * _MEASURED_CHARS
+_SPLIT_CHARS = 1 << 20  # the words of a longer text take too much memory
 # Ideographs that BERT sets apart, from its normalizer.
 _IDEOGRAPHS = (
     (0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
@@ -62,7 +63,8 @@ class TrainingText:
     def _without_long_words(self, text: str) -> str:
         # Almost all texts of spaced scripts have no long run even between spaces, which is faster
         # to find out than any regular expression.
-        if max(map(len, text.split()), default=0) < _MEASURED_FROM:
+        short = len(text) <= _SPLIT_CHARS
+        if short and max(map(len, text.split()), default=0) < _MEASURED_FROM:
             return text
         return _patterns()[0].sub(self._replace, text)
 

@@ -9,13 +9,13 @@ from tokenizers.trainers import WordPieceTrainer
 from data_prep.errors import UserError
 from data_prep.tokenizers.alphabet import count_characters, most_frequent
 from data_prep.tokenizers.casing import Lowercase, bert_normalizer, check_stripped_marks
-from data_prep.tokenizers.roles import SPECIAL_TOKENS, add_bert_roles
-from data_prep.tokenizers.training_text import TrainingText
-from data_prep.tokenizers.vocabulary_file import (
+from data_prep.tokenizers.foreign.vocabulary_file import (
     check_bert_vocabulary,
     read_vocabulary_file,
     warn_of_casing,
 )
+from data_prep.tokenizers.roles import SPECIAL_TOKENS, add_bert_roles
+from data_prep.tokenizers.training_text import TrainingText
 
 _CONTINUES = "##"
 _MIN_WORD_COUNT = 2

@@ -22,15 +22,16 @@ from data_prep.errors import UserError
 from data_prep.manifest import write_json
 from data_prep.progress import log
 from data_prep.tokenizers.folder import BACKEND, read_backend
+from data_prep.tokenizers.foreign.unknown_token import check_unknown_token
+from data_prep.tokenizers.foreign.vocabulary_file import read_vocabulary_file
 from data_prep.tokenizers.json_files import read_json_object, read_text
 from data_prep.tokenizers.roles import BERT_NAMES, CONFIG, ROBERTA_NAMES, ROLE_MAP, ROLES
-from data_prep.tokenizers.unknown_token import check_unknown_token
-from data_prep.tokenizers.vocabulary_file import read_vocabulary_file
 
 VOCABULARY = "vocab.txt"
 _ADDED = "added_tokens.json"
-_OBJECTS = (BACKEND, CONFIG, ROLE_MAP, _ADDED, "config.json", "vocab.json")
-_OTHER_FILES = ("*.txt", "*.model", "*.codes")
+_MODEL_CONFIG = "config.json"
+_OBJECTS = (BACKEND, CONFIG, ROLE_MAP, _ADDED, _MODEL_CONFIG, "vocab.json")
+_VOCABULARY_ENDS = (".txt", ".model", ".codes")
 # Capitals, accents, ideographs, a long word, and what other settings of BERT's pipeline decide.
 _PROBES = (
     "Stone",
@@ -45,6 +46,7 @@ _PROBES = (
     "x" * 101,
 )
 _PROBED_TOKENS = 2_000
+_SHOWN_CHARS, _SHOWN_TOKENS = 30, 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +113,8 @@ def _stage(path: Path, staged: Path) -> None:
     for name in _OBJECTS:
         if (folder / name).is_file():
             _stage_object(folder / name, staged / name)
-    for pattern in _OTHER_FILES:
-        for file in folder.glob(pattern):
+    for file in folder.iterdir():
+        if file.is_file() and file.name.endswith(_VOCABULARY_ENDS):
             shutil.copyfile(file, staged / file.name)
     if not (staged / BACKEND).is_file() and (staged / VOCABULARY).is_file():
         _stage_vocabulary(folder, staged)
@@ -129,7 +131,8 @@ def _stage_vocabulary(folder: Path, staged: Path) -> None:
     text = "".join(f"{token}\n" for token in vocabulary)
     (staged / VOCABULARY).write_text(text, encoding="utf-8", newline="\n")
     config = read_json_object(staged / CONFIG) if (staged / CONFIG).is_file() else {}
-    model = read_json_object(staged / "config.json") if (staged / "config.json").is_file() else {}
+    model_config = staged / _MODEL_CONFIG
+    model = read_json_object(model_config) if model_config.is_file() else {}
     if not config.get("tokenizer_class") and not model.get("model_type"):
         write_json(staged / CONFIG, {**config, "tokenizer_class": "BertTokenizer"})
 
@@ -155,22 +158,21 @@ def _open(folder: Path, shown: Path) -> Any:
 def _refusal(folder: Path, shown: Path, error: Exception) -> str:
     text = str(error).replace(str(folder), str(shown)).strip()
     reason = " ".join(text.split("\n")[0].split())[:200]
-    names = {file.name for file in folder.iterdir()}
-    if BACKEND not in names:
-        found = sorted(name for name in names if name.endswith((".model", ".txt", ".codes")) or (
-            name == "vocab.json"))  # fmt: skip
-        if not found:
-            return (
-                f"{shown} has no {BACKEND} and no vocabulary: give the folder of a Hugging Face "
-                "tokenizer."
-            )
+    names = sorted(file.name for file in folder.iterdir())
+    if BACKEND in names:
+        return f"transformers cannot open the tokenizer {shown} ({type(error).__name__}: {reason})."
+    found = [name for name in names if name.endswith(_VOCABULARY_ENDS) or name == "vocab.json"]
+    if not found:
         return (
-            f"{shown} has no {BACKEND}, and transformers cannot make one of its {', '.join(found)} "
-            f"({reason}): name the class in its {CONFIG}, such as "
-            '{"tokenizer_class": "RobertaTokenizer"}, or convert it with '
-            "`AutoTokenizer.from_pretrained(FOLDER).save_pretrained(NEW)`."
+            f"{shown} has no {BACKEND} and no vocabulary: give the folder of a Hugging Face "
+            "tokenizer."
         )
-    return f"transformers cannot open the tokenizer {shown} ({type(error).__name__}: {reason})."
+    return (
+        f"{shown} has no {BACKEND}, and transformers makes none of its {', '.join(found)} "
+        f"({reason.rstrip(':')}): name the class in its {CONFIG}, such as "
+        '{"tokenizer_class": "RobertaTokenizer"}, or convert it with '
+        "`AutoTokenizer.from_pretrained(FOLDER).save_pretrained(NEW)`."
+    )
 
 
 @contextlib.contextmanager
@@ -226,15 +228,16 @@ def _compare_with_file(raw: Tokenizer, backend: Tokenizer, path: Path) -> None:
     if text is None:
         return
     file, config = _file_in(path, BACKEND), _file_in(path, CONFIG)
+    if not config.is_file():
+        config = config.with_name(_MODEL_CONFIG)
     alone, together = _tokens(raw, text), _tokens(backend, text)
-    prefixes = [
-        json.loads(t.to_str())["model"].get("continuing_subword_prefix") for t in (raw, backend)
-    ]
-    if prefixes[0] != prefixes[1]:
+    text = text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."
+    prefix = _prefix(raw)
+    if prefix != _prefix(backend):
         raise UserError(
-            f"{config} names a class that ignores the prefix {prefixes[0]!r} of {file}, so that "
+            f"{config} names a class that ignores the prefix {prefix!r} of {file}, so that "
             f"transformers gives {text!r} the tokens {together} instead of {alone}: set "
-            f'"tokenizer_class": "PreTrainedTokenizerFast" in {config}.'
+            f'"tokenizer_class": "PreTrainedTokenizerFast" in {_file_in(path, CONFIG)}.'
         )
     log(
         f"{config} overrides {file}, as in transformers: {text!r} becomes {together}, and "
@@ -267,7 +270,7 @@ def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
 
 def _tokens(tokenizer: Tokenizer, text: str) -> list[str]:
     tokens: list[str] = tokenizer.encode(text, add_special_tokens=False).tokens
-    return tokens
+    return [*tokens[:_SHOWN_TOKENS], "..."] if len(tokens) > _SHOWN_TOKENS else tokens
 
 
 def _file_in(path: Path, name: str) -> Path:
