@@ -19,7 +19,7 @@ from tests.data_prep.tokenizers.foreign.conftest import ROBERTA, byte_level, wor
 
 # Documents of two paragraphs, of several sentences each, in the words of the fixtures and others.
 DOCUMENTS = [
-    f"The lantern of the Harbour is no. {number}. Café Lantern, naïve! \"Meadow?\" asked Ms. Quarry.\n"
+    f"The lantern of the Harbour is no. {number}. Café, naïve! \"Meadow?\" asked Ms. Quarry.\n"
     f"MEADOW meadow Meadow 漢字 quarry's 漢。字！ Saddles and {number} saddles… End. So (it) is."
     for number in range(40)
 ]  # fmt: skip

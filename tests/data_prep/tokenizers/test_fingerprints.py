@@ -137,7 +137,7 @@ def test_corpus_of_earlier_folder_is_up_to_date(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A corpus of an earlier version stays valid when its tokenizer is made again."""
+    """A corpus of an earlier version stays valid with a newly made tokenizer."""
     (tmp_path / "text.txt").write_text(prose("earlier", 60))
     recipe = recipe_for(tmp_path / "text.txt")
     build_corpus(recipe)
