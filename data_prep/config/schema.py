@@ -24,8 +24,9 @@ def _read_location(value: Any, read_path: ValidatorFunctionWrapHandler) -> Any:
     """Return an address as it is, because a path has no `//`; that of a local file is its path."""
     if not isinstance(value, str) or not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", value):
         return read_path(value)
-    parts = urlsplit(value)
-    return Path(unquote(parts.path)) if parts.scheme == "file" else value
+    if not value.lower().startswith("file://"):
+        return value
+    return Path(unquote(urlsplit(value).path))
 
 
 if TYPE_CHECKING:

@@ -156,6 +156,23 @@ class _LocalFile:
         self._file.close()
 
 
+def check_size(path: Path, size: int) -> None:
+    """Check that a local file still has the size with which it was listed.
+
+    Raises:
+        UserError: if not, because documents would be missing, or cut.
+    """
+    try:
+        found = path.stat().st_size
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if found != size:
+        raise UserError(
+            f"{path} has changed since it was listed, from {size:,} to {found:,} bytes: run the "
+            "same command again when nothing writes to it."
+        )
+
+
 def unreadable(path: Path, error: OSError) -> UserError:
     """Return the error for a file or folder that the system does not let us read."""
     return UserError(
@@ -292,7 +309,9 @@ class _Members:
             rest += block
         if compression_kind(rest) != self._kind:
             at = self._taken - len(rest)
-            raise EOFError(f"what follows the compressed data at byte offset {at} is damaged")
+            raise EOFError(
+                f"what follows at byte offset {at} is damaged; `head -c {at}` cuts it off"
+            )
         self._held, self._member = rest, self._make()
         return True
 

@@ -9,10 +9,12 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from data_prep.config.schema import InputOptions
 from data_prep.readers.byte_window import line_location
+from data_prep.readers.compression import check_size
 from data_prep.readers.delimited import read_delimited
 from data_prep.readers.formats import Kind, format_of, readable_slice
 from data_prep.readers.json_records import read_json_records
@@ -55,10 +57,13 @@ def read_documents(piece: Slice, options: InputOptions, counts: Counter[str]) ->
     Raises:
         UserError: for bytes that are not UTF-8 (with their offset), more broken records than
             `max_bad_records`, a damaged file of any format, a file that is not text, a missing
-            field, and a long document where `long_documents` is "refuse".
+            field, a file that has changed its size, and a long document where `long_documents` is
+            "refuse".
     """
     kind: Kind | None = None
     if not piece.source.shards:
+        if isinstance(piece.source.path, Path):
+            check_size(piece.source.path, piece.source.size)
         form = format_of(piece.source, options)
         readable = readable_slice(piece, form)
         if readable is None:

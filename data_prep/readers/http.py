@@ -38,16 +38,13 @@ class HttpFile:
     failure that may pass.
     """
 
-    def __init__(self, url: str, offset: int, identity: str) -> None:
+    def __init__(self, url: str, offset: int, size: int, identity: str) -> None:
         self._answer = _get(url, f"bytes={offset}-" if offset else None)
-        found = _facts_of(self._answer).identity
-        if identity and found and found != identity:
+        try:
+            self._check(offset, size, identity)
+        except BaseException:
             self._answer.close()
-            raise PermanentFailure(
-                f"it has changed since it was listed, from {identity} to {found}"
-            )
-        if offset and self._answer.status != _PARTIAL:
-            self._skip(offset)
+            raise
 
     def read(self, size: int) -> bytes:
         """Return up to `size` bytes."""
@@ -56,6 +53,23 @@ class HttpFile:
     def close(self) -> None:
         """Close the connection."""
         self._answer.close()
+
+    def _check(self, offset: int, size: int, identity: str) -> None:
+        """Check that the answer is of the file that was listed, and move to the byte `offset`."""
+        found = _facts_of(self._answer)
+        if identity and found.identity and found.identity != identity:
+            raise PermanentFailure(
+                f"it has changed since it was listed, from {identity} to {found.identity}"
+            )
+        if found.size not in (None, size):
+            raise PermanentFailure(
+                f"it has changed since it was listed, from {size:,} to {found.size:,} bytes"
+            )
+        span = self._answer.headers.get("Content-Range", "")
+        if self._answer.status == _PARTIAL and f"bytes {offset}-" not in span:
+            raise ConnectionError(f"the server sends {span} instead of bytes from {offset}")
+        if offset and self._answer.status != _PARTIAL:
+            self._skip(offset)
 
     def _skip(self, left: int) -> None:
         while left and (block := self._answer.read(min(left, _SKIP_BYTES))):

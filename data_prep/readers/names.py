@@ -10,6 +10,7 @@ _ESCAPED = re.compile(r"\\x[0-9a-f]{2}")
 _SURROGATES = re.compile("[\udc80-\udcff]")
 # Checksums that Hadoop, and people, put beside each file.
 _CHECKSUMS = (".crc", ".md5", ".sha1", ".sha256", ".sha512")
+_OF_FILE_MANAGERS = ("thumbs.db", "desktop.ini")
 # What clones of data sets hold beside their data, in lower case and without suffix; README.zh-cn
 # and LICENSE-MIT as well.
 _ABOUT = re.compile(
@@ -86,6 +87,8 @@ def reason_to_pass(name: str, pattern: str) -> str | None:
         return "hidden"
     # Spark's _SUCCESS and _metadata; but year=2020 is often a folder _year=2020.
     if name.startswith("_") and "=" not in name and not pattern.startswith("_"):
+        return "internal"
+    if name.lower() in _OF_FILE_MANAGERS:
         return "internal"
     if name.lower().endswith(_CHECKSUMS) and not pattern.lower().endswith(_CHECKSUMS):
         return "internal"

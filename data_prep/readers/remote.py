@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from data_prep.errors import UserError
 from data_prep.progress import log
@@ -72,7 +72,8 @@ class RemotePath:
     @property
     def name(self) -> str:
         """The last part of the path, without a token."""
-        return PurePosixPath(unquote(urlsplit(str(self)).path)).name
+        name = PurePosixPath(shown_url(self.path)).name
+        return unquote(name) if is_http(self.url) else name
 
     @property
     def suffix(self) -> str:
@@ -86,7 +87,7 @@ class RemotePath:
     def _open(self, offset: int) -> Any:
         """Open the file at a byte; this may fail for a while."""
         if is_http(self.url):
-            return HttpFile(self.path, offset, self.identity)
+            return HttpFile(self.path, offset, self.size, self.identity)
         system, _ = _file_system(self.url)
         file = system.open(self.path, "rb", block_size=_BLOCK_BYTES)
         if _differ(self.identity, found := _identity(system.info(self.path))):
@@ -103,7 +104,7 @@ class RemotePath:
 
 def is_http(url: str) -> bool:
     """Tell whether an address is a web address."""
-    return urlsplit(url).scheme.lower() in _HTTP
+    return _scheme_of(url) in _HTTP
 
 
 def shown_url(url: str) -> str:
@@ -139,7 +140,7 @@ def with_retries(attempt: Callable[[], Result], shown: str, url: str) -> Result:
     for delay_s in (*RETRY_DELAYS_S, None):
         try:
             return attempt()
-        except UserError:
+        except (UserError, TypeError, AttributeError, NameError):
             raise
         except FileNotFoundError as error:
             raise UserError(f"The input {shown} does not exist: correct input.path.") from error
@@ -157,7 +158,7 @@ def with_retries(attempt: Callable[[], Result], shown: str, url: str) -> Result:
 
 def _http_file(url: str) -> tuple[RemotePath, tuple[str, ...]]:
     shown = shown_url(url)
-    if glob.has_magic(shown) or shown.endswith("/"):
+    if "*" in shown or shown.endswith("/"):
         raise UserError(
             f"The input {shown} names no file, and web servers list none: give the address of "
             "each file in input.paths."
@@ -175,7 +176,7 @@ def _http_file(url: str) -> tuple[RemotePath, tuple[str, ...]]:
 def _listed(
     system: Any, url: str, path: str
 ) -> tuple[list[tuple[RemotePath, tuple[str, ...]]], bool]:
-    if glob.has_magic(path):
+    if glob.has_magic(path) and not system.exists(path):
         top = path[: path[: re.search(r"[*?[]", path).start()].rfind("/") + 1]  # type: ignore[union-attr]
         found = system.glob(path, detail=True)
         for name, info in list(found.items()):
@@ -219,17 +220,21 @@ def _differ(listed: str, found: str) -> bool:
     return listed.partition(" ")[0] == found.partition(" ")[0] and listed != found
 
 
+def _scheme_of(url: str) -> str:
+    return url.partition("://")[0].lower()
+
+
 def _full_url(url: str, path: str) -> str:
     if is_http(url):
         return path
-    return f"{urlsplit(url).scheme}://{path.lstrip('/')}"
+    return f"{_scheme_of(url)}://{path.lstrip('/')}"
 
 
 def _file_system(url: str) -> tuple[Any, str]:
     # Here, because most corpora are local.
     import fsspec
 
-    scheme, shown = urlsplit(url).scheme, shown_url(url)
+    scheme, shown = _scheme_of(url), shown_url(url)
     try:
         system, path = fsspec.core.url_to_fs(url)
     except ImportError as error:

@@ -98,8 +98,9 @@ class _FollowedFrames:
             elif magic == _FRAME:
                 yield from self._walk_frame()
             else:
+                at = self._offset
                 raise EOFError(
-                    f"what follows the last frame at byte offset {self._offset} is damaged"
+                    f"what follows at byte offset {at} is damaged; `head -c {at}` cuts it off"
                 )
             self.between_frames = True
 

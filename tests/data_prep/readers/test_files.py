@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 from data_prep.config.schema import InputOptions
 from data_prep.errors import UserError
 from data_prep.readers import folders
+from data_prep.readers.dispatch import read_documents
 from data_prep.readers.files import find_files
-from data_prep.readers.listing import list_sources
+from data_prep.readers.listing import cut_into_tasks, list_sources
 from data_prep.readers.names import PassedOver, is_about_data, portable_name, printable
 
 ROOT = Path(__file__).parents[3]
@@ -234,6 +236,26 @@ def test_wrong_paths_are_named(tmp_path: Path, make: Callable[[Path], Path], mes
     """A path that leads nowhere is refused in one sentence."""
     with pytest.raises(UserError, match=message):
         find_files(make(fill(tmp_path, "a.txt")), "*")
+
+
+def test_brackets_and_dots_are_names(tmp_path: Path) -> None:
+    """A folder with brackets in its name is no glob, and `..` and hidden parents are no matter."""
+    fill(tmp_path, "[D] data/a.txt", ".cache/in/a.txt", "other/x.txt")
+    assert names_of(tmp_path / "[D] data") == ["[D] data/a.txt"]
+    assert names_of(tmp_path / "other" / ".." / "[D] data") == ["[D] data/a.txt"]
+    assert names_of(tmp_path / "other" / ".." / ".cache" / "in") == ["in/a.txt"]
+    assert names_of(tmp_path / "other" / ".." / "o*" / "*.txt") == ["other/x.txt"]
+    assert names_of(tmp_path / "[[]D] data" / "*.txt") == ["[D] data/a.txt"]
+
+
+def test_changed_file_is_refused(tmp_path: Path) -> None:
+    """A file that shrinks or grows between listing and reading is refused."""
+    fill(tmp_path, "a.txt")
+    options = InputOptions(path=tmp_path)
+    ((piece,),) = cut_into_tasks(list_sources({"text": options}))
+    (tmp_path / "a.txt").write_text("fewer")
+    with pytest.raises(UserError, match=r"a\.txt has changed since it was listed, from 14 to 5 b"):
+        list(read_documents(piece, options, Counter()))
 
 
 def test_pattern_without_match_lists_names(tmp_path: Path) -> None:

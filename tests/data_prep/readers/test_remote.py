@@ -46,6 +46,7 @@ class Server:
     cuts: int = 0  # how many bodies are cut
     password: str = ""
     version: str = "one"
+    shift: int = 0  # by which answers begin too late
     requests: list[str] = field(default_factory=list)
 
 
@@ -72,6 +73,7 @@ def handler_of(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
             start, stop = 0, len(body)
             if match and server.ranged:
                 start, stop = int(match[1]), int(match[2] or stop - 1) + 1
+                start += server.shift if start else 0
                 self.send_response(206)
                 self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(body)}")
             else:
@@ -212,6 +214,21 @@ def test_changed_web_file_is_refused(server: Server) -> None:
         list(read_documents(piece, options, Counter()))
 
 
+def test_wrong_range_is_not_spliced(server: Server) -> None:
+    """An answer with other bytes than were asked for is never taken, nor a file of another size."""
+    server.files["/a.jsonl"] = LINES
+    path = f"{server.url}/a.jsonl"
+    server.shift = 7
+    with pytest.raises(UserError, match=r"the server sends bytes .* instead of bytes from"):
+        read(path=path)
+    server.shift = 0
+    options = InputOptions(path=path)
+    ((piece,),) = cut_into_tasks(list_sources({"text": options}))
+    server.files["/a.jsonl"] = LINES[:-100]
+    with pytest.raises(UserError, match=r"has changed since it was listed, from .* bytes"):
+        list(read_documents(piece, options, Counter()))
+
+
 @pytest.mark.parametrize("path", ["/folder/", "/*.jsonl"])
 def test_web_folders_are_refused(server: Server, path: str) -> None:
     """Folders and globs of web servers are refused with what to give instead."""
@@ -252,6 +269,9 @@ def test_memory_folders_and_globs(memory: Any) -> None:
     assert [source.name for source in found] == ["data/a/1.jsonl", "data/b/2.jsonl", "data/c.txt"]
     found = list_sources({"text": InputOptions(path="memory://data/*/*.jsonl")})
     assert [source.name for source in found] == ["a/1.jsonl", "b/2.jsonl"]
+    memory.pipe("/[D]/*.txt", b"words")
+    found = list_sources({"text": InputOptions(path="memory://[D]/*.txt")})
+    assert [source.name for source in found] == ["*.txt"]
     found = list_sources({"text": InputOptions(path="memory://data", pattern="*.txt")})
     assert [str(source.path) for source in found] == ["memory://data/c.txt"]
 
