@@ -129,8 +129,27 @@ def open_bytes(path: Path | RemotePath) -> Readable:
             f"{path} is compressed with {kind}, by its name, which cannot be read: decompress it, "
             "or compress it with gzip, bzip2, xz or zstd."
         )
-    file = path.open_stream() if isinstance(path, RemotePath) else _LocalFile(path)
+    file = _open_plain(path)
     return _Decompressed(path, file) if is_compressed(path.name) else file
+
+
+def window_bytes(path: Path | RemotePath) -> int:
+    """Return how much of a Zstandard file's text must be in memory to read on, 0 for others."""
+    if _KINDS.get(path.suffix.lower()) != "Zstandard":
+        return 0
+    from zstandard import ZstdError, get_frame_parameters
+
+    file = _open_plain(path)
+    head = _read_up_to(file, _MAGIC_BYTES)
+    file.close()
+    try:
+        return int(get_frame_parameters(head).window_size)
+    except ZstdError:  # of a skippable frame, or damaged, which reading tells
+        return 0
+
+
+def _open_plain(path: Path | RemotePath) -> Readable:
+    return path.open_stream() if isinstance(path, RemotePath) else _LocalFile(path)
 
 
 class _LocalFile:

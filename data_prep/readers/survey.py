@@ -1,12 +1,13 @@
 """A look at every input file before work begins: its format, and whether it can be read at all."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import Any
 
 from data_prep.config.schema import InputOptions
 from data_prep.progress import log
+from data_prep.readers.compression import window_bytes
 from data_prep.readers.formats import check_format
 from data_prep.readers.listing import InputListing
 from data_prep.readers.names import printable
@@ -16,6 +17,7 @@ from data_prep.readers.sources import Source
 _THREADS = 16
 _PREFIXES = ("", "k", "M", "G", "T")
 _SHOWN_FORMATS = 12
+_USUAL_WINDOW_BYTES = 1 << 27
 
 
 def survey_input(listing: InputListing, corpora: Mapping[str, InputOptions]) -> dict[str, Any]:
@@ -26,10 +28,12 @@ def survey_input(listing: InputListing, corpora: Mapping[str, InputOptions]) -> 
     """
     with ThreadPoolExecutor(_THREADS) as pool:
         formats = list(pool.map(lambda source: _format(source, corpora), listing.sources))
+        windows = list(pool.map(_window, listing.sources))
     facts = {corpus: _facts_of(corpus, listing, formats) for corpus in corpora}
     for corpus in corpora:
         for line in _lines(corpus, facts[corpus], listing):
             log(line)
+    _warn_of_windows(listing.sources, windows)
     return facts
 
 
@@ -48,6 +52,21 @@ def _format(source: Source, corpora: Mapping[str, InputOptions]) -> str:
     kind = check_format(source, corpora[source.corpus]).kind
     suffixes = [each for each in PurePosixPath(source.name).suffixes[-2:] if _is_suffix(each)]
     return f"{kind} ({''.join(suffixes)})" if suffixes else str(kind)
+
+
+def _window(source: Source) -> int:
+    return 0 if source.shards else window_bytes(source.path)
+
+
+def _warn_of_windows(sources: Sequence[Source], windows: Sequence[int]) -> None:
+    """Log the largest window beyond what Zstandard's tool reads without an option."""
+    largest = max(zip(windows, range(len(windows)), strict=True), default=(0, 0))
+    if largest[0] > _USUAL_WINDOW_BYTES:
+        log(
+            f"{sources[largest[1]].path} was compressed with a window of "
+            f"{size_in_words(largest[0])}: a worker that reads such files needs this much more "
+            "memory; with little, compress them again without --long."
+        )
 
 
 def _is_suffix(text: str) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from data_prep.config.schema import CorpusRecipe, InputOptions
 from data_prep.errors import UserError
@@ -69,6 +70,16 @@ def test_unread_compression_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\x04\x22\x4d\x18" + bytes(20))
     with pytest.raises(UserError, match=r"a\.txt is compressed with lz4, by its first bytes"):
         survey(tmp_path)
+
+
+def test_long_windows_are_announced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The log has the memory that a file of `zstd --long=31` needs."""
+    parameters = zstandard.ZstdCompressionParameters.from_level(3, window_log=31, enable_ldm=True)
+    stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    (tmp_path / "a.txt.zst").write_bytes(stream.compress(b"words") + stream.flush())
+    (tmp_path / "b.txt.zst").write_bytes(zstandard.compress(b"words"))
+    survey(tmp_path)
+    assert "a.txt.zst was compressed with a window of 2.15 GB" in capsys.readouterr().err
 
 
 def test_manifest_keeps_input_files(tmp_path: Path, recipe_for: RecipeFor, prose: object) -> None:
