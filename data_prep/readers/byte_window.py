@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from data_prep.errors import UserError
-from data_prep.readers.compression import Readable
 from data_prep.readers.encodings import BOM, encoding_hint, open_source
 from data_prep.readers.sources import Source
+from data_prep.readers.storage.compression import Readable
 
 BLOCK_BYTES = 1 << 20
 # A long line is extended by up to this, so that it is not copied once for every block of it.

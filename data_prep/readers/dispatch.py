@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 from data_prep.config.schema import InputOptions
 from data_prep.readers.byte_window import line_location
-from data_prep.readers.compression import check_size
-from data_prep.readers.delimited import read_delimited
 from data_prep.readers.formats import Kind, format_of, readable_slice
-from data_prep.readers.json_records import read_json_records
-from data_prep.readers.jsonl import read_json_lines
 from data_prep.readers.limits import fit_document
 from data_prep.readers.sources import Slice, Source
+from data_prep.readers.storage.compression import check_size
+from data_prep.readers.structured.delimited import read_delimited
+from data_prep.readers.structured.json_records import read_json_records
+from data_prep.readers.structured.jsonl import read_json_lines
 from data_prep.readers.text import read_text
 from data_prep.readers.wikiextractor import read_wikiextractor, unescape
 from data_prep.readers.wikiextractor_json import read_wikiextractor_json

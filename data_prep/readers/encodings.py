@@ -10,8 +10,8 @@ import unicodedata
 from typing import Literal
 
 from data_prep.errors import UserError
-from data_prep.readers.compression import Readable, open_bytes
 from data_prep.readers.sources import Source
+from data_prep.readers.storage.compression import Readable, open_bytes
 
 BOM = b"\xef\xbb\xbf"
 # The longer marks first: that of UTF-32 begins with that of UTF-16.

@@ -10,13 +10,6 @@ from data_prep.config.schema import InputOptions
 from data_prep.errors import UserError
 from data_prep.progress import log
 from data_prep.readers.byte_window import read_head
-from data_prep.readers.compression import (
-    compression_suffix,
-    is_compressed,
-    refuse_unread,
-    uncompressed_name,
-)
-from data_prep.readers.delimited import CSV_SUFFIXES, looks_delimited
 from data_prep.readers.encodings import (
     BOM,
     as_utf8,
@@ -24,9 +17,16 @@ from data_prep.readers.encodings import (
     detect_encoding,
     marked_encoding,
 )
-from data_prep.readers.json_values import json_kind
 from data_prep.readers.signatures import Signature, signature_of
 from data_prep.readers.sources import Slice, Source
+from data_prep.readers.storage.compression import (
+    compression_suffix,
+    is_compressed,
+    refuse_unread,
+    uncompressed_name,
+)
+from data_prep.readers.structured.delimited import CSV_SUFFIXES, looks_delimited
+from data_prep.readers.structured.json_values import json_kind
 
 Kind = Literal[
     "text", "jsonl", "json", "csv", "wikiextractor", "wikiextractor_json", "parquet", "arrow"

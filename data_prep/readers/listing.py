@@ -11,12 +11,12 @@ from pathlib import Path
 
 from data_prep.config.schema import InputOptions
 from data_prep.errors import UserError
-from data_prep.readers.compression import is_compressed
-from data_prep.readers.delimited import CSV_SUFFIXES
-from data_prep.readers.files import Found, find_files, saved_dataset
-from data_prep.readers.names import PassedOver, portable_name
-from data_prep.readers.remote import RemotePath, shown_url
 from data_prep.readers.sources import Slice, Source
+from data_prep.readers.storage.compression import is_compressed
+from data_prep.readers.storage.files import Found, find_files, saved_dataset
+from data_prep.readers.storage.names import PassedOver, portable_name
+from data_prep.readers.storage.remote import RemotePath, shown_url
+from data_prep.readers.structured.delimited import CSV_SUFFIXES
 
 SLICE_BYTES = 32 << 20
 # A huge corpus gets larger tasks instead of many more: every task writes six files or more.

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from data_prep.readers.magic import archive_kind
+from data_prep.readers.storage.magic import archive_kind
 
 _EXTRACT = "extract its text first"
 _WEB = f"{_EXTRACT}, for example with trafilatura or resiliparse"

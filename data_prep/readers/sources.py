@@ -6,7 +6,7 @@ This file imports no reader, because readers, listing and pipeline all depend on
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.readers.remote import RemotePath
+from data_prep.readers.storage.remote import RemotePath
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ from typing import Any
 
 from data_prep.config.schema import InputOptions
 from data_prep.progress import log
-from data_prep.readers.compression import window_bytes
 from data_prep.readers.formats import check_format
 from data_prep.readers.listing import InputListing
-from data_prep.readers.names import printable
 from data_prep.readers.sources import Source
+from data_prep.readers.storage.compression import window_bytes
+from data_prep.readers.storage.names import printable
 
 # The first bytes of many files are read at once: on a network most of the time is spent waiting.
 _THREADS = 16

@@ -6,9 +6,9 @@ from functools import partial
 
 from data_prep.config.schema import InputOptions
 from data_prep.readers.byte_window import line_location
-from data_prep.readers.jsonl import json_lines, records_of_line
-from data_prep.readers.records import kept_text
 from data_prep.readers.sources import Slice
+from data_prep.readers.structured.jsonl import json_lines, records_of_line
+from data_prep.readers.structured.records import kept_text
 from data_prep.readers.wikiextractor import unescape
 
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from data_prep.config.schema import InputOptions
 from data_prep.errors import UserError
-from data_prep.readers.remote import RemotePath
 from data_prep.readers.sources import Slice
+from data_prep.readers.storage.remote import RemotePath
 from data_prep.readers.tables.columns import Text, check_field, read_column
 
 # A random-access file is this marker, a stream, an index of its batches, and the marker again

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from data_prep.config.schema import InputOptions
 from data_prep.errors import UserError
 from data_prep.readers.byte_window import plain_newlines, safe_cut
-from data_prep.readers.records import names_of
+from data_prep.readers.structured.records import names_of
 
 Text = str | Iterator[str]
 

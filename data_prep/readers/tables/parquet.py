@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 
 from data_prep.config.schema import InputOptions
 from data_prep.errors import UserError
-from data_prep.readers.remote import RemotePath
 from data_prep.readers.sources import Slice
+from data_prep.readers.storage.remote import RemotePath
 from data_prep.readers.tables.columns import Text, check_field, read_column
 
 # Rows are decoded in batches of about this many bytes of text.

@@ -12,11 +12,11 @@ from typing import Any, NoReturn
 from data_prep.config.schema import InputOptions
 from data_prep.errors import UserError
 from data_prep.readers.byte_window import ByteWindow, decode_line, line_location
-from data_prep.readers.json_values import WHITE_SPACE, decoder_for, parse, problem_of
-from data_prep.readers.jsonl import MAX_LINE_BYTES
 from data_prep.readers.limits import skip_broken
-from data_prep.readers.records import kept_text
 from data_prep.readers.sources import Slice
+from data_prep.readers.structured.json_values import WHITE_SPACE, decoder_for, parse, problem_of
+from data_prep.readers.structured.jsonl import MAX_LINE_BYTES
+from data_prep.readers.structured.records import kept_text
 
 # A record is in memory as text, of up to four bytes a character, and again as values.
 _MAX_RECORD_CHARS = MAX_LINE_BYTES // 2

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_prep.errors import UserError
-from data_prep.readers.compression import unreadable
-from data_prep.readers.folders import expand_glob, files_below, fixed_part, leads_above
-from data_prep.readers.names import (
+from data_prep.readers.storage.compression import unreadable
+from data_prep.readers.storage.folders import expand_glob, files_below, fixed_part, leads_above
+from data_prep.readers.storage.names import (
     PassedOver,
     endings,
     is_about_data,
@@ -21,7 +21,7 @@ from data_prep.readers.names import (
     printable,
     reason_to_pass,
 )
-from data_prep.readers.remote import RemotePath, find_remote, shown_url
+from data_prep.readers.storage.remote import RemotePath, find_remote, shown_url
 
 _SAMPLE = Path("sample")
 # Files that `Dataset.save_to_disk` and `DatasetDict.save_to_disk` write beside the data.

@@ -11,13 +11,13 @@ import pytest
 
 from data_prep.config.schema import InputOptions
 from data_prep.errors import UserError
-from data_prep.readers import folders
 from data_prep.readers.dispatch import read_documents
-from data_prep.readers.files import find_files
 from data_prep.readers.listing import cut_into_tasks, list_sources
-from data_prep.readers.names import PassedOver, is_about_data, portable_name, printable
+from data_prep.readers.storage import folders
+from data_prep.readers.storage.files import find_files
+from data_prep.readers.storage.names import PassedOver, is_about_data, portable_name, printable
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 def fill(folder: Path, *names: str) -> Path:
@@ -122,7 +122,7 @@ def test_locked_folder_is_an_error(tmp_path: Path, mode: int) -> None:
             folder.chmod(0o755)
     script = (
         "import os, sys; from pathlib import Path\n"
-        "from data_prep.readers.files import find_files\n"
+        "from data_prep.readers.storage.files import find_files\n"
         "os.setuid(65534)\n"
         "try: print(find_files(Path(sys.argv[1]), '*'))\n"
         "except Exception as error: print(type(error).__name__, error)\n"

@@ -22,9 +22,10 @@ import pytest
 from data_prep.config.schema import CorpusRecipe, InputOptions
 from data_prep.errors import UserError
 from data_prep.pipeline.build import build_corpus
-from data_prep.readers import listing, remote
+from data_prep.readers import listing
 from data_prep.readers.dispatch import read_documents
 from data_prep.readers.listing import cut_into_tasks, list_sources
+from data_prep.readers.storage import remote
 
 DOCUMENTS = [
     f"Document {n} has some words, more or fewer: {'word ' * (n % 50)}end." for n in range(900)

@@ -16,8 +16,8 @@ from urllib.parse import unquote
 
 from data_prep.errors import UserError
 from data_prep.progress import log
-from data_prep.readers.http import HttpFile, PermanentFailure, describe_http
-from data_prep.readers.remote_stream import RemoteStream
+from data_prep.readers.storage.http import HttpFile, PermanentFailure, describe_http
+from data_prep.readers.storage.remote_stream import RemoteStream
 
 # Seconds before each further attempt, after which a read is given up.
 RETRY_DELAYS_S = (1.0, 2.0, 4.0)

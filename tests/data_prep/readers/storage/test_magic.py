@@ -10,7 +10,7 @@ import zipfile
 import pytest
 import zstandard
 
-from data_prep.readers.magic import archive_kind, compression_kind
+from data_prep.readers.storage.magic import archive_kind, compression_kind
 
 
 def tar_of(format: int, name: str = "book.txt") -> bytes:

@@ -10,10 +10,10 @@ from itertools import chain
 from data_prep.config.schema import InputOptions
 from data_prep.errors import UserError
 from data_prep.readers.byte_window import ByteWindow, decode
-from data_prep.readers.compression import uncompressed_name
 from data_prep.readers.limits import skip_broken
-from data_prep.readers.records import names_of
 from data_prep.readers.sources import Slice, Source
+from data_prep.readers.storage.compression import uncompressed_name
+from data_prep.readers.structured.records import names_of
 
 # A field is in memory as four bytes a character while it is read.
 _MAX_FIELD_CHARS = 32 << 20

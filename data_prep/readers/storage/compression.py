@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from data_prep.errors import UserError
-from data_prep.readers.magic import compression_kind
-from data_prep.readers.remote import RemotePath
-from data_prep.readers.zstandard_frames import ZstandardFrames
+from data_prep.readers.storage.magic import compression_kind
+from data_prep.readers.storage.remote import RemotePath
+from data_prep.readers.storage.zstandard_frames import ZstandardFrames
 
 _KINDS = {
     ".gz": "gzip",

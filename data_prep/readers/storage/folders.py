@@ -9,8 +9,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.readers.compression import unreadable
-from data_prep.readers.names import PassedOver, reason_to_pass
+from data_prep.readers.storage.compression import unreadable
+from data_prep.readers.storage.names import PassedOver, reason_to_pass
 
 _Key = tuple[int, int]
 

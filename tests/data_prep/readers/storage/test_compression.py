@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 from data_prep.errors import UserError
-from data_prep.readers.compression import open_bytes, uncompressed_name
+from data_prep.readers.storage.compression import open_bytes, uncompressed_name
 
 Compress = Callable[[bytes], bytes]
 TEXTS = tuple(b"".join(b"line %d of text %d\n" % (n, k) for n in range(4000)) for k in range(3))

@@ -14,10 +14,10 @@ from data_prep.readers.byte_window import (
     line_number,
     plain_newlines,
 )
-from data_prep.readers.json_values import WHITE_SPACE, decoder_for, parse, problem_of
 from data_prep.readers.limits import skip_broken
-from data_prep.readers.records import kept_text
 from data_prep.readers.sources import Slice
+from data_prep.readers.structured.json_values import WHITE_SPACE, decoder_for, parse, problem_of
+from data_prep.readers.structured.records import kept_text
 
 # A line is in memory as a whole: as bytes, as text, and again as the document. Text that is not
 # ASCII takes up to four bytes a character, so such a line may be half as long.
