@@ -52,7 +52,7 @@ QUICK = [
     "pipeline/test_file_modes.py",
     "readers/test_listing.py",
     "samples/test_packing.py",
-    "tokenize/test_id_table.py",
+    "tokenize/test_sentence_rules.py",
     "tokenizers/test_folder.py",
     "test_manifest.py",
 ]
