@@ -20,6 +20,7 @@ with packages_required():
     from data_prep.corpus.inspection import readable_documents, verify_corpus
     from data_prep.corpus.shards import Corpus
     from data_prep.pipeline.build import build_corpus, merge_corpus, run_array_task
+    from data_prep.pipeline.preview import preview_documents
     from data_prep.readers.listing import list_sources
     from data_prep.tokenizers.build import ensure_tokenizer
     from launch.cli import run_command
@@ -42,10 +43,7 @@ def main() -> None:
     if arguments.verify:
         _print_verified(recipe)
     if arguments.documents:
-        for text in readable_documents(
-            recipe.corpus.path, recipe.tokenizer.path, arguments.documents
-        ):
-            print(text, end="\n\n")
+        _print_documents(recipe, arguments.documents)
     if arguments.show:
         _print_samples(recipe, arguments.show, arguments.row_tokens)
     if arguments.stats:
@@ -79,7 +77,11 @@ def _parse() -> argparse.Namespace:
         "--show", type=int, default=0, metavar="N", help="print N training samples, masks and all"
     )
     parser.add_argument(
-        "--documents", type=int, default=0, metavar="N", help="print the first N documents as text"
+        "--documents",
+        type=int,
+        default=0,
+        metavar="N",
+        help="print N documents of the corpus, or of the input",
     )
     parser.add_argument(
         "--stats", action="store_true", help="print lengths and frequencies, and draw them"
@@ -108,6 +110,17 @@ def _print_verified(recipe: CorpusRecipe) -> None:
             f"{split['tokens']:>14,} tokens"
         )
     print(f"{recipe.corpus.path} is whole: {len(manifest['files'])} files match their sha256.")
+
+
+def _print_documents(recipe: CorpusRecipe, count: int) -> None:
+    """Print documents of the corpus, or of the input as long as there is no corpus."""
+    corpus, tokenizer = recipe.corpus.path, recipe.tokenizer.path
+    if corpus.exists():
+        documents = readable_documents(corpus, tokenizer, count)
+    else:
+        documents = preview_documents(recipe, count)
+    for text in documents:
+        print(text, end="\n\n")
 
 
 def _print_samples(recipe: CorpusRecipe, count: int, row_tokens: int | None) -> None:

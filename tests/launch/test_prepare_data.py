@@ -46,6 +46,17 @@ def refusal(result: "subprocess.CompletedProcess[str]") -> str:
     return sentence
 
 
+def test_documents_need_no_tokenizer(command: Command, tmp_path: Path) -> None:
+    """Before there is a corpus, documents of the input are printed as sentences."""
+    shown = command("--documents", "2")
+    assert shown.returncode == 0, shown.stderr
+    first, second = shown.stdout.strip().split("\n\n")
+    assert first.startswith("document 0: 3 sentences, ") and second.startswith("document 1: 4 ")
+    assert all(line.endswith(".") for line in first.splitlines()[1:])
+    assert not (tmp_path / "run").exists()
+    assert "no/such" in refusal(command("--documents", "1", "input.path=no/such"))
+
+
 def test_corpus_is_built_verified_shown(command: Command, tmp_path: Path) -> None:
     """A corpus is built, verified and shown; a second build finds it up to date."""
     made = command()
