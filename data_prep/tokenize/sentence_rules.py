@@ -6,6 +6,7 @@ prefer a sentence too long to one cut in half, because the model would see the h
 Every step moves forward, so the time is linear in the text, whatever it holds.
 """
 
+import functools
 import re
 from collections.abc import Callable
 from itertools import pairwise
@@ -33,6 +34,7 @@ _TAIL = 3
 _LENGTH = 100
 
 
+@functools.cache
 def starts_finder(language: str) -> FindStarts:
     """Return the function that finds the sentence starts of a language."""
     rules = LANGUAGES[language]

@@ -15,10 +15,20 @@ from data_prep.config.loader import load_recipe
 from data_prep.config.schema import CorpusRecipe
 from data_prep.errors import UserError
 from data_prep.readers.listing import list_sources
+from data_prep.tokenize.backends import choose_backend
 from data_prep.tokenizers.build import ensure_tokenizer
+from data_prep.tokenizers.folder import load_tokenizer
 from launch.benchmarks import prep_sides
 from launch.benchmarks.driver import MEMORY_KIND, Found, ProcessSide, Run, measure_in_turns, row_of
-from launch.benchmarks.prep_sides import BARE, MAP, MAP_FAST, OURS, STAGE_NAMES, STAGES
+from launch.benchmarks.prep_sides import (
+    BARE,
+    MAP,
+    MAP_FAST,
+    NANOTOKEN,
+    OURS,
+    STAGE_NAMES,
+    STAGES,
+)
 from launch.benchmarks.report import Row, compare, usable_cores
 from launch.benchmarks.text import SAMPLE, Text, write_repeated, write_text
 
@@ -39,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tokenizer = parser.add_mutually_exclusive_group()
     tokenizer.add_argument("--vocabulary", type=Path, metavar="FILE", help="a vocab.txt to use")
     tokenizer.add_argument("--tokenizer", type=Path, metavar="DIR", help="a Hugging Face folder")
-    parser.add_argument("--language", choices=["en", "zh"], default="en", help="sentence rules")
+    parser.add_argument("--language", default="en", help="code of the sentence rules")
     parser.add_argument("--limit-mb", type=_positive, default=100.0, help="text to read, 10^6 B")
     parser.add_argument("--repeat", type=int, default=3, help="rounds")
     parser.add_argument("--workers", type=int, default=usable_cores(), help="processes of a side")
@@ -63,19 +73,21 @@ def run(arguments: argparse.Namespace, scratch: Path) -> list[Row]:
     write = write_text if arguments.input else write_repeated
     text = write(scratch / "text", arguments.input or [SAMPLE], arguments.language, size)
     job = make_job(arguments, text, scratch)
-    found = measure_in_turns([_side(n, job, scratch) for n in prep_sides.SIDES], arguments.repeat)
+    names = [name for name in prep_sides.SIDES if name != NANOTOKEN or _is_wordpiece(job)]
+    found = measure_in_turns([_side(name, job, scratch) for name in names], arguments.repeat)
     _print_terms(arguments, text, found)
     return rows_of(found, text.size)
 
 
 def rows_of(found: Found, text_bytes: int) -> list[Row]:
     """Return the rows of all sides, ours with their ratios to the others."""
-    running = (BARE, MAP, MAP_FAST, OURS)
+    limits = [name for name in (BARE, NANOTOKEN) if name in found]
+    running = (*limits, MAP, MAP_FAST, OURS)
     rows = [row_of(name, "tokens/s", found[name], _running) for name in running]
     rows += [row_of(_STARTED[n], "tokens/s", found[n], _with_startup) for n in _STARTED]
     compared = compare(
         rows,
-        {OURS: (BARE, MAP, MAP_FAST), _STARTED[OURS]: (BARE, _STARTED[MAP], _STARTED[MAP_FAST])},
+        {OURS: (*limits, MAP, MAP_FAST), _STARTED[OURS]: (BARE, _STARTED[MAP], _STARTED[MAP_FAST])},
     )
     rate = tuple(text_bytes / _MB / run.result["seconds"] for run in found[OURS])
     return [
@@ -148,9 +160,14 @@ def make_job(arguments: argparse.Namespace, text: Text, scratch: Path) -> dict[s
     }
 
 
+def _is_wordpiece(job: dict[str, Any]) -> bool:
+    """Tell whether nanotoken computes the ids of a job."""
+    return choose_backend(load_tokenizer(Path(job["tokenizer"])).backend).name == "nanotoken"
+
+
 def _side(name: str, job: dict[str, Any], scratch: Path) -> ProcessSide:
-    # Threads for the bare tokenizer, processes for all others.
-    threads = job["workers"] if name == BARE else 1
+    # Threads for the bare tokenizers, processes for all others.
+    threads = job["workers"] if name in (BARE, NANOTOKEN) else 1
     variables = {
         "TOKENIZERS_PARALLELISM": "true" if threads > 1 else "false",
         "RAYON_NUM_THREADS": str(threads),
@@ -179,6 +196,7 @@ def _print_terms(arguments: argparse.Namespace, text: Text, found: Found) -> Non
 {text.size / _MB:,.1f} MB of text, {text.documents:,} documents, {arguments.workers} core(s) for \
 each side, {arguments.repeat} round(s) in turns
 {BARE}: encode_batch_fast on sentences in memory, ids not kept
+{NANOTOKEN}: the same by nanotoken
 {OURS}: launch/prepare_data.py as it is typed, on a tokenizer that is ready
 {MAP}: load_dataset + map to Arrow, AutoTokenizer; _fast: encode_batch_fast instead
 peak: {MEMORY_KIND} of a process and all its children; stages: one core, one process

@@ -15,6 +15,7 @@ from unittest import mock
 Job = Mapping[str, Any]
 
 BARE, OURS, STAGES = "limit/bare_tokenizer", "ours/prepare_data", "ours/stages"
+NANOTOKEN = "limit/nanotoken"  # of a WordPiece alone
 MAP, MAP_FAST = "peer/datasets_map", "peer/datasets_map_fast"
 STAGE_NAMES = ("reading", "cleaning", "sentences_and_ids", "writing")
 
@@ -28,6 +29,29 @@ def _bare_tokenizer(job: Job, work: Path) -> dict[str, Any]:
 
     tokenizer = Tokenizer.from_file(str(Path(job["tokenizer"], "tokenizer.json")))
     tokenizer.encode_special_tokens = True
+
+    def count(batch: Sequence[str]) -> int:
+        return sum(map(len, tokenizer.encode_batch_fast(batch, add_special_tokens=False)))
+
+    return _count_tokens(job, count)
+
+
+def _nanotoken(job: Job, work: Path) -> dict[str, Any]:
+    """Do the same by the library that computes our ids, alone, with as many threads."""
+    from nanotoken import Tokenizer
+
+    tokenizer = Tokenizer(str(Path(job["tokenizer"], "tokenizer.json")))
+
+    def count(batch: Sequence[str]) -> int:
+        parallel = job["workers"] > 1
+        found = tokenizer.encode_batch(batch, add_special_tokens=False, parallel=parallel)
+        return int(found.num_tokens)
+
+    return _count_tokens(job, count)
+
+
+def _count_tokens(job: Job, count: Callable[[Sequence[str]], int]) -> dict[str, Any]:
+    """Count the tokens of all sentences, which are cut before the clock starts."""
     texts = [
         json.loads(line)["text"]
         for part in sorted(Path(job["text"]).iterdir())
@@ -35,11 +59,9 @@ def _bare_tokenizer(job: Job, work: Path) -> dict[str, Any]:
     ]
     sentences = [sentence for text in _split(texts, job) for sentence in text]
     del texts
-    tokens = 0
     started = time.perf_counter()
-    for start in range(0, len(sentences), _SENTENCES_A_CALL):
-        batch = sentences[start : start + _SENTENCES_A_CALL]
-        tokens += sum(map(len, tokenizer.encode_batch_fast(batch, add_special_tokens=False)))
+    starts = range(0, len(sentences), _SENTENCES_A_CALL)
+    tokens = sum(count(sentences[start : start + _SENTENCES_A_CALL]) for start in starts)
     return {"tokens": tokens, "seconds": time.perf_counter() - started}
 
 
@@ -187,6 +209,7 @@ def _split(texts: Sequence[str], job: Job) -> list[list[str]]:
 
 SIDES: Mapping[str, Callable[[Job, Path], dict[str, Any]]] = {
     BARE: _bare_tokenizer,
+    NANOTOKEN: _nanotoken,
     OURS: _prepare_data,
     MAP: _datasets_map,
     MAP_FAST: _datasets_map_fast,

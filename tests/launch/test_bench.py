@@ -226,7 +226,12 @@ def test_prep_benchmark_end_to_end(tmp_path: Path) -> None:
     path = tmp_path / "prep.json"
     ended = bench("prep", "--quick", "--json", str(path), "--workers", "2")
     rows = {row["name"]: row for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}
-    assert set(rows["ours/prepare_data"]["ratio"]) == {prep.BARE, prep.MAP, prep.MAP_FAST}
+    assert set(rows["ours/prepare_data"]["ratio"]) == {
+        prep.BARE,
+        prep.NANOTOKEN,
+        prep.MAP,
+        prep.MAP_FAST,
+    }
     shares = sum(row["median"] for name, row in rows.items() if name.startswith("ours/share/"))
     assert shares == pytest.approx(100)
     assert all(row["median"] > 0 for row in rows.values())
@@ -252,7 +257,7 @@ def test_prep_sides_count_same_tokens(
     job = prep.make_job(given, text, tmp_path)
     monkeypatch.setattr(sys, "argv", ["side"])
     counts, stages = {}, {}
-    for name in (prep.BARE, prep.OURS, prep.STAGES, prep.MAP_FAST):
+    for name in (prep.BARE, prep.NANOTOKEN, prep.OURS, prep.STAGES, prep.MAP_FAST):
         work = tmp_path / name
         work.mkdir(parents=True)
         result = prep_sides.SIDES[name](job, work)
