@@ -1,8 +1,23 @@
 """The one exception that a user is meant to read."""
 
+import re
+
+# A user and password in front of a host, and what follows a web address's question mark.
+_LOGIN = re.compile(r"(?<=://)[^/@\s'\"]*@")
+_QUERY = re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\")\],]*", re.IGNORECASE)
+
 
 class UserError(Exception):
     """A request that cannot be carried out, in one sentence: the thing, its value, what to do.
 
-    Entry points print the sentence alone, without a traceback, and exit with code 2.
+    Entry points print the sentence alone, without a traceback, and exit with code 2. Addresses in
+    it are shown without their passwords and tokens.
     """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(without_secrets(sentence))
+
+
+def without_secrets(text: str) -> str:
+    """Return a text whose addresses have no user, password and query."""
+    return _QUERY.sub(r"\1", _LOGIN.sub("", text))

@@ -59,9 +59,13 @@ def _kind_of(tree: Any) -> str:
 def parse_value(text: str) -> Any:
     """Return the value that a text has in YAML.
 
+    A text such as *.txt is a glob: the alias that it is in YAML could refer to nothing.
+
     Raises:
         yaml.YAMLError: when it has none.
     """
+    if text.startswith("*"):
+        return text
     return yaml.load(text, _RecipeLoader)
 
 

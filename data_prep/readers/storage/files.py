@@ -28,6 +28,8 @@ _SAMPLE = Path("sample")
 _STATE = "state.json"
 _SPLITS = "dataset_dict.json"
 _SHOWN_ENDINGS = 8
+# What the hub's client makes of a repository on the disk.
+_HUB_CACHE = ("blobs", "refs", "snapshots")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,11 @@ def _files_under(root: Path, pattern: str, passed: PassedOver, others: list[str]
 def _chosen_files(
     root: Path, pattern: str, passed: PassedOver, others: list[str]
 ) -> Iterator[Path]:
+    if all((root / name).is_dir() for name in _HUB_CACHE):
+        raise UserError(
+            f"{root} is a cache of the Hugging Face hub, with files of every revision: give one of "
+            f"the folders in {root / 'snapshots'} as input.path."
+        )
     for folder, files in files_below(root, pattern, passed):
         if _SPLITS in files:
             splits = _splits(folder)

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-from data_prep.errors import UserError
+from data_prep.errors import UserError, without_secrets
 from data_prep.progress import log
 from data_prep.readers.storage.http import HttpFile, PermanentFailure, describe_http
 from data_prep.readers.storage.remote_stream import RemoteStream
@@ -109,7 +109,7 @@ def is_http(url: str) -> bool:
 
 def shown_url(url: str) -> str:
     """Return an address without user, password and query, which may be secret."""
-    return re.sub(r"(?<=://)[^/@]*@", "", url.partition("?")[0] if is_http(url) else url)
+    return without_secrets(url.partition("?")[0] if is_http(url) else url)
 
 
 def find_remote(url: str) -> tuple[list[tuple[RemotePath, tuple[str, ...]]], bool]:
@@ -259,6 +259,4 @@ def _file_system(url: str) -> tuple[Any, str]:
 def _problem(error: Exception, url: str, shown: str) -> str:
     """Return what an error says, on one line, without the secrets of any address in it."""
     text = " ".join(str(error).split()).replace(url, shown).rstrip(".")
-    text = re.sub(r"(?<=://)[^/@\s]*@", "", text)
-    text = re.sub(r"(://[^\s?'\"]*)\?[^\s'\")]*", r"\1", text)
-    return text[:_MAX_PROBLEM_CHARS] or type(error).__name__
+    return without_secrets(text)[:_MAX_PROBLEM_CHARS] or type(error).__name__

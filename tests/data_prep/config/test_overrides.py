@@ -22,6 +22,7 @@ class Stage(Options):
 
 
 class Recipe(Options):
+    pattern: str = "*"
     stages: list[Annotated[Stage, "one stage"]] = Field([])
     losses: list[Loss] = Field([Loss(kind="mse", weight=2.0), Loss(kind="cosine")])
     layers: list[int] | Literal["all"] = "all"
@@ -49,6 +50,11 @@ def test_index_reaches_into_a_list(path: Path) -> None:
     assert [stage.steps for stage in recipe.stages] == [7, 2]
     assert recipe.stages[1].losses[0].weight == 3
     assert recipe.layers == [0, 5]
+
+
+def test_glob_is_a_value(path: Path) -> None:
+    """A glob such as *.txt needs no quotes, though YAML would read an alias."""
+    assert load_recipe(Recipe, path, ["pattern=*.jsonl.gz"]).pattern == "*.jsonl.gz"
 
 
 def test_index_reaches_into_a_default(path: Path) -> None:

@@ -85,6 +85,15 @@ def test_linked_files_are_read_once(tmp_path: Path) -> None:
     assert passed.names == {"linked to a file read": ["cache/other.txt", "cache/part-0.txt"]}
 
 
+def test_hub_cache_is_read_by_snapshot(tmp_path: Path) -> None:
+    """Of the hub's cache one revision is read, whose files are links, and never the whole."""
+    root = fill(tmp_path / "datasets--a--b", "blobs/0a1b", "refs/main", "snapshots/1/README.md")
+    (root / "snapshots" / "1" / "x.txt").symlink_to("../../blobs/0a1b")
+    with pytest.raises(UserError, match=r"is a cache of the Hugging Face hub.* in .*/snapshots as"):
+        find_files(root, "*")
+    assert names_of(root / "snapshots" / "1") == ["1/x.txt"]
+
+
 def test_file_given_twice_by_link(tmp_path: Path) -> None:
     """A file that two paths of the recipe lead to is refused."""
     fill(tmp_path, "a.txt")

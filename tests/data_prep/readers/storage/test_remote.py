@@ -260,6 +260,19 @@ def test_corpus_of_web_file_shows_no_secret(
         build_corpus(recipe)
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("no https://a:b@host/x?k=v: why", "no https://host/x why"),
+        ("'https://t@host/x?k=v' and s3://key:p/w@b", "'https://host/x' and s3://key:p/w@b"),
+        ("hf://datasets/a/b@main/x is what? Text", "hf://datasets/a/b@main/x is what? Text"),
+    ],
+)
+def test_errors_show_no_secret(text: str, shown: str) -> None:
+    """Every error for users shows addresses without passwords and tokens."""
+    assert str(UserError(text)) == shown
+
+
 def test_memory_folders_and_globs(memory: Any) -> None:
     """Folders and globs of a file system of fsspec are listed as local ones."""
     for name in ("b/2.jsonl", "a/1.jsonl", "a/_SUCCESS", "a/.hidden", "README.md", "c.txt"):
