@@ -7,6 +7,7 @@ The table is printed once everything is computed, so that no progress or warning
 """
 
 import argparse
+import json
 import statistics
 import sys
 import time
@@ -57,7 +58,8 @@ def main() -> None:
             raise UserError(f"{path} is not a published model: make it with publish_student.py.")
     sentences = _SENTENCES[arguments.language]
     filled = [line for path in models for line in _fill_lines(path, sentences)]
-    row_tokens, corpus = arguments.row_tokens, arguments.corpus
+    corpus = arguments.corpus
+    row_tokens = arguments.row_tokens or _shared_length(models)
     times = time_models(models, row_tokens)
     scores = [
         score_held_out(path, corpus, arguments.rows, row_tokens, arguments.pairs) for path in models
@@ -67,6 +69,12 @@ def main() -> None:
         for path, found, milliseconds in zip(models, scores, times, strict=True)
     ]
     print("\n".join([*filled, "", *table_lines(rows, row_tokens)]))
+
+
+def _shared_length(models: Sequence[Path]) -> int:
+    """Return the longest row that all models can read, up to the usual length."""
+    configs = [json.loads((path / "config.json").read_text(encoding="utf-8")) for path in models]
+    return min(SCORED_TOKENS, *(int(config["max_position_embeddings"]) for config in configs))
 
 
 def table_lines(rows: list[Row], row_tokens: int) -> list[str]:
@@ -138,7 +146,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--corpus", type=Path, required=True, help="corpus with a held-out part")
     parser.add_argument("--rows", type=int, default=512, help="held-out rows to score")
     parser.add_argument(
-        "--row-tokens", type=int, default=SCORED_TOKENS, help="length of these rows, tokens"
+        "--row-tokens",
+        type=int,
+        help=f"length of these rows; without it {SCORED_TOKENS}, or what all models can read",
     )
     parser.add_argument(
         "--pairs",

@@ -92,7 +92,7 @@ stage "publish the student" \
     show python launch/publish_student.py "$runs/student" "$exports/quickstart-student"
 stage "compare" \
     show python launch/compare.py "$exports/quickstart-teacher" "$exports/quickstart-student" \
-    --corpus "$runs/corpus" --row-tokens 64 --pairs none
+    --corpus "$runs/corpus" --pairs none
 
 cat << TEXT
 
