@@ -26,7 +26,7 @@ def read_vocabulary_file(path: Path) -> dict[str, int]:
     if not path.is_file():
         raise UserError(f"There is no vocabulary {path}: correct tokenizer.vocabulary.")
     # As the library reads it: only "\n" ends a line, and white space at its end is none of it.
-    lines = [line.rstrip() for line in read_text(path).rstrip().split("\n")]
+    lines = [line.rstrip() for line in read_text(path).rstrip("\r\n").split("\n")]
     last = {token: index for index, token in enumerate(lines)}
     unreached = [index for index, token in enumerate(lines) if not token or last[token] != index]
     placeholders = _placeholders(last, len(unreached))

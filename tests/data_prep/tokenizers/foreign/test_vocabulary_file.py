@@ -55,6 +55,16 @@ def test_unreached_lines_hold_unused_tokens(
     assert "line 7: the token 'a' again, on line 9; the id 6" in capsys.readouterr().err
 
 
+def test_space_tokens_keep_lines(tmp_path: Path) -> None:
+    """A token that is a Unicode space, as in Chinese vocabularies, keeps its line, also the last.
+
+    See huggingface/transformers#859, where a line separator shifted all ids behind it.
+    """
+    path = write(tmp_path / "vocab.txt", "a", "\u2028", "b", "\u3000")
+    vocabulary = read_vocabulary_file(path)
+    assert vocabulary["b"] == 7 and len(vocabulary) == 9
+
+
 def test_other_encoding_is_refused(tmp_path: Path) -> None:
     """A vocabulary in Latin-1 is refused with its first line that is not UTF-8."""
     path = write(tmp_path / "vocab.txt", "stone")
