@@ -5,6 +5,8 @@ import re
 # A user and password in front of a host, and what follows a web address's question mark.
 _LOGIN = re.compile(r"(?<=://)[^/@\s'\"]*@")
 _QUERY = re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\")\],]*", re.IGNORECASE)
+# What Python makes of a byte of a file name that is not UTF-8 (PEP 383).
+_BYTES = re.compile("[\udc80-\udcff]")
 
 
 class UserError(Exception):
@@ -15,7 +17,11 @@ class UserError(Exception):
     """
 
     def __init__(self, sentence: str) -> None:
-        super().__init__(without_secrets(sentence))
+        super().__init__(_BYTES.sub(_escaped, without_secrets(sentence)))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"\\x{ord(match[0]) - 0xDC00:02x}"
 
 
 def without_secrets(text: str) -> str:

@@ -218,6 +218,8 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
         ["in/a\\b.txt", "in/caf\\x5cxe9.txt", "in/caf\\xe9.txt", "in/café.txt"]
     )
     assert all(name.encode() for name in names)
+    with pytest.raises(UserError, match=r"caf\\xe9\.txt"):
+        find_files(Path(os.fsdecode(b"caf\xe9.txt")), "*")
     assert printable("two\nlines\x1b") == "two\\nlines\\x1b" and portable_name("é\\n") == "é\\n"
 
 

@@ -291,6 +291,15 @@ def test_memory_folders_and_globs(memory: Any) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
+def test_local_files_through_fsspec(tmp_path: Path, name: str) -> None:
+    """The local file system of fsspec gives what paths give, and so do addresses of files."""
+    (tmp_path / name).write_bytes(FORMATS[name]())
+    for scheme in ("local", "file"):
+        assert read(path=f"{scheme}://{tmp_path}/{name}") == DOCUMENTS
+        assert read(path=f"{scheme}://{tmp_path}") == DOCUMENTS
+
+
+@pytest.mark.parametrize("name", FORMATS)
 def test_memory_files_match_local(memory: Any, name: str) -> None:
     """Files of every format are read from a file system of fsspec, in slices."""
     memory.pipe(f"/data/{name}", FORMATS[name]())
