@@ -253,7 +253,9 @@ def _prefix(tokenizer: Tokenizer) -> str | None:
 
 def _first_difference(first: Tokenizer, second: Tokenizer) -> str | None:
     """Return the first of many short texts whose ids differ, or None."""
-    vocabulary = sorted(first.get_vocab(with_added_tokens=False))
+    # Special tokens are inserted by training, and never found in text.
+    special = {token.content for token in second.get_added_tokens_decoder().values()}
+    vocabulary = sorted(first.get_vocab(with_added_tokens=False).keys() - special)
     step = max(1, len(vocabulary) // _PROBED_TOKENS)
     words = [token.strip("#\u2581\u0120") for token in vocabulary[::step]]
     texts = [*_PROBES, *(f"{word} {word.capitalize()}" for word in words)]
