@@ -23,7 +23,9 @@ _MARKS = {
     b"\xfe\xff": "utf-16-be",
 }
 _SAMPLE_BYTES = 4096
-# Text in a wide encoding has spaces, which binary data hardly has at the same width.
+_WIDE = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
+# Text in a wide encoding has spaces, which binary data hardly has at the same width. East Asian
+# text has none, and cannot be told from Shift-JIS read as UTF-16: it needs a mark.
 _MIN_SPACE_SHARE = 0.05
 _LONE_CR = re.compile(rb"\r(?!\n)")
 # Legacy encodings, each with the characters that text in it mostly has outside ASCII.
@@ -47,10 +49,18 @@ def detect_encoding(head: bytes) -> str:
     if marked := marked_encoding(head):
         return marked
     sample = head[: min(_SAMPLE_BYTES, len(head) // 4 * 4)]
-    wide = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
-    if sample.count(0) < len(sample) // 20 or not sample:
+    if sample.count(0) * 20 < len(sample) or not sample:
         return "utf-8"
-    return next((name for name in wide if _is_prose(sample, name)), "utf-8")
+    return next((name for name in _WIDE if _is_prose(sample, name)), "utf-8")
+
+
+def is_utf8(head: bytes) -> bool:
+    """Tell whether bytes are UTF-8, apart from an incomplete character at their end."""
+    try:
+        head.decode()
+    except UnicodeDecodeError as error:
+        return error.end == len(head) and len(head) - error.start < 4
+    return True
 
 
 def marked_encoding(head: bytes) -> str | None:
@@ -172,7 +182,7 @@ class _NewlinesForReturns:
 
 
 def _is_prose(sample: bytes, encoding: str) -> bool:
-    """Tell whether bytes decode to characters of text, with spaces between words."""
+    """Tell whether bytes decode to characters of text, not to arbitrary ones."""
     # The sample may end in the middle of a surrogate pair.
     text = codecs.getincrementaldecoder(encoding)("replace").decode(sample)
     if not text or "\ufffd" in text:

@@ -15,6 +15,7 @@ from data_prep.readers.encodings import (
     as_utf8,
     contradicts,
     detect_encoding,
+    is_utf8,
     marked_encoding,
 )
 from data_prep.readers.signatures import Signature, signature_of
@@ -181,9 +182,14 @@ def _refuse_binary(source: Source, raw: bytes, head: bytes) -> None:
         raise _refusal(source, signature)
     if raw.startswith(tuple(_MAGIC)) or _looks_binary(head[:_START_BYTES]):
         raise UserError(
-            f"{source.path} is not text, by its first bytes: leave it out with input.pattern, or "
-            "move it away."
+            f"{source.path} is not text, by its first bytes{_nul_note(head)}: leave it out with "
+            "input.pattern, or set input.encoding if it is UTF-16 without a byte-order mark."
         )
+
+
+def _nul_note(head: bytes) -> str:
+    many = head.count(0) > _NUL_SHARE * len(head)
+    return ", many of which are NUL, as in a file that was not written to its end" if many else ""
 
 
 def _refusal(source: Source, signature: Signature) -> UserError:
@@ -204,15 +210,6 @@ def _suffix(name: str) -> str:
 
 def _looks_binary(head: bytes) -> bool:
     controls = len(head) - len(head.translate(None, _BINARY_BYTES))
-    return (controls > _BINARY_SHARE * len(head) and not _is_utf8(head)) or head.count(
+    return (controls > _BINARY_SHARE * len(head) and not is_utf8(head)) or head.count(
         0
     ) > _NUL_SHARE * len(head)
-
-
-def _is_utf8(head: bytes) -> bool:
-    """Tell whether bytes are UTF-8, apart from an incomplete character at their end."""
-    try:
-        head.decode()
-    except UnicodeDecodeError as error:
-        return error.end == len(head) and len(head) - error.start < 4
-    return True

@@ -34,8 +34,12 @@ _BINARY: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\x89HDF\r\n", "an HDF5 file", "export its text as JSON lines or Parquet"),
     (0, b"Obj\x01", "an Avro file", "convert it to Parquet or JSON lines"),
     (0, b"ORC", "an ORC file", "convert it to Parquet"),
+    (0, b"GGUF", "a model's weights", _PICTURE),
     (0, b"SEQ\x06", "a Hadoop sequence file", "convert it to Parquet or JSON lines"),
 )
+# Marks that are words could begin a text; what they mark has NUL bytes soon after them.
+_MARK_BYTES = 512
+_SAFETENSORS = re.compile(rb".{4}\x00{4}\{\"", re.DOTALL)
 _PICKLE = re.compile(rb"\x80[\x02-\x05](?:\x95.{8}|[}\](cX\x8c])", re.DOTALL)
 _OFFICE = re.compile(rb"\[Content_Types\]\.xml|_rels/\.rels|mimetypeapplication/")
 _NAME_BYTES = 128  # where a zip archive names its first file
@@ -45,6 +49,13 @@ _HTML = re.compile(
     _COMMENTS + rb"<(?:!doctype\s+html|(?:html|head|body|title|meta|script|style|frameset)\b)",
     re.IGNORECASE | re.DOTALL,
 )
+# A part of a page: it begins with a tag of HTML and has several that end.
+_HTML_PART = re.compile(
+    _COMMENTS + rb"<(?:p|div|span|table|ul|ol|h[1-6]|a|br|img|article|section|main|link)[\s/>]",
+    re.IGNORECASE | re.DOTALL,
+)
+_END_TAG = re.compile(rb"</[a-zA-Z][a-zA-Z0-9]*>")
+_MIN_END_TAGS = 3
 _WIKI_DUMP = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?<(?:mediawiki|siteinfo)\b")
 _XML = re.compile(_COMMENTS + rb"<(?:\?xml\b|!doctype\s+\w|!ENTITY\b|(?:svg|rss|feed|TEI|tei)\b)")
 _WARC = re.compile(rb"\s*WARC/\d")
@@ -64,6 +75,8 @@ def signature_of(head: bytes) -> Signature | None:
     """Return the format of a file if its first bytes show one that is not read, else None."""
     if _PICKLE.match(head):
         return Signature("a Python pickle", "export its text as JSON lines or Parquet", True)
+    if _SAFETENSORS.match(head):
+        return Signature("a model's weights", _PICTURE, True)
     if archive := archive_kind(head):
         if archive == "zip" and _OFFICE.search(head[:_NAME_BYTES]):
             remedy = f"{_EXTRACT}, for example with `pandoc -t plain`"
@@ -71,8 +84,10 @@ def signature_of(head: bytes) -> Signature | None:
         article = "an" if archive[0] in "aeioux" else "a"
         return Signature(f"{article} {archive} archive", "unpack it", True)
     for at, magic, name, remedy in _BINARY:
-        if head.startswith(magic, at) and (at != 8 or head.startswith(b"RIFF")):
-            return Signature(name, remedy, not magic.startswith((b"{\\rtf", b"%!PS")))
+        if head.startswith(magic, at):
+            markup = magic.startswith((b"%PDF", b"{\\rtf", b"%!PS"))
+            if markup or not magic.isalnum() or b"\x00" in head[:_MARK_BYTES]:
+                return Signature(name, remedy, not magic.startswith((b"{\\rtf", b"%!PS")))
     return _text_signature(head)
 
 
@@ -80,7 +95,9 @@ def _text_signature(head: bytes) -> Signature | None:
     if _WIKI_DUMP.match(head):
         remedy = "run WikiExtractor on it"
         return Signature("a Wikipedia dump", remedy, False)
-    if _HTML.match(head):
+    if _HTML.match(head) or (
+        _HTML_PART.match(head) and len(_END_TAG.findall(head)) >= _MIN_END_TAGS
+    ):
         return Signature("an HTML page", _WEB, False)
     if _XML.match(head):
         return Signature("an XML file", _EXTRACT, False)

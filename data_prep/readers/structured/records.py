@@ -24,7 +24,8 @@ def text_of_record(record: Any, options: InputOptions) -> str | None:
     """
     field = options.text_field
     if type(record) is not dict:
-        raise ValueError(f"is {_type_of(record)} and {_missing(field)}")
+        or_array = "; or input.kind=json for an array of records" if type(record) is list else ""
+        raise ValueError(f"is {_type_of(record)} and has {_missing(field)}{or_array}")
     value = record[field] if field in record else _follow(record, field)
     if value is None:
         return None

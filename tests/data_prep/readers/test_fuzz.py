@@ -1,0 +1,164 @@
+"""Damaged and unusual files of every format: documents or one sentence, and nothing lost in silence.
+
+Each example builds a file of known records, changes some of its bytes, and reads it whole and in
+slices, with small and large blocks.
+"""
+
+import csv
+import io
+import json
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from data_prep.config.schema import InputOptions
+from data_prep.errors import UserError
+from data_prep.readers import byte_window
+from data_prep.readers.dispatch import read_documents
+from data_prep.readers.sources import Slice, Source
+
+KINDS = ("text", "lines", "jsonl", "json", "csv", "tsv", "wikiextractor", "wiki_json", "parquet")
+EXAMPLES = 130  # of each kind, and as many of each kind that has records
+MAX_SECONDS = 10
+FUZZ = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+# What people bring, and what parsers take for structure.
+INSERTED = [
+    *(b"\xef\xbb\xbf", b"\xff\xfe", b"\x00", b"\r", b"\n", b"\r\n", b"\n\n", b'"', b"'", b"\\", b"\t"),
+    *(b",", b"{", b"}", b"[", b"]", b"<doc ", b"</doc>", b"\n</doc>\n", b"<", b"&", b"&amp;", b"\xc3"),
+    *(b"\\ud800", b"\xe3\x80\x80", b"null", b"NaN", b'{"text": "new"}', b"\x1f\x8b", b"[" * 2000),
+]
+SUFFIXES = {"json": ".json", "csv": ".csv", "tsv": ".tsv", "jsonl": ".jsonl", "parquet": ".parquet"}
+
+
+def documents(count: int) -> list[str]:
+    return [f"Document {number} says: Größe & 漢字, “quoted”. It ends." for number in range(count)]
+
+
+def encode(texts: list[str], kind: str) -> bytes:
+    records = [{"id": number, "text": text} for number, text in enumerate(texts)]
+    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+    if kind == "text":
+        return "\n\n".join(texts).encode()
+    if kind == "lines":
+        return "\n".join(texts).encode()
+    if kind == "jsonl":
+        return "".join(lines).encode()
+    if kind == "json":
+        return json.dumps(records, indent=1, ensure_ascii=False).encode()
+    if kind in ("csv", "tsv"):
+        sink = io.StringIO()
+        writer = csv.DictWriter(sink, ("id", "text"), delimiter="," if kind == "csv" else "\t")
+        writer.writeheader()
+        writer.writerows(records)
+        return sink.getvalue().encode()
+    if kind == "wikiextractor":
+        heads = [f'<doc id="{number}" url="u" title="T{number}">' for number in range(len(texts))]
+        return "".join(
+            f"{head}\nT{number}\n\n{texts[number].replace('&', '&amp;')}\n\n</doc>\n"
+            for number, head in enumerate(heads)
+        ).encode()
+    if kind == "wiki_json":
+        url = "https://en.wikipedia.org/wiki?curid="
+        return "".join(
+            json.dumps({"id": str(n), "url": f"{url}{n}", "title": "T", "text": text}) + "\n"
+            for n, text in enumerate(texts)
+        ).encode()
+    sink_bytes = pa.BufferOutputStream()
+    pq.write_table(pa.table({"text": texts}), sink_bytes, row_group_size=3)
+    return bytes(sink_bytes.getvalue())
+
+
+def read(path: Path, step: int, **options: Any) -> tuple[list[str], Counter[str]]:
+    """Return the documents of all slices of a file, and what was counted."""
+    chosen = InputOptions(path=path, max_bad_records=1000, newline="paragraph", **options)
+    source = Source(path, path.name, path.stat().st_size)
+    counts: Counter[str] = Counter()
+    found = [
+        document.text
+        for start in range(0, source.size, step)
+        for document in read_documents(
+            Slice(source, start, min(start + step, source.size)), chosen, counts
+        )
+    ]
+    return found, +counts
+
+
+def outcome(path: Path, step: int, **options: Any) -> tuple[list[str], Counter[str]] | None:
+    """Return what `read` does, or None where the file is refused in one sentence."""
+    started = time.monotonic()
+    try:
+        return read(path, step, **options)
+    except UserError as error:
+        assert "\n" not in str(error) and str(error).endswith("."), str(error)
+        return None
+    finally:
+        assert time.monotonic() - started < MAX_SECONDS
+
+
+def options_of(kind: str) -> dict[str, Any]:
+    return {"documents": "line"} if kind == "lines" else {}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@FUZZ
+@given(data=st.data())
+def test_fuzz_any_slicing_agrees(kind: str, data: st.DataObject, tmp_path: Path) -> None:
+    """A changed file gives the same documents and counts in any slices, or one sentence."""
+    content = bytearray(encode(documents(data.draw(st.integers(1, 8))), kind))
+    for _ in range(data.draw(st.integers(0, 3))):
+        at = data.draw(st.integers(0, len(content)))
+        length = data.draw(st.sampled_from([0, 0, 1, 5]))
+        content[at : at + length] = data.draw(
+            st.sampled_from(INSERTED) | st.binary(min_size=1, max_size=3)
+        )
+    if data.draw(st.integers(0, 3)) == 0:
+        del content[data.draw(st.integers(len(content) // 2, len(content))) :]
+    path = tmp_path / f"file{SUFFIXES.get(kind, '')}"
+    path.write_bytes(bytes(content))
+    errors = data.draw(st.sampled_from(["strict", "replace"]))
+    chosen = {**options_of(kind), "errors": errors}
+    whole = outcome(path, len(content) + 1, **chosen)
+    step = data.draw(st.integers(4, len(content) + 4))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(byte_window, "BLOCK_BYTES", data.draw(st.integers(1, 64)))
+        assert outcome(path, step, **chosen) == whole
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "parquet"])
+@FUZZ
+@given(data=st.data())
+def test_fuzz_other_documents_survive(kind: str, data: st.DataObject, tmp_path: Path) -> None:
+    """Bytes changed inside one document leave the others as they are, and it is kept or counted."""
+    texts = documents(6)
+    content = bytearray(encode(texts, kind))
+    number = data.draw(st.integers(0, 5))
+    begin = content.index(f"Document {number} ".encode()) + 5
+    damage = st.binary(min_size=1, max_size=6).map(
+        lambda raw: raw.translate(None, b'\n\r"\\<\t,\x00\x85\xa0\xc2\xe1\xe2\xe3\xef\xff\xfe')
+    )
+    inserted = data.draw(damage)
+    content[begin:begin] = inserted
+    path = tmp_path / f"file{SUFFIXES.get(kind, '')}"
+    path.write_bytes(bytes(content))
+    found = outcome(path, data.draw(st.integers(40, 400)), errors="replace", **options_of(kind))
+    if found is None:
+        # An array of JSON is one value: what follows a mistake cannot be read.
+        assert kind == "json" or any(byte < 32 for byte in inserted), bytes(content)
+        return
+    others = [text for other, text in enumerate(texts) if other != number]
+    kept = [text for text in found[0] if text in others]
+    assert kept == others
+    assert len(found[0]) + sum(found[1].values()) == len(texts)
