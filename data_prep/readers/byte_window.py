@@ -15,6 +15,9 @@ from data_prep.readers.sources import Source
 from data_prep.readers.storage.compression import Readable
 
 BLOCK_BYTES = 1 << 20
+_HINT_BYTES = 1 << 16
+# A line of more white space than this is text, because it cannot be held until it ends.
+_MAX_BEGUN_BYTES = 32 << 20
 # A long line is extended by up to this, so that it is not copied once for every block of it.
 _MAX_READ_BYTES = 16 << 20
 
@@ -157,7 +160,8 @@ class ByteWindow:
 
     def _safe_cut(self, delimiter: Delimiter) -> int:
         newline = self.data.rfind(b"\n", self.cursor)
-        if newline == self.cursor and delimiter.begun.match(self.data, newline):
+        short = len(self.data) - newline <= _MAX_BEGUN_BYTES
+        if newline == self.cursor and short and delimiter.begun.match(self.data, newline):
             return newline
         return safe_cut(self.data, self.cursor, newline if newline > self.cursor else None)
 
@@ -216,9 +220,10 @@ def decode_line(
 
 def _not_utf8(error: UnicodeDecodeError, offset: int, source: Source) -> UserError:
     raw = error.object
+    hint = encoding_hint(read_head(source, min(offset, _HINT_BYTES)) + raw[: error.end], raw)
     return UserError(
         f"{source.path} is not UTF-8: the byte 0x{raw[error.start]:02x} at byte offset "
-        f"{offset + error.start} is invalid; {encoding_hint(raw, error.start)}, or replace "
+        f"{offset + error.start} is invalid; {hint}, or replace "
         "such bytes by U+FFFD with --errors replace."
     )
 

@@ -42,6 +42,7 @@ _CANDIDATES = {
 _MIN_SCORE = 0.6
 _CONTEXT_BYTES = 2000
 _MIN_UTF8_CHARACTERS = 3
+_MIN_UTF8_SHARE = 0.8
 
 
 def detect_encoding(head: bytes) -> str:
@@ -96,19 +97,21 @@ def contradicts(head: bytes, encoding: str) -> bool:
     return valid and sum(char > "\x7f" for char in text) >= _MIN_UTF8_CHARACTERS
 
 
-def encoding_hint(raw: bytes, position: int) -> str:
-    """Return what may be done about bytes that are not UTF-8 at a position, as part of a sentence.
+def encoding_hint(before: bytes, raw: bytes) -> str:
+    """Return what may be done about bytes that are not UTF-8, as part of a sentence.
 
-    The likely encodings are those in which the text around the position has the letters of a
-    language. A file with valid UTF-8 beside invalid bytes has no other encoding.
+    The likely encodings are those in which the text has the letters of a language. A file with
+    valid UTF-8 beside invalid bytes has no other encoding.
+
+    Args:
+        before: what the file holds before the invalid bytes, or some of it, and these.
+        raw: the text that is invalid.
     """
-    begin = raw.rfind(b"\n", 0, max(0, position - _CONTEXT_BYTES)) + 1
-    end = raw.find(b"\n", position + _CONTEXT_BYTES)
-    sample = raw[begin : end if 0 <= end < position + 2 * _CONTEXT_BYTES else None]
-    sample = sample[: position - begin + 2 * _CONTEXT_BYTES]
-    before = raw[begin:position].decode("utf-8", "ignore")
-    if sum(map(str.isalpha, filter(lambda char: char > "\x7f", before))) >= _MIN_UTF8_CHARACTERS:
+    valid = [char for char in before.decode("utf-8", "ignore") if char > "\x7f"]
+    share = len("".join(valid).encode()) / max(1, sum(byte > 0x7F for byte in before))
+    if len(valid) >= _MIN_UTF8_CHARACTERS and share > _MIN_UTF8_SHARE:
         return "most of the file is UTF-8 and this is damage; repair it"
+    sample = before[-_CONTEXT_BYTES:] + b"\n" + raw[:_CONTEXT_BYTES]
     scores = {name: _score(sample, name) for name in _CANDIDATES}
     likely = sorted(
         (name for name in scores if scores[name] >= _MIN_SCORE), key=lambda name: -scores[name]

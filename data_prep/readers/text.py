@@ -14,10 +14,10 @@ _WIDE = (
     rb"\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2(?:\x80[\x80-\x8a\xa8\xa9\xaf]|\x81\x9f)|\xe3\x80\x80"
     rb"|\xef\xbb\xbf"
 )
-_BLANK = rb"[\t-\r\x1c-\x20]*(?:(?:" + _WIDE + rb")[\t-\r\x1c-\x20]*)*"
-BLANK_LINE = re.compile(rb"\n" + _BLANK + rb"\n")
+# Possessive, because the matcher would keep a state for each character of a long run.
+_BLANK = rb"(?:[\t\x0b-\r\x1c-\x20]++|" + _WIDE + rb")*+"
 _BLANK_LINES = Delimiter(
-    BLANK_LINE,
+    re.compile(rb"\n(?:" + _BLANK + rb"\n)++"),
     re.compile(rb"\n" + _BLANK + rb"(?:[\xc2\xe1-\xe3\xef][\x80-\xbb]?)?\Z"),
 )
 _LINE_END = Delimiter(re.compile(rb"\n"), re.compile(rb"\n\Z"))

@@ -15,7 +15,7 @@ Text = str | Iterator[str]
 # The line that begins an article. Some versions escape the title and some do not, so it may contain
 # quotation marks and `>`: it ends with the last mark. A byte-order mark may be left of a file that
 # was appended.
-_SPACES = rb"(?:[ \t]|\xef\xbb\xbf)*"
+_SPACES = rb"(?:[ \t]|\xef\xbb\xbf){0,64}"
 _HEAD_ATTRIBUTES = rb"<doc(?=\s)(?:[^>\n]*>|[^\n]*\">)"
 _HEAD = re.compile(_SPACES + _HEAD_ATTRIBUTES + rb"\s*$")
 _HEAD_LINE = re.compile(rb"\s*" + _SPACES + _HEAD_ATTRIBUTES + rb"[ \t]*\n")

@@ -16,7 +16,8 @@ from data_prep.readers.storage.compression import uncompressed_name
 from data_prep.readers.structured.records import names_of
 
 # A field is in memory as four bytes a character while it is read.
-_MAX_FIELD_CHARS = 32 << 20
+_MAX_FIELD_CHARS = 16 << 20
+_MAX_LINE_BYTES = 32 << 20
 _DELIMITERS = ",\t;|"
 _TAB_SUFFIXES = (".tsv", ".tab")
 CSV_SUFFIXES = (".csv", *_TAB_SUFFIXES)
@@ -112,9 +113,9 @@ def _blocks(window: ByteWindow, source: Source, options: InputOptions) -> Iterat
         if end:
             yield io.StringIO(decode(window.data[:end], window.base, source, options.errors))
             window.cursor = end
-        elif len(window.data) > _MAX_FIELD_CHARS:
+        elif len(window.data) > _MAX_LINE_BYTES:
             raise UserError(
-                f"{source.path} has a line of more than {_MAX_FIELD_CHARS:,} bytes at byte offset "
+                f"{source.path} has a line of more than {_MAX_LINE_BYTES:,} bytes at byte offset "
                 f"{window.base}: divide it, or set input.kind if this is not a CSV file."
             )
 

@@ -14,7 +14,12 @@ from data_prep.errors import UserError
 from data_prep.readers.byte_window import ByteWindow, decode_line, line_location
 from data_prep.readers.limits import skip_broken
 from data_prep.readers.sources import Slice
-from data_prep.readers.structured.json_values import WHITE_SPACE, decoder_for, parse, problem_of
+from data_prep.readers.structured.json_values import (
+    after_white_space,
+    decoder_for,
+    parse,
+    problem_of,
+)
 from data_prep.readers.structured.jsonl import MAX_LINE_BYTES
 from data_prep.readers.structured.records import kept_text
 
@@ -23,7 +28,6 @@ _MAX_RECORD_CHARS = MAX_LINE_BYTES // 2
 # An error this near the end of what has been read may be that of an incomplete value: the longest
 # token is a pair of escaped surrogates.
 _LONGEST_TOKEN = 16
-_SPACES_AT_ONCE = 4096
 
 
 def read_json_records(
@@ -113,12 +117,9 @@ class _Values:
     def _next_char(self) -> str:
         """Move to the next character that is not white space, and return it; "" at the end."""
         while True:
-            while self._begin < len(self._text):
-                spaces = self._text[self._begin : self._begin + _SPACES_AT_ONCE]
-                rest = spaces.lstrip(WHITE_SPACE)
-                self._move(self._begin + len(spaces) - len(rest))
-                if rest:
-                    return rest[0]
+            self._move(after_white_space(self._text, self._begin))
+            if self._begin < len(self._text):
+                return self._text[self._begin]
             if not self._read_more():
                 return ""
 
@@ -133,18 +134,20 @@ class _Values:
         """Read as much again as is held, so that a long record is parsed a few times only."""
         held = [self._text[self._begin :]]
         missing = len(held[0])
-        if missing > _MAX_RECORD_CHARS:
+        if missing > _MAX_RECORD_CHARS // (1 if self._text.isascii() else 4):
             raise UserError(
                 f"The record at {line_location(self._source, self._offset)} has more than "
-                f"{_MAX_RECORD_CHARS:,} characters, and JSON cannot be divided before it is read: "
-                "give such texts as text files."
+                f"{_MAX_RECORD_CHARS:,} characters (a quarter of it, if not all are ASCII), and "
+                "JSON cannot be divided before it is read: give such texts as text files."
             )
-        before = len(held)
-        while missing >= 0 and (block := next(self._blocks, "")):
+        for block in self._blocks:
             held.append(block)
             missing -= len(block)
+            # A block is empty where it ends inside its first character.
+            if missing < 0:
+                break
         self._text, self._begin = "".join(held), 0
-        return len(held) > before
+        return len(held) > 1
 
     def _refuse(self, problem: str) -> NoReturn:
         raise UserError(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 WHITE_SPACE = " \t\n\r"
+_SPACES = re.compile(f"[{WHITE_SPACE}]*")
 Parser = Callable[[str, int], tuple[Any, int]]
 # The checks of `json.loads` around the parser take longer than a short line. A number may have more
 # digits than an `int` accepts, and is never text.
@@ -31,6 +32,12 @@ def json_kind(start: bytes, suffix: str) -> Literal["jsonl", "json"] | None:
             return "jsonl" if suffix in _LINE_SUFFIXES else "json"
         return "json" if _spans_lines(start) else "jsonl"
     return None
+
+
+def after_white_space(text: str, index: int) -> int:
+    """Return the index of the next character that is not white space, or the length of the text."""
+    spaces = _SPACES.match(text, index)
+    return spaces.end() if spaces else index
 
 
 def decoder_for(field: str, text: str) -> Parser:

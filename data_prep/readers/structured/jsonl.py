@@ -16,7 +16,13 @@ from data_prep.readers.byte_window import (
 )
 from data_prep.readers.limits import skip_broken
 from data_prep.readers.sources import Slice
-from data_prep.readers.structured.json_values import WHITE_SPACE, decoder_for, parse, problem_of
+from data_prep.readers.structured.json_values import (
+    WHITE_SPACE,
+    after_white_space,
+    decoder_for,
+    parse,
+    problem_of,
+)
 from data_prep.readers.structured.records import kept_text
 
 # A line is in memory as a whole: as bytes, as text, and again as the document. Text that is not
@@ -69,7 +75,7 @@ def json_lines(
                 return
             if raw is None or (len(raw) > MAX_LINE_BYTES // 2 and not raw.isascii()):
                 _drop_line(piece, offset, options, counts)
-            else:
+            elif raw:
                 yield offset, decode_line(raw, offset, source, errors)
 
 
@@ -91,7 +97,7 @@ def records_of_line(
             skip_broken(location, problem_of(error, line, begin), options, counts)
             return
         yield record
-        begin = len(line) - len(line[end:].lstrip(WHITE_SPACE))
+        begin = after_white_space(line, end)
         if begin < len(line) and line[begin] != "{":
             problem = f"is not JSON (an object ends at character {end}"
             problem += " and a comma follows" if line[begin] == "," else ""

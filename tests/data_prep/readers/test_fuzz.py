@@ -1,4 +1,4 @@
-"""Damaged and unusual files of every format: documents or one sentence, and nothing lost in silence.
+"""Damaged files of every format give documents or one sentence, and nothing is lost in silence.
 
 Each example builds a file of known records, changes some of its bytes, and reads it whole and in
 slices, with small and large blocks.
@@ -36,9 +36,23 @@ FUZZ = settings(
 )
 # What people bring, and what parsers take for structure.
 INSERTED = [
-    *(b"\xef\xbb\xbf", b"\xff\xfe", b"\x00", b"\r", b"\n", b"\r\n", b"\n\n", b'"', b"'", b"\\", b"\t"),
-    *(b",", b"{", b"}", b"[", b"]", b"<doc ", b"</doc>", b"\n</doc>\n", b"<", b"&", b"&amp;", b"\xc3"),
-    *(b"\\ud800", b"\xe3\x80\x80", b"null", b"NaN", b'{"text": "new"}', b"\x1f\x8b", b"[" * 2000),
+    *(b"\xef\xbb\xbf", b"\xff\xfe", b"\x00", b"\r", b"\n", b"\r\n", b"\n\n", b'"', b"'", b"\\"),
+    *(
+        b",",
+        b"\t",
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b"<doc ",
+        b"</doc>",
+        b"\n</doc>\n",
+        b"<",
+        b"&",
+        b"&amp;",
+    ),
+    *(b"\\ud800", b"\xc3", b"\xe3\x80\x80", b"null", b"NaN", b'{"text": "new"}', b"\x1f\x8b"),
+    *(b"[" * 2000, b"\n\xe3\x80\x80\n", b"\n \xef\xbb\xbf\n"),
 ]
 SUFFIXES = {"json": ".json", "csv": ".csv", "tsv": ".tsv", "jsonl": ".jsonl", "parquet": ".parquet"}
 
@@ -162,3 +176,32 @@ def test_fuzz_other_documents_survive(kind: str, data: st.DataObject, tmp_path: 
     kept = [text for text in found[0] if text in others]
     assert kept == others
     assert len(found[0]) + sum(found[1].values()) == len(texts)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", b"\n" * 1_000_000),
+        ("a.txt", b"\n" + " \u3000".encode() * 500_000 + b"\nx"),
+        ("a.txt", "größer ".encode() * 300_000),
+        ("a.jsonl", b'{"text": "a"}' + b"\n" * 1_000_000),
+        ("a.jsonl", b'{"text": "a"}' * 100_000),
+        ("a.jsonl", b'{"text": "a", "x": ' + b"[" * 2_000_000),
+        ("a.json", b"[" + b'{"text": "a"},' * 100_000 + b'{"text": "a"}]'),
+        ("a.json", b'[{"text": "a"}' + b" " * 2_000_000 + b"]"),
+        ("a.json", b'[{"text": "' + b"a " * 1_000_000 + b'"}]'),
+        ("a.csv", b"id,text\n" + b"\n" * 1_000_000),
+        ("a.csv", b'id,text\n1,"' + b'a""b\n' * 300_000 + b'"\n'),
+        ("a.tsv", b"id\ttext\n" + b'1\t"a\n' * 200_000),
+        ("a.tsv", b"id\ttext\n" + (b'"\n' + b"b\n" * 20_000) * 9),
+        ("wiki", b'<doc title="T">\nT\n\n' + b"\n <do" * 400_000 + b"\n</doc>\n"),
+        ("wiki", b'<doc title="T">\nT\n\n' + b"\n" * 1_000_000 + b"</doc>\n"),
+        ("wiki", (b'<doc title="' + b'"' * 9000 + b'">\nT\n\nx\n</doc>\n') * 200),
+        ("wiki", b'<doc title="T">\nT\n\n' + b"&amp; " * 400_000 + b"\n</doc>\n"),
+    ],
+)
+def test_unusual_shapes_take_linear_time(name: str, content: bytes, tmp_path: Path) -> None:
+    """Empty lines, one long line, brackets, quotation marks: seconds for millions of them."""
+    path = tmp_path / name
+    path.write_bytes(content)
+    outcome(path, len(content) + 1)
