@@ -42,7 +42,7 @@ _REMEDIES = {
 # What lay in the input folders: kept in the manifest, though no part of what decides a corpus.
 _FOUND = "input_files"
 # Counts of documents that were changed and are in the corpus; all other counts are of dropped ones.
-_CHANGED = ("divided", "mended")
+_CHANGED = ("divided", "mended", "replaced")
 
 
 def build_corpus(recipe: CorpusRecipe) -> dict[str, Any]:

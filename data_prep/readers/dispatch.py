@@ -52,7 +52,7 @@ def read_documents(piece: Slice, options: InputOptions, counts: Counter[str]) ->
         piece: what to read.
         options: how to read it.
         counts: incremented: `broken` records, records with `null_text`, `divided` and `too_long`
-            documents.
+            documents, and those with `replaced` bytes.
 
     Raises:
         UserError: for bytes that are not UTF-8 (with their offset), more broken records than
@@ -75,15 +75,19 @@ def read_documents(piece: Slice, options: InputOptions, counts: Counter[str]) ->
     keep_blank = kind != "text" or options.documents == "file"
     limit = options.max_document_chars
     name = piece.source.name
+    replaces = options.errors == "replace"
     for offset, raw in _reader_of(kind)(piece, options, counts):
         if isinstance(raw, str) and len(raw) <= limit:
             if (text := finish(raw)) or keep_blank:
+                if replaces and "\ufffd" in text:
+                    counts["replaced"] += 1
                 yield Document(text, name, offset)
             continue
         pieces = (raw,) if isinstance(raw, str) else raw
         location = partial(_location, piece.source, kind, offset)
         for part in fit_document(pieces, location, options, counts, wrapped=wrapped):
             if (text := finish(part)) or keep_blank:
+                counts["replaced"] += replaces and "\ufffd" in text
                 yield Document(text, name, offset)
 
 

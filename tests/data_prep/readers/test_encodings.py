@@ -117,3 +117,14 @@ def test_numbers_are_no_text(dtype: str) -> None:
     drawn = np.random.default_rng(0)
     for high in (100, 300, 30_000):
         assert detect_encoding(drawn.integers(0, high, 4000).astype(dtype).tobytes()) == "utf-8"
+
+
+def test_replaced_bytes_are_counted(write: Write) -> None:
+    """With `errors=replace` the documents with replaced bytes are counted, and kept."""
+    path = write(b"caf\xe9 au lait\n\ncoffee\n\nth\xe9\n")
+    counts: Counter[str] = Counter()
+    source = Source(path, path.name, path.stat().st_size)
+    chosen = InputOptions(path=path, errors="replace")
+    found = [each.text for each in read_documents(Slice(source, 0, source.size), chosen, counts)]
+    assert found == ["caf\ufffd au lait", "coffee", "th\ufffd"]
+    assert +counts == {"replaced": 2}
