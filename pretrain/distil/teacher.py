@@ -7,6 +7,7 @@ import torch
 
 from data_prep.errors import UserError
 from data_prep.tokenizers.folder import BACKEND, read_tokenizer
+from data_prep.tokenizers.foreign.adoption import foreign_fingerprint
 from pretrain.data.batch import Batch
 from pretrain.distil.teacher_fsdp import (
     full_parameter,
@@ -154,7 +155,7 @@ def _locate(path: Path, tokenizer_fingerprint: str) -> LocatedModel:
             "until it is done, or publish it as it is and name the export."
         )
     stated = located.facts.tokenizer if located.facts else ""
-    found, expected = stated or read_tokenizer(path).fingerprint, tokenizer_fingerprint
+    found, expected = stated or foreign_fingerprint(path), tokenizer_fingerprint
     if found != expected and not _has_tokenizer(path, stated, expected):
         raise UserError(
             f"The teacher {path} was trained with tokenizer {found}, but the corpus was made "
@@ -170,7 +171,7 @@ def _has_tokenizer(path: Path, stated: str, fingerprint: str) -> bool:
     The same tokenizer has other fingerprints in runs and corpora of other versions.
     """
     folder = path / "tokenizer" if (path / "tokenizer").is_dir() else path
-    if stated and not (folder / BACKEND).is_file():
+    if not (folder / BACKEND).is_file():
         return False
     tokenizer = read_tokenizer(folder)
     return tokenizer.is_recorded_as(fingerprint) and tokenizer.is_recorded_as(stated or fingerprint)

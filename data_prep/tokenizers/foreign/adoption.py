@@ -21,11 +21,19 @@ from tokenizers import Tokenizer
 from data_prep.errors import UserError
 from data_prep.manifest import write_json
 from data_prep.progress import log
+from data_prep.tokenizers.fingerprints import pipeline_fingerprint
 from data_prep.tokenizers.folder import BACKEND, read_backend
 from data_prep.tokenizers.foreign.unknown_token import check_unknown_token
 from data_prep.tokenizers.foreign.vocabulary_file import read_vocabulary_file
 from data_prep.tokenizers.json_files import read_json_object, read_text
-from data_prep.tokenizers.roles import BERT_NAMES, CONFIG, ROBERTA_NAMES, ROLE_MAP, ROLES
+from data_prep.tokenizers.roles import (
+    BERT_NAMES,
+    CONFIG,
+    ROBERTA_NAMES,
+    ROLE_MAP,
+    ROLES,
+    special_ids,
+)
 
 VOCABULARY = "vocab.txt"
 _ADDED = "added_tokens.json"
@@ -87,6 +95,17 @@ def adopt_tokenizer(path: Path) -> AdoptedTokenizer:
         _compare_with_file(raw, backend, path)
     check_unknown_token(backend, path)
     return AdoptedTokenizer(backend=backend, names=_names(theirs, known, path), origin=path)
+
+
+def foreign_fingerprint(path: Path) -> str:
+    """Return the fingerprint that a tokenizer folder has once it is taken over.
+
+    Raises:
+        UserError: as `adopt_tokenizer`.
+    """
+    adopted = adopt_tokenizer(path)
+    ids = special_ids(adopted.backend, adopted.names, path)
+    return pipeline_fingerprint(adopted.backend, ids)
 
 
 def check_same_ids(adopted: AdoptedTokenizer, directory: Path) -> None:

@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, BertForPreTraining, BertModel
 
 from data_prep.errors import UserError
-from data_prep.tokenizers.folder import load_tokenizer
+from data_prep.tokenizers.fingerprints import file_fingerprint
+from data_prep.tokenizers.folder import load_tokenizer, save_tokenizer
+from data_prep.tokenizers.foreign.adoption import adopt_tokenizer
 from pretrain.data.batch import Batch
 from pretrain.data.dummy_batch import dummy_batch
 from pretrain.distil.teacher import Teacher, locate_teachers
@@ -191,6 +193,33 @@ def test_other_tokenizer_refused_with_fingerprints(folder_of: Save, tiny_tokeniz
     own = load_tokenizer(tiny_tokenizer).fingerprint
     with pytest.raises(UserError, match=f"tokenizer {own}, but the corpus .* {'f' * 16}"):
         locate_teachers([folder_of(BertForMaskedLM)], "f" * 16)
+
+
+def test_overridden_tokenizer_is_that_of_its_corpus(
+    folder_of: Save, tiny_tokenizer: Path, tmp_path: Path
+) -> None:
+    """A tokenizer_config.json that overrides tokenizer.json did so when the corpus was made."""
+    folder = folder_of(BertForMaskedLM)
+    config = folder / "tokenizer_config.json"
+    content = json.loads(config.read_text())
+    content["do_lower_case"] = not content["do_lower_case"]
+    config.write_text(json.dumps(content))
+    adopted = adopt_tokenizer(folder)
+    save_tokenizer(adopted.backend, tmp_path / "taken", "existing", names=adopted.names)
+    taken = load_tokenizer(tmp_path / "taken").fingerprint
+    assert taken != load_tokenizer(tiny_tokenizer).fingerprint
+    assert locate_teachers([folder], taken)
+    # A folder of vocab.txt alone is the same tokenizer.
+    (folder / "tokenizer.json").unlink()
+    shutil.copyfile(tiny_tokenizer / "vocab.txt", folder / "vocab.txt")
+    assert locate_teachers([folder], taken)
+
+
+def test_earlier_fingerprint_is_accepted(folder_of: Save, tiny_tokenizer: Path) -> None:
+    """A corpus of an earlier version has another fingerprint of the same tokenizer."""
+    earlier = file_fingerprint(tiny_tokenizer / "tokenizer.json")
+    assert earlier != load_tokenizer(tiny_tokenizer).fingerprint
+    assert locate_teachers([folder_of(BertForMaskedLM)], earlier)
 
 
 def test_different_vocabulary_sizes_refused(
