@@ -87,7 +87,8 @@ def read_documents(piece: Slice, options: InputOptions, counts: Counter[str]) ->
         location = partial(_location, piece.source, kind, offset)
         for part in fit_document(pieces, location, options, counts, wrapped=wrapped):
             if (text := finish(part)) or keep_blank:
-                counts["replaced"] += replaces and "\ufffd" in text
+                if replaces and "\ufffd" in text:
+                    counts["replaced"] += 1
                 yield Document(text, name, offset)
 
 
