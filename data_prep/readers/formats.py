@@ -18,7 +18,7 @@ from data_prep.readers.encodings import (
     is_utf8,
     marked_encoding,
 )
-from data_prep.readers.signatures import Signature, signature_of
+from data_prep.readers.signatures import Signature, signature_of, text_signature_of
 from data_prep.readers.sources import Slice, Source
 from data_prep.readers.storage.compression import (
     compression_suffix,
@@ -106,8 +106,9 @@ def _examine(source: Source, options: InputOptions) -> tuple[Format, bytes]:
     encoding = _encoding_of(source, raw, options)
     head = as_utf8(raw, encoding).removeprefix(BOM)
     start = head[:_START_BYTES].lstrip()
-    _refuse_binary(source, raw, head)
-    kind = _detect(source, start, options) if options.kind == "auto" else options.kind
+    signature = signature_of(raw)
+    _refuse_binary(source, raw, head, signature)
+    kind = _detect(source, start, signature, options) if options.kind == "auto" else options.kind
     is_json = kind == "wikiextractor" and start.startswith(b"{")
     if is_json or (kind == "jsonl" and _WIKIEXTRACTOR_JSON.match(start)):
         kind = "wikiextractor_json"
@@ -151,10 +152,12 @@ def _encoding_of(source: Source, head: bytes, options: InputOptions) -> str:
     return encoding
 
 
-def _detect(source: Source, start: bytes, options: InputOptions) -> Kind:
+def _detect(
+    source: Source, start: bytes, signature: Signature | None, options: InputOptions
+) -> Kind:
     if start.startswith(b"<doc "):
         return "wikiextractor"
-    if signature := signature_of(start):
+    if signature := signature or text_signature_of(start):
         raise _refusal(source, signature)
     suffix = _suffix(source.name)
     if found := json_kind(start, suffix):
@@ -170,14 +173,13 @@ def _detect(source: Source, start: bytes, options: InputOptions) -> Kind:
     return "text"
 
 
-def _refuse_binary(source: Source, raw: bytes, head: bytes) -> None:
+def _refuse_binary(source: Source, raw: bytes, head: bytes, signature: Signature | None) -> None:
     refuse_unread(source.path, raw)
     if suffix := compression_suffix(raw):
         raise UserError(
             f"{source.path} is compressed, by its first bytes: give it a name ending in {suffix}, "
             "so that it is decompressed while it is read."
         )
-    signature = signature_of(raw)
     if signature and signature.binary:
         raise _refusal(source, signature)
     if raw.startswith(tuple(_MAGIC)) or _looks_binary(head[:_START_BYTES]):

@@ -37,6 +37,9 @@ _BINARY: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"GGUF", "a model's weights", _PICTURE),
     (0, b"SEQ\x06", "a Hadoop sequence file", "convert it to Parquet or JSON lines"),
 )
+_ANY_MARK = re.compile(
+    b"|".join(b".{%d}%s" % (at, re.escape(magic)) for at, magic, _, _ in _BINARY), re.DOTALL
+)
 # Marks that are words could begin a text; what they mark has NUL bytes soon after them.
 _MARK_BYTES = 512
 _SAFETENSORS = re.compile(rb".{4}\x00{4}\{\"", re.DOTALL)
@@ -59,6 +62,7 @@ _MIN_END_TAGS = 3
 _WIKI_DUMP = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?<(?:mediawiki|siteinfo)\b")
 _XML = re.compile(_COMMENTS + rb"<(?:\?xml\b|!doctype\s+\w|!ENTITY\b|(?:svg|rss|feed|TEI|tei)\b)")
 _WARC = re.compile(rb"\s*WARC/\d")
+_FIRST_CHARACTERS = (b"<", b"W", b"v")
 _LFS = b"version https://git-lfs.github.com/spec/"
 
 
@@ -72,7 +76,11 @@ class Signature:
 
 
 def signature_of(head: bytes) -> Signature | None:
-    """Return the format of a file if its first bytes show one that is not read, else None."""
+    """Return the format of a file if its first bytes show one that is not read, else None.
+
+    Args:
+        head: the first bytes as they are in the file, decompressed.
+    """
     if _PICKLE.match(head):
         return Signature("a Python pickle", "export its text as JSON lines or Parquet", True)
     if _SAFETENSORS.match(head):
@@ -83,15 +91,18 @@ def signature_of(head: bytes) -> Signature | None:
             return Signature("an Office file or e-book", remedy, True)
         article = "an" if archive[0] in "aeioux" else "a"
         return Signature(f"{article} {archive} archive", "unpack it", True)
-    for at, magic, name, remedy in _BINARY:
+    for at, magic, name, remedy in _BINARY if _ANY_MARK.match(head) else ():
         if head.startswith(magic, at):
             markup = magic.startswith((b"%PDF", b"{\\rtf", b"%!PS"))
             if markup or not magic.isalnum() or b"\x00" in head[:_MARK_BYTES]:
                 return Signature(name, remedy, not magic.startswith((b"{\\rtf", b"%!PS")))
-    return _text_signature(head)
+    return text_signature_of(head)
 
 
-def _text_signature(head: bytes) -> Signature | None:
+def text_signature_of(head: bytes) -> Signature | None:
+    """Return the format of a text file if it is not prose; UTF-8 may begin with white space."""
+    if head.lstrip()[:1] not in _FIRST_CHARACTERS:
+        return None
     if _WIKI_DUMP.match(head):
         remedy = "run WikiExtractor on it"
         return Signature("a Wikipedia dump", remedy, False)

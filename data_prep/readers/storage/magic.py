@@ -54,7 +54,9 @@ def archive_kind(head: bytes) -> str | None:
     """
     if _is_tar_header(head[:_TAR_HEADER_BYTES]):
         return "tar"
-    return next((kind for magic, kind in _ARCHIVES.items() if head.startswith(magic)), None)
+    if not head.startswith(tuple(_ARCHIVES)):
+        return None
+    return next(kind for magic, kind in _ARCHIVES.items() if head.startswith(magic))
 
 
 def compression_kind(head: bytes) -> str | None:
@@ -66,7 +68,9 @@ def compression_kind(head: bytes) -> str | None:
         return "Zstandard"
     if _BZIP2.match(head):
         return "bzip2"
-    return next((kind for magic, kind in _COMPRESSIONS.items() if head.startswith(magic)), None)
+    if not head.startswith(tuple(_COMPRESSIONS)):
+        return None
+    return next(kind for magic, kind in _COMPRESSIONS.items() if head.startswith(magic))
 
 
 def _is_tar_header(header: bytes) -> bool:

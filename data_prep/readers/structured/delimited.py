@@ -76,14 +76,13 @@ def looks_delimited(head: str, field: str) -> str | None:
         field: the text field; a header that names it is proof enough.
     """
     lines = head.split("\n")[:-1]
-    for delimiter, least in _MIN_COLUMNS.items():
-        if len(lines) < 2:
-            return None
-        header = _split(lines[0], delimiter)
-        if len(header) > 1 and field in header:
+    for delimiter, least in _MIN_COLUMNS.items() if len(lines) > 1 else ():
+        columns = lines[0].count(delimiter) + 1
+        if columns > 1 and field in _split(lines[0], delimiter):
             return _DELIMITER_NAMES[delimiter]
-        widths = {line.count(delimiter) for line in lines}
-        if len(lines) >= _MIN_LINES and len(widths) == 1 and widths.pop() + 1 >= least:
+        if columns < least or len(lines) < _MIN_LINES:
+            continue
+        if all(line.count(delimiter) + 1 == columns for line in lines):
             return _DELIMITER_NAMES[delimiter]
     return None
 
