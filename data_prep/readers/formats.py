@@ -59,7 +59,9 @@ _WIKIEXTRACTOR_JSON = re.compile(
 _BINARY_BYTES = bytes((*range(1, 8), *range(14, 26)))
 _BINARY_SHARE = 0.02
 _NUL_SHARE = 0.3
-_LINES_OF_ONE_DOCUMENT = 200
+# So many lines without a blank one are worth a warning: of a long text, and of a short one.
+_FEW_LINES = 10
+_MANY_LINES = 200
 _ANY_BLANK_LINE = re.compile(rb"\n\s*\n|\r\s*\r|\n(?:\xe3\x80\x80|\xc2\xa0|[ \t])+\r?\n")
 
 
@@ -90,7 +92,8 @@ def check_format(source: Source, options: InputOptions) -> Format:
     form, head = _examine(source, options)
     if form.kind == "text" and options.documents == "blank_line":
         lines = max(head.count(b"\n"), head.count(b"\r"))
-        if lines >= _LINES_OF_ONE_DOCUMENT and not _ANY_BLANK_LINE.search(head):
+        fewest = _FEW_LINES if len(head) >= _HEAD_BYTES // 2 else _MANY_LINES
+        if lines >= fewest and not _ANY_BLANK_LINE.search(head):
             log(
                 f"{source.path} has no blank line among its first {lines:,} lines, so that they "
                 "are one document: if each line is a document, set input.documents=line."

@@ -145,7 +145,14 @@ def test_lines_without_blank_line_warn(
 ) -> None:
     """Many lines without a blank one are named in the log, with what to set."""
     path = tmp_path / "lines.txt"
-    for content, warned in ((b"A line.\n" * 300, True), (b"A line.\n\n" * 300, False)):
+    long = b"An abstract. " * 100 + b"\n"
+    for content, warned in (
+        (b"A line.\n" * 300, True),
+        (b"A line.\n\n" * 300, False),
+        (b"A line.\n" * 30, False),
+        (long * 60, True),
+        ((long + b" \r\n") * 60, False),
+    ):
         path.write_bytes(content)
         check_format(whole(path).source, InputOptions(path=path))
         printed = capsys.readouterr().err
