@@ -24,7 +24,7 @@ from data_prep.manifest import MANIFEST, file_sha256, first_difference, write_js
 from data_prep.pipeline.build_state import WorkFolder
 from data_prep.pipeline.merge import MergedPart, merge_part, totals
 from data_prep.pipeline.task import Task, TaskResult, finds_duplicates, open_encoder
-from data_prep.pipeline.worker_pool import map_in_workers, run_tasks
+from data_prep.pipeline.worker_pool import map_in_workers, prepare_workers, run_tasks
 from data_prep.progress import Progress, log
 from data_prep.readers.listing import cut_into_tasks, list_input, share_of_array
 from data_prep.readers.sources import Source
@@ -55,6 +55,8 @@ def build_corpus(recipe: CorpusRecipe) -> dict[str, Any]:
         UserError: when the input, the tokenizer or an existing corpus does not fit the recipe, when
             the disk is full, and when another process is making the same corpus.
     """
+    if recipe.workers > 1:
+        prepare_workers()
     sources, found = _list_sources(recipe)
     with tokenizer_of_build(recipe, sources) as tokenizer:
         facts = {**_facts(recipe, sources, tokenizer), _FOUND: found}
@@ -74,6 +76,8 @@ def run_array_task(recipe: CorpusRecipe, index: int, count: int) -> None:
     """
     if not 0 <= index < count:
         raise UserError(f"There is no array task {index} of {count}: count from 0 to {count - 1}.")
+    if recipe.workers > 1:
+        prepare_workers()
     sources, facts = _open_input(recipe)
     if _existing_corpus(recipe.corpus.path, facts, sources):
         return
@@ -91,6 +95,8 @@ def merge_corpus(recipe: CorpusRecipe) -> dict[str, Any]:
     Raises:
         UserError: when a task is missing, or still running.
     """
+    if recipe.workers > 1:
+        prepare_workers()
     sources, facts = _open_input(recipe)
     if manifest := _existing_corpus(recipe.corpus.path, facts, sources):
         return manifest

@@ -3,9 +3,12 @@
 import contextlib
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
+from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
 from data_prep.config.schema import CorpusRecipe
@@ -16,6 +19,16 @@ from data_prep.pipeline.task import Task, TaskResult, TaskRunner
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def prepare_workers() -> None:
+    """Start the process that workers are forked from, while this one goes on.
+
+    It has imported what a task needs and runs no threads: forking this process, which may run those
+    of the tokenizer, could deadlock, and an interpreter for each worker takes half a second.
+    """
+    multiprocessing.set_forkserver_preload(["data_prep.pipeline.task"])
+    forkserver.ensure_running()
 
 
 def run_tasks(
@@ -64,10 +77,9 @@ def _pool(
 ) -> Iterator[ProcessPoolExecutor]:
     pool = ProcessPoolExecutor(
         workers,
-        # Forking a process that already runs the tokenizer's threads can deadlock.
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=start,
-        initargs=arguments,
+        mp_context=multiprocessing.get_context("forkserver"),
+        initializer=_initialise,
+        initargs=(start, *arguments),
     )
     try:
         yield pool
@@ -79,6 +91,22 @@ def _pool(
     finally:
         # Running tasks are finished, so that no process writes into the folder afterwards.
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _initialise(start: Callable[..., None], *arguments: Any) -> None:
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    start(*arguments)
+
+
+def _exit_with_parent() -> None:
+    """End this worker when the process that started the pool is gone, however it ended.
+
+    Otherwise the workers of a killed command would keep their memory, and the locks of its tasks.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 _runner: TaskRunner | None = None

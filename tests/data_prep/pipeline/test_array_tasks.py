@@ -151,6 +151,37 @@ if __name__ == "__main__":
 """
 
 
+def members(session: int) -> list[int]:
+    """Return the processes of a session that still run."""
+    found = subprocess.run(["ps", "-o", "pid=,stat=", "-s", str(session)], capture_output=True)
+    lines = [line.split() for line in found.stdout.decode().splitlines()]
+    return [int(pid) for pid, state in lines if not state.startswith("Z")]
+
+
+def test_workers_end_with_killed_command(recipe_for: RecipeFor, text: Path, prose: Prose) -> None:
+    """Workers of a command that is killed alone end at once, and the next command goes on."""
+    for number in range(40):
+        (text / f"f{number:02d}.txt").write_text(prose(f"f{number}", 40), "utf-8")
+    recipe = recipe_for(text, workers=2)
+    script = text.parent / "started.py"
+    script.write_text(STARTED)
+    command = [sys.executable, str(script), recipe.model_dump_json()]
+    with subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True
+    ) as process:
+        while not list(partial_of(recipe).glob("task_*.json")):
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.002)
+        assert len(members(process.pid)) > 2
+        process.kill()
+        process.wait()
+        ends = time.monotonic() + 20
+        while members(process.pid) and time.monotonic() < ends:
+            time.sleep(0.05)
+    assert members(process.pid) == []
+    assert build_corpus(recipe)["splits"]["train"]["documents"] > 1000
+
+
 def test_killed_build_resumes(
     recipe_for: RecipeFor, text: Path, prose: Prose, capsys: pytest.CaptureFixture[str]
 ) -> None:
