@@ -131,7 +131,9 @@ def render(folder: Path) -> str:
     lines = [_HEAD]
     for name, what in _BENCHMARKS.items():
         paths = sorted(folder.glob(f"{name}_*.json")) + sorted(folder.glob(f"{name}.json"))
-        reports = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+        reports = [
+            {"report": path.stem, **json.loads(path.read_text(encoding="utf-8"))} for path in paths
+        ]
         # What `bench.py gpu` leaves of a part that failed has no figures.
         reports = [report for report in reports if "error" not in report]
         lines += [line for report in reports for line in _lines(report, what)]
@@ -148,7 +150,8 @@ def _lines(report: Mapping[str, Any], what: str) -> Iterator[str]:
             against = ", ".join(f"{value:.2f} `{name}`" for name, value in row["ratio"].items())
             name = row["name"].removeprefix("ours/")
             figure = f"{_shown(row['median'])} {row['unit']}{_peak(row)}"
-            yield f"| {what}: `{name}` | {figure} | {against} | {report['device']} |"
+            where = f"{report['device']} (`{report['report']}.json`)"
+            yield f"| {what}: `{name}` | {figure} | {against} | {where} |"
 
 
 def _peak(row: Mapping[str, Any]) -> str:

@@ -84,7 +84,7 @@ def test_report_line_shows_ratios(tmp_path: Path) -> None:
     lines = render(tmp_path).splitlines()
     shown = (
         "| a training step: `packed/base_128` | 250,000 tokens/s, 3.00 GB | "
-        f"2.50 `peer/hf_sdpa/base_128` | {device} |"
+        f"2.50 `peer/hf_sdpa/base_128` | {device} (`train_card.json`) |"
     )
     assert next(line for line in lines if line.startswith("| a training step")) == shown
     assert sum("not measured yet" in line for line in lines) == 5
