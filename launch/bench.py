@@ -23,12 +23,12 @@ from types import ModuleType
 # A benchmark also runs where nothing can be installed: the source tree is enough for it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from launch.environment import is_package_missing, packages_required
+from launch.command_line.packages import is_package_missing, packages_required
 
 with packages_required():
     from launch.benchmarks.report import Row, print_table, write_report
-    from launch.cli import run_command
-    from launch.command_parser import CommandParser
+    from launch.command_line.errors import run_command
+    from launch.command_line.parser import CommandParser
 
 # Modules of launch/benchmarks. Each has `add_arguments(parser)` and `run(arguments, scratch)`,
 # which returns rows (gpu: `run_command_line(arguments)`); its first line is help.

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # where it is not installed
 
-from launch.environment import packages_required
+from launch.command_line.packages import packages_required
 
 with packages_required():
     import numpy as np
     import numpy.typing as npt
 
     from data_prep.errors import UserError
-    from launch.cli import run_command
-    from launch.command_parser import CommandParser
+    from launch.command_line.errors import run_command
+    from launch.command_line.parser import CommandParser
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

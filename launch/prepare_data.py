@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # where it is not installed
 
-from launch.environment import packages_required
+from launch.command_line.packages import packages_required
 
 with packages_required():
     from data_prep.config.schema import CorpusRecipe
@@ -23,8 +23,8 @@ with packages_required():
     from data_prep.pipeline.preview import preview_documents
     from data_prep.readers.listing import list_sources
     from data_prep.tokenizers.build import ensure_tokenizer
-    from launch.cli import run_command
-    from launch.recipe_cli import read_recipe, recipe_parser
+    from launch.command_line.errors import run_command
+    from launch.command_line.recipe import read_recipe, recipe_parser
 
 _COMMON_KEYS = (
     "input.path input.kind input.language tokenizer.path tokenizer.vocab_size corpus.path "

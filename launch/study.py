@@ -14,11 +14,11 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # where it is not installed
 
-from launch.environment import packages_required
+from launch.command_line.packages import packages_required
 
 with packages_required():
-    from launch.cli import run_rank
-    from launch.recipe_cli import read_recipe, recipe_parser
+    from launch.command_line.errors import run_rank
+    from launch.command_line.recipe import read_recipe, recipe_parser
     from launch.studies.options import StudyRecipe
     from launch.studies.tasks import read_task
     from launch.studies.trials import command_of, shown, train_trial, trials_of

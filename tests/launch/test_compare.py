@@ -12,7 +12,7 @@ import pytest
 import torch.distributed as dist
 
 from launch import compare
-from launch.cli import run_command
+from launch.command_line.errors import run_command
 from launch.held_out import HeldOutScores
 
 

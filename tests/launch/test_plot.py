@@ -9,7 +9,7 @@ import pytest
 
 from data_prep.errors import UserError
 from launch import plot
-from launch.cli import run_command
+from launch.command_line.errors import run_command
 from pretrain.monitoring.logger import METRICS, metrics_line, read_metrics
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -9,7 +9,7 @@ import huggingface_hub
 import pytest
 
 from launch import publish_student
-from launch.cli import run_command
+from launch.command_line.errors import run_command
 from pretrain.model import BertShape
 from tests.run_folders import make_run
 

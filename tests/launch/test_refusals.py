@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from data_prep.manifest import MANIFEST, write_manifest
 from launch import distill_student, train_teacher
-from launch.cli import run_command
+from launch.command_line.errors import run_command
 from pretrain.config.run import TeacherRecipe, identity_of
 from pretrain.export.huggingface import FACTS
 from pretrain.model.loading import WEIGHTS

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from data_prep.config.loader import load_recipe
-from launch.cli import run_rank
+from launch.command_line.errors import run_rank
 from launch.train_teacher import teacher_shape
 from pretrain.config.run import TeacherRecipe
 from pretrain.data.setup import open_inputs

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from data_prep.config.loader import load_recipe
 from data_prep.errors import UserError
-from launch.cli import run_rank
+from launch.command_line.errors import run_rank
 from launch.train_teacher import teacher_shape
 from pretrain.config.run import TeacherRecipe
 from pretrain.data.setup import open_inputs

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from data_prep.config.loader import load_recipe
-from launch.cli import run_rank
+from launch.command_line.errors import run_rank
 from pretrain.config.run import TeacherRecipe
 from pretrain.distributed import Cluster
 from pretrain.train.deepspeed_config import read_deepspeed_config

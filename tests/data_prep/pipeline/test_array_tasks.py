@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,20 @@ if __name__ == "__main__":
 """
 
 
+@contextmanager
+def started_build(recipe: CorpusRecipe, script: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Start a command in a session of its own, and give control when its first task is done."""
+    script.write_text(STARTED)
+    command = [sys.executable, str(script), recipe.model_dump_json()]
+    with subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True
+    ) as process:
+        while not list(partial_of(recipe).glob("task_*.json")):
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.002)
+        yield process
+
+
 def members(session: int) -> list[int]:
     """Return the processes of a session that still run."""
     found = subprocess.run(["ps", "-o", "pid=,stat=", "-s", str(session)], capture_output=True)
@@ -163,15 +178,7 @@ def test_workers_end_with_killed_command(recipe_for: RecipeFor, text: Path, pros
     for number in range(40):
         (text / f"f{number:02d}.txt").write_text(prose(f"f{number}", 40), "utf-8")
     recipe = recipe_for(text, workers=2)
-    script = text.parent / "started.py"
-    script.write_text(STARTED)
-    command = [sys.executable, str(script), recipe.model_dump_json()]
-    with subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True
-    ) as process:
-        while not list(partial_of(recipe).glob("task_*.json")):
-            assert process.poll() is None, "it ended before it could be killed"
-            time.sleep(0.002)
+    with started_build(recipe, text.parent / "started.py") as process:
         assert len(members(process.pid)) > 2
         process.kill()
         process.wait()
@@ -190,15 +197,7 @@ def test_killed_build_resumes(
         (text / f"f{number:02d}.txt").write_text(prose(f"f{number}", 40), "utf-8")
     whole = build_corpus(recipe_for(text, corpus__path=text.parent / "whole"))
     recipe = recipe_for(text, workers=2)
-    script = text.parent / "started.py"
-    script.write_text(STARTED)
-    command = [sys.executable, str(script), recipe.model_dump_json()]
-    with subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True
-    ) as process:
-        while not list(partial_of(recipe).glob("task_*.json")):
-            assert process.poll() is None, "it ended before it could be killed"
-            time.sleep(0.002)
+    with started_build(recipe, text.parent / "started.py") as process:
         with pytest.raises(UserError, match="Another process is making"):
             build_corpus(recipe)
         os.killpg(process.pid, signal.SIGKILL)

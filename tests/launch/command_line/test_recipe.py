@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 
 from launch import distill_student, prepare_data, study, train_teacher, write_teacher_cache
-from launch.cli import run_command
+from launch.command_line.errors import run_command
 
 COMMANDS = [distill_student, prepare_data, study, train_teacher, write_teacher_cache]
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from data_prep.errors import UserError
-from launch import cli
+from launch.command_line import errors
 
 
 def refuse() -> None:
@@ -20,9 +20,9 @@ def test_rank_0_prints_first(
     """Rank 0 prints a refusal at once, other ranks after a pause, all with code 2."""
     slept: list[float] = []
     monkeypatch.setenv("RANK", rank)
-    monkeypatch.setattr(cli.time, "sleep", slept.append)
+    monkeypatch.setattr(errors.time, "sleep", slept.append)
     with pytest.raises(SystemExit) as ended:
-        cli.run_command(refuse)
+        errors.run_command(refuse)
     assert ended.value.code == 2
     assert bool(slept) == waits
     assert capsys.readouterr().err == "error: the corpus is empty: add text.\n"
@@ -35,7 +35,7 @@ def test_bug_keeps_traceback() -> None:
         raise KeyError("bug")
 
     with pytest.raises(KeyError, match="bug"):
-        cli.run_command(crash)
+        errors.run_command(crash)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,8 @@ def test_rank_exits_at_once(body: str, code: int, said: str) -> None:
     """A rank exits without teardown, its output flushed, with the code of its outcome."""
     # An ordinary exit would run this; ending at once must not lose what was printed before.
     program = (
-        "import atexit\nfrom data_prep.errors import UserError\nfrom launch.cli import run_rank\n"
+        "import atexit\nfrom data_prep.errors import UserError\n"
+        "from launch.command_line.errors import run_rank\n"
         f"atexit.register(print, 'torn down')\ndef main():\n    {body}\nrun_rank(main)"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

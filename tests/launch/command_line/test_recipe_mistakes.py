@@ -7,8 +7,8 @@ import pytest
 
 from data_prep.config.loader import Options
 from data_prep.config.schema import CorpusRecipe
-from launch.cli import run_command
-from launch.recipe_cli import read_recipe, recipe_parser
+from launch.command_line.errors import run_command
+from launch.command_line.recipe import read_recipe, recipe_parser
 from pretrain.config.run import TeacherRecipe
 from pretrain.distil.config import StudentRecipe
 

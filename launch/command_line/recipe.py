@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 from data_prep.config.help_text import describe, overview
 from data_prep.config.loader import Recipe, load_recipe, print_note
-from launch.command_parser import CommandParser, screen_columns
-from launch.environment import is_main_rank
+from launch.command_line.packages import is_main_rank
+from launch.command_line.parser import CommandParser, screen_columns
 
 # Top-level keys that tell one recipe from another, the most telling first, and who reads them.
 _COMMANDS = {

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from data_prep.errors import UserError
-from launch.environment import REFUSED, is_main_rank, is_package_missing, missing_package
+from launch.command_line.packages import REFUSED, is_main_rank, is_package_missing, missing_package
 
 _RANK_0_FIRST_S = 10
 

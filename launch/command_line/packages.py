@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 REFUSED = 2
-_ROOT = Path(__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[2]
 _OWN = ("data_prep", "launch", "pretrain")
 _OLDEST = (3, 11)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from launch import environment
-from launch.cli import run_command
+from launch.command_line import packages
+from launch.command_line.errors import run_command
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SCRIPTS = [
     path.name
     for path in sorted((ROOT / "launch").glob("*.py"))
@@ -31,7 +31,7 @@ WORDS = {"bench.py": ["train"], "publish_student.py": ["run", "export"]}
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_missing_packages_are_one_sentence(script: str, tmp_path: Path) -> None:
-    """Without site-packages each script exits with 2 and names the environment."""
+    """Without site-packages each script exits with 2 and names the packages."""
     result = subprocess.run(
         [sys.executable, "-S", str(ROOT / "launch" / script), *WORDS.get(script, ["--help"])],
         cwd=tmp_path,
@@ -59,10 +59,10 @@ def test_remedy_depends_on_the_environment(
     """The sentence names what is left to do: set up, activate, or complete."""
     if exists:
         (tmp_path / ".venv").mkdir()
-    monkeypatch.setattr(environment, "_ROOT", tmp_path)
+    monkeypatch.setattr(packages, "_ROOT", tmp_path)
     monkeypatch.setattr(sys, "prefix", str(tmp_path / (".venv" if active else "usr")))
     error = ModuleNotFoundError(name="torch.nn")
-    sentence = environment.missing_package(error)
+    sentence = packages.missing_package(error)
     assert sentence.startswith("The package torch is not installed") and remedy in sentence
 
 
@@ -79,6 +79,6 @@ def test_late_import_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_own_missing_module_keeps_its_traceback() -> None:
-    """A module of the project that is missing is a bug, not a matter of the environment."""
-    with pytest.raises(ModuleNotFoundError), environment.packages_required():
+    """A module of the project that is missing is a bug, not a matter of the packages."""
+    with pytest.raises(ModuleNotFoundError), packages.packages_required():
         raise ModuleNotFoundError(name="pretrain.nothing")
