@@ -45,19 +45,48 @@ class LanguageRules:
 
 _PLAIN = LanguageRules()
 _ORDINALS = LanguageRules(ordinals=True)
-_CYRILLIC = LanguageRules(undecided=_words("г гг др т.д т.п т.е см стр тыс млн млрд"))
+_CYRILLIC = LanguageRules(
+    undecided=_words(
+        "г гг др т.д т.п т.е см стр тыс млн млрд руб грн проф акад ул вул пл просп буд кв ім им св "
+        "обл рис тел дж"
+    )
+)
+# Latin initials as Devanagari spells them, "ए. पी. जे. अब्दुल कलाम", and titles.
+_DEVANAGARI = LanguageRules(
+    before_names=_words("डॉ डा प्रो प्रा पं श्री श्रीमती सुश्री कु स्व मो मु सं इंजी एड ले के"),
+    before_numbers=_words("नं रु पृ क्र"),
+    undecided=_words(
+        "ए बी सी डी ई एफ जी एच आई जे एल एम एन ओ पी क्यू आर एस टी यू वी डब्ल्यू एक्स वाई जेड "
+        "कि मी कि.मी से.मी पू ई.पू वि रु बी.ए एम.ए"
+    ),
+    first_words=_words(
+        "वह यह वे ये इस उस इन उन इसके उसके इसमें उसमें उनके मैं हम तुम आप और लेकिन परंतु मगर जब तब "
+        "अगर यदि अब फिर कुछ कई सभी क्या"
+    ),
+)
+_BENGALI = LanguageRules(
+    before_names=_words("ড ডা ডাঃ মো মোঃ মোসা মি প্রফেসর ইঞ্জি অ্যাড"),
+    undecided=_words(
+        "এ বি সি ডি ই এফ জি এইচ আই জে কে এল এম এন ও পি আর এস টি ইউ ভি ডব্লিউ কি মি কি.মি খ্রি"
+    ),
+)
+_INDIC = LanguageRules(
+    before_names=_words("ડૉ ડો ડા શ્રી ਡਾ ਸ ਸ਼੍ਰੀ டாக்டர் திரு திருமதி డా శ్రీ ಡಾ ಶ್ರೀ ഡോ ശ്രീ ଡା ශ්‍රී")
+)
 
 _ENGLISH = LanguageRules(
     before_names=_words(
         "mr mrs ms messrs mme mlle dr prof rev fr hon st ste mt gen col maj capt cpt lt sgt cpl "
-        "pvt adm cmdr gov sen rep pres supt cf ca approx vs v viz e.g i.e al"
+        "pvt adm cmdr cdr ens gov sen rep pres supt insp det asst assoc atty msgr cf ca approx vs "
+        "v viz e.g i.e al"
     ),
     before_numbers=_words(
         "no nos nr vol vols fig figs eq sec ch art p pp c jan feb mar apr jun jul aug sep sept "
         "oct nov dec"
     ),
     undecided=_words(
-        "jr sr inc ltd co corp bros etc esq a.m p.m u.s u.k u.n d.c ph.d b.a m.a m.d b.c a.d"
+        "jr sr inc ltd co corp bros etc esq a.m p.m u.s u.k u.n d.c ph.d b.a m.a m.d b.c a.d ft "
+        "ave blvd rd dept univ"
     ),
     first_words=_words(
         "The He She It They We You This That These Those There In On At After Before But And When "
@@ -68,12 +97,13 @@ _ENGLISH = LanguageRules(
 _GERMAN = LanguageRules(
     before_names=_words(
         "dr prof hr hrn fr frl dipl ing st bzw ca vgl sog geb gest inkl zzgl ggf evtl z.b d.h u.a "
-        "u.u i.d.r v.a s.o s.u z.t o.ä insb insbes mag jun sen"
+        "u.u i.d.r v.a s.o s.u z.t o.ä insb insbes mag jun sen vs dt engl frz ital russ lat griech "
+        "österr röm ev kath hl th joh seb chr friedr wilh lt gem gebr"
     ),
-    before_numbers=_words("nr nrn bd bde s abb abs art kap ziff aufl jg hs"),
+    before_numbers=_words("nr nrn bd bde s abb abs art kap ziff aufl jg hs op max min mind tel"),
     undecided=_words(
-        "mio mrd tsd std min sek etc usw jh jhd jhdt jahrh chr str tel hrsg gmbh n.chr v.chr a.d "
-        "jan feb apr jun jul aug sep sept okt nov dez"
+        "mio mrd tsd std min sek etc usw jh jhd jhdt jahrh chr str hbf tel hrsg co gmbh n.chr "
+        "v.chr a.d jan feb apr jun jul aug sep sept okt nov dez"
     ),
     first_words=_words(
         "Der Die Das Ein Eine Einen Einem Einer Er Sie Es Wir Ich Ihr Ihre Sein Seine Dies Diese "
@@ -85,9 +115,13 @@ _GERMAN = LanguageRules(
     ordinals=True,
 )
 _FRENCH = LanguageRules(
-    before_names=_words("m mm mme mmes mlle dr pr st ste mgr me cf c.-à-d p.ex env av"),
-    before_numbers=_words("n no nº art fig p pp vol chap t janv févr avr juil sept oct nov déc"),
-    undecided=_words("etc apr j.-c"),
+    before_names=_words(
+        "m mm mme mmes mlle dr pr st ste mgr me cf c.-à-d p.ex env av gén ch ph th boul bd"
+    ),
+    before_numbers=_words(
+        "n no nº art fig p pp vol chap t tél janv févr avr juil sept oct nov déc"
+    ),
+    undecided=_words("etc apr j.-c col lt éd éds sté cie"),
     first_words=_words(
         "Le La Les Un Une Des Il Elle Ils Elles On Ce Cette Ces Cet En Dans À Au Aux Pour Par "
         "Avec Sans Sous Sur Après Avant Mais Et Ou Où Lorsque Quand Si Son Sa Ses Leur Leurs "
@@ -95,9 +129,12 @@ _FRENCH = LanguageRules(
     ),
 )
 _SPANISH = LanguageRules(
-    before_names=_words("sr sra srta sres dr dra d dña prof lic ing gral st sta p.ej aprox av"),
+    before_names=_words(
+        "sr sra srta sres dr dra d dña prof lic ing gral st sta p.ej aprox av avda ntra excmo "
+        "excma ilmo mons"
+    ),
     before_numbers=_words("núm n no nº art fig pág págs p pp vol cap t"),
-    undecided=_words("etc ud uds ee.uu s.a d.c a.c c"),
+    undecided=_words("etc ud uds ee uu ee.uu jj oo rr hh ff aa cc s.a cía d.c a.c c"),
     first_words=_words(
         "El La Los Las Un Una Unos Unas Él Ella Ellos Ellas En De Al Del Por Para Con Sin Sobre "
         "Tras Desde Hasta Pero Y O Si Cuando Su Sus Se Esta Este Esto Estos Estas Lo No Durante"
@@ -190,7 +227,7 @@ _NORDIC = LanguageRules(
 _FINNISH = LanguageRules(
     before_names=_words("tri prof esim ns mm ym ks vrt n"),
     before_numbers=_words("nro s sv kuva luku"),
-    undecided=_words("jne eaa jaa eKr jKr klo"),
+    undecided=_words("jne eaa jaa ekr jkr klo"),
     first_words=_words(
         "Hän Se Ne He Me Minä Tämä Nämä Ja Mutta Kun Jos Myös Vuonna Sen Hänen On Oli Ei"
     ),
@@ -198,11 +235,17 @@ _FINNISH = LanguageRules(
 )
 _RUSSIAN = LanguageRules(
     before_names=_words(
-        "г гор ул пл пр просп пер им проф акад доц др д-р гр св о оз р с д стр рис см ср напр т.е "
-        "т.н т.к в.т.ч англ нем фр лат греч итал исп род ум ок"
+        "гор ул пл просп пер наб бул мкр пос дер им проф акад доц преп д-р св оз стр рис ср "
+        "напр т.е т.н т.к в.т.ч англ нем фр лат греч итал исп порт польск укр тюрк "
+        "санскр род ум ок ст дж"
     ),
-    before_numbers=_words("№ п пп гл разд табл ст ч т вып"),
-    undecided=_words("гг вв н.э до.н.э т.д т.п т.п др пр млн млрд тыс руб коп кг км см мм чел час"),
+    before_numbers=_words(
+        "№ п пп гл разд табл ч т вып кв корп тел янв фев февр апр июн июл авг сен сент окт ноя дек"
+    ),
+    undecided=_words(
+        "гг вв н.э т.д т.п др пр гр млн млрд тыс руб коп кг км см мм чел час мин сек кв обл ал вл "
+        "дм евг ник мих алекс конст ген полк лейт зам ред изд тов"
+    ),
     first_words=_words(
         "В Во На Он Она Оно Они Это Эта Этот Эти И А Но С Со По Из За К Ко У О Об От До Для При "
         "После Когда Если Так Также Его Её Их Мы Я Вы Не Был Была Было Были Как"
@@ -229,7 +272,9 @@ LANGUAGES: dict[str, LanguageRules] = {
     **dict.fromkeys("sk hr sl bs lv lt et sr-latn is fo dsb hsb".split(), _ORDINALS),
     **dict.fromkeys("uk be bg mk sr kk tt ce ba cv ky tg mn os sah mhr".split(), _CYRILLIC),
     **dict.fromkeys("ar arz fa ur ckb azb ps sd ug he yi".split(), _PLAIN),
-    **dict.fromkeys("hi bn mr ne sa as or pa gu ta te kn ml si new bpy mai bh".split(), _PLAIN),
+    **dict.fromkeys("hi mr ne sa new mai bh".split(), _DEVANAGARI),
+    **dict.fromkeys("bn as bpy".split(), _BENGALI),
+    **dict.fromkeys("or pa gu ta te kn ml si".split(), _INDIC),
     **dict.fromkeys("ko ka".split(), _PLAIN),
     **dict.fromkeys("am ti".split(), _PLAIN),
     **dict.fromkeys("zh ja yue zh-yue wuu gan zh-classical".split(), _UNSPACED),

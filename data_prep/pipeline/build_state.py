@@ -16,7 +16,7 @@ from data_prep.pipeline.task import Task, TaskResult
 from data_prep.pipeline.task_output import Part
 
 _ARRAY = "array_of_"
-_VERSION = 1  # raise it when the same text and options give other parts
+_VERSION = 2  # raise it when the same text and options give other parts
 
 
 def marker_path(folder: Path, index: int) -> Path:

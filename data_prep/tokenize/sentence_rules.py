@@ -23,15 +23,26 @@ _OPENERS = re.compile("""(?:« |["'“‘„‚«»‹›(\\[{$£€#—–¿¡-
 # A full stop and one of these after it is not that of an abbreviation.
 _QUOTES = frozenset("\"'”’“‘»«")
 _WORD_BEFORE = re.compile(r"""[^\s"'“‘„«(\[{—–-]*$""")
-_WORD = re.compile(r"\w*")
+# Vowel signs of Indic scripts are marks, which \w leaves out.
+_WORD = re.compile(r"[\w\u0900-\u0963\u0966-\u0dff]*")
 _INITIAL = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")
 _ENUMERATION = re.compile(r"\d{1,3}")
+# "Vol. II", but not "no. I".
+_ROMAN = re.compile(r"(?:[IVXLC]{2,}|[VX])\b")
 # No abbreviation of `data_prep/languages.py` is longer.
 _LONGEST = 12
 # Letters that tell most words from all abbreviations.
 _TAIL = 3
 # Characters from which a space ends a sentence of a script without stops.
 _LENGTH = 100
+# Without those that open quotations in Chinese and close them in German.
+_UNSPACED_CLOSERS = _CLOSERS.translate(str.maketrans("", "", "“‘«‹"))
+# In scripts without spaces: what goes on with a sentence behind a stop, or behind its closing mark
+# (a particle as in 「…？」と聞いた, or who said it as in “…？”他问), and the rest of a title.
+_COMMAS = "、，,：:・"
+_PARTICLES = "とっのはがをにもでやなか"
+_SAID = r"[^，。！？；：\n“”]{0,8}[问問说說喊叫答]"
+_TITLE_END = r"[^《》\n]{1,30}》"
 
 
 @functools.cache
@@ -123,11 +134,11 @@ def _ends_sentence(text: str, start: int, stop: int, begin: int, rules: Language
     at = stop - len(word)
     if is_number and (at == start or text[at - 1] == "\n") and _ENUMERATION.fullmatch(word):
         return False  # the "1." of a list
-    if lowered in rules.before_numbers and text[begin].isdecimal():
+    if lowered in rules.before_numbers and (text[begin].isdecimal() or _ROMAN.match(text, begin)):
         return False
     undecided = (
         lowered in rules.undecided
-        or (rules.ordinals and is_number)
+        or (rules.ordinals and (is_number or _ROMAN.fullmatch(word)))
         or (len(word) < _LONGEST and _INITIAL.fullmatch(word))
     )
     if not undecided:
@@ -140,9 +151,11 @@ def _ends_sentence(text: str, start: int, stop: int, begin: int, rules: Language
 def _unspaced(rules: LanguageRules) -> FindStarts:
     # An ASCII mark ends a sentence where no other ASCII character follows: URLs have some, too. It
     # is tried at the beginning of a run alone, or a long run would take quadratic time.
-    candidate = re.compile(
-        f"(?:[{re.escape(rules.stops)}]+|(?<![!?])[!?]++(?=[^!-~]))[{_CLOSERS}]* *(?=[^ \n])"
-    )
+    stop = f"(?:[{re.escape(rules.stops)}]++|(?<![!?])[!?]++(?=[^!-~]))(?!{_TITLE_END})"
+    alone = f"(?![{_UNSPACED_CLOSERS}{_COMMAS}])"
+    goes_on = f"[{_COMMAS}{_PARTICLES}{re.escape(rules.stops)}]"
+    closed = f"[{_UNSPACED_CLOSERS}]++(?!{goes_on}|{_SAID})"
+    candidate = re.compile(f"{stop}(?:{closed}|{alone}) *(?=[^ \n])")
 
     def find(text: str) -> list[int]:
         return [match.end() for match in candidate.finditer(text)]

@@ -37,7 +37,13 @@ def test_english_sentences_survive_joining(sentences: list[str]) -> None:
     [
         ["今天很好。", "明天呢？", "真的！"],
         ["他说：“你好！”", "然後走了。"],
-        ["彼は「行く。」", "と言った。"],
+        ["彼は「行く。」と言った。", "「なぜ？」と聞いた。", "「はい！」", "『なぜ？』が売れた。"],
+        [
+            "《你好！李焕英》上映了。",
+            "“为什么？”他问。",
+            "他喊：“快！”、“跑！”。",
+            "“去哪？”，她问。",
+        ],
         ["等等……", "好；", "走吧"],
         ["真的吗？！", "版本2.0很好。"],
     ],
@@ -95,6 +101,65 @@ EXAMPLES = {
 }
 
 
+NEWSPAPERS = {
+    "de": [
+        "Die Müller GmbH & Co. KG meldete Insolvenz an.",
+        "Bayern vs. Dortmund endete 2:1.",
+        "Die ev. Kirche (engl. Church) liegt in Frankfurt a. M. am Main.",
+        "Bei max. 20 Grad gab es lt. Polizei mind. 20 Verletzte.",
+        "Papst Johannes Paul II. Vorgänger starb früh.",
+        "Th. Mann hörte op. 27 Nr. 2 von Joh. Seb. Bach.",
+    ],
+    "ru": [
+        "Он приехал в 2000 г.",
+        "В 2001 г. он уехал.",
+        "Дж. Байден и Вл. Соловьёв были там.",
+        "Адрес: ул. Мира, д. 5, кв. 10, тел. 123-45-67.",
+        "Там были столы, стулья и т. д.",
+        "Они остались на ст. Лесная и наб. Мойки с 12 янв. 2016 года.",
+    ],
+    "hi": [
+        "डॉ. मनमोहन सिंह और प्रो. शर्मा आए।",
+        "ए. पी. जे. अब्दुल कलाम राष्ट्रपति थे।",
+        "के. आर. नारायणन भी थे।",
+        "दूरी 5 कि. मी. है।",
+        "नं. 5 की कीमत रु. 500 है।",
+        "वह घर गया है.",
+        "राम आया था.",
+        "मैं ठीक हूँ.",
+    ],
+    "bn": ["ডা. রায় ও মো. আলী এলেন।", "তিনি গেলেন।"],
+    "fr": [
+        "Il a lu le chap. III et le vol. II.",
+        "Le gén. De Gaulle et Ch. Gounod sont là.",
+        "Tél. 01 23 45.",
+        "C'est fini…",
+        "Il dort.",
+    ],
+    "es": ["EE. UU. y los JJ. OO. de París.", "Viajó a EE. UU.", "El Excmo. Sr. Alcalde habló."],
+    "en": [
+        "He read Vol. II and Ch. IV.",
+        "Assoc. Prof. Jones met Det. Insp. Brown.",
+        "He said no.",
+        "I left.",
+        "Henry VIII.",
+        "He reigned near Ft. Worth.",
+    ],
+}
+
+
+@pytest.mark.parametrize("language", NEWSPAPERS)
+def test_sentences_of_newspapers_survive_joining(language: str) -> None:
+    """Titles, initials, Roman numerals and units of newspapers end no sentence."""
+    sentences = NEWSPAPERS[language]
+    assert split_sentences(" ".join(sentences), language) == sentences
+
+
+def test_opening_quotes_begin_chinese_sentences() -> None:
+    """A quotation mark that closes in German opens the next sentence in Chinese."""
+    assert split_sentences("走吧。“好。”他走了。", "zh") == ["走吧。", "“好。”", "他走了。"]
+
+
 @pytest.mark.parametrize("language", [code for code in EXAMPLES if code != "el"])
 def test_sentences_of_language_survive_joining(language: str) -> None:
     """Stops, abbreviations, ordinals and quotes of a language divide its text rightly."""
@@ -143,4 +208,5 @@ def test_languages_are_consistent() -> None:
         assert starts_finder(code)("A b. C d.") is not None
         for words in (rules.before_names, rules.before_numbers, rules.undecided):
             assert all(len(word) <= 12 for word in words), code
+            assert all(word == word.lower() for word in words), code
         assert all(not word[0].islower() for word in rules.first_words), code
