@@ -120,7 +120,7 @@ class Cleaner:
         where = f"The filter clean.keep={self._options.keep}, for a document ({text[:60]!r}...),"
         try:
             kept = self._keep(text) if self._keep else True
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(
                 f"{where} raised {type(error).__name__}: {error}; correct it."
             ) from error

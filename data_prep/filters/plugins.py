@@ -55,8 +55,8 @@ def _import(module_name: str, name: str, key: str) -> ModuleType:
             if module_name.endswith(".py")
             else importlib.import_module(module_name)
         )
-    # Importing runs the user's code, which may fail in any way.
-    except Exception as error:
+    # Importing runs the user's code, which may fail in any way, or end the process.
+    except (Exception, SystemExit) as error:
         missing = isinstance(error, FileNotFoundError) or (
             isinstance(error, ModuleNotFoundError)
             # Not when the module is there and something that it imports is missing.

@@ -22,6 +22,7 @@ from data_prep.errors import UserError
 from data_prep.locks import hold_lock
 from data_prep.manifest import MANIFEST, file_sha256, first_difference, write_json
 from data_prep.pipeline.build_state import WorkFolder
+from data_prep.pipeline.early_checks import check_recipe
 from data_prep.pipeline.merge import MergedPart, merge_part, totals
 from data_prep.pipeline.task import Task, TaskResult, finds_duplicates, open_encoder
 from data_prep.pipeline.worker_pool import map_in_workers, prepare_workers, run_tasks
@@ -42,7 +43,7 @@ _REMEDIES = {
 # What lay in the input folders: kept in the manifest, though no part of what decides a corpus.
 _FOUND = "input_files"
 # Counts of documents that were changed and are in the corpus; all other counts are of dropped ones.
-_CHANGED = ("divided", "mended", "replaced")
+_CHANGED = ("divided", "mended", "replaced", "altered")
 
 
 def build_corpus(recipe: CorpusRecipe) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def build_corpus(recipe: CorpusRecipe) -> dict[str, Any]:
         facts = {**_facts(recipe, sources, tokenizer), _FOUND: found}
         if manifest := _existing_corpus(recipe.corpus.path, facts, sources):
             return manifest
-        with _locked(recipe, shared=False), clear_disk_errors(recipe.corpus.path):
+        with clear_disk_errors(recipe.corpus.path), _locked(recipe, shared=False):
             work = _open_work(recipe, facts, sources)
             _run(recipe, work, work.tasks)
             return _merge(recipe, work, facts)
@@ -81,7 +82,7 @@ def run_array_task(recipe: CorpusRecipe, index: int, count: int) -> None:
     sources, facts = _open_input(recipe)
     if _existing_corpus(recipe.corpus.path, facts, sources):
         return
-    with _locked(recipe, shared=True), clear_disk_errors(recipe.corpus.path):
+    with clear_disk_errors(recipe.corpus.path), _locked(recipe, shared=True):
         work = _open_work(recipe, facts, sources)
         work.note_array(count)
         shares = share_of_array([task.size for task in work.tasks], count)
@@ -100,7 +101,7 @@ def merge_corpus(recipe: CorpusRecipe) -> dict[str, Any]:
     sources, facts = _open_input(recipe)
     if manifest := _existing_corpus(recipe.corpus.path, facts, sources):
         return manifest
-    with _locked(recipe, shared=False), clear_disk_errors(recipe.corpus.path):
+    with clear_disk_errors(recipe.corpus.path), _locked(recipe, shared=False):
         return _merge(recipe, _open_work(recipe, facts, sources), facts)
 
 
@@ -111,7 +112,12 @@ def _open_input(recipe: CorpusRecipe) -> tuple[list[Source], dict[str, Any]]:
 
 
 def _list_sources(recipe: CorpusRecipe) -> tuple[list[Source], dict[str, Any]]:
-    """Return the input files, and what else lay in their folders."""
+    """Return the input files, and what else lay in their folders.
+
+    Raises:
+        UserError: for what can be refused before any work, too.
+    """
+    check_recipe(recipe)
     listing = list_input(recipe.corpora)
     return listing.sources, survey_input(listing, recipe.corpora)
 
@@ -153,8 +159,12 @@ def _existing_corpus(
     path: Path, facts: dict[str, Any], sources: Sequence[Source]
 ) -> dict[str, Any] | None:
     """Return the manifest of a corpus that exists, after checking that it fits the recipe."""
-    if not (path.exists() and any(path.iterdir())):
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return None
+    if not (path / MANIFEST).is_file():
+        raise UserError(
+            f"{path} exists and is no corpus: choose another corpus.path, or move it away."
+        )
     manifest = read_corpus_manifest(path, hashes=False)
     if difference := _difference(facts, manifest):
         raise UserError(

@@ -10,7 +10,7 @@ from data_prep.filters.cleaning import Cleaner
 from data_prep.filters.plugins import load_plugin
 from data_prep.readers.dispatch import read_documents
 from data_prep.readers.listing import cut_into_tasks, list_input
-from data_prep.tokenize.encoder import Splitter
+from data_prep.tokenize.encoder import Splitter, sentences_by
 from data_prep.tokenize.sentence_rules import split_sentences
 
 
@@ -45,6 +45,5 @@ def _documents(recipe: CorpusRecipe) -> Iterator[list[str]]:
 
 def _splitter(options: InputOptions) -> Splitter:
     if options.sentences:
-        plugin: Splitter = load_plugin(options.sentences, "input.sentences")
-        return plugin
+        return partial(sentences_by, load_plugin(options.sentences, "input.sentences"))
     return partial(split_sentences, language=options.language)

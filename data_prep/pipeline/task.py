@@ -117,6 +117,7 @@ class TaskRunner:
     ) -> None:
         encoded = self._encoder(task.slices[0].source.corpus).encode(texts)
         kept = self._kept(encoded, counts)
+        counts["altered"] += int((encoded.altered & kept).sum())
         documents = encoded.keep(np.repeat(kept, np.diff(encoded.documents)))
         if not documents.num_documents:
             return

@@ -18,7 +18,7 @@ from data_prep.readers.encodings import (
     is_utf8,
     marked_encoding,
 )
-from data_prep.readers.signatures import Signature, signature_of, text_signature_of
+from data_prep.readers.signatures import LFS_POINTER, Signature, signature_of, text_signature_of
 from data_prep.readers.sources import Slice, Source
 from data_prep.readers.storage.compression import (
     compression_suffix,
@@ -26,6 +26,7 @@ from data_prep.readers.storage.compression import (
     refuse_unread,
     uncompressed_name,
 )
+from data_prep.readers.storage.magic import LFS_MARK
 from data_prep.readers.structured.delimited import CSV_SUFFIXES, looks_delimited
 from data_prep.readers.structured.json_values import json_kind
 
@@ -104,6 +105,8 @@ def check_format(source: Source, options: InputOptions) -> Format:
 def _examine(source: Source, options: InputOptions) -> tuple[Format, bytes]:
     """Return the format of a file, and its first bytes as UTF-8."""
     raw = read_head(source, _HEAD_BYTES)
+    if raw.startswith(LFS_MARK):
+        raise _refusal(source, LFS_POINTER)
     if kind := _columnar_kind(source, raw, options):
         return Format(kind), raw
     encoding = _encoding_of(source, raw, options)

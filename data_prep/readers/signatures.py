@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from data_prep.readers.storage.magic import archive_kind
+from data_prep.readers.storage.magic import LFS_MARK, archive_kind
 
 _EXTRACT = "extract its text first"
 _WEB = f"{_EXTRACT}, for example with trafilatura or resiliparse"
@@ -63,7 +63,6 @@ _WIKI_DUMP = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?<(?:mediawiki|siteinfo)\b")
 _XML = re.compile(_COMMENTS + rb"<(?:\?xml\b|!doctype\s+\w|!ENTITY\b|(?:svg|rss|feed|TEI|tei)\b)")
 _WARC = re.compile(rb"\s*WARC/\d")
 _FIRST_CHARACTERS = (b"<", b"W", b"v")
-_LFS = b"version https://git-lfs.github.com/spec/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +72,9 @@ class Signature:
     name: str
     remedy: str
     binary: bool
+
+
+LFS_POINTER = Signature("a pointer of Git LFS, not the file", "run `git lfs pull`", True)
 
 
 def signature_of(head: bytes) -> Signature | None:
@@ -114,6 +116,6 @@ def text_signature_of(head: bytes) -> Signature | None:
         return Signature("an XML file", _EXTRACT, False)
     if _WARC.match(head):
         return Signature("a WARC file of web pages", _WEB, False)
-    if head.startswith(_LFS):
-        return Signature("a pointer of Git LFS, not the file", "run `git lfs pull`", False)
+    if head.startswith(LFS_MARK):
+        return LFS_POINTER
     return None

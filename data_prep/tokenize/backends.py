@@ -88,6 +88,8 @@ def _nanotoken(tokenizer: Tokenizer, content: dict[str, Any]) -> Backend:
 def _kitoken(tokenizer: Tokenizer, content: dict[str, Any]) -> Backend:
     if (content.get("pre_tokenizer") or {}).get("type") != "Metaspace":
         return reference_backend(tokenizer, "kitoken is used for SentencePiece's models alone")
+    if not _has_scores_in_32_bits(content["model"]):
+        return reference_backend(tokenizer, "kitoken holds scores in 32 bits, and its have 64")
     if importlib.util.find_spec("kitoken") is None:
         return reference_backend(tokenizer, "kitoken is not installed")
     from kitoken import Kitoken
@@ -115,23 +117,31 @@ def _uncertain(content: dict[str, Any]) -> re.Pattern[str]:
     """Return what kitoken may treat otherwise, measured over all characters.
 
     Special tokens divide a text for it also where they are not looked for, and accents that follow
-    anything but Latin letters, or characters that are not assigned, may compose otherwise.
+    anything but Latin letters, or characters that are not assigned, may compose otherwise. It
+    lower-cases a sigma that ends a word to the final one.
     """
     unassigned = "".join(
         re.escape(chr(code)) for code in range(0x10000) if unicodedata.category(chr(code)) == "Cn"
     )
     special = [re.escape(token["content"]) for token in content["added_tokens"]]
-    return re.compile("|".join([f"[{_NEW_MARKS}{unassigned}]", _ACCENTED, *special]))
+    return re.compile("|".join([f"[\u03a3{_NEW_MARKS}{unassigned}]", _ACCENTED, *special]))
+
+
+def _has_scores_in_32_bits(model: dict[str, Any]) -> bool:
+    """Tell whether the scores of a Unigram model are those of SentencePiece, in 32 bits.
+
+    Others are rounded, and of two paths of nearly equal scores another may be taken. A score read
+    from JSON may be off by the last of its 64 bits.
+    """
+    if model["type"] != "Unigram":
+        return True
+    scores = np.array([score for _, score in model["vocab"]], np.float64)
+    return bool(np.allclose(scores, scores.astype(np.float32), rtol=1e-12, atol=0.0))
 
 
 def _without_special(content: dict[str, Any]) -> dict[str, Any]:
-    """Leave out special tokens, which would be found in text; their ids are the vocabulary's."""
-    vocabulary = content["model"]["vocab"]
-    kept = [
-        token
-        for token in content.get("added_tokens", [])
-        if not token["special"] or token["content"] not in vocabulary
-    ]
+    """Leave out special tokens, which would be found in text, where no text is to give them."""
+    kept = [token for token in content.get("added_tokens", []) if not token["special"]]
     return {**content, "added_tokens": kept, "truncation": None, "padding": None}
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from data_prep.corpus.shards import Documents, Int64Array
@@ -24,6 +25,9 @@ from data_prep.tokenize.backends import Backend, IdArray, choose_backend, refere
 from data_prep.tokenize.cross_check import CrossCheck
 from data_prep.tokenize.sentence_rules import starts_finder
 
+# What shows whether a tokenizer treats the beginning of a text otherwise than that of a sentence.
+_EXAMPLE = ("One two.", "“Three” four!", "5 six?", "Seven")
+_UNSPACED_EXAMPLE = ("一二。", "「三」四！", "5？", "六")
 # A function of the user: the sentences of a paragraph.
 Splitter = Callable[[str], Iterable[str]]
 
@@ -32,10 +36,12 @@ Splitter = Callable[[str], Iterable[str]]
 class EncodedTexts(Documents):
     """Texts as flat arrays: paragraph j is the sentences `paragraphs[j]` to `paragraphs[j + 1]`.
 
-    No sentence is empty; paragraphs and documents may be.
+    No sentence is empty; paragraphs and documents may be. `altered` is a mask of the documents of
+    which the user's splitter returned another text than it was given.
     """
 
     paragraphs: Int64Array
+    altered: npt.NDArray[np.bool_]
 
 
 class TextEncoder:
@@ -87,11 +93,16 @@ class TextEncoder:
             nothing = np.zeros(1, np.int64)
             tokens = np.zeros(0, self._token_type)
             return EncodedTexts(
-                tokens=tokens, sentences=nothing, paragraphs=nothing, documents=nothing
+                tokens=tokens,
+                sentences=nothing,
+                paragraphs=nothing,
+                documents=nothing,
+                altered=np.zeros(0, np.bool_),
             )
         paragraphs = "\n".join(texts).split("\n")
+        altered = np.zeros(len(paragraphs), np.bool_)
         if self._splitter is not None:
-            sentences, counts = self._split_by_user(paragraphs)
+            sentences, counts, altered = self._split_by_user(paragraphs)
         else:
             sentences, counts = self._split(paragraphs)
         if self._alone or self._splitter is not None:
@@ -100,15 +111,19 @@ class TextEncoder:
             tokens, offsets = self._encode_paragraphs(paragraphs, sentences, counts)
         last = np.cumsum(counts)
         paragraph_ends = offsets[last]
-        if self._check is not None and self._splitter is None:
+        if self._check is not None and self._splitter is not None:
+            self._check.compare(sentences, tokens, offsets[1:])
+        elif self._check is not None:
             self._check.compare(paragraphs, tokens, paragraph_ends)
         sizes = [text.count("\n") + 1 for text in texts]
+        first_paragraphs = _bounds(np.cumsum(sizes))[:-1]
         bounds = _without_empty(offsets[1:])
         return EncodedTexts(
             tokens=tokens.astype(self._token_type),
             sentences=bounds,
             paragraphs=_bounds(np.searchsorted(bounds, paragraph_ends)),
             documents=_bounds(np.searchsorted(bounds, paragraph_ends[np.cumsum(sizes) - 1])),
+            altered=np.logical_or.reduceat(altered, first_paragraphs),
         )
 
     def _choose_backend(self, wanted: str) -> Backend:
@@ -134,11 +149,22 @@ class TextEncoder:
             text[a:b].rstrip("\n ") for a, b in zip(starts.tolist(), stops, strict=True)
         ], counts
 
-    def _split_by_user(self, paragraphs: Sequence[str]) -> tuple[list[str], Int64Array]:
+    def _split_by_user(
+        self, paragraphs: Sequence[str]
+    ) -> tuple[list[str], Int64Array, npt.NDArray[np.bool_]]:
+        """Return what `_split` does, and a mask of the paragraphs whose text is another now."""
         assert self._splitter is not None
-        split = [_checked(self._splitter, paragraph) for paragraph in paragraphs]
+        split = [sentences_by(self._splitter, paragraph) for paragraph in paragraphs]
         counts = np.array([len(sentences) for sentences in split], np.int64)
-        return [sentence for sentences in split for sentence in sentences], counts
+        altered = [
+            _without_spaces(paragraph) != _without_spaces("".join(sentences))
+            for paragraph, sentences in zip(paragraphs, split, strict=True)
+        ]
+        return (
+            [sentence for sentences in split for sentence in sentences],
+            counts,
+            np.array(altered),
+        )
 
     def _encode_paragraphs(
         self, paragraphs: Sequence[str], sentences: Sequence[str], counts: Int64Array
@@ -160,8 +186,8 @@ class TextEncoder:
         return np.concatenate(ids), offsets
 
 
-def _checked(splitter: Splitter, paragraph: str) -> list[str]:
-    """Return the sentences of a user's function.
+def sentences_by(splitter: Splitter, paragraph: str) -> list[str]:
+    """Return the sentences that a user's function makes of a paragraph.
 
     Raises:
         UserError: when it fails, or returns anything but sentences.
@@ -170,7 +196,7 @@ def _checked(splitter: Splitter, paragraph: str) -> list[str]:
     try:
         found = splitter(paragraph)
         sentences = found if isinstance(found, str) else list(found)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(
             f"The function {where} raised {type(error).__name__}: {error}; correct it."
         ) from error
@@ -180,6 +206,10 @@ def _checked(splitter: Splitter, paragraph: str) -> list[str]:
             "strings, one a sentence."
         )
     return sentences
+
+
+def _without_spaces(text: str) -> str:
+    return "".join(text.split())
 
 
 def _sentence_ends(paragraph: str, sentences: Sequence[str]) -> Int64Array:
@@ -200,6 +230,11 @@ def _splits_between_sentences(tokenizer: Tokenizer, spaced: bool) -> bool:
     content = json.loads(tokenizer.to_str())
     if any(not token["special"] for token in content["added_tokens"]):
         return False
+    # A normalizer, or a later part of the pre-tokenizer, may add a prefix to every text.
+    example, between = (_EXAMPLE, " ") if spaced else (_UNSPACED_EXAMPLE, "")
+    alone = [piece for each in example for piece in _pieces(tokenizer, each)]
+    if alone != _pieces(tokenizer, between.join(example)):
+        return False
     first = content.get("pre_tokenizer") or {}
     while first.get("type") == "Sequence":
         first = first["pretokenizers"][0]
@@ -208,6 +243,15 @@ def _splits_between_sentences(tokenizer: Tokenizer, spaced: bool) -> bool:
     return first.get("type") == "BertPreTokenizer" or (
         spaced and first.get("type") in ("Whitespace", "WhitespaceSplit")
     )
+
+
+def _pieces(tokenizer: Tokenizer, text: str) -> list[str]:
+    """Return what the model of a tokenizer gets of a text."""
+    if tokenizer.normalizer is not None:
+        text = tokenizer.normalizer.normalize_str(text)
+    if tokenizer.pre_tokenizer is None:
+        return [text]
+    return [piece for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)]
 
 
 def _bounds(ends: Int64Array) -> Int64Array:

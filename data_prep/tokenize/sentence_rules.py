@@ -138,7 +138,7 @@ def _ends_sentence(text: str, start: int, stop: int, begin: int, rules: Language
         return False
     undecided = (
         lowered in rules.undecided
-        or (rules.ordinals and (is_number or _ROMAN.fullmatch(word)))
+        or (rules.ordinals and (_ENUMERATION.fullmatch(word) or _ROMAN.fullmatch(word)))
         or (len(word) < _LONGEST and _INITIAL.fullmatch(word))
     )
     if not undecided:

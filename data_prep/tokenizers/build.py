@@ -15,7 +15,7 @@ from data_prep.config.schema import CorpusRecipe, TokenizerOptions
 from data_prep.disk import clear_disk_errors
 from data_prep.errors import UserError
 from data_prep.locks import creation_lock
-from data_prep.manifest import file_sha256, read_manifest
+from data_prep.manifest import MANIFEST, file_sha256, read_manifest
 from data_prep.progress import log
 from data_prep.readers.sources import Source
 from data_prep.tokenizers.folder import BACKEND, LoadedTokenizer, load_tokenizer, save_tokenizer
@@ -75,6 +75,11 @@ def _discard(path: Path) -> None:
 
 
 def _existing_tokenizer(options: TokenizerOptions) -> LoadedTokenizer:
+    if not (options.path / MANIFEST).is_file():
+        raise UserError(
+            f"{options.path} exists and is no tokenizer that prepare_data.py made: choose another "
+            f"tokenizer.path, or take it over with tokenizer.vocabulary={options.path}."
+        )
     tokenizer = load_tokenizer(options.path)
     made_with = read_manifest(options.path, "tokenizer", "make it again").get("options")
     if made_with is None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from data_prep.errors import UserError
-from data_prep.readers.storage.magic import compression_kind
+from data_prep.readers.storage.magic import LFS_MARK, compression_kind
 from data_prep.readers.storage.remote import RemotePath
 from data_prep.readers.storage.zstandard_frames import ZstandardFrames
 
@@ -234,6 +234,10 @@ class _Decompressed:
 
     def _open(self) -> Any:
         head = _read_up_to(self._file, _MAGIC_BYTES)
+        if head.startswith(LFS_MARK[:_MAGIC_BYTES]):
+            raise UserError(
+                f"{self._path} is a pointer of Git LFS, not the file: run `git lfs pull`."
+            )
         if head and (found := compression_kind(head)) != self._kind:
             raise self._wrong_suffix(found)
         if self._kind == "Zstandard":

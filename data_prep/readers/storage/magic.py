@@ -6,6 +6,8 @@ are no text.
 
 import re
 
+# The first bytes of what stands for a file in a clone without Git LFS.
+LFS_MARK = b"version https://git-lfs.github.com/spec/"
 _TAR_HEADER_BYTES = 512
 _TAR_CHECKSUM = slice(148, 156)
 _ARCHIVES = {
@@ -15,12 +17,11 @@ _ARCHIVES = {
     b"7z\xbc\xaf\x27\x1c": "7z",
     b"Rar!\x1a\x07": "rar",
     b"!<arch>\n": "ar",
-    b"070701": "cpio",
-    b"070702": "cpio",
-    b"070707": "cpio",
     b"MSCF\x00\x00\x00\x00": "cab",
     b"xar!\x00\x1c": "xar",
 }
+# The mark and the numbers of a first header; a text may begin with a mark alone.
+_CPIO = re.compile(rb"07070[12][0-9A-Fa-f]{104}|070707[0-7]{70}")
 # After "BZh" and a digit: the mark of the first block, or of the end of an empty stream.
 _BZIP2 = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
 _COMPRESSIONS = {
@@ -54,6 +55,8 @@ def archive_kind(head: bytes) -> str | None:
     """
     if _is_tar_header(head[:_TAR_HEADER_BYTES]):
         return "tar"
+    if _CPIO.match(head):
+        return "cpio"
     if not head.startswith(tuple(_ARCHIVES)):
         return None
     return next(kind for magic, kind in _ARCHIVES.items() if head.startswith(magic))

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections import Counter, deque
 from collections.abc import Iterator
 from functools import partial
@@ -27,6 +28,7 @@ _MAX_ROW_LINES = 10_000
 _MIN_LINES = 8  # that look delimited before a file without a header is refused as such
 _MIN_COLUMNS = {"\t": 2, ",": 3, ";": 3, "|": 3}
 
+_STATED_DELIMITER = re.compile(r'"?sep=([,;|\t])"?')
 Row = list[str]
 
 
@@ -45,6 +47,9 @@ def read_delimited(
         lines = _Lines(window, source, options)
         first = next((line for line in lines if line.strip()), "")
         delimiter = delimiter_of(first, source.name, options.text_field)
+        # Excel is told the delimiter by a line above the header.
+        if stated := _STATED_DELIMITER.fullmatch(first.strip("\r\n")):
+            first, delimiter = next(lines, ""), stated[1]
         tab = delimiter == "\t"
         rows = iter(
             _TabRows(lines, first) if tab else _quoted_rows(lines, first, delimiter, source)

@@ -57,6 +57,7 @@ def test_wrong_plugin_name_is_refused(name: str, complaint: str) -> None:
     ("code", "reason"),
     [
         ("import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
+        ("import sys; sys.exit(0)", "SystemExit: 0"),
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("def keep(:", "SyntaxError"),
     ],

@@ -43,6 +43,8 @@ def read(tmp_path: Path) -> Read:
         ("a.csv", "\ufefftext,id\r\nx,1\r\n", ["x"]),
         ("a.csv", "id;text\n1;a, b\n", ["a, b"]),
         ("a.csv", "id\ttext\n1\ta, b\n", ["a, b"]),
+        ("a.csv", "\ufeffsep=;\r\nid;text\r\n1;a, b\r\n", ["a, b"]),
+        ("a.csv", '"sep=\t"\nid\ttext\n1\ta, b\n', ["a, b"]),
         ("a.csv", "id,text\r1,x\r2,y\r", ["x", "y"]),
         ("a.csv", "text\nhello there\nyou\n", ["hello there", "you"]),
         ("a.CSV", 'id,text\n1,20" wide\n', ['20" wide']),

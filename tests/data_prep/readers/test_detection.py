@@ -61,6 +61,16 @@ def test_binary_formats_are_named(
             texts(whole(path), kind=kind)
 
 
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "a.jsonl", "a.txt.gz", "a.json.zst"])
+def test_pointers_of_git_lfs_are_named(tmp_path: Path, whole: Whole, name: str) -> None:
+    """What a clone without Git LFS holds is refused by what it is, whatever its suffix."""
+    path = tmp_path / name
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0a\nsize 3\n")
+    for kind in ("auto", "text"):
+        with pytest.raises(UserError, match="pointer of Git LFS.*`git lfs pull`"):
+            texts(whole(path), kind=kind)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -1,12 +1,13 @@
 """Fast libraries give the ids of `tokenizers`, and are left out with a reason where they do not."""
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from data_prep.errors import UserError
 from data_prep.tokenize.backends import Backend, choose_backend, reference_backend
@@ -129,3 +130,49 @@ def test_unusual_paragraphs_are_compared() -> None:
     ids[offsets[10]] += 1
     with pytest.raises(UserError, match="中国"):
         CrossCheck(tokenizer, "fast").compare(paragraphs, ids, offsets[1:])
+
+
+def test_special_tokens_outside_vocabulary_are_characters() -> None:
+    """A special token that is in the list of added tokens alone is not found in text either."""
+    tokens = [*SPECIAL_TOKENS, *PIECES, *(f"##{piece}" for piece in PIECES)]
+    del tokens[SPECIAL_TOKENS.index("[MASK]")]
+    model = models.WordPiece({token: n for n, token in enumerate(tokens)}, unk_token="[UNK]")
+    tokenizer = wordpiece()
+    tokenizer.model = model
+    content = json.loads(tokenizer.to_str())
+    for token in content["added_tokens"]:
+        token["id"] = (
+            len(tokens) if token["content"] == "[MASK]" else tokens.index(token["content"])
+        )
+    tokenizer = Tokenizer.from_str(json.dumps(content))
+    tokenizer.encode_special_tokens = True
+    assert tokenizer.token_to_id("[MASK]") == len(tokens)
+    assert_equal_ids(choose_backend(tokenizer), reference_backend(tokenizer), ["x [MASK] y"])
+
+
+def unigram(digits: int) -> Tokenizer:
+    """Return a lower-casing Unigram, its scores in 32 bits or with more digits."""
+    pieces = {"▁": 2.0, ".": 3.1, "..": 4.7, "σ": 3.3, "ς": 3.7, "α": 3.9, "σα": 5.1, "ασ": 5.3}
+    scores = [("<unk>", -20.0)]
+    scores += [(piece, -score if digits == 32 else -score / 3) for piece, score in pieces.items()]
+    if digits == 32:
+        scores = [(piece, float(np.float32(score))) for piece, score in scores]
+    tokenizer = Tokenizer(models.Unigram(scores, 0))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.add_special_tokens(["<unk>"])
+    return tokenizer
+
+
+def test_final_sigma_is_that_of_tokenizers() -> None:
+    """A capital sigma at the end of a word is lower-cased as the reference does."""
+    tokenizer = unigram(32)
+    fast = choose_backend(tokenizer)
+    assert fast.name == "kitoken"
+    assert_equal_ids(fast, reference_backend(tokenizer), ["ΣΑΣ", "ασ ΑΣ.", "....."])
+
+
+def test_scores_of_64_bits_are_left_to_tokenizers() -> None:
+    """Scores with more digits than SentencePiece's would be rounded, and paths change."""
+    backend = choose_backend(unigram(64))
+    assert backend.name == "tokenizers" and "32 bits" in backend.reason

@@ -1,16 +1,21 @@
 """Ids of texts are those of the tokenizer itself, and sentences those of the rules."""
 
 import itertools
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
+from data_prep.corpus.shards import Int64Array
 from data_prep.counter_rng import integers_below, key_of
 from data_prep.errors import UserError
+from data_prep.tokenize.backends import IdArray
 from data_prep.tokenize.encoder import EncodedTexts, TextEncoder
 from data_prep.tokenize.sentence_rules import split_sentences
 from data_prep.tokenizers.sentencepiece import to_fast_tokenizer, train_sentencepiece
@@ -216,6 +221,10 @@ def fails(paragraph: str) -> list[str]:
     raise KeyError("model")
 
 
+def leaves(paragraph: str) -> list[str]:
+    sys.exit(0)
+
+
 @pytest.mark.parametrize(
     ("splitter", "message"),
     [
@@ -223,6 +232,7 @@ def fails(paragraph: str) -> list[str]:
         (lambda paragraph: [1], "must return a list of strings"),
         (lambda paragraph: None, "raised TypeError"),
         (fails, "begins 'ab c', raised KeyError"),
+        (leaves, "raised SystemExit"),
     ],
 )
 def test_wrong_splitters_are_refused(splitter: object, message: str) -> None:
@@ -230,6 +240,47 @@ def test_wrong_splitters_are_refused(splitter: object, message: str) -> None:
     encoder = TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, "en", splitter)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=message):
         encoder.encode(["ab c"])
+
+
+def test_altered_text_is_marked() -> None:
+    """Documents of which a user's function loses or changes text are marked, others are not."""
+    lossy = {"a b.": ["a"], "ab": ["AB"]}
+    encoder = TextEncoder(
+        bert_tokenizer(vocabulary(), True), UINT16, "en", lambda p: lossy.get(p, p.split())
+    )
+    encoded = encoder.encode(["a b c", "c\na b.", "", "ab"])
+    assert encoded.altered.tolist() == [False, True, False, True]
+    plain = TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, "en")
+    assert not plain.encode(["a b c", "c"]).altered.any()
+
+
+def test_sentences_of_splitters_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentences of a user's function are compared with the reference, too."""
+    encoder = TextEncoder(bert_tokenizer(vocabulary(), True), UINT16, "en", lambda p: p.split("-"))
+    right = encoder.backend.encode
+
+    def wrong(sentences: Sequence[str]) -> tuple[IdArray, Int64Array]:
+        ids, offsets = right(sentences)
+        return ids + 1, offsets
+
+    monkeypatch.setattr(encoder, "backend", replace(encoder.backend, encode=wrong))
+    with pytest.raises(UserError, match="nanotoken tokenizes 'a"):
+        encoder.encode(["a b-a c"])
+
+
+@pytest.mark.parametrize("where", ["normalizer", "pre_tokenizer"])
+def test_prefix_of_each_text_is_noticed(where: str) -> None:
+    """Where a tokenizer adds a prefix to each text, sentences are not encoded alone."""
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "▁One": 1, "One": 2}, "[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if where == "normalizer":
+        tokenizer.normalizer = normalizers.Prepend("▁")
+    else:
+        first = pre_tokenizers.Metaspace(prepend_scheme="first")
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([tokenizer.pre_tokenizer, first])
+    encoder = TextEncoder(tokenizer, UINT16, "en")
+    assert "boundary" in encoder.backend.reason
+    assert encoder.encode(["One. One"]).tokens.tolist()[-1] == 2
 
 
 def test_any_division_into_batches_is_equal() -> None:

@@ -107,7 +107,8 @@ NEWSPAPERS = {
         "Bayern vs. Dortmund endete 2:1.",
         "Die ev. Kirche (engl. Church) liegt in Frankfurt a. M. am Main.",
         "Bei max. 20 Grad gab es lt. Polizei mind. 20 Verletzte.",
-        "Papst Johannes Paul II. Vorgänger starb früh.",
+        "Papst Johannes Paul II. Vorgänger starb 1978.",
+        "Goethes 100. Todestag war 1932.",
         "Th. Mann hörte op. 27 Nr. 2 von Joh. Seb. Bach.",
     ],
     "ru": [

@@ -48,6 +48,12 @@ def test_zip_is_known_when_empty() -> None:
     assert archive_kind(full.getvalue()) == archive_kind(empty.getvalue()) == "zip"
 
 
+def test_cpio_is_known_by_its_header() -> None:
+    """A cpio archive begins with a mark and numbers; a text may begin with the mark alone."""
+    assert archive_kind(b"070701" + b"0000A1b2" * 13 + b"book.txt") == "cpio"
+    assert archive_kind(b"070707" + b"01234567" * 8 + b"012345" + b"book.txt") == "cpio"
+
+
 @pytest.mark.parametrize(
     "head",
     [
@@ -58,6 +64,7 @@ def test_zip_is_known_when_empty() -> None:
         b"7zip is a program",
         b"Rar! he cried. " * 50,
         b"BZh and LZIP are words",
+        b"070701 was the number. " * 30,
     ],
 )
 def test_text_is_no_archive(head: bytes) -> None:
