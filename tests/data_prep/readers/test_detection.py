@@ -67,7 +67,7 @@ def test_pointers_of_git_lfs_are_named(tmp_path: Path, whole: Whole, name: str) 
     path = tmp_path / name
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0a\nsize 3\n")
     for kind in ("auto", "text"):
-        with pytest.raises(UserError, match="pointer of Git LFS.*`git lfs pull`"):
+        with pytest.raises(UserError, match=r"pointer of Git LFS.*`git lfs pull`"):
             texts(whole(path), kind=kind)
 
 
