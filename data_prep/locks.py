@@ -8,6 +8,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,19 +18,23 @@ from data_prep.progress import log
 _BUSY = (errno.EAGAIN, errno.EACCES)
 # Errors of file systems without locks, Lustre without `-o flock` among them.
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+_RETRY_S = 0.05
 # Writable, because NFS makes record locks of these.
 _FLAGS = os.O_RDWR | os.O_CREAT
 
 
 @contextlib.contextmanager
-def hold_lock(path: Path, what: str, *, shared: bool = False) -> Iterator[None]:
-    """Hold the lock file `path` while the block runs; fail at once if it is held elsewhere.
+def hold_lock(
+    path: Path, what: str, *, shared: bool = False, patience_s: float = 0.0
+) -> Iterator[None]:
+    """Hold the lock file `path` while the block runs; fail if it stays held elsewhere.
 
     Args:
         path: a file, created if it is missing, and left behind: removing it would race with a
             process that has opened it to lock it.
         what: the work that must not be done twice, for the message.
         shared: whether other shared holders are allowed.
+        patience_s: how long to try, where the holder may be a process that is just ending.
 
     Raises:
         UserError: when another process holds it.
@@ -37,7 +42,7 @@ def hold_lock(path: Path, what: str, *, shared: bool = False) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            _flock(file.fileno(), fcntl.LOCK_SH if shared else fcntl.LOCK_EX, patience_s)
         except OSError as error:
             if error.errno in _BUSY:
                 raise UserError(
@@ -47,6 +52,19 @@ def hold_lock(path: Path, what: str, *, shared: bool = False) -> Iterator[None]:
                 raise
             log(f"{path.parent} has no locks: make sure that no other process is {what}")
         yield
+
+
+def _flock(descriptor: int, kind: int, patience_s: float) -> None:
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY_S)
+        else:
+            return
 
 
 @contextlib.contextmanager

@@ -326,4 +326,6 @@ def _log_result(path: Path, manifest: dict[str, Any]) -> None:
         )
     dropped = ", ".join(f"{count:,} {why}" for why, count in manifest["dropped"].items())
     log(f"dropped: {dropped or 'nothing'}")
+    if changed := ", ".join(f"{count:,} {how}" for how, count in manifest["changed"].items()):
+        log(f"changed: {changed}")
     log(f"wrote {path}")

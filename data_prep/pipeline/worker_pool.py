@@ -19,6 +19,7 @@ from data_prep.pipeline.task import Task, TaskResult, TaskRunner
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_ENDING_S = 5.0
 
 
 def prepare_workers() -> None:
@@ -61,7 +62,9 @@ def map_in_workers(
 
 def _run(runner: TaskRunner, work: WorkFolder, task: Task) -> TaskResult:
     # Two array tasks of the same index would write the same files.
-    with hold_lock(work.lock_of(task), f"running task {task.index} of {work.path}"):
+    what = f"running task {task.index} of {work.path}"
+    # The workers of a command that was killed end a moment after it.
+    with hold_lock(work.lock_of(task), what, patience_s=_ENDING_S):
         result = runner.run(task)
         work.save(result)
     return result

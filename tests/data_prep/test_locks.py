@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,19 @@ def test_lock_excludes_second_process(tmp_path: Path, holder: subprocess.Popen[s
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     with hold_lock(tmp_path / "lock", "making it"):
+        pass
+
+
+@pytest.mark.parametrize("holder", ["alone"], indirect=True)
+def test_patience_outlasts_ending_process(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    """A lock that is freed within the time given is taken; one that is not is refused."""
+    with (
+        pytest.raises(UserError, match="Another process"),
+        hold_lock(tmp_path / "lock", "making it", patience_s=0.2),
+    ):
+        pass
+    threading.Timer(0.3, holder.kill).start()
+    with hold_lock(tmp_path / "lock", "making it", patience_s=30.0):
         pass
 
 

@@ -87,13 +87,15 @@ def test_function_that_exits_is_refused(
 
 
 def test_text_lost_by_splitter_is_counted(
-    recipe_for: RecipeFor, folder: Path, functions: Path
+    recipe_for: RecipeFor, folder: Path, functions: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The manifest counts the documents of which a splitter returns another text."""
+    """Manifest and log count the documents of which a splitter returns another text."""
     manifest = build_corpus(recipe_for(folder, input__sentences=f"{functions}:first"))
     assert manifest["changed"]["altered"] == sum(
         split["documents"] for split in manifest["splits"].values()
     )
+    captured = capsys.readouterr()
+    assert "40 altered" in captured.err + captured.out
 
 
 def test_preview_names_failing_function(
