@@ -25,7 +25,7 @@ _FLAGS = os.O_RDWR | os.O_CREAT
 
 @contextlib.contextmanager
 def hold_lock(
-    path: Path, what: str, *, shared: bool = False, patience_s: float = 0.0
+    path: Path, what: str, *, shared: bool = False, timeout_s: float = 0.0
 ) -> Iterator[None]:
     """Hold the lock file `path` while the block runs; fail if it stays held elsewhere.
 
@@ -34,7 +34,7 @@ def hold_lock(
             process that has opened it to lock it.
         what: the work that must not be done twice, for the message.
         shared: whether other shared holders are allowed.
-        patience_s: how long to try, where the holder may be a process that is just ending.
+        timeout_s: how long to try, where the holder may be a process that is just ending.
 
     Raises:
         UserError: when another process holds it.
@@ -42,7 +42,7 @@ def hold_lock(
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         try:
-            _flock(file.fileno(), fcntl.LOCK_SH if shared else fcntl.LOCK_EX, patience_s)
+            _flock(file.fileno(), fcntl.LOCK_SH if shared else fcntl.LOCK_EX, timeout_s)
         except OSError as error:
             if error.errno in _BUSY:
                 raise UserError(
@@ -54,8 +54,8 @@ def hold_lock(
         yield
 
 
-def _flock(descriptor: int, kind: int, patience_s: float) -> None:
-    deadline = time.monotonic() + patience_s
+def _flock(descriptor: int, kind: int, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
     while True:
         try:
             fcntl.flock(descriptor, kind | fcntl.LOCK_NB)

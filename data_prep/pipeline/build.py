@@ -8,7 +8,7 @@ killed resumes after its last finished task.
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -305,7 +305,7 @@ def _write_manifest(
         if (found := splits[name]["documents"]) < _MIN_DOCUMENTS:
             raise UserError(
                 f"The {name} split has {found} documents and next-sentence pairs need at least "
-                f"{_MIN_DOCUMENTS} (dropped: {dropped}): {remedy}."
+                f"{_MIN_DOCUMENTS} (dropped: {_in_words(dropped)}): {remedy}."
             )
     manifest = {
         **facts,
@@ -324,8 +324,11 @@ def _log_result(path: Path, manifest: dict[str, Any]) -> None:
             f"{name}: {split['documents']:,} documents, {split['sentences']:,} sentences, "
             f"{split['tokens']:,} tokens"
         )
-    dropped = ", ".join(f"{count:,} {why}" for why, count in manifest["dropped"].items())
-    log(f"dropped: {dropped or 'nothing'}")
-    if changed := ", ".join(f"{count:,} {how}" for how, count in manifest["changed"].items()):
-        log(f"changed: {changed}")
+    log(f"dropped: {_in_words(manifest['dropped'])}")
+    if manifest["changed"]:
+        log(f"changed: {_in_words(manifest['changed'])}")
     log(f"wrote {path}")
+
+
+def _in_words(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {what}" for what, count in counts.items()) or "nothing"

@@ -64,7 +64,7 @@ def _run(runner: TaskRunner, work: WorkFolder, task: Task) -> TaskResult:
     # Two array tasks of the same index would write the same files.
     what = f"running task {task.index} of {work.path}"
     # The workers of a command that was killed end a moment after it.
-    with hold_lock(work.lock_of(task), what, patience_s=_ENDING_S):
+    with hold_lock(work.lock_of(task), what, timeout_s=_ENDING_S):
         result = runner.run(task)
         work.save(result)
     return result

@@ -51,15 +51,15 @@ def test_lock_excludes_second_process(tmp_path: Path, holder: subprocess.Popen[s
 
 
 @pytest.mark.parametrize("holder", ["alone"], indirect=True)
-def test_patience_outlasts_ending_process(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+def test_timeout_outlasts_ending_process(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     """A lock that is freed within the time given is taken; one that is not is refused."""
     with (
         pytest.raises(UserError, match="Another process"),
-        hold_lock(tmp_path / "lock", "making it", patience_s=0.2),
+        hold_lock(tmp_path / "lock", "making it", timeout_s=0.2),
     ):
         pass
     threading.Timer(0.3, holder.kill).start()
-    with hold_lock(tmp_path / "lock", "making it", patience_s=30.0):
+    with hold_lock(tmp_path / "lock", "making it", timeout_s=30.0):
         pass
 
 

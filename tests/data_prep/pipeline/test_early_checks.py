@@ -104,3 +104,9 @@ def test_preview_names_failing_function(
     """A preview refuses a function that fails in one sentence, as the build does."""
     with pytest.raises(UserError, match="raised KeyError"):
         list(preview_documents(recipe_for(folder, input__sentences=f"{functions}:fails"), 1))
+
+
+def test_refusal_tells_what_was_dropped(recipe_for: RecipeFor, folder: Path) -> None:
+    """Where cleaning leaves nothing, the refusal counts what it dropped, in words."""
+    with pytest.raises(UserError, match=r"0 documents .*\(dropped: 40 too_short\): "):
+        build_corpus(recipe_for(folder, clean__min_chars=1_000_000))
