@@ -23,6 +23,8 @@ from data_prep.tokenize.backends import IdArray
 
 Encode = Callable[[Sequence[str]], list[IdArray]]
 
+# A longer field of a test set is a quotation mark without its pair.
+_MAX_FIELD_CHARS = 1 << 17
 # Texts are tokenized in batches of about this many characters.
 _BATCH_CHARS = 1 << 20
 # Tokens processed together: their hashes stay in the processor's cache.
@@ -141,6 +143,8 @@ def _line_texts(file: TextIO) -> Iterator[str]:
 
 
 def _csv_texts(file: TextIO) -> Iterator[str]:
+    # The limit is one of the process, which the reader of a corpus raises.
+    csv.field_size_limit(_MAX_FIELD_CHARS)
     return (field for row in csv.reader(file) for field in row)
 
 
