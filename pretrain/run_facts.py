@@ -5,7 +5,7 @@ An export repeats it in `stillhouse.json`. The keys on disk are the names of the
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
 _TEACHER = "teacher_"
@@ -49,11 +49,19 @@ class RunFacts:
     trained_ms: int = 0
     world_size: int = 1  # ranks that wrote it
     validation: dict[str, float] = field(default_factory=dict)  # the newest scores
+    # Positions that training has reached, those of a teacher or start whose embeddings were copied
+    # included: later ones are as they were drawn. None where an older manifest leaves it open.
+    trained_positions: int | None = None
 
     @property
     def kind(self) -> Literal["teacher", "student"]:
         """What was trained."""
         return "student" if self.teacher else "teacher"
+
+    @property
+    def longest_row(self) -> int:
+        """Tokens of the longest rows that its own steps read; 0 where no recipe is stated."""
+        return longest_row_read(self.identity, self.step)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entries of a manifest."""
@@ -70,4 +78,24 @@ class RunFacts:
             keys = {f.name: _TEACHER + f.name for f in fields(TeacherFacts)}
             known = {name: manifest[key] for name, key in keys.items() if key in manifest}
             own["teacher"] = TeacherFacts(**known)
-        return cls(**own)
+        facts = cls(**own)
+        copied = facts.teacher is not None and facts.teacher.layers
+        if facts.trained_positions is None and not copied:
+            facts = replace(facts, trained_positions=facts.longest_row or None)
+        return facts
+
+
+def longest_row_read(identity: Mapping[str, Any], step: int) -> int:
+    """Return the tokens of the longest rows that the first steps of a recipe read.
+
+    Args:
+        identity: of the recipe, see `identity_of`; 0 is returned for an empty one.
+        step: how many steps were taken.
+    """
+    length = int(identity.get("train.row_tokens", 0))
+    longest = first_step = 0
+    for phase in identity.get("train.phases") or [{"steps": step}]:
+        if first_step < step:
+            longest = max(longest, int(phase.get("row_tokens") or length))
+        first_step += int(phase["steps"])
+    return longest

@@ -62,4 +62,5 @@ def facts_of(model: Bert, kind: str, tokenizer: str) -> RunFacts:
         tokens_seen=1000,
         world_size=2,
         validation={"validation/loss_mlm": 2.5, "validation/accuracy_mlm": 0.25},
+        trained_positions=64,
     )

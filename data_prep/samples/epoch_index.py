@@ -34,6 +34,7 @@ from data_prep.samples.sentence_pairs import SAMPLE, Pairs, SampleArray, make_sa
 MIN_ROW_TOKENS, MAX_ROW_TOKENS = 16, 1 << 15
 _PARTIAL = ".partial"
 _LEFTOVER_S = 86_400.0
+_READ_SAMPLES = 1 << 20
 _FACTS = "plan.json"
 _VERSION = 3  # raise it when the same key gives other samples or rows
 
@@ -58,6 +59,7 @@ class EpochIndex:
         self.num_rows: int = facts["rows"]
         self.num_samples: int = facts["samples"]
         self.num_tokens: int = facts["tokens"]
+        self._longest_sample: int | None = facts.get("longest_sample")
         shape = (self.num_samples,)
         self._samples = np.memmap(directory / "samples.bin", SAMPLE, "r", shape=shape)
         shape = (self.num_rows + 1,)
@@ -68,6 +70,15 @@ class EpochIndex:
     def padding_share(self) -> float:
         """Share of the positions in the rows that no sample fills."""
         return 1.0 - self.num_tokens / (self.num_rows * self.key.row_tokens)
+
+    @property
+    def longest_sample(self) -> int:
+        """Tokens of the longest sample, its special tokens included."""
+        if self._longest_sample is None:  # built by an earlier version
+            starts = range(0, self.num_samples, _READ_SAMPLES)
+            blocks = (self._samples[start : start + _READ_SAMPLES] for start in starts)
+            self._longest_sample = max(int(sample_tokens(block).max()) for block in blocks)
+        return self._longest_sample
 
     def read(self, positions: Int64Array) -> tuple[SampleArray, Int64Array, Int64Array]:
         """Return the samples of the rows at some positions of the epoch's order.
@@ -183,7 +194,7 @@ def _publish(building: Path, directory: Path) -> None:
 
 
 def _write_tables(corpus: Corpus, key: EpochIndexKey, building: Path) -> dict[str, int]:
-    num_samples = num_rows = num_tokens = 0
+    num_samples = num_rows = num_tokens = longest = 0
     with (
         (building / "samples.bin").open("wb") as samples_file,
         (building / "rows.bin").open("wb") as rows_file,
@@ -194,13 +205,20 @@ def _write_tables(corpus: Corpus, key: EpochIndexKey, building: Path) -> dict[st
             rows_file.write((offsets[1:] + num_samples).astype(OFFSET_TYPE).tobytes())
             num_samples += len(samples)
             num_rows += len(offsets) - 1
-            num_tokens += int(sample_tokens(samples).sum())
+            lengths = sample_tokens(samples)
+            num_tokens += int(lengths.sum())
+            longest = max(longest, int(lengths.max(initial=0)))
     if num_rows == 0:
         raise UserError(
             f"The {corpus.split} split of {corpus.path} makes no samples: give more text, or "
             "raise its weight."
         )
-    return {"samples": num_samples, "rows": num_rows, "tokens": num_tokens}
+    return {
+        "samples": num_samples,
+        "rows": num_rows,
+        "tokens": num_tokens,
+        "longest_sample": longest,
+    }
 
 
 def _packed_blocks(corpus: Corpus, key: EpochIndexKey) -> Iterator[tuple[SampleArray, Int64Array]]:

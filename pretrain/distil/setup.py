@@ -65,6 +65,7 @@ def set_up_distillation(recipe: StudentRecipe, inputs: Inputs, cluster: Cluster)
             parameters_kept=sum(teacher.peak_parameters for teacher in teachers),
             validation=_validation_of(trained),
         ),
+        inherited_positions=located_models[0].trained_positions if layers else 0,
     )
 
 

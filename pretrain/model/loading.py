@@ -36,6 +36,14 @@ class LocatedModel:
     facts: RunFacts | None  # of the run that made them; None for a model from elsewhere
     has_mlm_head: bool = True
 
+    @property
+    def trained_positions(self) -> int:
+        """Positions that its training reached: all of a model from elsewhere."""
+        if self.facts is None:
+            return self.shape.positions
+        # Of an older student, the rows are known, but not what it took over from its teacher.
+        return min(self.facts.trained_positions or self.facts.longest_row, self.shape.positions)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedModel:

@@ -13,6 +13,7 @@ from data_prep.errors import UserError
 from pretrain.config.run import RunRecipe
 from pretrain.data.batch import Batch
 from pretrain.data.loader import Loader
+from pretrain.data.trained_positions import TrainedPositions
 from pretrain.distributed import Cluster
 from pretrain.losses.term import normalised_loss
 from pretrain.model.compilation import CompilationCounter
@@ -55,6 +56,7 @@ class Training:
     validation: ValidationSet
     preemption: PreemptionMonitor
     facts: RunFacts  # for the manifest of every checkpoint
+    positions: TrainedPositions
     log: RunLog | None  # rank 0 only
 
 
@@ -219,7 +221,8 @@ def _validate(t: Training, progress: Progress, window: MetricsWindow) -> dict[st
 
 def _save(t: Training, progress: Progress, window: MetricsWindow, scores: dict[str, float]) -> None:
     started = time.perf_counter()
-    facts = replace(t.facts, validation=scores)
+    reached = t.positions.after(progress.step)
+    facts = replace(t.facts, validation=scores, trained_positions=reached)
     path = save_checkpoint(
         t.run.checkpoints, t.engine, progress, facts, t.cluster, t.recipe.checkpoint.keep
     )

@@ -19,6 +19,7 @@ from pretrain.checkpoint_manifest import FoundCheckpoint, find_newest
 from pretrain.config.phases import phases_of
 from pretrain.config.run import RunRecipe, identity_of
 from pretrain.data.setup import Inputs
+from pretrain.data.trained_positions import TrainedPositions
 from pretrain.distributed import Cluster
 from pretrain.model.backend import choose_backend, describe_backend
 from pretrain.model.compilation import CompilationCounter, apply_backend
@@ -168,6 +169,9 @@ def make_training(
         validation=_validation_set(s),
         preemption=PreemptionMonitor(s.run.path, recipe.train.max_minutes),
         facts=facts,
+        positions=TrainedPositions.of(
+            phases_of(recipe.train), s.inputs.sources, s.prepared.inherited_positions
+        ),
         log=log,
     )
 

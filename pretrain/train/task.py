@@ -61,6 +61,7 @@ class Prepared:
     model: Bert
     task: Task
     teacher_facts: TeacherFacts | None = None  # of a student
+    inherited_positions: int = 0  # trained before, where position embeddings were copied
 
 
 class PretrainingTask:

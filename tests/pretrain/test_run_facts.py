@@ -2,12 +2,14 @@
 
 import json
 
-from pretrain.run_facts import RunFacts, TeacherFacts
+import pytest
+
+from pretrain.run_facts import RunFacts, TeacherFacts, longest_row_read
 
 KEYS = {
     "kind", "shape", "parameters", "corpus", "corpus_documents", "corpus_tokens", "tokenizer",
     "identity", "device", "versions", "started", "zero_stage", "step", "samples_seen",
-    "tokens_seen", "trained_ms", "world_size", "validation",
+    "tokens_seen", "trained_ms", "world_size", "validation", "trained_positions",
 }  # fmt: skip
 TEACHER_KEYS = {"teacher_weights", "teacher_layers", "teacher_parameters",
                 "teacher_parameters_kept", "teacher_validation"}  # fmt: skip
@@ -32,3 +34,21 @@ def test_older_manifests_are_read() -> None:
     assert RunFacts.from_dict({"step": 2, "license": "x"}) == RunFacts(step=2)
     old = RunFacts.from_dict({"kind": "student", "teacher_layers": [1]})
     assert old.kind == "student" and old.teacher == TeacherFacts(layers=[1])
+
+
+@pytest.mark.parametrize(("step", "longest"), [(0, 0), (1, 128), (90, 128), (91, 512), (100, 512)])
+def test_phase_counts_from_its_first_step(step: int, longest: int) -> None:
+    """Rows of a phase are read from its first step on, not when the one before it ends."""
+    phases = [{"steps": 90, "row_tokens": None}, {"steps": 10, "row_tokens": 512}]
+    assert longest_row_read({"train.row_tokens": 128, "train.phases": phases}, step) == longest
+
+
+def test_older_manifests_trained_what_their_rows_reach() -> None:
+    """Without the entry, positions follow from the recipe, but for a student that copied some."""
+    old = {"step": 5, "identity": {"train.row_tokens": 128}}
+    assert RunFacts.from_dict(old).trained_positions == 128
+    drawn = {**old, "kind": "student", "teacher_layers": []}
+    assert RunFacts.from_dict(drawn).trained_positions == 128
+    copied = RunFacts.from_dict({**drawn, "teacher_layers": [0, 2]})
+    assert (copied.trained_positions, copied.longest_row) == (None, 128)
+    assert RunFacts.from_dict({**old, "trained_positions": 512}).trained_positions == 512
