@@ -5,7 +5,7 @@ Shapes: B examples of a batch, S tokens.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -13,6 +13,7 @@ from launch.studies.options import TaskOptions
 from launch.studies.tasks import Examples, Task
 from pretrain.distributed import Cluster
 
+Start = Literal["trained", "random"] | tuple[int, ...]  # see `load_classifier`
 _WARMUP_SHARE = 0.1
 _WEIGHT_DECAY = 0.01
 _CLIP_NORM = 1.0
@@ -26,14 +27,14 @@ class Encoded(NamedTuple):
     labels: Sequence[int]
 
 
-def best_accuracy(folder: Path, task: Task, seed: int, *, random: bool = False) -> dict[str, Any]:
+def best_accuracy(folder: Path, task: Task, seed: int, start: Start = "trained") -> dict[str, Any]:
     """Fine-tune a published model at each rate of a task; the best on dev is reported.
 
     Args:
         folder: of the published model.
         task: with its examples.
         seed: keys the new head, the order of examples and dropout.
-        random: start from random weights of that shape: what the task alone teaches.
+        start: the weights to start from, see `load_classifier`.
 
     Returns:
         the best one's `rate`, its accuracies on `dev` and `test`, and those of all under `tried`.
@@ -46,7 +47,7 @@ def best_accuracy(folder: Path, task: Task, seed: int, *, random: bool = False) 
     tried = []
     for rate in task.options.rates:
         torch.manual_seed(seed)
-        model = load_classifier(folder, len(task.labels), random=random).to(device)
+        model = load_classifier(folder, len(task.labels), start).to(device)
         fine_tune(model, train, task.options, seed, rate, device)
         scores = {"dev": accuracy(model, dev, device), "test": accuracy(model, test, device)}
         tried.append({"rate": rate, **scores})
@@ -98,19 +99,30 @@ def accuracy(model: Any, examples: Encoded, device: torch.device) -> float:
     return right / len(order)
 
 
-def load_classifier(folder: Path, labels: int, *, random: bool) -> Any:
-    """Return a published model with a new classifier, or random weights of that shape."""
+def load_classifier(folder: Path, labels: int, start: Start = "trained") -> Any:
+    """Return a published model with a new classifier.
+
+    Args:
+        folder: of the model.
+        labels: number of classes.
+        start: `trained` weights; `random` ones of that shape, which show what the task alone
+            teaches; or the numbers of the layers, from 0, to keep of a trained model.
+    """
     from transformers import AutoConfig, AutoModelForSequenceClassification
     from transformers.utils import logging
 
     # The classifier is new, and says so at each start: that is what fine-tuning is for.
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    if random:
+    if start == "random":
         config = AutoConfig.from_pretrained(folder, num_labels=labels)
         made = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
         return made
-    return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=labels)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=labels)
+    if start != "trained":
+        layers = model.base_model.encoder.layer
+        model.base_model.encoder.layer = torch.nn.ModuleList(layers[number] for number in start)
+    return model
 
 
 def make_batch(

@@ -53,15 +53,13 @@ def check_inputs(study: StudyRecipe) -> None:
     """Refuse an unsuitable teacher or corpus, or others than the study was started with.
 
     Raises:
-        UserError: for a teacher that is still training, has no MLM head, has another
-            tokenizer or too few positions; a corpus without held-out documents; or a study folder
-            whose trials had another teacher or corpus.
+        UserError: for a teacher that is still training, has another tokenizer or too few
+            positions; a corpus without held-out documents; or a study folder whose trials had
+            another teacher or corpus.
     """
     recipe = recipe_of(study, next(trials_of(study)))
     corpus = Corpus.open(recipe.corpus.path, "validation")
     (teacher,) = locate_teachers([study.teacher], corpus.tokenizer_fingerprint)
-    if not teacher.has_mlm_head:
-        raise UserError(f"{study.teacher} has no MLM head: name a teacher with one.")
     longest = max([SCORED_TOKENS, *(task.max_tokens for task in study.tasks)])
     if teacher.shape.positions < longest:
         raise UserError(

@@ -9,7 +9,7 @@ from data_prep.config.loader import Options
 
 _NAME = r"^[a-z0-9][a-z0-9_-]*$"
 # Rows that every study has.
-_RESERVED = ("teacher", "untrained")
+_RESERVED = ("teacher", "untrained", "copied")
 
 
 class MethodOptions(Options):

@@ -1,8 +1,9 @@
 """The scores of a study's models, cached until a model or the settings of a score change."""
 
+import dataclasses
 import json
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,11 +11,13 @@ from typing import Any, NamedTuple
 from data_prep.corpus.shards import Corpus
 from data_prep.manifest import file_sha256, write_json
 from launch.held_out import score_held_out
-from launch.studies.classification import best_accuracy
+from launch.studies.classification import Start, best_accuracy
 from launch.studies.options import StudyRecipe
 from launch.studies.tasks import Task
 from launch.studies.trials import Trial, recipe_of
+from pretrain.distil.student import choose_layers, student_shape
 from pretrain.export.huggingface import publish
+from pretrain.model import Bert
 from pretrain.model.loading import WEIGHTS, locate
 from pretrain.monitoring.logger import read_metrics
 
@@ -30,18 +33,20 @@ class Subject(NamedTuple):
     what: str
     exports: dict[int, Path]  # published folders by seed
     runs: tuple[Path, ...] = ()  # those that this study has trained
-    random: bool = False  # random weights of that shape instead: what the tasks alone teach
+    start: Start = "trained"  # other weights instead of the published ones, for the tasks alone
 
 
 def score_study(
     study: StudyRecipe, trials: Sequence[Trial], tasks: Sequence[Task]
 ) -> dict[str, Any]:
-    """Score the teacher, random weights of the student's shape, and all trained students.
+    """Score the teacher, untrained students, and all trained ones.
 
     Returns:
         the `budget` of each method, and `rows`: `name`, `what`, `parameters`, `training_flops`
         (0 for what was not trained here), and for each of `seeds` the `loss` and `accuracy` of
-        masked tokens and, by name, the `tasks` as `best_accuracy` has them.
+        masked tokens (where the teacher has an MLM head), `layer_losses` on held-out text by
+        objective (of students whose recipe has such objectives), and, by name, the `tasks` as
+        `best_accuracy` has them.
     """
     recipe = recipe_of(study, trials[0])
     corpus = Corpus.open(recipe.corpus.path, "validation")
@@ -53,7 +58,10 @@ def _subjects(study: StudyRecipe, trials: Sequence[Trial]) -> Iterator[Subject]:
     teacher = dict.fromkeys(study.seeds, _published_teacher(study))
     yield Subject("teacher", "of all students", teacher)
     shape = dict.fromkeys(study.seeds, trials[0].export)
-    yield Subject("untrained", "random weights, fine-tuned alone", shape, random=True)
+    yield Subject("untrained", "random weights, fine-tuned alone", shape, start="random")
+    if layers := _copied_layers(study, trials):
+        names = ", ".join(map(str, layers))
+        yield Subject("copied", f"layers {names} of the teacher, as they are", teacher, (), layers)
     for method in study.methods:
         own = [trial for trial in trials if trial.method == method]
         exports = {trial.seed: trial.export for trial in own}
@@ -69,6 +77,18 @@ def _published_teacher(study: StudyRecipe) -> Path:
     return export
 
 
+def _copied_layers(study: StudyRecipe, trials: Sequence[Trial]) -> tuple[int, ...]:
+    """Return the layers that the first method with such a start copies whole, if there is one."""
+    shape = locate(study.teacher).shape
+    for trial in trials:
+        options = recipe_of(study, trial).student
+        made = student_shape(options, shape, shape.next_sentence)
+        whole = dataclasses.replace(made, layers=shape.layers) == shape
+        if whole and (layers := choose_layers(options, shape)):
+            return tuple(layers)
+    return ()
+
+
 def _row(
     study: StudyRecipe, subject: Subject, corpus: Corpus, tasks: Sequence[Task]
 ) -> dict[str, Any]:
@@ -77,6 +97,8 @@ def _row(
     ]
     sizes = [scores.pop("parameters") for scores in seeds]
     flops = [read_training_flops(run) for run in subject.runs]
+    for scores, run in zip(seeds, subject.runs, strict=False):
+        scores["layer_losses"] = read_layer_losses(run)
     return {
         "name": subject.name,
         "what": subject.what,
@@ -93,23 +115,53 @@ def _scores(
     export = subject.exports[seed]
     folder = study.path / "scores" / f"{subject.name}-{seed}"
     # Of random weights, the shape alone decides.
-    decides = "config.json" if subject.random else WEIGHTS
-    model = {"model": file_sha256(export / decides), "random": subject.random}
-    held_out = _cached(
-        folder / "held_out.json",
-        {**model, "corpus": corpus.fingerprint, "rows": study.held_out_rows},
-        lambda: score_held_out(export, corpus.path, study.held_out_rows)._asdict(),
-    )
-    found = {}
-    for task in tasks:
-        found[task.options.name] = _cached(
+    decides = "config.json" if subject.start == "random" else WEIGHTS
+    model = {"model": file_sha256(export / decides), "start": subject.start}
+    found: dict[str, Any] = {"parameters": _count_parameters(export, subject.start)}
+    # Held-out scores of weights that were not trained together mean nothing.
+    if subject.start == "trained" and locate(study.teacher).has_mlm_head:
+        found = _cached(
+            folder / "held_out.json",
+            {**model, "corpus": corpus.fingerprint, "rows": study.held_out_rows},
+            lambda: score_held_out(export, corpus.path, study.held_out_rows)._asdict(),
+        )
+    found["tasks"] = {
+        task.options.name: _cached(
             folder / f"{task.options.name}.json",
             {**model, "seed": seed, "task": task.fingerprint},
-            partial(best_accuracy, export, task, seed, random=subject.random),
+            partial(best_accuracy, export, task, seed, subject.start),
         )
-    # Held-out scores of random weights mean nothing: only the size is reported.
-    held_out_row = {"parameters": held_out["parameters"]} if subject.random else held_out
-    return {**held_out_row, "tasks": found}
+        for task in tasks
+    }
+    return found
+
+
+def _count_parameters(export: Path, start: Start) -> int:
+    """Return the parameters of a published model with the layers that it starts with."""
+    located = locate(export)
+    layers = located.shape.layers if isinstance(start, str) else len(start)
+    model = Bert(dataclasses.replace(located.shape, layers=layers))
+    if located.has_mlm_head:
+        return model.count_parameters()
+    return sum(parameter.numel() for parameter in model.bert.parameters())
+
+
+def read_layer_losses(run: Path) -> dict[str, float]:
+    """Return the last held-out losses of the objectives that compare layers, and the first.
+
+    Names are those of objectives, such as `relations`; with `_at_start`, before any training.
+    """
+    logged = [_layer_losses(line) for line in read_metrics(run / "metrics.jsonl")]
+    logged = [losses for losses in logged if losses]
+    if not logged:
+        return {}
+    return logged[-1] | {f"{kind}_at_start": loss for kind, loss in logged[0].items()}
+
+
+def _layer_losses(line: Mapping[str, Any]) -> dict[str, float]:
+    prefix = "validation/loss_"
+    found = {key.removeprefix(prefix): line[key] for key in line if key.startswith(prefix)}
+    return {kind: loss for kind, loss in found.items() if not kind.startswith(("mlm", "nsp"))}
 
 
 def _cached(

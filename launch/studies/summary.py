@@ -5,17 +5,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
+_AT_START = "_at_start"  # of a layer loss, see `read_layer_losses`
 
 
 def render_study(findings: Mapping[str, Any]) -> str:
     """Return the table of a study's findings in Markdown."""
     rows = findings["rows"]
     tasks = list(rows[0]["seeds"][0]["tasks"])
+    layer_losses = sorted({kind for row in rows for kind in _layer_losses(row)})
     heads = ["model", "how it was trained", "parameters", "compute", "MLM loss", "MLM accuracy"]
+    heads += [f"{kind}: start, end" for kind in layer_losses]
     # The first trained student is the unit of training compute.
     unit = next((row["training_flops"] for row in rows if row["training_flops"]), 1.0)
     lines = [_line([*heads, *tasks]), _line(["---"] * (len(heads) + len(tasks)))]
-    lines += [_line(_cells(row, tasks, unit)) for row in rows]
+    lines += [_line(_cells(row, layer_losses, tasks, unit)) for row in rows]
     return "\n".join([*lines, "", f"Means of {len(rows[0]['seeds'])} seeds ± their deviation."])
 
 
@@ -23,13 +26,25 @@ def _line(cells: Iterator[str] | Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _cells(row: Row, tasks: Sequence[str], unit: float) -> Iterator[str]:
+def _layer_losses(row: Row) -> set[str]:
+    """Return the names of the layer losses of a row that were measured at the end of its runs."""
+    named = {kind for scores in row["seeds"] for kind in scores.get("layer_losses", {})}
+    return {kind for kind in named if not kind.endswith(_AT_START)}
+
+
+def _cells(
+    row: Row, layer_losses: Sequence[str], tasks: Sequence[str], unit: float
+) -> Iterator[str]:
     yield row["name"]
     yield row["what"]
     yield f"{row['parameters']:,}"
     yield f"{row['training_flops'] / unit:.2f}" if row["training_flops"] else ""
     yield _spread(row, "loss", "{:.3f}")
     yield _spread(row, "accuracy", "{:.1%}")
+    for kind in layer_losses:
+        found = [scores.get("layer_losses", {}) for scores in row["seeds"]]
+        ends = [[of[name] for of in found if name in of] for name in (kind + _AT_START, kind)]
+        yield ", ".join(_mean_and_deviation(values, "{:.3f}") for values in ends if values)
     for task in tasks:
         tests = [scores["tasks"][task]["test"] for scores in row["seeds"]]
         yield _mean_and_deviation(tests, "{:.1%}")

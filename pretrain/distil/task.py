@@ -22,7 +22,7 @@ from pretrain.distil.stage_plan import StagePlan, stage_at
 from pretrain.distil.teacher import Teacher
 from pretrain.distil.teacher_cache.targets import Kind
 from pretrain.distil.trained_parameters import trained_parameters
-from pretrain.losses.mlm_nsp import mlm_losses, mlm_terms, nsp_terms
+from pretrain.losses.mlm_nsp import mlm_losses, mlm_terms, nsp_terms, pretraining_terms
 from pretrain.losses.term import Term
 from pretrain.model import Bert, Outputs
 from pretrain.model.captured_states import States, no_states
@@ -76,6 +76,15 @@ class DistillationTask:
             stage=number,
         )
 
+    def validation(self, steps_done: int) -> StepSpec:
+        """Return the spec of a validation: BERT's objectives, and the layer losses of the stage.
+
+        The stage is that of the last step, so that a stage's last validation shows its own losses.
+        """
+        stage = stage_at([plan.stage for plan in self._plans], max(0, steps_done - 1))
+        plan = next(plan for plan in self._plans if plan.stage is stage)
+        return StepSpec(terms=partial(self._held_out_terms, plan), capture=plan.student_capture)
+
     def first_steps(self) -> Sequence[int]:
         """Return the first step of each stage."""
         return [plan.stage.first_step for plan in self._plans]
@@ -116,18 +125,43 @@ class DistillationTask:
         weights = plan.stage.weights(step)
         teacher = self._teacher_outputs(plan, batch)
         terms = self._logit_terms(plan, weights, step, teacher, outputs, batch)
-        for objective, pairs, weight in zip(
-            plan.stage.objectives, plan.layer_pairs, weights, strict=True
-        ):
+        for objective, weight in zip(plan.stage.objectives, weights, strict=True):
             if isinstance(objective, NextSentence):
                 assert outputs.nsp_logits_S2 is not None  # the student was made with that head
                 terms += nsp_terms(outputs.nsp_logits_S2, batch, weight)
-            elif isinstance(objective, LayerObjective):
-                total = layer_loss_sum(
-                    objective, pairs, outputs, teacher.states, batch, self._heads
-                )
-                terms.append(Term(f"loss/{objective.kind}", total, "tokens", weight))
+        terms += self._layer_terms(plan, weights, teacher.states, outputs, batch)
         return _with_zero_gradients(_with_unique_tags(terms), outputs)
+
+    def _held_out_terms(self, plan: StagePlan, outputs: Outputs, batch: Batch) -> list[Term]:
+        """Return the terms of a validation; the teacher runs only where layers are compared."""
+        terms = pretraining_terms(outputs, batch)
+        if not any(plan.layer_pairs):
+            return terms
+        states = self._teachers[0].states(batch, plan.teacher_capture, timed=False)
+        weights = [0.0] * len(plan.stage.objectives)
+        return _with_unique_tags(terms + self._layer_terms(plan, weights, states, outputs, batch))
+
+    def _layer_terms(
+        self,
+        plan: StagePlan,
+        weights: Sequence[float],
+        teacher_states: States,
+        outputs: Outputs,
+        batch: Batch,
+    ) -> list[Term]:
+        """Return a term for each objective of a stage that compares layers."""
+        return [
+            Term(
+                f"loss/{objective.kind}",
+                layer_loss_sum(objective, pairs, outputs, teacher_states, batch, self._heads),
+                "tokens",
+                weight,
+            )
+            for objective, pairs, weight in zip(
+                plan.stage.objectives, plan.layer_pairs, weights, strict=True
+            )
+            if isinstance(objective, LayerObjective)
+        ]
 
     def _logit_terms(
         self,

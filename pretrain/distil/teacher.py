@@ -1,6 +1,7 @@
 """The teacher: a frozen model in evaluation mode, outside the optimizer and ZeRO."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -71,9 +72,12 @@ class Teacher:
             reset_gather_order(self._model)
         return outputs
 
-    def states(self, batch: Batch, capture: Capture) -> States:
-        """Return the captured states, without computing any layer above the highest of them."""
-        with torch.no_grad(), self.timer.running():
+    def states(self, batch: Batch, capture: Capture, *, timed: bool = True) -> States:
+        """Return the captured states, without computing any layer above the highest of them.
+
+        Only a timed forward pass counts as part of a training step.
+        """
+        with torch.no_grad(), self.timer.running() if timed else nullcontext():
             states = self._model.states(batch, capture)
         if self.sharded:
             reset_gather_order(self._model)

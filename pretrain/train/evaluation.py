@@ -13,18 +13,22 @@ import torch
 from pretrain.data.batch import Batch
 from pretrain.data.batch_source import BatchSource
 from pretrain.distributed import Cluster
-from pretrain.losses.mlm_nsp import pretraining_terms
 from pretrain.losses.term import Objective, Term
+from pretrain.model.captured_states import Capture
+from pretrain.train.task import PRETRAINING_VALIDATION, StepSpec
 
 ACCURACY = "validation/accuracy_mlm"
 BASELINE_ACCURACY = "validation/accuracy_mlm_baseline"
+_COUNTS = ("masked", "samples", "tokens")  # what a term may be divided by
 
 
 class Model(Protocol):
     """What can be validated: an `Engine`, or a plain `Bert`."""
 
-    def __call__(self, batch: Batch, objective: Objective) -> list[Term]:
-        """Compute the terms of a micro-batch."""
+    def __call__(
+        self, batch: Batch, objective: Objective, dropout_keys: None, capture: Capture
+    ) -> list[Term]:
+        """Compute the terms of a micro-batch, without dropout."""
         ...
 
     def train(self, mode: bool) -> object:
@@ -61,34 +65,34 @@ class ValidationSet:
         counts = self._cluster.sum_tensor(torch.from_numpy(counts)).numpy()
         return Baseline(int(counts.argmax()), float(counts.max() / max(1, counts.sum())))
 
-    def evaluate(self, model: Model) -> dict[str, float]:
-        """Return MLM and NSP losses and accuracies (all ranks).
+    def evaluate(self, model: Model, spec: StepSpec = PRETRAINING_VALIDATION) -> dict[str, float]:
+        """Return MLM and NSP losses and accuracies, and what else a spec has (all ranks).
 
         Keys are `validation/loss_mlm`, `validation/accuracy_mlm`, that of the baseline,
-        `validation/accuracy_mlm_baseline`, and, for a model with an NSP head,
-        `validation/loss_nsp` and `validation/accuracy_nsp`.
+        `validation/accuracy_mlm_baseline`, for a model with an NSP head,
+        `validation/loss_nsp` and `validation/accuracy_nsp`, and for a student a loss for each
+        objective that compares layers, such as `validation/loss_relations`.
         """
         baseline = self.baseline.accuracy
         scores: dict[str, float] = {}
-        for tag, score in self._mean_terms(model).items():
+        for tag, score in self._mean_terms(model, spec).items():
             scores[f"validation/{tag.replace('/', '_')}"] = score
             if tag == "accuracy/mlm":
                 scores[BASELINE_ACCURACY] = baseline
         return scores
 
-    def _mean_terms(self, model: Model) -> dict[str, float]:
+    def _mean_terms(self, model: Model, spec: StepSpec) -> dict[str, float]:
         """Return each term, over what it counts in the whole set."""
         model.train(False)
-        sums, counts = [], np.zeros(2, np.int64)
+        sums, counts = [], np.zeros(len(_COUNTS), np.int64)
         with torch.no_grad():
             for batch in self._batches():
-                counts += (batch.counts["masked"], batch.counts["samples"])
-                terms = model(batch.to(self._cluster.device), pretraining_terms)
+                counts += [batch.counts[name] for name in _COUNTS]
+                terms = model(batch.to(self._cluster.device), spec.terms, None, spec.capture)
                 sums.append(torch.stack([term.total for term in terms]).double())
         model.train(True)
         totals = self._cluster.sum_tensor(torch.stack(sums).sum(0)).tolist()
-        masked, samples = self._cluster.sum([int(count) for count in counts])
-        per = {"masked": masked, "samples": samples}
+        per = dict(zip(_COUNTS, self._cluster.sum([int(count) for count in counts]), strict=True))
         return {
             term.tag: total / max(1, per[term.per])
             for term, total in zip(terms, totals, strict=True)

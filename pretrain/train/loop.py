@@ -211,7 +211,7 @@ def _log(t: Training, progress: Progress, window: MetricsWindow, learning_rate: 
 
 def _validate(t: Training, progress: Progress, window: MetricsWindow) -> dict[str, float]:
     started = time.perf_counter()
-    scores = t.validation.evaluate(t.engine)
+    scores = t.validation.evaluate(t.engine, t.task.validation(progress.step))
     if t.log is not None:
         t.log.write(progress.step, progress.samples_seen, scores)
     window.pause(time.perf_counter() - started)

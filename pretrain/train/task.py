@@ -30,11 +30,19 @@ class StepSpec:
     stage: int = 0  # index into `Task.trained`
 
 
+# Of a model without a teacher.
+PRETRAINING_VALIDATION = StepSpec(terms=pretraining_terms)
+
+
 class Task(Protocol):
     """The step spec of every step, and what follows from it for the run."""
 
     def at(self, step: int) -> StepSpec:
         """Return the spec of a step, counted from 0: a pure function of it."""
+        ...
+
+    def validation(self, steps_done: int) -> StepSpec:
+        """Return the spec of the forward passes of a validation after some steps."""
         ...
 
     def first_steps(self) -> Sequence[int]:
@@ -74,6 +82,10 @@ class PretrainingTask:
     def terms(self, outputs: Outputs, batch: Batch) -> list[Term]:
         """Return the MLM and NSP terms."""
         return pretraining_terms(outputs, batch)
+
+    def validation(self, steps_done: int) -> StepSpec:
+        """Return the spec of a validation, which has the objectives of the training."""
+        return PRETRAINING_VALIDATION
 
     def first_steps(self) -> Sequence[int]:
         """Return the first step: there is one stage."""

@@ -8,6 +8,7 @@ import torch
 
 from launch.studies.classification import (
     Encoded,
+    Start,
     accuracy,
     batch_orders,
     best_accuracy,
@@ -21,6 +22,7 @@ from launch.studies.tasks import Examples, Task
 from tests.synthetic_corpora import WORDS
 
 CPU = torch.device("cpu")
+STARTS: tuple[Start, Start] = ("trained", "random")
 
 
 def make_task(rates: list[float], epochs: int = 8) -> Task:
@@ -58,7 +60,7 @@ def test_same_seed_gives_same_scores(published_teacher: Path) -> None:
     weights = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        model = load_classifier(published_teacher, 2, random=False)
+        model = load_classifier(published_teacher, 2)
         fine_tune(model, rows, task.options, seed, 1e-3, CPU)
         weights.append(model.classifier.weight)
     assert torch.equal(weights[0], weights[1])
@@ -67,13 +69,21 @@ def test_same_seed_gives_same_scores(published_teacher: Path) -> None:
 
 def test_random_weights_keep_shape_only(published_teacher: Path) -> None:
     """Random weights have the shape of the model and none of its values."""
-    loaded, random = (
-        load_classifier(published_teacher, 2, random=random).state_dict()
-        for random in (False, True)
-    )
+    loaded, random = (load_classifier(published_teacher, 2, start).state_dict() for start in STARTS)
     assert {n: t.shape for n, t in loaded.items()} == {n: t.shape for n, t in random.items()}
     name = "bert.encoder.layer.0.attention.self.query.weight"
     assert not torch.equal(loaded[name], random[name])
+
+
+def test_classifier_with_copied_layers(published_teacher: Path) -> None:
+    """A classifier of some layers has the weights of these, in that order, and all embeddings."""
+    whole = load_classifier(published_teacher, 2).base_model.state_dict()
+    part = load_classifier(published_teacher, 2, (1,)).base_model.state_dict()
+    layers = {name for name in part if name.startswith("encoder.layer.")}
+    assert layers == {name for name in whole if name.startswith("encoder.layer.0.")}
+    for name, weight in part.items():
+        expected = whole[name.replace("layer.0.", "layer.1.")]
+        assert torch.equal(weight, expected), name
 
 
 class ByLength(torch.nn.Module):

@@ -91,9 +91,12 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 def test_teacher_copy_scores_as_teacher(study: StudyRecipe) -> None:
     """A copy of the teacher has the teacher's scores."""
     found = score_study(study, list(trials_of(study)), [])
-    teacher, untrained, copy = found["rows"]
-    assert [row["name"] for row in found["rows"]] == ["teacher", "untrained", "copy"]
-    assert copy["seeds"] == teacher["seeds"]
+    teacher, untrained, copied, copy = found["rows"]
+    names = ["teacher", "untrained", "copied", "copy"]
+    assert [row["name"] for row in found["rows"]] == names
+    losses = [{**seed, "layer_losses": {}} for seed in teacher["seeds"]]
+    assert copy["seeds"] == losses
+    assert copied["parameters"] < teacher["parameters"] == copy["parameters"]
     assert teacher["seeds"][0]["loss"] > 0
     assert "loss" not in untrained["seeds"][0], "random weights have no held-out scores"
     assert found["budget"]["steps"] == 2
@@ -105,11 +108,9 @@ def test_scores_are_cached(study: StudyRecipe, scored: list[Path]) -> None:
     first = score_study(study, trials, [])
     count = len(scored)
     assert score_study(study, trials, []) == first
-    assert len(scored) == count == 6  # three models, two seeds
+    assert len(scored) == count == 4  # two models, two seeds
     kept = sorted(path.name for path in (study.path / "scores").iterdir())
-    assert kept == [
-        f"{name}-{seed}" for name in ("copy", "teacher", "untrained") for seed in (0, 1)
-    ]
+    assert kept == [f"{name}-{seed}" for name in ("copy", "teacher") for seed in (0, 1)]
 
 
 def test_changed_model_is_scored_again(study: StudyRecipe, scored: list[Path]) -> None:
@@ -134,7 +135,26 @@ def test_changed_settings_are_scored_again(study: StudyRecipe, scored: list[Path
     score_study(study, trials, [])
     scored.clear()
     score_study(study.model_copy(update={"held_out_rows": 4}), trials, [])
-    assert len(scored) == 6
+    assert len(scored) == 4
+
+
+def test_teacher_without_head_is_scored_by_layers(
+    study: StudyRecipe, scored: list[Path], tmp_path: Path
+) -> None:
+    """With a teacher without an MLM head no MLM loss is scored, but losses of layers are."""
+    bare = tmp_path / "bare"
+    shutil.copytree(study.teacher, bare)
+    weights = load_file(bare / WEIGHTS)
+    save_file({n: t for n, t in weights.items() if not n.startswith("cls.")}, bare / WEIGHTS)
+    for trial in trials_of(study):
+        lines = [{"step": n, "validation/loss_relations": 2.0 - n} for n in (0, 1)]
+        with (trial.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.writelines(f"\n{json.dumps(line)}" for line in lines)
+    headless = study.model_copy(update={"teacher": bare})
+    *_, copy = score_study(headless, list(trials_of(study)), [])["rows"]
+    assert scored == []
+    expected = {"relations": 1.0, "relations_at_start": 2.0}
+    assert [seed["layer_losses"] for seed in copy["seeds"]] == [expected] * 2
 
 
 def test_training_flops_sum_log_intervals(study: StudyRecipe) -> None:

@@ -51,3 +51,13 @@ def test_lines_have_equal_cell_counts() -> None:
     """All lines of the table have the same number of cells."""
     lines = render_study(FINDINGS).split("\n\n")[0].splitlines()
     assert len({len(cells(line)) for line in lines}) == 1
+
+
+def test_layer_losses_have_a_column() -> None:
+    """Held-out losses of layers stand before and after training, for what was trained."""
+    losses = {"relations_at_start": 2.0, "relations": 0.5}
+    trained = {**scores(0, None, 0.8), "layer_losses": losses}
+    rows = [row("teacher", 0.0, scores(0, None, 0.9)), row("ours", 1e12, trained)]
+    head, _, teacher, ours = map(cells, render_study({"rows": rows}).split("\n\n")[0].splitlines())
+    assert head[6] == "relations: start, end"
+    assert teacher[6] == "" and ours[6] == "2.000, 0.500"

@@ -268,6 +268,27 @@ def test_stage_terms_weights_and_teacher_passes(teacher: Bert, packed: Batch) ->
     assert passes[0][0].shape.layers == 4
 
 
+def test_validation_has_layer_losses(teacher: Bert, packed: Batch) -> None:
+    """A validation has the MLM loss and the layer losses of the stage that trained last."""
+    layers = stage([{"kind": "relations", "heads": 4}, {"kind": "hidden_mse"}], steps=5)
+    soft = stage([{"kind": "soft_targets"}], steps=3)
+    student, task = make_distillation(teacher, layers, soft, layers=2)
+    spec = task.validation(5)
+    terms = student(packed, spec.terms, capture=spec.capture)
+    trained = {term.tag: term.total for term in terms_of(student, task, packed, step=4)}
+    found = {term.tag: term.total for term in terms}
+    assert list(found) == ["loss/mlm", "accuracy/mlm", "loss/relations", "loss/hidden_mse"]
+    assert all(torch.equal(found[tag], total) for tag, total in trained.items())
+    assert [
+        len(student(packed, task.validation(n).terms, None, task.validation(n).capture))
+        for n in (0, 8)
+    ] == [4, 2]
+    # Not part of a training step: the teacher's share of its time would be wrong.
+    assert task.teacher_ms() > 0
+    student(packed, spec.terms, capture=spec.capture)
+    assert task.teacher_ms() == 0
+
+
 def test_micro_batch_without_masked_tokens(teacher: Bert, packed: Batch) -> None:
     """A micro-batch without masked tokens has sums of 0 and finite gradients."""
     bare = dataclasses.replace(

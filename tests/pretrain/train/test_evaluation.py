@@ -14,6 +14,7 @@ from pretrain.data.batch_source import BatchSource
 from pretrain.distributed import Cluster
 from pretrain.losses.term import Objective, Term
 from pretrain.model import Bert, BertShape, Outputs, initialise
+from pretrain.model.captured_states import Capture
 from pretrain.train.evaluation import ValidationSet
 
 OpenSource = Callable[..., BatchSource]
@@ -132,9 +133,11 @@ def test_two_ranks_divide_rows_and_passes(source: BatchSource, model: Bert, alon
         def __init__(self, rank: int) -> None:
             self.rank = rank
 
-        def __call__(self, batch: Batch, objective: Objective) -> list[Term]:
+        def __call__(
+            self, batch: Batch, objective: Objective, dropout_keys: None, capture: Capture
+        ) -> list[Term]:
             calls[self.rank] += 1
-            return plain(batch, objective)
+            return plain(batch, objective, dropout_keys, capture)
 
         def train(self, mode: bool) -> object:
             return plain.train(mode)
