@@ -30,6 +30,8 @@ def execute(recipe: RunRecipe, prepare: Prepare) -> None:
     cluster = Cluster.join(recipe.run.world_size)
     run = RunDirectory(recipe.run.path)
     try:
+        # By rank 0 alone: the others might list the folder while it writes there already.
+        cluster.on_main(run.check_is_free)
         run.check_identity(recipe)
         if run.is_done:
             if cluster.is_main:

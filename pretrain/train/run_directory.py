@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,11 +10,18 @@ import yaml
 
 from data_prep.errors import UserError
 from data_prep.manifest import write_json
+from pretrain.checkpoint_manifest import is_committed
 from pretrain.config.run import RunRecipe, identity_of, with_current_keys
 from pretrain.distributed import restart_count
 from pretrain.train.checkpoint import Progress
 
 State = Literal["running", "preempted", "done", "failed"]
+# What a folder may hold before its run begins: what a run that was killed at once leaves, what the
+# queueing system writes, a stop file, and what is hidden.
+_HELD_BEFORE = ("checkpoints", "plans", "tokenizer", "config.yaml.tmp", "STOP", "hostfile.*",
+                "*.out", "*.err", "*.log", ".*")  # fmt: skip
+# A checkpoint of transformers, or an export: its owner may have meant to train it further.
+_MODEL_FILES = {"config.json", "model.safetensors", "pytorch_model.bin"}
 
 
 class RunDirectory:
@@ -24,6 +32,32 @@ class RunDirectory:
         self.checkpoints = path / "checkpoints"
         self.plans = path / "plans"
         self._status = path / "status.json"
+        self._plans_were_there = False
+
+    def check_is_free(self) -> None:
+        """Refuse a path that holds what no run of ours has left there (rank 0).
+
+        Raises:
+            UserError: naming the first things found, and `model.start` for a model.
+        """
+        self._plans_were_there = self.plans.exists()
+        if self.path.is_dir():
+            if self._has_begun():
+                return
+            names = sorted(path.name for path in self.path.iterdir())
+            foreign = [n for n in names if not any(fnmatchcase(n, p) for p in _HELD_BEFORE)]
+        elif self.path.exists():
+            raise UserError(f"run.path {self.path} is a file: choose a folder for the run.")
+        else:
+            return
+        if foreign:
+            remedy = "choose a folder that is empty or does not exist"
+            if _MODEL_FILES & set(foreign):
+                remedy += f", and model.start={self.path} to continue pretraining from this model"
+            shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+            raise UserError(
+                f"run.path {self.path} is not a run folder, but holds {shown}: {remedy}."
+            )
 
     def check_identity(self, recipe: RunRecipe) -> None:
         """Refuse to continue a folder that another recipe started.
@@ -56,8 +90,8 @@ class RunDirectory:
         temporary.replace(self.path / "config.yaml")
 
     def discard_unless_begun(self) -> None:
-        """Remove the epoch indices of a run that was then refused (rank 0)."""
-        if not self._read_config() and self.plans.is_dir():
+        """Remove the epoch indices that were made for a run that was then refused (rank 0)."""
+        if not self._read_config() and self.plans.is_dir() and not self._plans_were_there:
             shutil.rmtree(self.plans)
             # The folder is ours only if nothing else is in it.
             if not any(self.path.iterdir()):
@@ -90,11 +124,22 @@ class RunDirectory:
             },
         )
 
+    def _has_begun(self) -> bool:
+        """Whether a run has begun here: it wrote its recipe, or has a checkpoint."""
+        return "identity" in self._read_config() or any(
+            is_committed(path) for path in self.checkpoints.glob("step_*")
+        )
+
     def _read_config(self) -> dict[str, Any]:
+        """Return the stored recipe, empty where there is none or it is that of another program."""
         path = self.path / "config.yaml"
         if not path.is_file():
             return {}
-        return dict(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError):
+            return {}
+        return content if isinstance(content, dict) else {}
 
 
 def _copy_files(source: Path, target: Path) -> None:

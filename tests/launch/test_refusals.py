@@ -184,6 +184,18 @@ def test_other_runs_folder_is_untouched(refuse: Refuse, recipe: Path, tmp_path: 
     assert config.read_bytes() == before
 
 
+def test_model_as_run_folder_is_refused(
+    refuse: Refuse, recipe: Path, student_recipe: Path, published_teacher: Path
+) -> None:
+    """Neither a teacher nor a student is trained into the folder of a model."""
+    before = {path.name for path in published_teacher.iterdir()}
+    for script, path in ((train_teacher, recipe), (distill_student, student_recipe)):
+        sentence = refuse(script, path, f"run.path={published_teacher}")
+        assert f"run.path {published_teacher} is not a run folder" in sentence
+        assert f"model.start={published_teacher}" in sentence
+    assert {path.name for path in published_teacher.iterdir()} == before
+
+
 def test_too_many_student_layers_are_refused(refuse: Refuse, student_recipe: Path) -> None:
     """More student layers to copy than the teacher has are refused."""
     sentence = refuse(distill_student, student_recipe, "student.init=[0,1,1]")

@@ -1,5 +1,6 @@
 """A run folder stays one run: another recipe is refused, renamed keys are not."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +67,48 @@ def test_unbegun_folder_is_discarded(tmp_path: Path) -> None:
     (directory.path / "thesis.txt").touch()
     directory.discard_unless_begun()
     assert [path.name for path in directory.path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        (["config.json", "model.safetensors", "vocab.txt"], "model.start="),
+        (["checkpoint-500/config.json", "training_args.bin"], "checkpoint-500, training_args.bin:"),
+        (["config.yaml"], "config.yaml"),  # of another program
+        (["plans/house.pdf", "a", "b", "c"], "a, b, c: choose a folder that is empty"),
+        (["a", "b", "c", "d"], "a, b, c, ...:"),
+    ],
+)
+def test_folder_of_others_is_refused(tmp_path: Path, files: list[str], named: str) -> None:
+    """A model, the run of another program, or any other folder starts no run and stays whole."""
+    directory = RunDirectory(tmp_path / "run")
+    for name in files:
+        path = directory.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("seed: 1\n", encoding="utf-8")
+    with pytest.raises(UserError, match=re.escape(named)):
+        directory.check_is_free()
+    directory.discard_unless_begun()
+    assert all((directory.path / name).is_file() for name in files)
+
+
+def test_file_as_run_folder_is_refused(tmp_path: Path) -> None:
+    """A path of a file is no folder to write into."""
+    (tmp_path / "run").touch()
+    with pytest.raises(UserError, match="is a file"):
+        RunDirectory(tmp_path / "run").check_is_free()
+
+
+def test_folder_that_waits_for_a_run_is_free(tmp_path: Path, run: RunDirectory) -> None:
+    """No folder, an empty one, one with logs of SLURM or of a killed start, and a run are free."""
+    directory = RunDirectory(tmp_path / "new")
+    directory.check_is_free()
+    directory.path.mkdir()
+    directory.check_is_free()
+    for name in ("slurm-17.out", "slurm-17_3.err", "train.log", "hostfile.17", "STOP", ".gitkeep"):
+        (directory.path / name).touch()
+    for name in ("checkpoints", "plans", "tokenizer"):
+        (directory.path / name).mkdir()
+    directory.check_is_free()
+    (run.path / "notes.txt").touch()
+    run.check_is_free()
