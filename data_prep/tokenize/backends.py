@@ -88,7 +88,7 @@ def _nanotoken(tokenizer: Tokenizer, content: dict[str, Any]) -> Backend:
 def _kitoken(tokenizer: Tokenizer, content: dict[str, Any]) -> Backend:
     if (content.get("pre_tokenizer") or {}).get("type") != "Metaspace":
         return reference_backend(tokenizer, "kitoken is used for SentencePiece's models alone")
-    if not _has_scores_in_32_bits(content["model"]):
+    if not _has_scores_in_32_bits(content):
         return reference_backend(tokenizer, "kitoken holds scores in 32 bits, and its have 64")
     if importlib.util.find_spec("kitoken") is None:
         return reference_backend(tokenizer, "kitoken is not installed")
@@ -100,42 +100,56 @@ def _kitoken(tokenizer: Tokenizer, content: dict[str, Any]) -> Backend:
         return reference_backend(tokenizer, f"kitoken cannot read it: {error}")
 
     space = tokenizer.token_to_id(content["pre_tokenizer"]["replacement"])
-    uncertain = _uncertain(content)
+    special, uncertain = re.compile(_special(content)), re.compile(_uncertain(content))
 
     def encode(sentences: Sequence[str]) -> tuple[IdArray, Int64Array]:
         ids = fast.encode_all(list(sentences), False)
         for index, sentence in enumerate(sentences):
+            pattern = special if sentence.isascii() else uncertain
             # It gives a space for a sentence of which the normalizer leaves nothing.
-            if ids[index] == [space] or uncertain.search(sentence):
+            if ids[index] == [space] or pattern.search(sentence):
                 ids[index] = tokenizer.encode(sentence, add_special_tokens=False).ids
         return _flat(ids)
 
     return Backend(name="kitoken", encode=encode)
 
 
-def _uncertain(content: dict[str, Any]) -> re.Pattern[str]:
-    """Return what kitoken may treat otherwise, measured over all characters.
+def _special(content: dict[str, Any]) -> str:
+    """Return what matches special tokens, in any case, which a normalizer may change."""
+    special = [re.escape(token["content"]) for token in content["added_tokens"]]
+    return f"(?i:{'|'.join(special) or '(?!)'})"
+
+
+def _uncertain(content: dict[str, Any]) -> str:
+    """Return what matches all that kitoken may treat otherwise, measured over all characters.
 
     Special tokens divide a text for it also where they are not looked for, and accents that follow
     anything but Latin letters, or characters that are not assigned, may compose otherwise. It
     lower-cases a sigma that ends a word to the final one.
     """
-    unassigned = "".join(
-        re.escape(chr(code)) for code in range(0x10000) if unicodedata.category(chr(code)) == "Cn"
+    first = {token["content"][0] for token in content["added_tokens"]}
+    characters = "".join(
+        re.escape(character)
+        for character in map(chr, range(0x80, 0x10000))
+        if unicodedata.category(character) == "Cn"
+        or not first.isdisjoint(unicodedata.normalize("NFKC", character))
     )
-    special = [re.escape(token["content"]) for token in content["added_tokens"]]
-    return re.compile("|".join([f"[\u03a3{_NEW_MARKS}{unassigned}]", _ACCENTED, *special]))
+    return "|".join([f"[\u03a3{_NEW_MARKS}{characters}]", _ACCENTED, _special(content)])
 
 
-def _has_scores_in_32_bits(model: dict[str, Any]) -> bool:
+def _has_scores_in_32_bits(content: dict[str, Any]) -> bool:
     """Tell whether the scores of a Unigram model are those of SentencePiece, in 32 bits.
 
     Others are rounded, and of two paths of nearly equal scores another may be taken. A score read
-    from JSON may be off by the last of its 64 bits.
+    from JSON may be off by the last of its 64 bits. Special tokens are in no path: kitoken leaves
+    them out of its model, and a text that spells one is encoded by the reference. That adds their
+    least score for each unknown character, which is the same for all paths.
     """
+    model = content["model"]
     if model["type"] != "Unigram":
         return True
-    scores = np.array([score for _, score in model["vocab"]], np.float64)
+    special = {token["content"] for token in content["added_tokens"]}
+    scores = np.array([score for piece, score in model["vocab"] if piece not in special])
     return bool(np.allclose(scores, scores.astype(np.float32), rtol=1e-12, atol=0.0))
 
 

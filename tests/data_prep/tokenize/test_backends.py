@@ -150,17 +150,18 @@ def test_special_tokens_outside_vocabulary_are_characters() -> None:
     assert_equal_ids(choose_backend(tokenizer), reference_backend(tokenizer), ["x [MASK] y"])
 
 
-def unigram(digits: int) -> Tokenizer:
-    """Return a lower-casing Unigram, its scores in 32 bits or with more digits."""
+def unigram(digits: int, special: float = -20.0) -> Tokenizer:
+    """Return a case-folding Unigram, its scores in 32 bits or with more digits."""
     pieces = {"▁": 2.0, ".": 3.1, "..": 4.7, "σ": 3.3, "ς": 3.7, "α": 3.9, "σα": 5.1, "ασ": 5.3}
-    scores = [("<unk>", -20.0)]
-    scores += [(piece, -score if digits == 32 else -score / 3) for piece, score in pieces.items()]
+    scores = [(piece, -score if digits == 32 else -score / 3) for piece, score in pieces.items()]
     if digits == 32:
         scores = [(piece, float(np.float32(score))) for piece, score in scores]
-    tokenizer = Tokenizer(models.Unigram(scores, 0))
-    tokenizer.normalizer = normalizers.Lowercase()
+    named = [("<unk>", special), ("<mask>", special)]
+    tokenizer = Tokenizer(models.Unigram([*named, *scores], 0))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    tokenizer.add_special_tokens(["<unk>"])
+    tokenizer.add_special_tokens([token for token, _ in named])
+    tokenizer.encode_special_tokens = True
     return tokenizer
 
 
@@ -176,3 +177,48 @@ def test_scores_of_64_bits_are_left_to_tokenizers() -> None:
     """Scores with more digits than SentencePiece's would be rounded, and paths change."""
     backend = choose_backend(unigram(64))
     assert backend.name == "tokenizers" and "32 bits" in backend.reason
+
+
+@pytest.mark.parametrize("special", [-92.63149070739746, -201.1])
+def test_special_scores_may_have_64_bits(special: float) -> None:
+    """The scores of special tokens, which no path holds, do not keep kitoken from being used.
+
+    The reference adds the least of them for an unknown character, after which the sums of paths
+    with the same pieces in another order must stay equal.
+    """
+    tokenizer = unigram(32, special)
+    fast = choose_backend(tokenizer)
+    assert fast.name == "kitoken"
+    draws = np.random.default_rng(7)
+    parts = [
+        ".",
+        ".",
+        "..",
+        "σα",
+        "ασ",
+        "Σ",
+        "z",
+        "你",
+        " ",
+        "<mask>",
+        "<unk>",
+        "<MASK>",
+        "\uff1cmask>",
+        "<",
+        "[SEP]",
+    ]
+    sentences = [
+        "".join(parts[draw] for draw in draws.integers(len(parts), size=size))
+        for size in draws.integers(1, 40, size=4_000)
+    ]
+    assert_equal_ids(fast, reference_backend(tokenizer), sentences)
+
+
+def test_trained_unigram_is_encoded_by_kitoken() -> None:
+    """The scores of a tokenizer trained here never keep kitoken from being used."""
+    lines = [line.upper() for line in SAMPLE.read_text("utf-8").split("\n")]
+    for vocab_size in (150, 300, 420):
+        model = train_sentencepiece(
+            lambda: lines, kind="unigram", vocab_size=vocab_size, lowercase=True, alphabet=100
+        )
+        assert choose_backend(to_fast_tokenizer(model)).name == "kitoken"
