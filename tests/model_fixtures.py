@@ -18,10 +18,13 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+import numpy as np
 from safetensors.torch import save_file
 
 from data_prep.tokenizers.folder import load_tokenizer
+from pretrain.data.batch import Batch
 from pretrain.model import Bert, BertShape, initialise
+from pretrain.model.dropout_rng import dropout_keys
 from pretrain.model.hf_conversion import to_hf_config
 from pretrain.model.loading import WEIGHTS
 
@@ -54,3 +57,9 @@ def published_teacher(tmp_path: Path, tiny_shape: BertShape, tiny_tokenizer: Pat
     for path in tiny_tokenizer.glob("*.json"):
         shutil.copyfile(path, folder / path.name)
     return folder
+
+
+def keys_for(batch: Batch, layers: int, step: int = 0) -> torch.Tensor:
+    """Return the dropout keys of a batch whose rows are numbered from 0."""
+    (keys,) = dropout_keys(0, step, np.arange(batch.rows)[None], layers, batch.input_ids.device)
+    return keys

@@ -17,7 +17,7 @@ from pretrain.kernels.soft_cross_entropy import Head
 _DROPOUT: dict[str, Any] = {"epsilon": 1e-12, "rate": 0.1}
 # Temperature and weights of DistilBERT.
 _SOFT: dict[str, Any] = {"temperature": 2.0, "soft_weight": 5.0, "hard_weight": 2.0}
-_MASKED_SHARE, _POSITIONS = 0.15, 512
+_MASKED_SHARE, _POSITIONS, _ROW_TOKENS = 0.15, 512, 128
 Tensors = Sequence[torch.Tensor]
 
 
@@ -75,9 +75,9 @@ class Draw:
         """Return labels [M]."""
         return self.integers(size.vocab_size, size.masked)
 
-    def dropout_key(self) -> torch.Tensor:
-        """Return a key of dropout, int32 [2]."""
-        return torch.tensor([7, 11], dtype=torch.int32, device=self._device)
+    def dropout_keys(self, tokens: int) -> torch.Tensor:
+        """Return the dropout keys of rows of 128 tokens, int32 [B, 2]."""
+        return self.integers(2**31, 2 * (tokens // _ROW_TOKENS)).int().view(-1, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,7 @@ def _embedding_inputs(size: Size, draw: Draw) -> Tensors:
     rows = (size.vocab_size, 2, _POSITIONS)  # of the tables of tokens, types and positions
     ids = [draw.integers(count, size.tokens) for count in rows]
     tables = [draw.normal(count, size.width, scale=0.02) for count in rows]
-    return [*ids, *tables, *draw.norm(size.width), draw.dropout_key()]
+    return [*ids, *tables, *draw.norm(size.width), draw.dropout_keys(size.tokens)]
 
 
 def _two_heads(size: Size, draw: Draw) -> Tensors:
@@ -163,16 +163,16 @@ CASES = (
             draw.normal(size.width, scale=0.1),
             draw.normal(size.tokens, size.width),
             *draw.norm(size.width),
-            draw.dropout_key(),
+            draw.dropout_keys(size.tokens),
         ],
-        call=lambda kernels, x: kernels.residual_norm(*x[:-1], key=x[-1], **_DROPOUT),
+        call=lambda kernels, x: kernels.residual_norm(*x[:-1], keys_B2=x[-1], **_DROPOUT),
         # Two inputs and the output; one of these, its gradient and those of both inputs.
         elements=lambda size: 7 * size.tokens * size.width,
     ),
     Case(
         name="embedding_norm",
         inputs=_embedding_inputs,
-        call=lambda kernels, x: kernels.embedding_norm(*x[:-1], key=x[-1], **_DROPOUT),
+        call=lambda kernels, x: kernels.embedding_norm(*x[:-1], keys_B2=x[-1], **_DROPOUT),
         # Rows of the token table and the output; rows, its gradient; the table's gradient.
         elements=lambda size: (4 * size.tokens + size.vocab_size) * size.width,
     ),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from launch.benchmarks.batches import Data, add_counts
@@ -99,7 +100,8 @@ class PackedTrainer:
         setting = self.setting
         batches = setting.data.packed[number % len(setting.data.packed)]
         counts = add_counts(batches)
-        keys = dropout_keys(0, number, 0, len(batches), setting.shape.layers, setting.device)
+        rows = np.arange(sum(batch.rows for batch in batches)).reshape(len(batches), -1)
+        keys = dropout_keys(0, number, rows, setting.shape.layers, setting.device)
         for batch, own_keys in zip(batches, keys, strict=True):
             terms = self.model(batch.to(setting.device), self.terms, own_keys, self.capture)
             self.backward(normalised_loss(terms, counts))

@@ -41,6 +41,11 @@ class Batch:
     cached_rest: torch.Tensor | None = None  # [M]
 
     @property
+    def rows(self) -> int:
+        """Number of rows, those of all directions."""
+        return len(self.input_ids) // self.row_tokens
+
+    @property
     def mlm_targets(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Positions and labels of the masked tokens, list padding removed."""
         real = self.mlm_labels != IGNORE_INDEX

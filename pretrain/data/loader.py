@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from multiprocessing import get_context, resource_tracker
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -68,15 +69,20 @@ class StepDataset(Dataset[BatchStack | UserError]):
         traceback; the training process raises it with its own message.
         """
         phase = phase_at(self.phases, step)
-        share = (phase.row_of(step), phase.batch_rows, self._rank, self._world_size)
+        share = self._share(phase, step)
         rate = rate_at(self._mask.rate, self._mask.rate_end, step, self.steps)
         try:
-            stack = self._source(phase).stack(*share, phase.micro_rows, rate)
+            stack = self._source(phase).stack(*share, rate)
             if transform := self.transforms.get(phase.row_tokens):
-                stack = transform(stack, rows_of_rank(*share, phase.micro_rows))
+                stack = transform(stack, rows_of_rank(*share))
             return stack
         except UserError as error:
             return error
+
+    def row_numbers(self, step: int) -> Int64Array:
+        """Return the numbers of the rows of each micro-batch, [K, B]: see `Loader.row_numbers`."""
+        rows = rows_of_rank(*self._share(phase_at(self.phases, step), step))
+        return np.hstack([2 * rows, 2 * rows + 1]) if self._mask.bidirectional else rows
 
     def build_epoch_indices(self, step: int) -> None:
         """Build the epoch indices that a step needs (all ranks, in the same order)."""
@@ -89,6 +95,11 @@ class StepDataset(Dataset[BatchStack | UserError]):
             for length, source in self._sources.items()
         }
         return {**vars(self), "_sources": specs}
+
+    def _share(self, phase: Phase, step: int) -> tuple[int, int, int, int, int]:
+        """Return the arguments of `rows_of_rank`."""
+        first_row = phase.row_of(step)
+        return first_row, phase.batch_rows, self._rank, self._world_size, phase.micro_rows
 
     def _source(self, phase: Phase) -> BatchSource:
         source = self._sources[phase.row_tokens]
@@ -115,6 +126,15 @@ class Loader:
         """Return the tokens of the rows of a step, padding included, over all ranks."""
         phase = phase_at(self._dataset.phases, step)
         return phase.batch_rows * phase.row_tokens
+
+    def row_numbers(self, step: int) -> Int64Array:
+        """Return the numbers of the rows of each of this rank's micro-batches, [K, B].
+
+        A row has the same number on any rank and in any micro-batch, and no other row of the step
+        has it. With `mask.bidirectional` the reversed rows, in the second half of the micro-batch,
+        have numbers of their own.
+        """
+        return self._dataset.row_numbers(step)
 
     def steps_from(self, first: int) -> Generator[list[Batch], None, None]:
         """Yield this rank's micro-batches of each step from `first` to the last (all ranks).

@@ -1,14 +1,17 @@
-"""Keyed dropout: the mask is a pure function of a key and the flat index of each element.
+"""Keyed dropout: the mask of a row is a pure function of its key and the index of each element.
 
 There is no generator: under activation checkpointing the second forward pass drops the same
-elements, and so do another kernel and another device. Each index is a counter that is multiplied by
-a constant, combined with a first number from the key, hashed by a 32-bit mixer found by exhaustive
-search (C. Wellons, "hash prospector", shifts 16, 15 and 15), and multiplied by a second number from
-the key.
+elements, and so do another kernel, another device, and another micro-batch with the same row. Each
+index within the row is a counter that is multiplied by a constant, combined with a first number
+from the row's key, hashed by a 32-bit mixer found by exhaustive search (C. Wellons, "hash
+prospector", shifts 16, 15 and 15), and multiplied by a second number from the key. A key for each
+row, instead of one with counters that go on from row to row, leaves no limit of 2^32 elements for a
+global batch.
 
 Each product costs one operation where a second round of the mixer costs eleven. Without the first,
 elements 768 apart are correlated by half a percent; without the second, the mask of one key is a
 permutation of that of another.
+Shapes: B rows of a micro-batch.
 """
 
 import torch
@@ -20,31 +23,37 @@ SPREAD = 0x9E3779B9 - 2**32  # 2^32 divided by the golden ratio: separates neigh
 _LOWEST, _HIGHEST = -(2**31), 2**31 - 1
 
 
-def keyed_dropout(x: torch.Tensor, rate: float, key: torch.Tensor | None) -> torch.Tensor:
+def keyed_dropout(x: torch.Tensor, rate: float, keys_B2: torch.Tensor | None) -> torch.Tensor:
     """Return `x` with a fraction `rate` of its elements 0 and the others divided by `1 - rate`.
 
     Args:
-        x: any shape, contiguous, of fewer than 2^32 elements.
+        x: any shape, contiguous; B rows of equally many elements, fewer than 2^32 each.
         rate: probability that an element is dropped, in [0, 1).
-        key: int32 [2] on the device of `x`; None drops nothing, as in evaluation.
+        keys_B2: int32 on the device of `x`, the key of each row; None drops nothing, as in
+            evaluation.
     """
-    if key is None or not rate:
+    if keys_B2 is None or not rate:
         return x
-    return torch.where(keep_mask(x.numel(), rate, key).view(x.shape), x / (1.0 - rate), 0.0)
+    mask = keep_mask(x.numel() // len(keys_B2), rate, keys_B2)
+    return torch.where(mask.view(x.shape), x / (1.0 - rate), 0.0)
 
 
-def keep_mask(count: int, rate: float, key: torch.Tensor) -> torch.Tensor:
-    """Return which of `count` elements are kept, bool [count]; any two int32 numbers are a key."""
-    origin, factor = _from_key(key)
+def keep_mask(count: int, rate: float, keys_B2: torch.Tensor) -> torch.Tensor:
+    """Return which of the `count` elements of each row are kept, bool [B, count].
+
+    Any two int32 numbers are a key.
+    """
+    origin_B1, factor_B1 = _from_keys(keys_B2)
     # Counters start at the lowest int32, so that 2^32 fit into 32 bits; here as the inverse of a
     # range down from the highest. Inductor folds sums and products of a range into exact index
     # expressions, in which the products by SPREAD would exceed 32 bits: the inversion stops that.
-    hashed = torch.arange(_HIGHEST, _HIGHEST - count, -1, dtype=torch.int32, device=key.device)
-    hashed.bitwise_not_()
-    hashed *= SPREAD
-    hashed ^= origin
-    hashed = _mixed(hashed)
-    hashed *= factor
+    counters = torch.arange(
+        _HIGHEST, _HIGHEST - count, -1, dtype=torch.int32, device=keys_B2.device
+    )
+    counters.bitwise_not_()
+    counters *= SPREAD
+    hashed = _mixed(counters ^ origin_B1)
+    hashed *= factor_B1
     return hashed >= threshold(rate)
 
 
@@ -53,9 +62,12 @@ def threshold(rate: float) -> int:
     return min(_LOWEST + round(rate * 2**32), _HIGHEST)
 
 
-def _from_key(key: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the numbers that combine with a counter before and after mixing; the second is odd."""
-    first, second = key.unbind()
+def _from_keys(keys_B2: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the numbers that combine with a counter before and after mixing, each [B, 1].
+
+    The second is odd.
+    """
+    first, second = keys_B2[:, :1], keys_B2[:, 1:]
     origin = _mixed(first + second * SPREAD)
     return origin, ((origin ^ second) * SPREAD) | 1
 

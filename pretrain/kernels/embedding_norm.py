@@ -1,6 +1,6 @@
 """Word, position and segment embeddings, LayerNorm and dropout in one pass.
 
-Shapes: N tokens, V vocabulary, P positions, D width.
+Shapes: N tokens in B rows, V vocabulary, P positions, D width.
 """
 
 import torch
@@ -21,7 +21,7 @@ def embedding_norm(
     *,
     epsilon: float,
     rate: float,
-    key: torch.Tensor | None,
+    keys_B2: torch.Tensor | None,
 ) -> torch.Tensor:
     """Return dropout(LayerNorm(word + type + position)), [N, D].
 
@@ -30,7 +30,7 @@ def embedding_norm(
         word_VD, type_2D, position_PD: the three tables.
         weight_D, bias_D: of the LayerNorm.
         epsilon: of the LayerNorm.
-        rate, key: of the dropout; see `keyed_dropout`.
+        rate, keys_B2: of the dropout; see `keyed_dropout`.
     """
     summed = (
         F.embedding(input_ids_N, word_VD)
@@ -38,4 +38,4 @@ def embedding_norm(
         + F.embedding(positions_N, position_PD)
     )
     normed = F.layer_norm(summed, weight_D.shape, weight_D, bias_D, epsilon)
-    return keyed_dropout(normed, rate, key)
+    return keyed_dropout(normed, rate, keys_B2)

@@ -1,6 +1,6 @@
 """Bias, dropout, residual and LayerNorm in one pass: the end of both halves of a post-LN layer.
 
-Shapes: N tokens, D width.
+Shapes: N tokens in B rows, D width.
 """
 
 import torch
@@ -18,7 +18,7 @@ def residual_norm(
     *,
     epsilon: float,
     rate: float,
-    key: torch.Tensor | None,
+    keys_B2: torch.Tensor | None,
 ) -> torch.Tensor:
     """Return LayerNorm(dropout(inner + bias) + residual), [N, D].
 
@@ -28,7 +28,7 @@ def residual_norm(
         residual_ND: the block's input.
         weight_D, norm_bias_D: of the LayerNorm.
         epsilon: of the LayerNorm.
-        rate, key: of the dropout; see `keyed_dropout`.
+        rate, keys_B2: of the dropout; see `keyed_dropout`.
     """
-    summed = keyed_dropout(inner_ND + bias_D, rate, key) + residual_ND
+    summed = keyed_dropout(inner_ND + bias_D, rate, keys_B2) + residual_ND
     return F.layer_norm(summed, weight_D.shape, weight_D, norm_bias_D, epsilon)

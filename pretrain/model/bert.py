@@ -119,7 +119,7 @@ class Bert(nn.Module):
             batch: on the device of the model.
             objective: turns outputs into loss terms. It is called inside the forward pass, where
                 ZeRO-3 has gathered the decoder's weights, and its terms start the backward pass.
-            dropout_keys: int32 [2 * layers + 1, 2], see `dropout_keys`; None drops nothing.
+            dropout_keys: int32 [2 * layers + 1, B, 2], see `dropout_keys`; None drops nothing.
             capture: the layers whose states the outputs hold.
 
         Returns:

@@ -3,7 +3,7 @@
 Modules are nested and named as in transformers, so that a state dict of ours is one of theirs:
 `embeddings.word_embeddings.weight`, `encoder.layer.0.attention.self.query.weight`, and so on.
 Tensors are flat: only attention separates rows.
-Shapes: N tokens with padding, D width, L layers, S samples, V vocabulary.
+Shapes: N tokens with padding in B rows, D width, L layers, S samples, V vocabulary.
 """
 
 import torch
@@ -38,14 +38,14 @@ class Embeddings(nn.Module):
             self.LayerNorm = nn.LayerNorm(shape.width, eps=shape.norm_epsilon)
         self.rate = shape.dropout
 
-    def forward(self, batch: Batch, key: torch.Tensor | None, kernels: Kernels) -> torch.Tensor:
+    def forward(self, batch: Batch, keys_B2: torch.Tensor | None, kernels: Kernels) -> torch.Tensor:
         """Return embeddings [N, D]."""
         if self.LayerNorm is None:
             embedded_ND = self.word_embeddings(batch.input_ids)
             if self.has_token_types:
                 embedded_ND = embedded_ND + self.token_type_embeddings(batch.token_types)
             embedded_ND = embedded_ND + self.position_embeddings(batch.positions)
-            return keyed_dropout(embedded_ND, self.rate, key)
+            return keyed_dropout(embedded_ND, self.rate, keys_B2)
         word_VD = self.word_embeddings.weight
         # DeepSpeed casts parameters but no buffers; a buffer in fp32 would promote the sum.
         types_2D = (
@@ -64,7 +64,7 @@ class Embeddings(nn.Module):
             self.LayerNorm.bias,
             epsilon=self.LayerNorm.eps,
             rate=self.rate,
-            key=key,
+            keys_B2=keys_B2,
         )
 
 
@@ -84,7 +84,7 @@ class LayerStack(nn.Module):
         self,
         hidden_ND: torch.Tensor,
         packing: Packing,
-        keys_L22: torch.Tensor | None,
+        keys_L2B2: torch.Tensor | None,
         backend: Backend,
         capture: Capture,
         layers: int,
@@ -93,9 +93,9 @@ class LayerStack(nn.Module):
         checkpointed = backend.checkpointed_layers if torch.is_grad_enabled() else 0
         states = States({0: hidden_ND} if 0 in capture.hidden else {}, {})
         for number, layer in enumerate(self.layer[:layers], start=1):
-            keys_22 = None if keys_L22 is None else keys_L22[number - 1]
+            keys_2B2 = None if keys_L2B2 is None else keys_L2B2[number - 1]
             project = number in capture.attention
-            inputs = (hidden_ND, packing, keys_22, backend.kernels, project)
+            inputs = (hidden_ND, packing, keys_2B2, backend.kernels, project)
             if number <= checkpointed:
                 # Keyed dropout drops the same elements again, so no generator state is saved.
                 hidden_ND, projected = checkpoint(
@@ -132,14 +132,15 @@ class Encoder(nn.Module):
     ) -> tuple[torch.Tensor, States]:
         """Return the hidden states [N, D] after the first `layers`, and the captured states."""
         # The layers' keys come first, so that their addresses are aligned for any kernel.
-        layers_L22, embeddings_2 = None, None
+        layers_L2B2, embeddings_B2 = None, None
         if dropout_keys is not None:
-            layers_L22, embeddings_2 = dropout_keys[:-1].view(-1, 2, 2), dropout_keys[-1]
+            layers_L2B2 = dropout_keys[:-1].view(-1, 2, *dropout_keys.shape[1:])
+            embeddings_B2 = dropout_keys[-1]
         packing = make_packing(
             backend.attention, batch.cu_seqlens, batch.sample_ids, batch.row_tokens
         )
-        embedded_ND = self.embeddings(batch, embeddings_2, backend.kernels)
-        return self.encoder(embedded_ND, packing, layers_L22, backend, capture, layers)
+        embedded_ND = self.embeddings(batch, embeddings_B2, backend.kernels)
+        return self.encoder(embedded_ND, packing, layers_L2B2, backend, capture, layers)
 
 
 class Pooler(nn.Module):

@@ -8,7 +8,7 @@ models train with larger learning rates; one more LayerNorm ends the stack. Its 
 and named as in transformers' MegatronBert: `attention.ln.weight`, `attention.output.dense.weight`,
 `ln.weight`. Its sums and LayerNorms are plain operations, which a compiled layer fuses.
 
-Shapes: N tokens with padding, D width, F width inside the feed-forward block.
+Shapes: N tokens with padding in B rows, D width, F width inside the feed-forward block.
 """
 
 import torch
@@ -47,7 +47,7 @@ class ResidualNorm(nn.Module):
         self,
         inner: torch.Tensor,
         block_input_ND: torch.Tensor,
-        key: torch.Tensor | None,
+        keys_B2: torch.Tensor | None,
         kernels: Kernels,
     ) -> torch.Tensor:
         """Return the block's output [N, D]."""
@@ -59,7 +59,7 @@ class ResidualNorm(nn.Module):
             self.LayerNorm.bias,
             epsilon=self.LayerNorm.eps,
             rate=self.rate,
-            key=key,
+            keys_B2=keys_B2,
         )
 
 
@@ -75,13 +75,13 @@ class PostNormAttention(nn.Module):
         self,
         hidden_ND: torch.Tensor,
         packing: Packing,
-        key: torch.Tensor | None,
+        keys_B2: torch.Tensor | None,
         kernels: Kernels,
         return_projections: bool,
     ) -> tuple[torch.Tensor, Projected | None]:
         """Return the block's output [N, D], and its projections if requested."""
         attended_ND, projected = self.self(hidden_ND, packing, return_projections)
-        return self.output(attended_ND, hidden_ND, key, kernels), projected
+        return self.output(attended_ND, hidden_ND, keys_B2, kernels), projected
 
 
 class PostNormLayer(nn.Module):
@@ -97,15 +97,15 @@ class PostNormLayer(nn.Module):
         self,
         hidden_ND: torch.Tensor,
         packing: Packing,
-        keys_22: torch.Tensor | None,
+        keys_2B2: torch.Tensor | None,
         kernels: Kernels,
         return_projections: bool = False,
     ) -> tuple[torch.Tensor, Projected | None]:
         """Return the layer's output [N, D], and its projections if requested.
 
-        Each of the two dropouts has a key of its own.
+        Each of the two dropouts has keys of its own.
         """
-        keys = (None, None) if keys_22 is None else keys_22.unbind(0)
+        keys = (None, None) if keys_2B2 is None else keys_2B2.unbind(0)
         attended_ND, projected = self.attention(
             hidden_ND, packing, keys[0], kernels, return_projections
         )
@@ -122,10 +122,10 @@ class Residual(nn.Module):
         self.rate = shape.dropout
 
     def forward(
-        self, inner: torch.Tensor, block_input_ND: torch.Tensor, key: torch.Tensor | None
+        self, inner: torch.Tensor, block_input_ND: torch.Tensor, keys_B2: torch.Tensor | None
     ) -> torch.Tensor:
         """Return the block's output [N, D]."""
-        return keyed_dropout(self.dense(inner), self.rate, key) + block_input_ND
+        return keyed_dropout(self.dense(inner), self.rate, keys_B2) + block_input_ND
 
 
 class PreNormAttention(nn.Module):
@@ -141,12 +141,12 @@ class PreNormAttention(nn.Module):
         self,
         hidden_ND: torch.Tensor,
         packing: Packing,
-        key: torch.Tensor | None,
+        keys_B2: torch.Tensor | None,
         return_projections: bool,
     ) -> tuple[torch.Tensor, Projected | None]:
         """Return the block's output [N, D], and its projections if requested."""
         attended_ND, projected = self.self(self.ln(hidden_ND), packing, return_projections)
-        return self.output(attended_ND, hidden_ND, key), projected
+        return self.output(attended_ND, hidden_ND, keys_B2), projected
 
 
 class PreNormLayer(nn.Module):
@@ -163,15 +163,15 @@ class PreNormLayer(nn.Module):
         self,
         hidden_ND: torch.Tensor,
         packing: Packing,
-        keys_22: torch.Tensor | None,
+        keys_2B2: torch.Tensor | None,
         kernels: Kernels,
         return_projections: bool = False,
     ) -> tuple[torch.Tensor, Projected | None]:
         """Return the layer's output [N, D], and its projections if requested.
 
-        Each of the two dropouts has a key of its own.
+        Each of the two dropouts has keys of its own.
         """
-        keys = (None, None) if keys_22 is None else keys_22.unbind(0)
+        keys = (None, None) if keys_2B2 is None else keys_2B2.unbind(0)
         attended_ND, projected = self.attention(hidden_ND, packing, keys[0], return_projections)
         inner_NF = self.intermediate(self.ln(attended_ND), kernels)
         return self.output(inner_NF, attended_ND, keys[1]), projected

@@ -116,9 +116,8 @@ def _train(
         learning_rate = schedule.lr(progress.step, budget.share(totals.used_ms))
         t.engine.set_micro_batches(len(micro_batches))
         spec = t.task.at(progress.step)
-        all_keys = dropout_keys(
-            options.seed, progress.step, cluster.rank, len(micro_batches), t.layers, cluster.device
-        )
+        rows_KB = t.loader.row_numbers(progress.step)
+        all_keys = dropout_keys(options.seed, progress.step, rows_KB, t.layers, cluster.device)
         for batch, keys in zip(micro_batches, all_keys, strict=True):
             terms = t.engine(batch.to(cluster.device), spec.terms, keys, spec.capture)
             loss = normalised_loss(terms, counts)

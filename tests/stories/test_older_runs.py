@@ -3,6 +3,8 @@
 `runs_before_renames.tar.xz` holds a teacher's and a student's run folder, stopped after step 3 of 6
 by the last commit that had the keys `train.recompute` and `teacher.signal`, their corpus and
 tokenizer, the published teacher of the student, and the metrics of the same runs uninterrupted.
+They have no dropout: since then its masks follow rows instead of ranks and micro-batches, so a run
+with dropout continues with other masks. All else is computed as it was.
 """
 
 import json

@@ -88,17 +88,17 @@ def test_signal_to_one_rank_stops_all(teacher_recipe: Path, tmp_path: Path) -> N
 def test_resume_with_other_ranks(
     deepspeed: Command, teacher_recipe: Path, tmp_path: Path, stage: int
 ) -> None:
-    """A run continues with another number of ranks, equal up to rounding."""
+    """A run with dropout continues with other ranks and micro-batches, equal up to rounding."""
     whole, moved = tmp_path / "whole", tmp_path / "moved"
     config = f"deepspeed.config=ds_configs/zero{stage}_fp32.json"
-    arguments = ["--config", teacher_recipe, "model.dropout=0", "checkpoint.keep=9", config]
+    arguments = ["--config", teacher_recipe, "model.dropout=0.1", "checkpoint.keep=9", config]
     deepspeed(TEACHER, *arguments, f"run.path={whole}")
     shutil.copytree(whole, moved)
     for step in (4, 6):
         shutil.rmtree(moved / "checkpoints" / f"step_{step:08d}")
     (moved / "status.json").unlink()
 
-    deepspeed(TEACHER, *arguments, f"run.path={moved}", ranks=1)
+    deepspeed(TEACHER, *arguments, f"run.path={moved}", "train.micro_rows=4", ranks=1)
     assert status_of(moved)["state"] == "done"
     assert len(curve(moved)) == 6
     # Sums over ranks are now sums over micro-batches: equal up to the rounding of fp32.

@@ -1,6 +1,6 @@
 """Embeddings, LayerNorm and dropout as Triton kernels; see `pretrain.kernels.embedding_norm`.
 
-Shapes: N tokens, V vocabulary, P positions, D width.
+Shapes: N tokens in B rows, V vocabulary, P positions, D width.
 """
 
 from typing import Any
@@ -33,7 +33,7 @@ def embedding_norm(
     *,
     epsilon: float,
     rate: float,
-    key: torch.Tensor | None,
+    keys_B2: torch.Tensor | None,
 ) -> torch.Tensor:
     """Return dropout(LayerNorm(word + type + position)), [N, D]; fp32 inside.
 
@@ -51,7 +51,7 @@ def embedding_norm(
         bias_D.contiguous(),
         epsilon,
         rate,
-        key,
+        keys_B2,
     )
     return y_ND
 
@@ -72,7 +72,7 @@ class _EmbeddingNorm(torch.autograd.Function):
         bias_D: torch.Tensor,
         epsilon: float,
         rate: float,
-        key: torch.Tensor | None,
+        keys_B2: torch.Tensor | None,
     ) -> torch.Tensor:
         looked_up = (input_ids_N, token_types_N, positions_N, word_VD, type_2D, position_PD)
         rows, width = input_ids_N.numel(), weight_D.numel()
@@ -92,10 +92,10 @@ class _EmbeddingNorm(torch.autograd.Function):
             ROWS=tile.rows,
             COLUMNS=tile.columns,
             num_warps=tile.warps,
-            **dropping(rate, key),
+            **dropping(rate, keys_B2, rows),
         )
         ctx.save_for_backward(*looked_up, weight_D, bias_D, mean_N, scale_N)
-        ctx.rate, ctx.key = rate, key
+        ctx.rate, ctx.keys_B2 = rate, keys_B2
         return y_ND
 
     @staticmethod
@@ -123,7 +123,7 @@ class _EmbeddingNorm(torch.autograd.Function):
             ROWS=tile.rows,
             COLUMNS=tile.columns,
             num_warps=tile.warps,
-            **dropping(ctx.rate, ctx.key),
+            **dropping(ctx.rate, ctx.keys_B2, input_ids_N.numel()),
         )
         sums_4D = sums_4SD.sum(1)
         return (
@@ -196,10 +196,11 @@ def _forward(
     scale_ptr,
     N,
     epsilon,
-    key_ptr,
+    keys_ptr,
     D: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
+    ROW_TOKENS: tl.constexpr,
     THRESHOLD: tl.constexpr,
 ):
     rows, columns, offsets, inside = tile_indices(tl.program_id(0) * ROWS, 0, N, D, ROWS, COLUMNS)
@@ -218,7 +219,8 @@ def _forward(
     )
     mean, scale = moments(summed, inside, epsilon, D)
     y = (summed - mean) * scale * load_columns(weight_ptr, columns, D)
-    y = drop(y + load_columns(bias_ptr, columns, D), offsets, key_ptr, THRESHOLD)
+    y += load_columns(bias_ptr, columns, D)
+    y = drop(y, rows, columns, N, keys_ptr, D, ROW_TOKENS, THRESHOLD)
     tl.store(y_ptr + offsets, y, inside)
     tl.store(mean_ptr + rows[:, None], mean, (rows < N)[:, None])
     tl.store(scale_ptr + rows[:, None], scale, (rows < N)[:, None])
@@ -239,11 +241,12 @@ def _backward(
     grad_summed_ptr,
     sums_ptr,
     N,
-    key_ptr,
+    keys_ptr,
     D: tl.constexpr,
     STRIPE: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
+    ROW_TOKENS: tl.constexpr,
     THRESHOLD: tl.constexpr,
 ):
     grad_weight = tl.zeros((ROWS, COLUMNS), tl.float32)
@@ -271,7 +274,7 @@ def _backward(
         scale = tl.load(scale_ptr + rows, rows < N, other=0.0)[:, None]
         normed = tl.where(inside, (summed - mean) * scale, 0.0)
         grad = tl.load(grad_ptr + offsets, inside, other=0.0).to(tl.float32)
-        grad = drop(grad, offsets, key_ptr, THRESHOLD)
+        grad = drop(grad, rows, columns, N, keys_ptr, D, ROW_TOKENS, THRESHOLD)
         grad_bias += grad
         grad_weight += grad * normed
         grad_summed = input_gradient(grad * load_columns(weight_ptr, columns, D), normed, scale, D)

@@ -1,6 +1,6 @@
 """Bias, dropout, residual and LayerNorm as Triton kernels; see `pretrain.kernels.residual_norm`.
 
-Shapes: N tokens, D width.
+Shapes: N tokens in B rows, D width.
 """
 
 from typing import Any
@@ -30,7 +30,7 @@ def residual_norm(
     *,
     epsilon: float,
     rate: float,
-    key: torch.Tensor | None,
+    keys_B2: torch.Tensor | None,
 ) -> torch.Tensor:
     """Return LayerNorm(dropout(inner + bias) + residual), [N, D]; fp32 inside.
 
@@ -44,7 +44,7 @@ def residual_norm(
         norm_bias_D.contiguous(),
         epsilon,
         rate,
-        key,
+        keys_B2,
     )
     return y_ND
 
@@ -68,7 +68,7 @@ class _ResidualNorm(torch.autograd.Function):
         norm_bias_D: torch.Tensor,
         epsilon: float,
         rate: float,
-        key: torch.Tensor | None,
+        keys_B2: torch.Tensor | None,
     ) -> torch.Tensor:
         width = weight_D.numel()
         rows = inner_ND.numel() // width
@@ -90,10 +90,10 @@ class _ResidualNorm(torch.autograd.Function):
             ROWS=tile.rows,
             COLUMNS=tile.columns,
             num_warps=tile.warps,
-            **dropping(rate, key),
+            **dropping(rate, keys_B2, rows),
         )
         ctx.save_for_backward(inner_ND, bias_D, residual_ND, weight_D, norm_bias_D, mean_N, scale_N)
-        ctx.rate, ctx.key = rate, key
+        ctx.rate, ctx.keys_B2 = rate, keys_B2
         return y_ND
 
     @staticmethod
@@ -123,7 +123,7 @@ class _ResidualNorm(torch.autograd.Function):
             ROWS=tile.rows,
             COLUMNS=tile.columns,
             num_warps=tile.warps,
-            **dropping(ctx.rate, ctx.key),
+            **dropping(ctx.rate, ctx.keys_B2, rows),
         )
         grad_bias_D, grad_weight_D, grad_norm_bias_D = sums_3SD.sum(1)
         return (
@@ -143,18 +143,21 @@ def _summed(
     inner_ptr,
     bias_ptr,
     residual_ptr,
+    rows,
     columns,
     offsets,
     inside,
-    key_ptr,
+    N,
+    keys_ptr,
     D: tl.constexpr,
+    ROW_TOKENS: tl.constexpr,
     THRESHOLD: tl.constexpr,
 ):
     """Return the input of the LayerNorm; 0 outside the tensor."""
     inner = tl.load(inner_ptr + offsets, inside, other=0.0).to(tl.float32)
     inner = tl.where(inside, inner + load_columns(bias_ptr, columns, D), 0.0)
     residual = tl.load(residual_ptr + offsets, inside, other=0.0).to(tl.float32)
-    return drop(inner, offsets, key_ptr, THRESHOLD) + residual
+    return drop(inner, rows, columns, N, keys_ptr, D, ROW_TOKENS, THRESHOLD) + residual
 
 
 @triton.jit
@@ -169,15 +172,27 @@ def _forward(
     scale_ptr,
     N,
     epsilon,
-    key_ptr,
+    keys_ptr,
     D: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
+    ROW_TOKENS: tl.constexpr,
     THRESHOLD: tl.constexpr,
 ):
     rows, columns, offsets, inside = tile_indices(tl.program_id(0) * ROWS, 0, N, D, ROWS, COLUMNS)
     summed = _summed(
-        inner_ptr, bias_ptr, residual_ptr, columns, offsets, inside, key_ptr, D, THRESHOLD
+        inner_ptr,
+        bias_ptr,
+        residual_ptr,
+        rows,
+        columns,
+        offsets,
+        inside,
+        N,
+        keys_ptr,
+        D,
+        ROW_TOKENS,
+        THRESHOLD,
     )
     mean, scale = moments(summed, inside, epsilon, D)
     y = (summed - mean) * scale * load_columns(weight_ptr, columns, D)
@@ -199,11 +214,12 @@ def _backward(
     grad_residual_ptr,
     sums_ptr,
     N,
-    key_ptr,
+    keys_ptr,
     D: tl.constexpr,
     STRIPE: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
+    ROW_TOKENS: tl.constexpr,
     THRESHOLD: tl.constexpr,
 ):
     grad_bias = tl.zeros((ROWS, COLUMNS), tl.float32)
@@ -214,7 +230,18 @@ def _backward(
             tl.program_id(0) * STRIPE + row, 0, N, D, ROWS, COLUMNS
         )
         summed = _summed(
-            inner_ptr, bias_ptr, residual_ptr, columns, offsets, inside, key_ptr, D, THRESHOLD
+            inner_ptr,
+            bias_ptr,
+            residual_ptr,
+            rows,
+            columns,
+            offsets,
+            inside,
+            N,
+            keys_ptr,
+            D,
+            ROW_TOKENS,
+            THRESHOLD,
         )
         mean = tl.load(mean_ptr + rows, rows < N, other=0.0)[:, None]
         scale = tl.load(scale_ptr + rows, rows < N, other=0.0)[:, None]
@@ -224,7 +251,7 @@ def _backward(
         grad_weight += grad * normed
         grad_summed = input_gradient(grad * load_columns(weight_ptr, columns, D), normed, scale, D)
         tl.store(grad_residual_ptr + offsets, grad_summed, inside)
-        grad_inner = drop(grad_summed, offsets, key_ptr, THRESHOLD)
+        grad_inner = drop(grad_summed, rows, columns, N, keys_ptr, D, ROW_TOKENS, THRESHOLD)
         tl.store(grad_inner_ptr + offsets, grad_inner, inside)
         grad_bias += grad_inner
     columns = tl.arange(0, COLUMNS)

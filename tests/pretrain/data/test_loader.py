@@ -48,7 +48,12 @@ def corpus(tmp_path: Path, tiny_tokenizer: Path) -> Path:
 
 
 def open_loader(
-    corpus: Path, tokenizer: Path, workers: int, mask: MaskOptions = MASK, rank: int = 0
+    corpus: Path,
+    tokenizer: Path,
+    workers: int,
+    mask: MaskOptions = MASK,
+    rank: int = 0,
+    world_size: int = 2,
 ) -> Loader:
     phases = phases_of(TRAIN)
     sources = {
@@ -62,7 +67,7 @@ def open_loader(
         )
         for length in (32, 64)
     }
-    dataset = StepDataset(sources, phases, mask, rank, 2)
+    dataset = StepDataset(sources, phases, mask, rank, world_size)
     return Loader(dataset, LoaderOptions(workers=workers, prefetch=3), CPU)
 
 
@@ -74,6 +79,31 @@ def values_of(batches: list[Batch]) -> list[tuple[object, ...]]:
         )
         for batch in batches
     ]
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_row_numbers_follow_rows(corpus: Path, tiny_tokenizer: Path, bidirectional: bool) -> None:
+    """A number names the same row of a step on any rank; reversed rows have other numbers."""
+    mask = MaskOptions(bidirectional=bidirectional)
+    loaders = [open_loader(corpus, tiny_tokenizer, 0, mask, rank, world)
+               for rank, world in ((0, 1), (0, 2), (1, 2))]  # fmt: skip
+    alone, *shares = (contents_by_number(loader) for loader in loaders)
+    directions = 2 if bidirectional else 1
+    assert [len(step) for step in alone] == [8 * directions] * 8 + [4 * directions] * 4
+    assert [first | second for first, second in zip(*shares, strict=True)] == alone
+
+
+def contents_by_number(loader: Loader) -> list[dict[int, tuple[int, ...]]]:
+    """Return the ids of each row, by its number, for each step."""
+    steps = []
+    for step, batches in enumerate(loader.steps_from(0)):
+        rows = {}
+        for batch, numbers in zip(batches, loader.row_numbers(step), strict=True):
+            for ids, number in zip(batch.input_ids.view(batch.rows, -1), numbers, strict=True):
+                assert number not in rows
+                rows[int(number)] = tuple(ids.tolist())
+        steps.append(rows)
+    return steps
 
 
 def test_batches_independent_of_workers(corpus: Path, tiny_tokenizer: Path) -> None:

@@ -11,17 +11,25 @@ WIDTHS = (1, 3, 37, 128, 200)
 TOKENS = (0, 1, 5, 64)  # two stripes of a backward pass
 EPSILON = 1e-2  # large, so that a row of one element, whose deviation is 0, has small gradients
 KEY = (20_260_101, -7)
+Key = Sequence[int]
 # Largest relative error of a rounding to the nearest.
 UNIT = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
 # Error of a kernel's 16-bit result in units: it rounds once, and Triton's interpreter truncates.
 ONE_ROUNDING = 1 if DEVICE.type == "cuda" else 2
 
 
-def a_key(first: int = KEY[0], second: int = KEY[1]) -> torch.Tensor:
-    return torch.tensor([first, second], dtype=torch.int32, device=DEVICE)
+def keys_of(*keys: Key) -> torch.Tensor:
+    """Return keys of rows, by default of a single one, int32 [B, 2]."""
+    return torch.tensor(keys or [KEY], dtype=torch.int32, device=DEVICE)
 
 
-def reference_mask(count: int, rate: float, key: Sequence[int] = KEY) -> np.ndarray:
+def reference_mask(count: int, rate: float, *keys: Key) -> np.ndarray:
+    """Return which of `count` elements are kept, in as many rows as there are keys, [count]."""
+    rows = [_mask_of_row(count // len(keys or [KEY]), rate, key) for key in keys or [KEY]]
+    return np.concatenate(rows)
+
+
+def _mask_of_row(count: int, rate: float, key: Key) -> np.ndarray:
     """Return which elements are kept: the documented hash, in numpy's unsigned integers."""
     golden = np.uint32(0x9E3779B9)
 
@@ -38,10 +46,8 @@ def reference_mask(count: int, rate: float, key: Sequence[int] = KEY) -> np.ndar
     return (hashed + np.uint32(2**31)).astype(np.float64) >= rate * 2.0**32
 
 
-def drop(x: torch.Tensor, rate: float, key: Sequence[int] | None = KEY) -> torch.Tensor:
-    if key is None:
-        return x
-    stays = torch.from_numpy(reference_mask(x.numel(), rate, key)).view(x.shape).to(x.device)
+def drop(x: torch.Tensor, rate: float, *keys: Key) -> torch.Tensor:
+    stays = torch.from_numpy(reference_mask(x.numel(), rate, *keys)).view(x.shape).to(x.device)
     return x * stays / (1 - rate)
 
 

@@ -1,6 +1,6 @@
 """Embeddings, LayerNorm and dropout, reference and Triton kernel, each against fp64."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -15,12 +15,13 @@ from tests.pretrain.kernels.fp64_reference import (
     TOKENS,
     WIDTHS,
     Evaluation,
+    Key,
     Numbers,
-    a_key,
     assert_rounded,
     drop,
     evaluate,
     evaluate_fp64,
+    keys_of,
     layer_norm,
     reference_mask,
 )
@@ -41,9 +42,10 @@ def fp64_formula(
     weight_D: torch.Tensor,
     bias_D: torch.Tensor,
     rate: float = RATE,
+    keys: Sequence[Key] = (),
 ) -> torch.Tensor:
     summed_ND = word_VD[input_ids_N] + type_2D[token_types_N] + position_PD[positions_N]
-    return drop(layer_norm(summed_ND, weight_D, bias_D), rate)
+    return drop(layer_norm(summed_ND, weight_D, bias_D), rate, *keys)
 
 
 def drawn(
@@ -59,9 +61,14 @@ def drawn(
 
 
 def computed(
-    function: EmbeddingNorm, inputs: list[torch.Tensor], grad: torch.Tensor, rate: float = RATE
+    function: EmbeddingNorm,
+    inputs: list[torch.Tensor],
+    grad: torch.Tensor,
+    rate: float = RATE,
+    keys: Sequence[Key] = (),
 ) -> Evaluation:
-    return evaluate(partial(function, epsilon=EPSILON, rate=rate, key=a_key()), inputs, grad)
+    options = {"epsilon": EPSILON, "rate": rate, "keys_B2": keys_of(*keys)}
+    return evaluate(partial(function, **options), inputs, grad)
 
 
 def compare(
@@ -85,12 +92,22 @@ def test_embedding_norm_matches_fp64(function: EmbeddingNorm, tokens: int, width
 
 
 @both
+@pytest.mark.parametrize("row_tokens", [1, 5, 20])
+def test_embedding_norm_keys_of_rows(function: EmbeddingNorm, row_tokens: int) -> None:
+    """Each row has its own mask; rows end inside tiles and stripes."""
+    keys = [(number, 3 * number) for number in range(60 // row_tokens)]
+    inputs, grad = drawn(60, 37)
+    exact = evaluate_fp64(partial(fp64_formula, keys=keys), inputs, grad)
+    compare(computed(function, inputs, grad, keys=keys), exact, 60, 37)
+
+
+@both
 def test_embedding_norm_without_dropout(function: EmbeddingNorm) -> None:
     """Without a key or with rate 0 nothing is dropped."""
     inputs, grad = drawn(5, 37)
     exact = evaluate_fp64(partial(fp64_formula, rate=0.0), inputs, grad)
     compare(computed(function, inputs, grad, rate=0.0), exact, 5, 37)
-    without_key = partial(function, epsilon=EPSILON, rate=RATE, key=None)
+    without_key = partial(function, epsilon=EPSILON, rate=RATE, keys_B2=None)
     compare(evaluate(without_key, inputs, grad), exact, 5, 37)
 
 

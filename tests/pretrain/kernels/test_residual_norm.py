@@ -1,6 +1,6 @@
 """Bias, dropout, residual and LayerNorm, reference and Triton kernel, each against fp64."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -16,12 +16,13 @@ from tests.pretrain.kernels.fp64_reference import (
     TOKENS,
     WIDTHS,
     Evaluation,
+    Key,
     Numbers,
-    a_key,
     assert_rounded,
     drop,
     evaluate,
     evaluate_fp64,
+    keys_of,
     layer_norm,
     reference_mask,
 )
@@ -38,8 +39,9 @@ def fp64_formula(
     weight_D: torch.Tensor,
     norm_bias_D: torch.Tensor,
     rate: float = RATE,
+    keys: Sequence[Key] = (),
 ) -> torch.Tensor:
-    return layer_norm(drop(inner_ND + bias_D, rate) + residual_ND, weight_D, norm_bias_D)
+    return layer_norm(drop(inner_ND + bias_D, rate, *keys) + residual_ND, weight_D, norm_bias_D)
 
 
 def drawn(
@@ -52,9 +54,14 @@ def drawn(
 
 
 def computed(
-    function: ResidualNorm, inputs: list[torch.Tensor], grad: torch.Tensor, rate: float = RATE
+    function: ResidualNorm,
+    inputs: list[torch.Tensor],
+    grad: torch.Tensor,
+    rate: float = RATE,
+    keys: Sequence[Key] = (),
 ) -> Evaluation:
-    return evaluate(partial(function, epsilon=EPSILON, rate=rate, key=a_key()), inputs, grad)
+    options = {"epsilon": EPSILON, "rate": rate, "keys_B2": keys_of(*keys)}
+    return evaluate(partial(function, **options), inputs, grad)
 
 
 def compare(
@@ -78,12 +85,22 @@ def test_residual_norm_matches_fp64(function: ResidualNorm, tokens: int, width: 
 
 
 @both
+@pytest.mark.parametrize("row_tokens", [1, 5, 20])
+def test_residual_norm_keys_of_rows(function: ResidualNorm, row_tokens: int) -> None:
+    """Each row has its own mask; rows end inside tiles and stripes."""
+    keys = [(number, 3 * number) for number in range(60 // row_tokens)]
+    inputs, grad = drawn(60, 37)
+    exact = evaluate_fp64(partial(fp64_formula, keys=keys), inputs, grad)
+    compare(computed(function, inputs, grad, keys=keys), exact, 60, 37)
+
+
+@both
 def test_residual_norm_without_dropout(function: ResidualNorm) -> None:
     """Without a key or with rate 0 nothing is dropped."""
     inputs, grad = drawn(5, 37)
     exact = evaluate_fp64(partial(fp64_formula, rate=0.0), inputs, grad)
     compare(computed(function, inputs, grad, rate=0.0), exact, 5, 37)
-    without_key = partial(function, epsilon=EPSILON, rate=RATE, key=None)
+    without_key = partial(function, epsilon=EPSILON, rate=RATE, keys_B2=None)
     compare(evaluate(without_key, inputs, grad), exact, 5, 37)
 
 
@@ -144,7 +161,7 @@ def test_residual_norm_backward_is_deterministic() -> None:
 def test_residual_norm_under_checkpointing(function: ResidualNorm) -> None:
     """Activation checkpointing gives the same values and gradients."""
     inputs, grad = drawn(5, 37)
-    again = partial(checkpoint, partial(function, epsilon=EPSILON, rate=RATE, key=a_key()))
+    again = partial(checkpoint, partial(function, epsilon=EPSILON, rate=RATE, keys_B2=keys_of()))
     plain = computed(function, inputs, grad)
     checkpointed = evaluate(partial(again, use_reentrant=False), inputs, grad)
     assert torch.equal(plain.value, checkpointed.value)
@@ -163,7 +180,7 @@ def test_residual_norm_saved_memory() -> None:
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
-        fused(*leaves, epsilon=EPSILON, rate=RATE, key=a_key())
+        fused(*leaves, epsilon=EPSILON, rate=RATE, keys_B2=keys_of())
     assert sum(saved_elements) == 2 * 64
 
 

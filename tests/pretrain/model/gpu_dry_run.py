@@ -9,6 +9,7 @@ synchronisation is an error, because a fake tensor has no data.
 import os
 from typing import Any
 
+import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from triton.runtime.jit import JITFunction
@@ -61,7 +62,7 @@ def train(block: Any, dtype: torch.dtype) -> None:
     if block == "compiled":
         compile_layers(model, backend="aot_eager")
     batch = dummy_batch(SHAPE.vocab_size, 4, 32, 20).map_tensors(lambda tensor: tensor.to(GPU))
-    for keys in keys_of(3):
+    for keys in keys_of(3, batch.rows):
         terms: Any = model(batch, pretraining_terms, keys)
         normalised_loss(terms, batch.counts).backward()
     for name, parameter in model.named_parameters():
@@ -71,9 +72,10 @@ def train(block: Any, dtype: torch.dtype) -> None:
         model.eval()(batch, pretraining_terms)
 
 
-def keys_of(micro_batches: int) -> torch.Tensor:
+def keys_of(micro_batches: int, rows: int) -> torch.Tensor:
     """Return dropout keys on the GPU; made on the CPU because pinned memory has no stand-in."""
-    return dropout_keys(0, 0, 0, micro_batches, SHAPE.layers, torch.device("cpu")).to(GPU)
+    numbers = np.arange(micro_batches * rows).reshape(micro_batches, rows)
+    return dropout_keys(0, 0, numbers, SHAPE.layers, torch.device("cpu")).to(GPU)
 
 
 def distil(dtype: torch.dtype) -> None:

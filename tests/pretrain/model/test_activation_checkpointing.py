@@ -9,7 +9,7 @@ from pretrain.data.batch import Batch
 from pretrain.losses.mlm_nsp import pretraining_terms
 from pretrain.model import Bert, BertShape, initialise
 from pretrain.model.backend import Backend
-from pretrain.model.dropout_rng import dropout_keys
+from tests.model_fixtures import keys_for
 
 LAYERS = 4
 
@@ -24,7 +24,7 @@ def gradients_of(model: Bert, batch: Batch, layers: int) -> tuple[list[torch.Ten
 
     model.backend = dataclasses.replace(Backend(), checkpointed_layers=layers)
     model.zero_grad()
-    (keys,) = dropout_keys(1, 2, 3, 1, LAYERS, torch.device("cpu"))
+    keys = keys_for(batch, LAYERS)
     with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
         terms = model(batch, pretraining_terms, keys)
     torch.manual_seed(layers)  # must have no effect

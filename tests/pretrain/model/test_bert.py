@@ -6,6 +6,7 @@ Most of it is computed in fp64, so that equal means equal to the last few digits
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from pretrain.losses.mlm_nsp import pretraining_terms
 from pretrain.model import Bert, BertShape, Outputs, initialise
 from pretrain.model.dropout_rng import dropout_keys
 from pretrain.model.hf_conversion import from_hf_config, to_hf_config
+from tests.model_fixtures import keys_for
 from tests.unpacked_rows import TABLES, T, rows_with_two, unpack
 
 TIED = {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
@@ -211,10 +213,10 @@ def test_initialise_matches_bert(tiny_shape: BertShape) -> None:
 def test_dropout_depends_on_keys_alone(tiny_shape: BertShape, packed: Batch) -> None:
     """Dropout depends on its keys and not on the global generator; no keys mean no dropout."""
     model = Bert(dataclasses.replace(tiny_shape, dropout=0.5))
-    passes = dropout_keys(0, 1, 2, 2, tiny_shape.layers, torch.device("cpu"))
-    first, second = (model(packed, None, keys).hidden_ND for keys in passes)
+    first_keys, second_keys = (keys_for(packed, tiny_shape.layers, step) for step in (1, 2))
+    first, second = (model(packed, None, keys).hidden_ND for keys in (first_keys, second_keys))
     torch.manual_seed(9)  # must have no effect
-    assert torch.equal(first, model(packed, None, passes[0]).hidden_ND)
+    assert torch.equal(first, model(packed, None, first_keys).hidden_ND)
     evaluated = [model(packed).hidden_ND for _ in range(2)]
     assert torch.equal(*evaluated)
     for other in (second, evaluated[0]):
@@ -222,26 +224,33 @@ def test_dropout_depends_on_keys_alone(tiny_shape: BertShape, packed: Batch) -> 
 
 
 def test_dropout_keys_are_distinct() -> None:
-    """Keys differ between seeds, steps, ranks, micro-batches and layers, and are reproducible."""
+    """Keys differ between seeds, steps, rows and layers, and are reproducible."""
+    rows = np.array([[0, 1, 2], [5, 6, 2**40]])
     drawn = [
-        dropout_keys(seed, step, rank, 3, 4, torch.device("cpu"))
-        for seed in (0, 1)
-        for step in (0, 1)
-        for rank in (0, 1)
+        dropout_keys(seed, step, rows, 4, torch.device("cpu")) for seed in (0, 1) for step in (0, 1)
     ]
-    assert drawn[0].dtype == torch.int32 and drawn[0].shape == (3, 9, 2)
-    keys = torch.stack(drawn).flatten(0, 2)
-    assert len(keys.unique(dim=0)) == len(keys) == 8 * 27
-    assert torch.equal(drawn[0], dropout_keys(0, 0, 0, 3, 4, torch.device("cpu")))
+    assert drawn[0].dtype == torch.int32 and drawn[0].shape == (2, 9, 3, 2)
+    keys = torch.stack(drawn).flatten(0, 3)
+    assert len(keys.unique(dim=0)) == len(keys) == 4 * 2 * 9 * 3
+    assert torch.equal(drawn[0], dropout_keys(0, 0, rows, 4, torch.device("cpu")))
 
 
+def test_dropout_keys_follow_rows() -> None:
+    """A row has the same keys in any micro-batch."""
+    whole = dropout_keys(0, 0, np.arange(8)[None], 2, torch.device("cpu"))
+    pairs = dropout_keys(0, 0, np.array([[6, 7], [2, 3]]), 2, torch.device("cpu"))
+    assert torch.equal(pairs[0], whole[0, :, 6:8]) and torch.equal(pairs[1], whole[0, :, 2:4])
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
 @pytest.mark.parametrize("layers", [1, 2, 3])
-def test_dropout_keys_are_aligned(layers: int) -> None:
-    """The keys of every pass and layer are aligned to 16 bytes, so that compiled layers do not copy
-    them.
+def test_dropout_keys_are_aligned(layers: int, rows: int) -> None:
+    """The keys of every micro-batch and layer are aligned to 16 bytes, so that compiled layers do
+    not copy them.
     """
-    for keys in dropout_keys(0, 0, 0, 4, layers, torch.device("cpu")):
-        of_layers = [keys[:-1].view(-1, 2, 2)[number] for number in range(layers)]
+    numbers = np.arange(4 * rows).reshape(4, rows)
+    for keys in dropout_keys(0, 0, numbers, layers, torch.device("cpu")):
+        of_layers = [keys[:-1].view(-1, 2, rows, 2)[number] for number in range(layers)]
         assert all(key.data_ptr() % 16 == 0 and key.is_contiguous() for key in (keys, *of_layers))
 
 

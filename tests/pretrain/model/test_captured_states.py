@@ -14,8 +14,8 @@ from pretrain.model import Bert, BertShape, initialise
 from pretrain.model.backend import Backend
 from pretrain.model.captured_states import Capture
 from pretrain.model.compilation import compile_layers
-from pretrain.model.dropout_rng import dropout_keys
 from pretrain.model.hf_conversion import to_hf_config
+from tests.model_fixtures import keys_for
 
 LAYERS = 3
 ALL = Capture(hidden=frozenset(range(LAYERS + 1)), attention=frozenset(range(1, LAYERS + 1)))
@@ -107,7 +107,7 @@ def test_checkpointing_keeps_captured_states(
 ) -> None:
     """Activation checkpointing changes neither captured states nor gradients."""
     model = build(tiny_shape, norm, dropout=0.1)
-    keys = dropout_keys(0, 0, 0, 1, LAYERS, torch.device("cpu"))[0]
+    keys = keys_for(packed, LAYERS)
     found = []
     for layers in (0, LAYERS):
         model.backend = Backend(checkpointed_layers=layers)

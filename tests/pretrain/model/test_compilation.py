@@ -17,7 +17,7 @@ from pretrain.losses.mlm_nsp import pretraining_terms
 from pretrain.model import Bert, BertShape, attention, initialise
 from pretrain.model.backend import Backend
 from pretrain.model.compilation import CompilationCounter, compile_layers
-from pretrain.model.dropout_rng import dropout_keys
+from tests.model_fixtures import keys_for
 
 OpenSource = Callable[..., BatchSource]
 
@@ -42,8 +42,7 @@ def micro_batches(source: BatchSource, micro_rows: int = 2) -> list[Batch]:
 
 def train(model: Bert, batches: list[Batch]) -> None:
     for step, batch in enumerate(batches):
-        (keys,) = dropout_keys(0, step, 0, 1, model.shape.layers, torch.device("cpu"))
-        terms = model(batch, pretraining_terms, keys)
+        terms = model(batch, pretraining_terms, keys_for(batch, model.shape.layers, step))
         torch.stack([term.total for term in terms if term.weight]).sum().backward()
 
 
@@ -113,7 +112,7 @@ def test_compiled_model_matches_eager(model: Bert, open_source: OpenSource) -> N
     """A compiled model has the same hidden states and parameter names."""
     batch = open_source().rows(np.arange(3), 3)
     names = list(model.state_dict())
-    (keys,) = dropout_keys(0, 0, 0, 1, model.shape.layers, torch.device("cpu"))
+    keys = keys_for(batch, model.shape.layers)
     expected = model(batch, None, keys).hidden_ND
     compile_layers(model, backend="eager")
     assert torch.equal(model(batch, None, keys).hidden_ND, expected)

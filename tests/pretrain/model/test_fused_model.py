@@ -15,7 +15,7 @@ from pretrain.kernels.dispatch import choose_kernels
 from pretrain.losses.mlm_nsp import pretraining_terms
 from pretrain.model import Bert, BertShape, initialise
 from pretrain.model.backend import Backend
-from pretrain.model.dropout_rng import dropout_keys
+from tests.model_fixtures import keys_for
 
 OpenSource = Callable[..., BatchSource]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -32,7 +32,7 @@ def test_fused_model_matches_reference(
     initialise(model, seed=0)
     model = model.to(DEVICE)
     batch = open_source().rows(np.arange(2), 2).to(DEVICE)
-    (keys,) = dropout_keys(0, 0, 0, 1, shape.layers, DEVICE)
+    keys = keys_for(batch, shape.layers)
     found = []
     for kernels in (choose_kernels("reference", "reference", DEVICE),
                     choose_kernels(block, head, DEVICE)):  # type: ignore[arg-type]  # fmt: skip

@@ -14,13 +14,13 @@ from pretrain.losses.mlm_nsp import pretraining_terms
 from pretrain.losses.term import normalised_loss
 from pretrain.model import Bert, BertShape, initialise
 from pretrain.model.backend import Backend
-from pretrain.model.dropout_rng import dropout_keys
 from pretrain.monitoring.activation_memory import (
     Activations,
     head_space,
     saved_by_layer,
     saved_bytes,
 )
+from tests.model_fixtures import keys_for
 
 OpenSource = Callable[..., BatchSource]
 SMALL = {"layers": 3, "width": 64, "heads": 4, "feed_forward": 256, "vocab_size": 1000}
@@ -50,7 +50,7 @@ def measure_saved_bytes(model: Bert, batch: Batch) -> int:
             sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    keys = dropout_keys(0, 0, 0, 1, model.shape.layers, torch.device("cpu"))[0]
+    keys = keys_for(batch, model.shape.layers)
     with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
         terms: Any = model(batch, pretraining_terms, keys if model.shape.dropout else None)
         loss = normalised_loss(terms, batch.counts)

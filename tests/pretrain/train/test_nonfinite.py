@@ -6,10 +6,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
 
+from data_prep.corpus.shards import Int64Array
 from data_prep.errors import UserError
 from pretrain.config.optim import OptimOptions
 from pretrain.config.train import TrainOptions
@@ -144,6 +146,9 @@ class Rows:
 
     def step_tokens(self, step: int) -> int:
         return 64
+
+    def row_numbers(self, step: int) -> Int64Array:
+        return np.zeros((1, 1), np.int64)
 
     def steps_from(self, first: int) -> Iterator[list[Any]]:
         batch = SimpleNamespace(counts=dict.fromkeys(loop.COUNTS, 1), to=lambda device: batch)

@@ -1,19 +1,27 @@
-"""Losses are divided once, by global counts: how a batch is split changes no gradient."""
+"""Losses are divided once, by global counts: how a batch is split changes no gradient.
+
+Nor does it with dropout, whose masks belong to rows.
+"""
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from pretrain.config.phases import phases_of
+from pretrain.config.run import MaskOptions
+from pretrain.config.train import TrainOptions
 from pretrain.data.batch import IGNORE_INDEX, Batch
 from pretrain.data.batch_source import BatchSource
+from pretrain.data.loader import StepDataset
 from pretrain.distil.teacher import Teacher
 from pretrain.losses.term import normalised_loss, normalised_values
 from pretrain.model import Bert, Outputs
+from pretrain.model.dropout_rng import dropout_keys
 from pretrain.train.task import PretrainingTask, Task
 from tests.student_tasks import DISTILBERT, Objectives, make_distillation, stage, terms_of
 
@@ -27,14 +35,40 @@ def micro_batches(source: BatchSource, world: int, micro: int) -> list[Batch]:
     return [batch for rank in range(world) for batch in source.step(0, ROWS, rank, world, micro)]
 
 
-def accumulate(task: Task, model: Bert, batches: list[Batch]) -> tuple[Gradients, torch.Tensor]:
-    """Accumulate gradients and values as the loop does."""
+def dropout_of(model: Bert, world: int, micro: int, directions: int = 1) -> list[torch.Tensor]:
+    """Return the dropout keys of the micro-batches of all ranks, as the loop makes them."""
+    mask = MaskOptions(bidirectional=directions == 2)
+    train = TrainOptions(steps=1, batch_rows=ROWS, micro_rows=micro, row_tokens=64)
+    return [
+        keys
+        for rank in range(world)
+        for keys in dropout_keys(
+            7,
+            0,
+            StepDataset({}, phases_of(train), mask, rank, world).row_numbers(0),
+            model.shape.layers,
+            torch.device("cpu"),
+        )
+    ]
+
+
+def with_dropout(model: Bert) -> Bert:
+    """Return a model of the same weights that drops a third."""
+    dropping = Bert(dataclasses.replace(model.shape, dropout=1 / 3))
+    dropping.load_state_dict(model.state_dict())
+    return dropping
+
+
+def accumulate(
+    task: Task, model: Bert, batches: list[Batch], keys: Sequence[torch.Tensor | None] = ()
+) -> tuple[Gradients, torch.Tensor]:
+    """Accumulate gradients and values as the loop does; without keys nothing is dropped."""
     counts = {name: sum(b.counts[name] for b in batches) for name in batches[0].counts}
     model.zero_grad()
     values = torch.zeros((), dtype=torch.float64)
     spec = task.at(0)
-    for batch in batches:
-        terms = model(batch, spec.terms, capture=spec.capture)
+    for batch, own_keys in zip(batches, keys or [None] * len(batches), strict=True):
+        terms = model(batch, spec.terms, own_keys, spec.capture)
         normalised_loss(terms, counts).backward()
         values = values + normalised_values(terms, counts)
     return gradients_of(model), values
@@ -114,6 +148,26 @@ def test_distillation_gradient_ignores_split(
     assert_equal_to_rounding(found, gradients_of(exact))
     soft, mlm, _, cosine = values.tolist()
     assert 5 * soft + 2 * mlm + cosine == pytest.approx(loss.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("world", "micro"), SPLITS)
+@pytest.mark.parametrize("directions", [1, 2])
+def test_gradient_with_dropout_ignores_split(
+    open_source: OpenSource, tiny_model: Bert, world: int, micro: int, directions: int
+) -> None:
+    """With dropout, loss and gradient are the same for any ranks and micro-batches."""
+    source = open_source(bidirectional=directions == 2)
+    model, task = with_dropout(tiny_model), PretrainingTask()
+    exact = copy.deepcopy(model).double()
+    whole, whole_keys = (micro_batches(source, 1, ROWS), dropout_of(model, 1, ROWS, directions))
+    expected, expected_values = accumulate(task, exact, whole, whole_keys)
+    plain, _ = accumulate(task, exact, whole)
+    name = "bert.encoder.layer.0.output.dense.weight"
+    assert (expected[name] - plain[name]).norm() > 0.3 * plain[name].norm(), "dropout is on"
+    batches, keys = micro_batches(source, world, micro), dropout_of(model, world, micro, directions)
+    found, values = accumulate(task, model, batches, keys)
+    assert_equal_to_rounding(found, expected)
+    torch.testing.assert_close(values, expected_values, rtol=1e-6, atol=0)
 
 
 def one_direction(batch: Batch, reverse: bool) -> Batch:

@@ -64,8 +64,8 @@ def main() -> None:
 
     rows, width, vocabulary = 64, 768, 30522
     ids = torch.zeros(rows, dtype=torch.int64)
-    for key in (torch.zeros(2, dtype=torch.int32), None):
-        dropped: Any = {"epsilon": 1e-12, "rate": 0.1, "key": key}
+    for keys in (torch.zeros(2, 2, dtype=torch.int32), None):
+        dropped: Any = {"epsilon": 1e-12, "rate": 0.1, "keys_B2": keys}
         vectors = [zeros(width) for _ in range(3)]
         inner, residual = zeros(rows, width), zeros(rows, width)
         bias, weight, shift = vectors
