@@ -20,7 +20,7 @@ from pretrain.run_facts import RunFacts, TeacherFacts
 def make_run(folder: Path, tokenizer_path: Path, kind: str, shape: BertShape) -> Bert:
     """Write a run folder as training leaves it, with random weights."""
     tokenizer = load_tokenizer(tokenizer_path)
-    model = Bert(replace(shape, next_sentence=kind == "teacher"))
+    model = Bert(replace(shape, next_sentence=kind == "teacher" and shape.next_sentence))
     initialise(model, seed=7)
     with torch.no_grad():
         for parameter in model.parameters():  # biases too must make a difference

@@ -45,6 +45,7 @@ def make_distillation(
     plans = plan_stages(stages_of(stages), shape, teacher_shape, has_mlm_head=True)
     projections = find_projections(plans, shape, teacher_shape)
     model = make_student(models[0], shape, choose_layers(options, teacher_shape), 0, projections)
+    model.detach_unused_pooler()  # as a run does
     return model, DistillationTask([Teacher(m, CPU, precision) for m in models], plans)
 
 

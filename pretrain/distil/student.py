@@ -37,6 +37,7 @@ def student_shape(options: StudentOptions, teacher: BertShape, next_sentence: bo
         token_types=options.format == "bert",
         **{key: value for key, value in overrides.items() if value is not None},
     )
+    shape = dataclasses.replace(shape, pooler=_keeps_pooler(shape, teacher))
     if shape.width % shape.heads:
         raise UserError(
             f"The student's width {shape.width} is not divisible by its {shape.heads} heads: "
@@ -136,10 +137,22 @@ def make_student(
     for name, width in (projections or {}).items():
         student.projections[name] = Projection(shape.width, width)
     initialise(student, seed)
+    if shape.pooler:
+        student.bert.pooler.load_state_dict(teacher.bert.pooler.state_dict())
     if layers:
         _check_narrower(teacher.shape, shape)
         _copy(teacher, student, layers)
     return student
+
+
+def _keeps_pooler(student: BertShape, teacher: BertShape) -> bool:
+    """Return whether a student has its teacher's pooler, which none of its losses trains.
+
+    `AutoModel` would draw a new one at every load. Of another width it would be no trained pooler.
+    """
+    trains_its_own = student.next_sentence
+    fits = student.token_types and student.width == teacher.width
+    return teacher.has_pooler and fits and not trains_its_own
 
 
 def _count_layers(options: StudentOptions, teacher: BertShape) -> int:

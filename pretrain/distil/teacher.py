@@ -59,6 +59,7 @@ class Teacher:
         self.timer = DeviceTimer(device)
         if layers is not None:
             del model.bert.encoder.layer[layers:]
+        model.detach_unused_pooler()
         model.to(_DTYPES[precision]).eval().requires_grad_(False)
         self._model = shard_layers(model, device) if sharded else model.to(device)
         apply_backend(self._model, backend)

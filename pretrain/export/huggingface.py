@@ -78,10 +78,10 @@ def check_export(folder: Path, model: Bert) -> None:
     model.eval()
     with torch.no_grad():
         ours: Outputs = model(batch)
-    for name, difference in _compare(folder, ours, batch, model.shape.token_types).items():
+    for name, difference in _compare(folder, model, ours, batch).items():
         if not difference < _TOLERANCE:
             raise UserError(
-                f"Plain transformers computes other {name} logits from the export (by up to "
+                f"Plain transformers computes other {name} outputs from the export (by up to "
                 f"{difference:.2g}), so it was not published: report this with config.yaml."
             )
 
@@ -105,12 +105,12 @@ def _write(building: Path, trained: TrainedModel, fingerprint: str, run_path: Pa
             shutil.copyfile(path, building / path.name)
 
 
-def _compare(folder: Path, ours: Outputs, batch: Batch, has_types: bool) -> dict[str, float]:
-    """Return the largest difference of each kind of logits from plain transformers'."""
+def _compare(folder: Path, model: Bert, ours: Outputs, batch: Batch) -> dict[str, float]:
+    """Return the largest difference of each kind of output from plain transformers'."""
     inputs = {
         "input_ids": batch.input_ids.view(-1, batch.row_tokens),
     }
-    if has_types:
+    if model.shape.token_types:
         inputs["token_type_ids"] = batch.token_types.view(-1, batch.row_tokens)
     with torch.no_grad():
         plain = load_plain(folder, "AutoModelForMaskedLM")(**inputs).logits
@@ -120,6 +120,10 @@ def _compare(folder: Path, ours: Outputs, batch: Batch, has_types: bool) -> dict
             difference = _largest(both.prediction_logits.flatten(0, 1), ours.mlm_logits_MV)
             differences["MLM"] = max(differences["MLM"], difference)
             differences["NSP"] = _largest(both.seq_relationship_logits, ours.nsp_logits_S2)
+        if model.shape.has_pooler:
+            pooled = load_plain(folder, "AutoModel")(**inputs).pooler_output
+            cls_SD = ours.hidden_ND.index_select(0, batch.cls_positions)
+            differences["pooler"] = _largest(pooled, model.bert.pooler(cls_SD))
     return differences
 
 

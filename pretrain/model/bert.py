@@ -153,6 +153,17 @@ class Bert(nn.Module):
         _, states = self.bert(batch, None, self.backend, capture, capture.last)
         return states
 
+    def detach_unused_pooler(self) -> dict[str, torch.Tensor]:
+        """Remove a pooler that no head reads, and return its weights by their full names.
+
+        No loss trains it, and an optimizer that had it would still decay it.
+        """
+        if not self.shape.pooler or not hasattr(self.bert, "pooler"):
+            return {}
+        weights = self.bert.pooler.state_dict(prefix="bert.pooler.")
+        del self.bert.pooler
+        return weights
+
     def count_parameters(self) -> int:
         """Return the number of parameters that are published, tied ones counted once."""
         published = (self.bert, self.cls)
@@ -162,10 +173,14 @@ class Bert(nn.Module):
 def initialise(model: Bert, seed: int) -> None:
     """Draw initial weights as BERT does: N(0, 0.02), zero biases, unit LayerNorm.
 
-    The same seed gives the same weights on every rank, on any device.
+    The same seed gives the same weights on every rank, on any device. A pooler that no head reads
+    is left as it is: it comes from elsewhere, and must not move the draws of other weights.
     """
     generator = torch.Generator().manual_seed(seed)
-    for module in model.modules():
+    drawn = (
+        m for name, m in model.named_modules() if not model.shape.pooler or "pooler" not in name
+    )
+    for module in drawn:
         if isinstance(module, (nn.Linear, nn.Embedding)):
             weights = torch.empty(module.weight.shape).normal_(0.0, 0.02, generator=generator)
             module.weight.data.copy_(weights)

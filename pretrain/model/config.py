@@ -16,10 +16,16 @@ class BertShape:
     positions: int
     dropout: float
     pad_id: int
-    next_sentence: bool  # whether it has a pooler and an NSP head
+    next_sentence: bool  # whether it has an NSP head, and the pooler below it
     norm_epsilon: float = 1e-12
     norm: Literal["post", "pre"] = "post"  # LayerNorm after each block (BERT) or before it
     token_types: bool = True  # whether it has segment embeddings; DistilBERT has none
+    pooler: bool = False  # whether it has a pooler although no NSP head reads it
+
+    @property
+    def has_pooler(self) -> bool:
+        """Whether `AutoModel` finds a pooler in its weights."""
+        return self.next_sentence or self.pooler
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, for a manifest."""

@@ -119,7 +119,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.embeddings = Embeddings(shape)
         self.encoder = LayerStack(shape)
-        if shape.next_sentence:
+        if shape.has_pooler:
             self.pooler = Pooler(shape)
 
     def forward(

@@ -112,7 +112,11 @@ def _locate_export(path: Path) -> LocatedModel:
         weights=path / WEIGHTS,
         sha256=file_sha256(path / WEIGHTS),
         # A file may hold an NSP head that its config.json does not name.
-        shape=dataclasses.replace(shape, next_sentence=_NSP_HEAD in names),
+        shape=dataclasses.replace(
+            shape,
+            next_sentence=_NSP_HEAD in names,
+            pooler=_NSP_HEAD not in names and names >= _POOLER,
+        ),
         facts=_read_facts(path / "stillhouse.json"),
         has_mlm_head=any(name.startswith(_MLM_HEAD) for name in names),
     )
@@ -127,7 +131,7 @@ def _read_facts(path: Path) -> RunFacts | None:
 def _check_fit(
     path: Path, found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]
 ) -> None:
-    spare = _TIED if _NSP_HEAD in expected else _TIED | _POOLER
+    spare = _TIED | (_POOLER - expected.keys())
     # Projections from a student's width to its teacher's are not part of the model.
     spare |= {name for name in found if name.startswith("projections.")}
     # Buffers that older versions of transformers saved.

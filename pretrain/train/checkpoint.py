@@ -12,9 +12,10 @@ DeepSpeed's own files are pickles; they are only ever read when the manifest ver
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
@@ -52,8 +53,11 @@ def save_checkpoint(
     facts: RunFacts,
     cluster: Cluster,
     keep: int,
+    kept_weights: Mapping[str, torch.Tensor] = MappingProxyType({}),
 ) -> Path:
     """Write and commit a checkpoint, then remove all but the newest `keep` (all ranks).
+
+    `kept_weights` are stored with the trained ones, and are no part of DeepSpeed's state.
 
     Raises:
         UserError: when the disk is full or a weight is not finite; the previous checkpoints
@@ -70,7 +74,7 @@ def save_checkpoint(
         weights = engine.gather_fp32_weights()
         if cluster.is_main:
             _refuse_unusable(weights, progress.step)
-            write_weights(weights, writing / "model.safetensors")
+            write_weights({**weights, **kept_weights}, writing / "model.safetensors")
         # The manifest must not be written while other ranks are still writing.
         cluster.barrier()
         if cluster.is_main:

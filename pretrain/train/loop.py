@@ -9,6 +9,8 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import torch
+
 from data_prep.errors import UserError
 from pretrain.config.run import RunRecipe
 from pretrain.data.batch import Batch
@@ -57,6 +59,7 @@ class Training:
     preemption: PreemptionMonitor
     facts: RunFacts  # for the manifest of every checkpoint
     positions: TrainedPositions
+    kept_weights: dict[str, torch.Tensor]  # in every checkpoint, but not trained
     log: RunLog | None  # rank 0 only
 
 
@@ -223,7 +226,13 @@ def _save(t: Training, progress: Progress, window: MetricsWindow, scores: dict[s
     reached = t.positions.after(progress.step)
     facts = replace(t.facts, validation=scores, trained_positions=reached)
     path = save_checkpoint(
-        t.run.checkpoints, t.engine, progress, facts, t.cluster, t.recipe.checkpoint.keep
+        t.run.checkpoints,
+        t.engine,
+        progress,
+        facts,
+        t.cluster,
+        t.recipe.checkpoint.keep,
+        t.kept_weights,
     )
     seconds = time.perf_counter() - started
     if t.log is not None:

@@ -63,6 +63,8 @@ def _train(
         deepspeed=read_deepspeed_config(
             recipe, cluster.world_size, on_gpu=cluster.device.type == "cuda"
         ),
+        # Before anything counts, compiles or partitions the parameters that are trained.
+        kept_weights=prepared.model.detach_unused_pooler(),
     )
     facts = setup.collect_facts(s)
     setup.choose_model_backend(s)

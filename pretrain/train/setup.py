@@ -54,6 +54,7 @@ class RunSetup:
     inputs: Inputs
     prepared: Prepared
     deepspeed: dict[str, Any]  # complete configuration, see `deepspeed_config.py`
+    kept_weights: dict[str, torch.Tensor]  # that no loss trains, see `Bert.detach_unused_pooler`
 
     @property
     def zero_stage(self) -> int:
@@ -64,9 +65,10 @@ class RunSetup:
 def collect_facts(s: RunSetup) -> RunFacts:
     """Return what the manifest of every checkpoint states about the run."""
     corpus, model = s.inputs.corpus, s.prepared.model
+    kept = sum(tensor.numel() for tensor in s.kept_weights.values())
     return RunFacts(
         shape=model.shape.to_dict(),
-        parameters=model.count_parameters(),
+        parameters=model.count_parameters() + kept,
         corpus=corpus.fingerprint,
         corpus_documents=corpus.num_documents,
         corpus_tokens=corpus.num_tokens,
@@ -172,6 +174,7 @@ def make_training(
         positions=TrainedPositions.of(
             phases_of(recipe.train), s.inputs.sources, s.prepared.inherited_positions
         ),
+        kept_weights=s.kept_weights,
         log=log,
     )
 

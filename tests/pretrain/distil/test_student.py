@@ -76,7 +76,7 @@ def test_missing_teacher_layers_refused(
 def test_student_shape_defaults_to_teacher(tiny_shape: BertShape) -> None:
     """A student has its teacher's shape except for the keys of its recipe."""
     shape = student_shape(options(), tiny_shape, next_sentence=False)
-    assert shape == dataclasses.replace(tiny_shape, layers=1, next_sentence=False)
+    assert shape == dataclasses.replace(tiny_shape, layers=1, next_sentence=False, pooler=True)
     named = {"layers": 7, "width": 24, "heads": 3, "feed_forward": 40}
     shape = student_shape(options(**named, init="random"), tiny_shape, next_sentence=True)
     assert shape == dataclasses.replace(tiny_shape, **named)
@@ -188,13 +188,54 @@ def test_student_shares_no_memory_with_teacher(teacher: Bert) -> None:
 
 
 def test_random_student_copies_no_weight(teacher: Bert) -> None:
-    """A student with random weights copies nothing from its teacher."""
+    """A student with random weights copies nothing from its teacher but the pooler.
+
+    The pooler does not move the draws of the others, so that a seed gives the same student whether
+    its teacher has one or not.
+    """
     shape = student_shape(options(layers=2), teacher.shape, False)
-    student = make_student(teacher, shape, [], seed=7)
-    expected = Bert(shape)
+    own = make_student(teacher, shape, [], seed=7).state_dict()
+    expected = Bert(dataclasses.replace(shape, pooler=False))
     initialise(expected, seed=7)
     for name, weight in expected.state_dict().items():
-        assert torch.equal(student.state_dict()[name], weight)
+        assert torch.equal(own[name], weight)
+    for name in own.keys() - expected.state_dict().keys():
+        assert name.startswith("bert.pooler.")
+        assert torch.equal(own[name], teacher.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    ("keys", "teacher_has", "next_sentence", "keeps"),
+    [
+        ({}, {}, False, True),
+        ({"init": "random", "layers": 2}, {}, False, True),
+        ({"feed_forward": 24}, {}, False, True),
+        ({}, {"next_sentence": False, "pooler": True}, False, True),
+        ({"width": 16}, {}, False, False),
+        ({"format": "distilbert"}, {}, False, False),
+        ({}, {"next_sentence": False}, False, False),
+        # Its own loss trains it: then it is no weight that is only kept.
+        ({}, {}, True, False),
+    ],
+)
+def test_student_keeps_pooler_of_equal_width(
+    tiny_shape: BertShape,
+    keys: dict[str, Any],
+    teacher_has: dict[str, bool],
+    next_sentence: bool,
+    keeps: bool,
+) -> None:
+    """A student that trains no pooler has its teacher's where their widths agree."""
+    teacher = Bert(dataclasses.replace(tiny_shape, **teacher_has))
+    shape = student_shape(options(**keys), teacher.shape, next_sentence)
+    assert shape.pooler == keeps
+    student = make_student(teacher, shape, choose_layers(options(**keys), teacher.shape), seed=0)
+    kept = student.detach_unused_pooler()
+    assert set(kept) == ({"bert.pooler.dense.weight", "bert.pooler.dense.bias"} if keeps else set())
+    for name, weight in kept.items():
+        assert torch.equal(weight, teacher.state_dict()[name])
+    assert student.detach_unused_pooler() == {}, "it is detached once"
+    assert any("pooler" in name for name in student.state_dict()) == next_sentence
 
 
 def test_projections_not_counted_as_parameters(teacher: Bert) -> None:

@@ -114,10 +114,14 @@ def test_wrong_weight_is_noticed(
     model = make_run(run, tiny_tokenizer, "teacher", tiny_shape)
     publish(run, export, "apache-2.0", "en")
     check_export(export, model)
-    for name in ("bert.encoder.layer.1.output.LayerNorm.weight", "cls.seq_relationship.weight"):
+    for name in (
+        "bert.encoder.layer.1.output.LayerNorm.weight",
+        "cls.seq_relationship.weight",
+        "bert.pooler.dense.bias",
+    ):
         weights = load_file(export / WEIGHTS)
         save_file({**weights, name: weights[name] + 0.1}, export / WEIGHTS, {"format": "pt"})
-        with pytest.raises(UserError, match=r"Plain transformers computes other .* logits"):
+        with pytest.raises(UserError, match=r"Plain transformers computes other .* outputs"):
             check_export(export, model)
         save_file(weights, export / WEIGHTS, {"format": "pt"})
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from data_prep.disk import clear_disk_errors
 from data_prep.errors import UserError
@@ -70,6 +70,16 @@ def test_checkpoint_round_trip(tmp_path: Path, alone: Cluster) -> None:
     assert set(found.files) == {"rank_0.pt", "model.safetensors"}
     engine: Any = FakeEngine()
     assert load_checkpoint(engine, found) == Progress(step=3, samples_seen=30, tokens_seen=300)
+
+
+def test_kept_weights_are_in_checkpoint(tmp_path: Path, alone: Cluster) -> None:
+    """Weights that no loss trains are stored with the trained ones, and are no engine's state."""
+    engine: Any = FakeEngine()
+    kept = {"bert.pooler.dense.bias": torch.ones(3)}
+    path = save_checkpoint(tmp_path, engine, Progress(step=1), RunFacts(), alone, 1, kept)
+    weights = load_file(path / "model.safetensors")
+    assert set(weights) == {"weight", "bert.pooler.dense.bias"}
+    assert torch.equal(weights["bert.pooler.dense.bias"], torch.ones(3))
 
 
 def test_only_newest_are_kept(tmp_path: Path, alone: Cluster) -> None:
