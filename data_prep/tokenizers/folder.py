@@ -155,11 +155,28 @@ def read_tokenizer(path: Path) -> LoadedTokenizer:
     """
     backend = read_backend(path / BACKEND)
     ids = special_ids(backend, role_names(path), path)
+    return loaded_tokenizer(path, backend, ids, frozenset({file_fingerprint(path / BACKEND)}))
+
+
+def loaded_tokenizer(
+    path: Path,
+    backend: Tokenizer,
+    ids: Mapping[str, int],
+    other_fingerprints: frozenset[str] = frozenset(),
+) -> LoadedTokenizer:
+    """Return a tokenizer of the library with its fingerprint.
+
+    Args:
+        path: of its folder.
+        backend: without truncation and padding.
+        ids: of each role.
+        other_fingerprints: see `LoadedTokenizer`.
+    """
     return LoadedTokenizer(
         path=path,
         backend=backend,
         fingerprint=pipeline_fingerprint(backend, ids),
-        other_fingerprints=frozenset({file_fingerprint(path / BACKEND)}),
+        other_fingerprints=other_fingerprints,
         vocab_size=_vocab_size(backend),
         pad_id=ids["pad"],
         unk_id=ids["unk"],

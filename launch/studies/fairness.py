@@ -10,6 +10,7 @@ from typing import Any
 from data_prep.corpus.shards import Corpus
 from data_prep.errors import UserError
 from data_prep.manifest import write_json
+from data_prep.tokenizers.folder import load_tokenizer
 from launch.held_out import SCORED_TOKENS
 from launch.studies.options import StudyRecipe
 from launch.studies.trials import recipe_of, trials_of
@@ -59,7 +60,7 @@ def check_inputs(study: StudyRecipe) -> None:
     """
     recipe = recipe_of(study, next(trials_of(study)))
     corpus = Corpus.open(recipe.corpus.path, "validation")
-    (teacher,) = locate_teachers([study.teacher], corpus.tokenizer_fingerprint)
+    (teacher,) = locate_teachers([study.teacher], load_tokenizer(recipe.tokenizer.path))
     longest = max([SCORED_TOKENS, *(task.max_tokens for task in study.tasks)])
     if teacher.shape.positions < longest:
         raise UserError(

@@ -72,7 +72,7 @@ def set_up_distillation(recipe: StudentRecipe, inputs: Inputs, cluster: Cluster)
 def _locate(recipe: StudentRecipe, inputs: Inputs, cluster: Cluster) -> list[LocatedModel]:
     """Locate the teachers and check their positions and vocabulary (all ranks)."""
     paths, tokenizer = recipe.teacher.all_paths, inputs.tokenizer
-    located_models = cluster.on_main(lambda: locate_teachers(paths, tokenizer.fingerprint))
+    located_models = cluster.on_main(lambda: locate_teachers(paths, tokenizer))
     for located in located_models:
         check_positions(located.shape, recipe.train.longest_row)
         check_vocabulary(located.shape, tokenizer)
@@ -105,9 +105,11 @@ def _open_teacher(
         backend,
         layers=None if needs_logits else max(plan.teacher_capture.last for plan in plans),
         has_mlm_head=located.has_mlm_head,
-        name=f"The teacher {located.weights.parent}",
+        name=f"The teacher {located.folder}",
         sharded=recipe.teacher.sharded and cluster.world_size > 1,
     )
+    if located.unread and cluster.is_main:
+        print(f"{teacher.name}: {', '.join(located.unread)} are not used.")
     if teacher.sharded and cluster.is_main:
         print(f"{teacher.name}: its layers are sharded over {cluster.world_size} ranks.")
     _check_outputs(teacher, recipe, cluster, plans)

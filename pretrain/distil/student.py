@@ -35,6 +35,7 @@ def student_shape(options: StudentOptions, teacher: BertShape, next_sentence: bo
         layers=_count_layers(options, teacher),
         next_sentence=next_sentence,
         token_types=options.format == "bert",
+        tied_decoder=True,
         **{key: value for key, value in overrides.items() if value is not None},
     )
     shape = dataclasses.replace(shape, pooler=_keeps_pooler(shape, teacher))

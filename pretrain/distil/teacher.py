@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from data_prep.errors import UserError
-from data_prep.tokenizers.folder import BACKEND, read_tokenizer
-from data_prep.tokenizers.foreign.adoption import foreign_fingerprint
+from data_prep.tokenizers.folder import LoadedTokenizer
+from data_prep.tokenizers.foreign.comparison import check_model_tokenizer
 from pretrain.data.batch import Batch
 from pretrain.distil.teacher_fsdp import (
     full_parameter,
@@ -131,14 +131,14 @@ def _state_tensors(states: States) -> list[torch.Tensor]:
     return [*states.hidden.values(), *(x for layer in states.attention.values() for x in layer)]
 
 
-def locate_teachers(paths: Sequence[Path], tokenizer_fingerprint: str) -> list[LocatedModel]:
+def locate_teachers(paths: Sequence[Path], tokenizer: LoadedTokenizer) -> list[LocatedModel]:
     """Find the weights of a student's teachers (rank 0, so that all ranks load the same files).
 
     Raises:
-        UserError: when one was trained with another tokenizer than the student's corpus, is a
-            run that has not finished, or has another vocabulary size than the first.
+        UserError: when one has another tokenizer than the student's corpus, is a run that has not
+            finished, or has another vocabulary size than the first.
     """
-    located_models = [_locate(path, tokenizer_fingerprint) for path in paths]
+    located_models = [_locate(path, tokenizer) for path in paths]
     first = located_models[0].shape
     for path, located in zip(paths, located_models, strict=True):
         if located.shape.vocab_size != first.vocab_size:
@@ -150,7 +150,7 @@ def locate_teachers(paths: Sequence[Path], tokenizer_fingerprint: str) -> list[L
     return located_models
 
 
-def _locate(path: Path, tokenizer_fingerprint: str) -> LocatedModel:
+def _locate(path: Path, tokenizer: LoadedTokenizer) -> LocatedModel:
     located = locate(path)
     run = RunDirectory(path)
     if run.status() and not run.is_done:
@@ -159,24 +159,7 @@ def _locate(path: Path, tokenizer_fingerprint: str) -> LocatedModel:
             f"The teacher {path} is {run.status()['state']} at step {run.status()['step']}: wait "
             "until it is done, or publish it as it is and name the export."
         )
-    stated = located.facts.tokenizer if located.facts else ""
-    found, expected = stated or foreign_fingerprint(path), tokenizer_fingerprint
-    if found != expected and not _has_tokenizer(path, stated, expected):
-        raise UserError(
-            f"The teacher {path} was trained with tokenizer {found}, but the corpus was made "
-            f"with {expected}: distil on a corpus prepared with the teacher's "
-            "tokenizer."
-        )
+    check_model_tokenizer(
+        located.folder, located.facts.tokenizer if located.facts else "", tokenizer
+    )
     return located
-
-
-def _has_tokenizer(path: Path, stated: str, fingerprint: str) -> bool:
-    """Tell whether a teacher's tokenizer is the expected one, by its files.
-
-    The same tokenizer has other fingerprints in runs and corpora of other versions.
-    """
-    folder = path / "tokenizer" if (path / "tokenizer").is_dir() else path
-    if not (folder / BACKEND).is_file():
-        return False
-    tokenizer = read_tokenizer(folder)
-    return tokenizer.is_recorded_as(fingerprint) and tokenizer.is_recorded_as(stated or fingerprint)

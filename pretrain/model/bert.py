@@ -37,7 +37,7 @@ class Outputs:
     hidden_ND: torch.Tensor  # last hidden states
     masked_MD: torch.Tensor  # at masked tokens, after the transform of the MLM head
     nsp_logits_S2: torch.Tensor | None  # None for a model without an NSP head
-    decoder_VD: torch.Tensor  # the word embeddings, which are the decoder's weight
+    decoder_VD: torch.Tensor  # the decoder's weight, that of the word embeddings where it is tied
     decoder_bias_V: torch.Tensor
     kernels: Kernels
     states: States = field(default_factory=no_states)  # of the captured layers
@@ -71,12 +71,14 @@ class Transform(nn.Module):
 
 
 class MlmHead(nn.Module):
-    """The MLM head; its decoder's weight is tied to the word embeddings."""
+    """The MLM head; its decoder's weight is that of the word embeddings, unless it is not tied."""
 
     def __init__(self, shape: BertShape) -> None:
         super().__init__()
         self.transform = Transform(shape)
         self.bias = nn.Parameter(torch.zeros(shape.vocab_size))
+        if not shape.tied_decoder:
+            self.decoder = nn.Linear(shape.width, shape.vocab_size, bias=False)
 
 
 class Heads(nn.Module):
@@ -127,6 +129,8 @@ class Bert(nn.Module):
         """
         hidden_ND, states = self.bert(batch, dropout_keys, self.backend, capture, self.shape.layers)
         kernels, predictions = self.backend.kernels, self.cls.predictions
+        tied = self.shape.tied_decoder
+        decoder = self.bert.embeddings.word_embeddings if tied else predictions.decoder
         nsp_logits_S2 = None
         if self.shape.next_sentence:
             cls_SD = hidden_ND.index_select(0, batch.cls_positions)
@@ -139,7 +143,7 @@ class Bert(nn.Module):
                 hidden_ND.index_select(0, batch.masked_positions), kernels
             ),
             nsp_logits_S2=nsp_logits_S2,
-            decoder_VD=self.bert.embeddings.word_embeddings.weight,
+            decoder_VD=decoder.weight,
             decoder_bias_V=predictions.bias,
             kernels=kernels,
             states=states,
@@ -184,7 +188,7 @@ def initialise(model: Bert, seed: int) -> None:
         if isinstance(module, (nn.Linear, nn.Embedding)):
             weights = torch.empty(module.weight.shape).normal_(0.0, 0.02, generator=generator)
             module.weight.data.copy_(weights)
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
         if isinstance(module, nn.Embedding) and module.padding_idx is not None:
             module.weight.data[module.padding_idx].zero_()

@@ -20,6 +20,7 @@ class BertShape:
     norm_epsilon: float = 1e-12
     norm: Literal["post", "pre"] = "post"  # LayerNorm after each block (BERT) or before it
     token_types: bool = True  # whether it has segment embeddings; DistilBERT has none
+    tied_decoder: bool = True  # whether the MLM head's decoder is the word embeddings
     pooler: bool = False  # whether it has a pooler although no NSP head reads it
 
     @property

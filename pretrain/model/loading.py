@@ -1,40 +1,78 @@
-"""Loading weights from a run's newest checkpoint or an exported folder; safetensors only."""
+"""Loading weights of a run's newest checkpoint, an export or a foreign model; safetensors only.
+
+What plain transformers computes from a folder is what is computed here: a decoder of its own is
+used where the file stores one, whatever `tie_word_embeddings` says, and so is the bias that the
+decoder reads. Names and shapes are compared with `config.json` by the headers of the files, before
+any tensor is allocated.
+"""
 
 import dataclasses
-import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 
 from data_prep.errors import UserError
-from data_prep.manifest import file_sha256
-from pretrain.checkpoint_manifest import find_newest
+from data_prep.tokenizers.json_files import read_json_object
+from pretrain.checkpoint_manifest import FoundCheckpoint, find_newest
 from pretrain.model.bert import Bert
 from pretrain.model.config import BertShape
-from pretrain.model.hf_conversion import from_hf_config, from_hf_name
+from pretrain.model.foreign.config import FAMILIES, family_of, from_hf_config, position_offset
+from pretrain.model.foreign.files import (
+    WEIGHTS,
+    find_config,
+    find_weights,
+    hash_weights,
+    refuse_code,
+)
+from pretrain.model.foreign.names import DECODER, DECODER_BIAS, from_hf_name
 from pretrain.run_facts import RunFacts
+from pretrain.weights_file import StoredTensor, read_headers, read_tensors
 
-WEIGHTS = "model.safetensors"
+__all__ = ["WEIGHTS", "LocatedModel", "TrainedModel", "load_located", "load_trained", "locate"]
+
 _NSP_HEAD = "cls.seq_relationship.weight"
-# Other programs may store the tied decoder a second time; it equals the word embeddings.
-_TIED = {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
-_POOLER = {"bert.pooler.dense.weight", "bert.pooler.dense.bias"}
 _MLM_HEAD = "cls.predictions."
-_PICKLES = ("pytorch_model.bin", "model.pt", "tf_model.h5", "flax_model.msgpack")
+_HEADS = ("cls.", "projections.")
+_BIAS = "cls.predictions.bias"
+_TRANSFORM = "cls.predictions.transform.dense.weight"
+_ENCODER = "bert."
+_LAYER = re.compile(r"bert\.encoder\.layer\.(\d+)\.")
+_WORDS = "bert.embeddings.word_embeddings.weight"
+_POSITIONS = "bert.embeddings.position_embeddings.weight"
+_TYPES = "bert.embeddings.token_type_embeddings.weight"
+_TOKEN_TYPES = 2
+_POOLER = ("bert.pooler.dense.weight", "bert.pooler.dense.bias")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocatedModel:
-    """Verified weights on disk, which every rank can load by itself."""
+    """Verified weights on disk, which every rank can load by itself.
 
-    weights: Path
+    Attributes:
+        folder: of the run, export or foreign model.
+        sha256: of the weights.
+        shape: of the model.
+        tensors: where each parameter is stored, by the name that it has here.
+        facts: of the run that made them; None for a model from elsewhere.
+        has_mlm_head: whether the files hold one.
+        position_offset: stored position embeddings in front of that of the first token.
+    """
+
+    folder: Path
     sha256: str
     shape: BertShape
-    facts: RunFacts | None  # of the run that made them; None for a model from elsewhere
+    tensors: Mapping[str, StoredTensor]
+    facts: RunFacts | None
     has_mlm_head: bool = True
+    position_offset: int = 0
+
+    @property
+    def unread(self) -> list[str]:
+        """Stored tensors that are not part of the model, such as the head of a classifier."""
+        return [name for name in self.tensors if not name.startswith((_ENCODER, *_HEADS))]
 
     @property
     def trained_positions(self) -> int:
@@ -55,11 +93,14 @@ class TrainedModel:
 
 
 def load_trained(path: Path) -> TrainedModel:
-    """Load a model from a run folder or an export folder.
+    """Load a model with an MLM head.
+
+    Args:
+        path: of a run folder, an export, or a foreign model.
 
     Raises:
-        UserError: when the folder is neither, its weights do not fit its shape, or it has no
-            MLM head.
+        UserError: when it is none of these, its weights do not fit its shape, or it has no MLM
+            head.
     """
     located = locate(path)
     if not located.has_mlm_head:
@@ -68,21 +109,18 @@ def load_trained(path: Path) -> TrainedModel:
 
 
 def locate(path: Path) -> LocatedModel:
-    """Find and verify the weights of a run folder or an export folder."""
+    """Find and verify the weights of a run folder, an export, or a foreign model.
+
+    Raises:
+        UserError: when it is none of these, or its weights do not fit its shape.
+    """
     if (path / "checkpoints").is_dir() and (found := find_newest(path / "checkpoints")):
-        return LocatedModel(
-            weights=found.path / WEIGHTS,
-            sha256=found.files[WEIGHTS]["sha256"],
-            shape=BertShape(**found.facts.shape),
-            facts=found.facts,
-        )
-    if (path / "config.json").is_file() and (path / WEIGHTS).is_file():
-        return _locate_export(path)
-    if pickled := [name for name in _PICKLES if (path / name).is_file()]:
-        raise UserError(
-            f"{path} has its weights in {pickled[0]}, not in {WEIGHTS}: pickled weights are not "
-            "read, because they can run code; save the model as safetensors first."
-        )
+        return _locate_run(path, found)
+    if path.is_dir():
+        refuse_code(path)
+        config, files = find_config(path), find_weights(path)
+        if config and files:
+            return _locate_foreign(path, config, files)
     raise UserError(
         f"{path} is neither a run folder with a checkpoint nor an exported model "
         f"(config.json and {WEIGHTS}): train the model first, or correct the path."
@@ -90,76 +128,163 @@ def locate(path: Path) -> LocatedModel:
 
 
 def load_located(located: LocatedModel) -> TrainedModel:
-    """Load weights into a model, in fp32 on the CPU, after comparing them with its shape.
+    """Load weights into a model, in fp32 on the CPU.
 
     A missing MLM head is set to zero.
+
+    Raises:
+        UserError: when they do not fit the shape, cannot be read, or are quantised.
     """
-    weights, model = _read_weights(located.weights), Bert(located.shape)
-    expected = model.state_dict()
-    if not located.has_mlm_head:
-        absent = {name: torch.zeros_like(t) for name, t in expected.items() if _MLM_HEAD in name}
-        weights = absent | weights
-    _check_fit(located.weights, weights, expected)
-    model.load_state_dict({name: weights[name].float() for name in expected})
-    return TrainedModel(model=model, facts=located.facts, source=located.weights.parent)
+    _check_fit(located)
+    model = Bert(located.shape)
+    state = model.state_dict()
+    stored = {name: located.tensors[name] for name in state if name in located.tensors}
+    for name, tensor in read_tensors(stored):
+        state[name].copy_(_adjusted(name, tensor, located.position_offset))
+    for name in state.keys() - stored.keys():
+        state[name].zero_()  # of the MLM head: that all others are stored was checked
+    return TrainedModel(model=model, facts=located.facts, source=located.folder)
 
 
-def _locate_export(path: Path) -> LocatedModel:
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    shape = from_hf_config(config, source=str(path / "config.json"))
-    names = {from_hf_name(name) for name in _names(path / WEIGHTS)}
+def _locate_run(path: Path, found: FoundCheckpoint) -> LocatedModel:
+    weights = found.path / WEIGHTS
     return LocatedModel(
-        weights=path / WEIGHTS,
-        sha256=file_sha256(path / WEIGHTS),
-        # A file may hold an NSP head that its config.json does not name.
-        shape=dataclasses.replace(
-            shape,
-            next_sentence=_NSP_HEAD in names,
-            pooler=_NSP_HEAD not in names and names >= _POOLER,
-        ),
-        facts=_read_facts(path / "stillhouse.json"),
-        has_mlm_head=any(name.startswith(_MLM_HEAD) for name in names),
+        folder=path,
+        sha256=found.files[WEIGHTS]["sha256"],
+        shape=BertShape(**found.facts.shape),
+        tensors=read_headers((weights,)),
+        facts=found.facts,
     )
 
 
+def _locate_foreign(path: Path, config_path: Path, files: tuple[Path, ...]) -> LocatedModel:
+    config, source = read_json_object(config_path), str(config_path)
+    tensors = _renamed(read_headers(files), files[0])
+    shape, family = from_hf_config(config, source), FAMILIES[family_of(config, source)]
+    is_tied = config.get("tie_word_embeddings", True) is not False
+    # Without a decoder of its own, one that is not tied is random.
+    has_mlm_head = family.has_mlm_head and _TRANSFORM in tensors and (is_tied or DECODER in tensors)
+    tensors = _resolve_ties(tensors, is_tied)
+    located = LocatedModel(
+        folder=path,
+        sha256=hash_weights(files),
+        shape=dataclasses.replace(
+            shape,
+            # A file may hold an NSP head that its config.json does not name.
+            next_sentence=_NSP_HEAD in tensors,
+            pooler=_NSP_HEAD not in tensors and all(name in tensors for name in _POOLER),
+            tied_decoder=not (has_mlm_head and DECODER in tensors),
+        ),
+        tensors=tensors,
+        facts=_read_facts(path / "stillhouse.json"),
+        has_mlm_head=has_mlm_head,
+        position_offset=position_offset(config, source),
+    )
+    _check_fit(located)
+    return located
+
+
 def _read_facts(path: Path) -> RunFacts | None:
-    if not path.is_file():
-        return None
-    return RunFacts.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    return RunFacts.from_dict(read_json_object(path)) if path.is_file() else None
 
 
-def _check_fit(
-    path: Path, found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]
-) -> None:
-    spare = _TIED | (_POOLER - expected.keys())
-    # Projections from a student's width to its teacher's are not part of the model.
-    spare |= {name for name in found if name.startswith("projections.")}
-    # Buffers that older versions of transformers saved.
-    spare |= {name for name in found if name.endswith(".position_ids")}
-    missing, surplus = expected.keys() - found.keys(), found.keys() - expected.keys() - spare
+def _renamed(headers: Mapping[str, StoredTensor], path: Path) -> dict[str, StoredTensor]:
+    """Return stored tensors by their names here."""
+    renamed = {from_hf_name(name): stored for name, stored in headers.items()}
+    if len(renamed) < len(headers):
+        twice = next(name for name in headers if renamed[from_hf_name(name)].name != name)
+        raise UserError(
+            f"The weights {path} hold {from_hf_name(twice)} twice, once as {twice}: save the model "
+            "again with save_pretrained of transformers."
+        )
+    return renamed
+
+
+def _resolve_ties(tensors: Mapping[str, StoredTensor], is_tied: bool) -> dict[str, StoredTensor]:
+    """Return the tensors with one decoder bias, and with a decoder only where it is not tied.
+
+    As transformers 5: where a file stores both tensors of a tie, they are tied only if they are
+    equal; where it stores one of them, that one counts. The decoder reads `decoder.bias`. A model
+    that transformers 4 saved has the same bias as `cls.predictions.bias` alone.
+    """
+    resolved = dict(tensors)
+    if DECODER_BIAS in resolved:
+        resolved[_BIAS] = resolved.pop(DECODER_BIAS)
+    if DECODER in resolved:
+        if _WORDS not in resolved and is_tied:
+            resolved[_WORDS] = resolved.pop(DECODER)
+        elif _WORDS in resolved and _are_equal(resolved[_WORDS], resolved[DECODER]):
+            del resolved[DECODER]
+    return resolved
+
+
+def _are_equal(one: StoredTensor, other: StoredTensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    first, second = (tensor for _, tensor in read_tensors({"one": one, "other": other}))
+    return torch.equal(first, second)
+
+
+def _adjusted(name: str, stored: torch.Tensor, position_offset: int) -> torch.Tensor:
+    """Return a stored tensor as the parameter here."""
+    if name == _POSITIONS:
+        return stored[position_offset:]
+    if name == _TYPES:
+        # Batches have the types 0 and 1; where a model has a single type, both are that one.
+        return stored[:_TOKEN_TYPES] if len(stored) > 1 else stored.expand(_TOKEN_TYPES, -1)
+    return stored
+
+
+def _check_fit(located: LocatedModel) -> None:
+    """Compare the names and shapes of stored tensors with those of a model of the shape."""
+    layers = {match[1] for name in located.tensors if (match := _LAYER.match(name))}
+    # Before a model of the shape is made, even one without storage.
+    if len(layers) != located.shape.layers:
+        raise UserError(
+            f"{located.folder} has weights of {len(layers)} layers, but states "
+            f"{located.shape.layers}: they are not of one model; fetch both again."
+        )
+    expected = _expected_shapes(located)
+    missing = expected.keys() - located.tensors.keys()
+    surplus = {name for name in located.tensors if _is_surplus(name, located, expected)}
     if missing or surplus:
         raise UserError(
-            f"The weights {path} do not fit their shape: {len(missing)} tensors are missing and "
-            f"{len(surplus)} are unknown, such as {min(missing or surplus)!r}."
+            f"The weights of {located.folder} do not fit its shape: {len(missing)} tensors are "
+            f"missing and {len(surplus)} are unknown, such as {min(missing or surplus)!r}."
         )
-    for name, tensor in expected.items():
-        if found[name].shape != tensor.shape:
+    for name, shape in expected.items():
+        stored = located.tensors[name].shape
+        if stored != shape and not _is_type_table(name, stored, shape):
             raise UserError(
-                f"The weights {path} do not fit their shape: {name} is {list(found[name].shape)}, "
-                f"but it should be {list(tensor.shape)}."
+                f"The weights of {located.folder} do not fit its shape: {name} is {list(stored)}, "
+                f"but it should be {list(shape)}."
             )
 
 
-def _names(path: Path) -> set[str]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return set(file.keys())
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"The weights {path} cannot be read: {error}.") from error
+def _expected_shapes(located: LocatedModel) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor that must be stored."""
+    with torch.device("meta"):
+        state = Bert(located.shape).state_dict()
+    shapes = {
+        name: tuple(tensor.shape)
+        for name, tensor in state.items()
+        if located.has_mlm_head or not name.startswith(_MLM_HEAD)
+    }
+    positions, width = shapes[_POSITIONS]
+    return shapes | {_POSITIONS: (positions + located.position_offset, width)}
 
 
-def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        return {from_hf_name(name): tensor for name, tensor in load_file(path).items()}
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"The weights {path} cannot be read: {error}.") from error
+def _is_type_table(name: str, stored: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Tell whether a table of token types has any number of rows, see `_adjusted`."""
+    return name == _TYPES and len(stored) == len(shape) and stored[0] > 0 and stored[1] == shape[1]
+
+
+def _is_surplus(name: str, located: LocatedModel, expected: Mapping[str, object]) -> bool:
+    """Tell whether a stored tensor should not be there.
+
+    Those that are left unread: the head of another task, buffers that older versions of
+    transformers saved, and a student's projections to its teacher's width.
+    """
+    if name in expected or name.endswith(".position_ids"):
+        return False
+    return name.startswith(_ENCODER) or (located.has_mlm_head and name.startswith(_MLM_HEAD))

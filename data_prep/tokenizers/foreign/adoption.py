@@ -21,7 +21,6 @@ from tokenizers import Tokenizer
 from data_prep.errors import UserError
 from data_prep.manifest import write_json
 from data_prep.progress import log
-from data_prep.tokenizers.fingerprints import pipeline_fingerprint
 from data_prep.tokenizers.folder import BACKEND, read_backend
 from data_prep.tokenizers.foreign.unknown_token import check_unknown_token
 from data_prep.tokenizers.foreign.vocabulary_file import read_vocabulary_file
@@ -32,7 +31,6 @@ from data_prep.tokenizers.roles import (
     ROBERTA_NAMES,
     ROLE_MAP,
     ROLES,
-    special_ids,
 )
 
 VOCABULARY = "vocab.txt"
@@ -97,17 +95,6 @@ def adopt_tokenizer(path: Path) -> AdoptedTokenizer:
     return AdoptedTokenizer(backend=backend, names=_names(theirs, known, path), origin=path)
 
 
-def foreign_fingerprint(path: Path) -> str:
-    """Return the fingerprint that a tokenizer folder has once it is taken over.
-
-    Raises:
-        UserError: as `adopt_tokenizer`.
-    """
-    adopted = adopt_tokenizer(path)
-    ids = special_ids(adopted.backend, adopted.names, path)
-    return pipeline_fingerprint(adopted.backend, ids)
-
-
 def check_same_ids(adopted: AdoptedTokenizer, directory: Path) -> None:
     """Compare the ids of a written folder, as transformers opens it, with those it was made of.
 
@@ -115,12 +102,26 @@ def check_same_ids(adopted: AdoptedTokenizer, directory: Path) -> None:
         UserError: naming the first text of other ids.
     """
     written = _backend_of(_open(directory, directory))
-    if text := _first_difference(adopted.backend, written):
+    if text := first_difference(adopted.backend, written):
         raise UserError(
             f"The tokenizer {adopted.origin} cannot be taken over: a copy of it gives {text!r} the "
             f"tokens {_tokens(written, text)} instead of {_tokens(adopted.backend, text)}; save it "
             "with `AutoTokenizer.from_pretrained(FOLDER).save_pretrained(NEW)` and give that."
         )
+
+
+def first_difference(first: Tokenizer, second: Tokenizer) -> str | None:
+    """Return the first of many short texts whose ids differ, or None."""
+    # Special tokens are inserted by training, and never found in text.
+    special = {token.content for token in second.get_added_tokens_decoder().values()}
+    vocabulary = sorted(first.get_vocab(with_added_tokens=False).keys() - special)
+    step = max(1, len(vocabulary) // _PROBED_TOKENS)
+    words = [token.strip("#\u2581\u0120") for token in vocabulary[::step]]
+    texts = [*_PROBES, *(f"{word} {word.capitalize()}" for word in words)]
+    for text in texts:
+        if _ids(first, text) != _ids(second, text):
+            return text
+    return None
 
 
 def _stage(path: Path, staged: Path) -> None:
@@ -243,7 +244,7 @@ def _names(opened: Any, known: set[str], path: Path) -> dict[str, str]:
 
 def _compare_with_file(raw: Tokenizer, backend: Tokenizer, path: Path) -> None:
     """Report where tokenizer_config.json overrides tokenizer.json; refuse what breaks words."""
-    text = _first_difference(raw, backend)
+    text = first_difference(raw, backend)
     if text is None:
         return
     file, config = _file_in(path, BACKEND), _file_in(path, CONFIG)
@@ -268,20 +269,6 @@ def _prefix(tokenizer: Tokenizer) -> str | None:
     """Return what marks a token inside a word."""
     prefix: str | None = json.loads(tokenizer.to_str())["model"].get("continuing_subword_prefix")
     return prefix or None
-
-
-def _first_difference(first: Tokenizer, second: Tokenizer) -> str | None:
-    """Return the first of many short texts whose ids differ, or None."""
-    # Special tokens are inserted by training, and never found in text.
-    special = {token.content for token in second.get_added_tokens_decoder().values()}
-    vocabulary = sorted(first.get_vocab(with_added_tokens=False).keys() - special)
-    step = max(1, len(vocabulary) // _PROBED_TOKENS)
-    words = [token.strip("#\u2581\u0120") for token in vocabulary[::step]]
-    texts = [*_PROBES, *(f"{word} {word.capitalize()}" for word in words)]
-    for text in texts:
-        if _ids(first, text) != _ids(second, text):
-            return text
-    return None
 
 
 def _ids(tokenizer: Tokenizer, text: str) -> list[int]:

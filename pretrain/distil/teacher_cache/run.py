@@ -141,8 +141,7 @@ def _locate(
     recipe: TeacherCacheRecipe, path: Path, inputs: Inputs, cluster: Cluster
 ) -> LocatedModel:
     """Locate the teacher and check that it matches recipe and corpus (all ranks)."""
-    tokenizer = inputs.tokenizer.fingerprint
-    (located,) = cluster.on_main(lambda: locate_teachers([path], tokenizer))
+    (located,) = cluster.on_main(lambda: locate_teachers([path], inputs.tokenizer))
     check_positions(located.shape, recipe.train.longest_row)
     check_vocabulary(located.shape, inputs.tokenizer)
     if not located.has_mlm_head:

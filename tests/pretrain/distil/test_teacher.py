@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,16 +25,16 @@ from pretrain.model.hf_conversion import to_hf_config
 from pretrain.model.loading import WEIGHTS, load_located, load_trained, locate
 
 CPU = torch.device("cpu")
-Save = Callable[[type[torch.nn.Module]], Path]
+Save = Callable[..., Path]
 
 
 @pytest.fixture
 def folder_of(tmp_path: Path, tiny_shape: BertShape, tiny_tokenizer: Path) -> Save:
     """Return a function that saves a transformers model with the tokenizer of the corpus."""
 
-    def save(kind: type[torch.nn.Module]) -> Path:
+    def save(kind: type[torch.nn.Module], **config: Any) -> Path:
         torch.manual_seed(4)
-        model = kind(BertConfig(**to_hf_config(tiny_shape)))
+        model = kind(BertConfig(**{**to_hf_config(tiny_shape), **config}))
         folder = tmp_path / kind.__name__
         model.save_pretrained(folder)  # type: ignore[operator]
         for path in tiny_tokenizer.glob("*.json"):
@@ -134,8 +135,7 @@ def test_transformers_bert_as_teacher(
 ) -> None:
     """A BERT checkpoint of transformers with an MLM head gives its own logits."""
     folder = folder_of(kind)
-    fingerprint = load_tokenizer(tiny_tokenizer).fingerprint
-    (located,) = locate_teachers([folder], fingerprint)
+    (located,) = locate_teachers([folder], load_tokenizer(tiny_tokenizer))
     assert located.has_mlm_head
     model = load_located(located).model.eval()
     batch = dummy_batch(model.shape.vocab_size, rows=2, row_tokens=16)
@@ -190,9 +190,10 @@ def test_pickled_weights_refused(folder_of: Save, name: str) -> None:
 
 def test_other_tokenizer_refused_with_fingerprints(folder_of: Save, tiny_tokenizer: Path) -> None:
     """A teacher of another tokenizer is refused, and the message has both fingerprints."""
-    own = load_tokenizer(tiny_tokenizer).fingerprint
-    with pytest.raises(UserError, match=f"tokenizer {own}, but the corpus .* {'f' * 16}"):
-        locate_teachers([folder_of(BertForMaskedLM)], "f" * 16)
+    corpus = load_tokenizer(tiny_tokenizer)
+    other = dataclasses.replace(corpus, fingerprint="f" * 16, other_fingerprints=frozenset())
+    with pytest.raises(UserError, match=f"{corpus.fingerprint}, but the corpus .* {'f' * 16}"):
+        locate_teachers([folder_of(BertForMaskedLM)], other)
 
 
 def test_overridden_tokenizer_is_that_of_its_corpus(
@@ -206,8 +207,8 @@ def test_overridden_tokenizer_is_that_of_its_corpus(
     config.write_text(json.dumps(content))
     adopted = adopt_tokenizer(folder)
     save_tokenizer(adopted.backend, tmp_path / "taken", "existing", names=adopted.names)
-    taken = load_tokenizer(tmp_path / "taken").fingerprint
-    assert taken != load_tokenizer(tiny_tokenizer).fingerprint
+    taken = load_tokenizer(tmp_path / "taken")
+    assert taken.fingerprint != load_tokenizer(tiny_tokenizer).fingerprint
     assert locate_teachers([folder], taken)
     # A folder of vocab.txt alone is the same tokenizer.
     (folder / "tokenizer.json").unlink()
@@ -217,18 +218,18 @@ def test_overridden_tokenizer_is_that_of_its_corpus(
 
 def test_earlier_fingerprint_is_accepted(folder_of: Save, tiny_tokenizer: Path) -> None:
     """A corpus of an earlier version has another fingerprint of the same tokenizer."""
+    loaded = load_tokenizer(tiny_tokenizer)
     earlier = file_fingerprint(tiny_tokenizer / "tokenizer.json")
-    assert earlier != load_tokenizer(tiny_tokenizer).fingerprint
-    assert locate_teachers([folder_of(BertForMaskedLM)], earlier)
+    assert earlier != loaded.fingerprint
+    corpus = dataclasses.replace(loaded, fingerprint=earlier, other_fingerprints=frozenset())
+    assert locate_teachers([folder_of(BertForMaskedLM)], corpus)
 
 
 def test_different_vocabulary_sizes_refused(
     folder_of: Save, tiny_shape: BertShape, tiny_tokenizer: Path
 ) -> None:
     """Teachers whose vocabularies differ in size cannot be averaged."""
-    first, second = folder_of(BertForMaskedLM), folder_of(BertForPreTraining)
-    config = json.loads((second / "config.json").read_text(encoding="utf-8"))
-    (second / "config.json").write_text(json.dumps(config | {"vocab_size": 208}))
-    fingerprint = load_tokenizer(tiny_tokenizer).fingerprint
+    first = folder_of(BertForMaskedLM)
+    second = folder_of(BertForPreTraining, vocab_size=208)
     with pytest.raises(UserError, match=r"vocabulary of 208, but .* one of 201"):
-        locate_teachers([first, second], fingerprint)
+        locate_teachers([first, second], load_tokenizer(tiny_tokenizer))

@@ -17,7 +17,8 @@ from pretrain.data.batch import IGNORE_INDEX, Batch
 from pretrain.losses.mlm_nsp import pretraining_terms
 from pretrain.model import Bert, BertShape, Outputs, initialise
 from pretrain.model.dropout_rng import dropout_keys
-from pretrain.model.hf_conversion import from_hf_config, to_hf_config
+from pretrain.model.foreign.config import from_hf_config
+from pretrain.model.hf_conversion import to_hf_config
 from tests.model_fixtures import keys_for
 from tests.unpacked_rows import TABLES, T, rows_with_two, unpack
 
@@ -265,10 +266,10 @@ def test_shape_round_trips_through_config(tiny_shape: BertShape) -> None:
     ("change", "message"),
     [
         (
-            {"model_type": "roberta"},
-            "export has model_type 'roberta'; only 'bert' or 'megatron-bert'",
+            {"model_type": "t5"},
+            "export has model_type 't5'; only 'bert', 'megatron-bert'",
         ),
-        ({"hidden_act": "relu"}, "export has hidden_act 'relu'; only 'gelu'"),
+        ({"hidden_act": "relu"}, "export has hidden_act 'relu'; only 'gelu' or 'gelu_python'"),
         ({"hidden_size": None}, "has no 'hidden_size', so the shape of the model is unknown"),
     ],
 )

@@ -12,7 +12,8 @@ from pretrain.data.batch import Batch
 from pretrain.export.huggingface import publish
 from pretrain.losses.mlm_nsp import pretraining_terms
 from pretrain.model import Bert, BertShape, initialise
-from pretrain.model.hf_conversion import from_hf_config, to_hf_config
+from pretrain.model.foreign.config import from_hf_config
+from pretrain.model.hf_conversion import to_hf_config
 from pretrain.model.loading import load_trained
 from tests.run_folders import make_run
 from tests.student_tasks import DISTILBERT, make_distillation, stage, terms_of
