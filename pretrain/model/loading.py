@@ -282,9 +282,9 @@ def _is_type_table(name: str, stored: tuple[int, ...], shape: tuple[int, ...]) -
 def _is_surplus(name: str, located: LocatedModel, expected: Mapping[str, object]) -> bool:
     """Tell whether a stored tensor should not be there.
 
-    Those that are left unread: the head of another task, buffers that older versions of
-    transformers saved, and a student's projections to its teacher's width.
+    Those that are left unread: the head of another task, a part of a pooler, buffers that older
+    versions of transformers saved, and a student's projections to its teacher's width.
     """
-    if name in expected or name.endswith(".position_ids"):
+    if name in expected or name in _POOLER or name.endswith(".position_ids"):
         return False
     return name.startswith(_ENCODER) or (located.has_mlm_head and name.startswith(_MLM_HEAD))
