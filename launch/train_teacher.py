@@ -46,7 +46,8 @@ def main() -> None:
 def teacher_shape(recipe: TeacherRecipe, inputs: Inputs) -> BertShape:
     """Return the shape that the recipe and the tokenizer give together."""
     return BertShape(
-        **recipe.model.model_dump(exclude={"shape"}),
+        **recipe.model.model_dump(exclude={"shape", "positions"}),
+        positions=recipe.positions,
         vocab_size=inputs.tokenizer.vocab_size,
         pad_id=inputs.tokenizer.pad_id,
         # Single segments ask nothing of a pair: that head would get no gradient.

@@ -17,8 +17,10 @@ from pretrain.model.loading import WEIGHTS
 from pretrain.run_facts import RunFacts, TeacherFacts
 
 
-def make_run(folder: Path, tokenizer_path: Path, kind: str, shape: BertShape) -> Bert:
-    """Write a run folder as training leaves it, with random weights."""
+def make_run(
+    folder: Path, tokenizer_path: Path, kind: str, shape: BertShape, **changes: Any
+) -> Bert:
+    """Write a run folder as training leaves it, with random weights and some other facts."""
     tokenizer = load_tokenizer(tokenizer_path)
     model = Bert(replace(shape, next_sentence=kind == "teacher" and shape.next_sentence))
     initialise(model, seed=7)
@@ -28,7 +30,7 @@ def make_run(folder: Path, tokenizer_path: Path, kind: str, shape: BertShape) ->
     checkpoint = folder / "checkpoints" / "step_00000005"
     checkpoint.mkdir(parents=True)
     save_file(model.state_dict(), checkpoint / WEIGHTS)
-    facts = facts_of(model, kind, tokenizer.fingerprint)
+    facts = replace(facts_of(model, kind, tokenizer.fingerprint), **changes)
     write_manifest(checkpoint, facts.to_dict(), [WEIGHTS])
     shutil.copytree(tokenizer_path, folder / "tokenizer")
     return model

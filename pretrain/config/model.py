@@ -28,7 +28,9 @@ class ModelOptions(Options):
     width: int = Field(768, ge=8, description="hidden size")
     heads: int = Field(12, ge=1, description="attention heads; must divide the width")
     feed_forward: int = Field(3072, ge=8, description="width inside the feed-forward block")
-    positions: int = Field(512, ge=16, description="longest input of the model, tokens")
+    positions: int | None = Field(
+        None, ge=16, description="longest input of the model, tokens; null is the longest rows'"
+    )
     dropout: float = Field(0.1, ge=0, lt=1, description="on embeddings and block outputs")
     norm: Literal["post", "pre"] = Field(
         "post",

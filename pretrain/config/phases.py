@@ -77,6 +77,27 @@ def phase_at(phases: Sequence[Phase], step: int) -> Phase:
     return next(phase for phase in reversed(phases) if phase.first_step <= step)
 
 
+def check_positions_reached(positions: int, reached: int, key: str, rows: int) -> None:
+    """Refuse a model with position embeddings that are published as they were drawn.
+
+    Args:
+        positions: of the model.
+        reached: how many are trained at the end of the run, those trained before it included.
+        key: of the recipe that gives the positions.
+        rows: tokens of the longest rows of the run.
+
+    Raises:
+        UserError: with both remedies.
+    """
+    if reached < positions:
+        raise UserError(
+            f"The model would have {positions} positions, but training reaches {reached} (the "
+            f"longest rows have {rows} tokens), so positions {reached} to {positions - 1} would be "
+            f"published as they were drawn: set {key}={reached}, or add a phase with rows of "
+            f"{positions} to train.phases."
+        )
+
+
 def _with_ramp(train: TrainOptions) -> list[PhaseOptions]:
     """Return the phases with the first one cut into the stages of the ramp and what is left."""
     first, *others = train.all_phases

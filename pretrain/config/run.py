@@ -155,6 +155,11 @@ class RunRecipe(Options):
     kernels: KernelOptions = KernelOptions()
     deepspeed: DeepSpeedOptions = DeepSpeedOptions()
 
+    @property
+    def stated_positions(self) -> int | None:
+        """Longest input of the model; None where another model decides it as well."""
+        return None
+
     @model_validator(mode="after")
     def _schedule_fits(self) -> "RunRecipe":
         optim, steps = self.optim, self.train.steps
@@ -180,9 +185,19 @@ class TeacherRecipe(RunRecipe):
 
     model: ModelOptions = ModelOptions()
 
+    @property
+    def positions(self) -> int:
+        """Longest input of the model: as long as the longest rows where no key gives it."""
+        return self.model.positions or self.train.longest_row
+
+    @property
+    def stated_positions(self) -> int | None:
+        """The positions, which no other model decides."""
+        return self.positions
+
     @model_validator(mode="after")
     def _rows_fit_positions(self) -> "TeacherRecipe":
-        if self.train.longest_row > self.model.positions:
+        if self.train.longest_row > self.positions:
             raise ValueError(
                 f"train.row_tokens {self.train.longest_row} exceeds model.positions "
                 f"{self.model.positions}"
@@ -216,6 +231,8 @@ def identity_of(recipe: RunRecipe) -> dict[str, Any]:
             flat[group] = keys
         elif group not in _FREE_GROUPS:
             flat.update({f"{group}.{key}": value for key, value in keys.items()})
+    if isinstance(recipe, TeacherRecipe):
+        flat["model.positions"] = recipe.positions
     flat["train.phases"] = [
         {key: value for key, value in phase.items() if key != "micro_rows"}
         for phase in flat["train.phases"]

@@ -64,6 +64,9 @@ class StudentOptions(Options):
     feed_forward: int | None = Field(
         None, ge=8, description="width inside the feed-forward block; null is the teacher's"
     )
+    positions: int | None = Field(
+        None, ge=16, description="longest input of the student, tokens; null is the teacher's"
+    )
     init: Literal["uniform", "lower", "upper", "random"] | list[int] = Field(
         "uniform",
         description="teacher layers to copy: evenly spread, the first, the last, or a list "

@@ -10,6 +10,7 @@ from pretrain.distil.loss_config import NextSentence
 from pretrain.distil.stage_plan import Stage, StagePlan, find_projections, plan_stages, stages_of
 from pretrain.distil.student import (
     check_positions,
+    check_student_positions,
     check_vocabulary,
     choose_layers,
     make_student,
@@ -39,6 +40,7 @@ def set_up_distillation(recipe: StudentRecipe, inputs: Inputs, cluster: Cluster)
     stages = stages_of(recipe.all_stages)
     teacher = located_models[0].shape
     shape = student_shape(recipe.student, teacher, _trains_next_sentence(stages))
+    check_student_positions(shape, recipe.train.longest_row)
     layers = choose_layers(recipe.student, teacher)
     has_mlm_head = all(located.has_mlm_head for located in located_models)
     plans = plan_stages(stages, shape, teacher, has_mlm_head)
@@ -65,7 +67,9 @@ def set_up_distillation(recipe: StudentRecipe, inputs: Inputs, cluster: Cluster)
             parameters_kept=sum(teacher.peak_parameters for teacher in teachers),
             validation=_validation_of(trained),
         ),
-        inherited_positions=located_models[0].trained_positions if layers else 0,
+        inherited_positions=(
+            min(located_models[0].trained_positions, shape.positions) if layers else 0
+        ),
     )
 
 
@@ -74,7 +78,7 @@ def _locate(recipe: StudentRecipe, inputs: Inputs, cluster: Cluster) -> list[Loc
     paths, tokenizer = recipe.teacher.all_paths, inputs.tokenizer
     located_models = cluster.on_main(lambda: locate_teachers(paths, tokenizer))
     for located in located_models:
-        check_positions(located.shape, recipe.train.longest_row)
+        check_positions(located, recipe.train.longest_row)
         check_vocabulary(located.shape, tokenizer)
     return located_models
 

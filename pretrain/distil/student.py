@@ -11,6 +11,7 @@ from data_prep.tokenizers.folder import LoadedTokenizer
 from pretrain.distil.config import StudentOptions
 from pretrain.kernels.linear_fp32_out import linear_fp32_out
 from pretrain.model import Bert, BertShape, initialise
+from pretrain.model.loading import LocatedModel
 
 _LAYERS = "bert.encoder.layer."
 _TYPES = "bert.embeddings.token_type_embeddings.weight"
@@ -29,7 +30,8 @@ def student_shape(options: StudentOptions, teacher: BertShape, next_sentence: bo
     Raises:
         UserError: when the heads do not divide the width, or DistilBERT has no such shape.
     """
-    overrides = {key: getattr(options, key) for key in ("width", "heads", "feed_forward")}
+    keys = ("width", "heads", "feed_forward", "positions")
+    overrides = {key: getattr(options, key) for key in keys}
     shape = dataclasses.replace(
         teacher,
         layers=_count_layers(options, teacher),
@@ -85,12 +87,28 @@ def choose_layers(options: StudentOptions, teacher: BertShape) -> list[int]:
     return list(init)
 
 
-def check_positions(teacher: BertShape, row_tokens: int) -> None:
-    """Raise UserError for rows longer than the teacher's position embeddings."""
-    if row_tokens > teacher.positions:
+def check_positions(teacher: LocatedModel, row_tokens: int) -> None:
+    """Raise UserError for rows longer than the positions of a teacher, or those it trained."""
+    positions, trained = teacher.shape.positions, teacher.trained_positions
+    if row_tokens > positions:
         raise UserError(
-            f"train.row_tokens {row_tokens} exceeds the teacher's {teacher.positions} positions: "
-            f"choose at most {teacher.positions}."
+            f"train.row_tokens {row_tokens} exceeds the teacher's {positions} positions: "
+            f"choose at most {positions}."
+        )
+    if row_tokens > trained:
+        raise UserError(
+            f"train.row_tokens {row_tokens} exceeds the {trained} positions that the teacher was "
+            f"trained on, though it has {positions}: choose at most {trained}, or train the "
+            "teacher on longer rows."
+        )
+
+
+def check_student_positions(student: BertShape, row_tokens: int) -> None:
+    """Raise UserError for rows longer than the student's position embeddings."""
+    if row_tokens > student.positions:
+        raise UserError(
+            f"train.row_tokens {row_tokens} exceeds student.positions {student.positions}: "
+            "choose shorter rows, or more positions."
         )
 
 
@@ -125,7 +143,7 @@ def make_student(
     """Return a student initialised from layers of its teacher, or at random.
 
     Args:
-        teacher: model with the same vocabulary and positions.
+        teacher: model with the same vocabulary.
         shape: of the student.
         layers: teacher layer to copy for each of the student's; empty for random weights.
         seed: of random weights.
@@ -167,6 +185,7 @@ def _check_narrower(teacher: BertShape, student: BertShape) -> None:
         ("heads", student.heads, teacher.heads),
         ("width / student.heads", student.width // student.heads, teacher.width // teacher.heads),
         ("feed_forward", student.feed_forward, teacher.feed_forward),
+        ("positions", student.positions, teacher.positions),
     ):
         if value > limit:
             raise UserError(

@@ -80,7 +80,8 @@ class LocatedModel:
         if self.facts is None:
             return self.shape.positions
         # Of an older student, the rows are known, but not what it took over from its teacher.
-        return min(self.facts.trained_positions or self.facts.longest_row, self.shape.positions)
+        reached = self.facts.trained_positions or self.facts.longest_row or self.shape.positions
+        return min(reached, self.shape.positions)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from data_prep.disk import clear_disk_errors
 from data_prep.errors import UserError
+from pretrain.config.phases import check_positions_reached
 from pretrain.config.run import RunRecipe
 from pretrain.data.setup import Inputs, open_inputs
 from pretrain.distributed import Cluster
@@ -37,14 +38,30 @@ def execute(recipe: RunRecipe, prepare: Prepare) -> None:
             if cluster.is_main:
                 print(f"{run.path} is done ({run.status()['step']} steps); nothing to do.")
             return
+        # A run that an earlier version began goes on: publishing cuts what it leaves untrained.
+        is_new = not run.is_begun
+        if is_new and recipe.stated_positions is not None:
+            _check_positions(recipe, recipe.stated_positions)
         inputs = open_inputs(recipe, run.plans, cluster)
-        _train(recipe, run, cluster, inputs, prepare(inputs, cluster))
+        prepared = prepare(inputs, cluster)
+        if is_new:
+            _check_positions(recipe, prepared.model.shape.positions, prepared)
+        _train(recipe, run, cluster, inputs, prepared)
     except UserError:
         if cluster.is_main:
             run.discard_unless_begun()
         raise
     finally:
         cluster.leave()
+
+
+def _check_positions(recipe: RunRecipe, positions: int, prepared: Prepared | None = None) -> None:
+    """Refuse position embeddings that neither the run nor what it starts from trains."""
+    rows = recipe.train.longest_row
+    inherited = prepared.inherited_positions if prepared else 0
+    of_student = prepared is not None and prepared.teacher_facts is not None
+    key = "student.positions" if of_student else "model.positions"
+    check_positions_reached(positions, max(rows, inherited), key, rows)
 
 
 def _train(

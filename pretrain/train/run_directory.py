@@ -89,9 +89,14 @@ class RunDirectory:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(self.path / "config.yaml")
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether training has started here before."""
+        return bool(self._read_config())
+
     def discard_unless_begun(self) -> None:
         """Remove the epoch indices that were made for a run that was then refused (rank 0)."""
-        if not self._read_config() and self.plans.is_dir() and not self._plans_were_there:
+        if not self.is_begun and self.plans.is_dir() and not self._plans_were_there:
             shutil.rmtree(self.plans)
             # The folder is ours only if nothing else is in it.
             if not any(self.path.iterdir()):

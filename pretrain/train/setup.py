@@ -5,6 +5,7 @@ are verified.
 """
 
 import platform
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -171,12 +172,25 @@ def make_training(
         validation=_validation_set(s),
         preemption=PreemptionMonitor(s.run.path, recipe.train.max_minutes),
         facts=facts,
-        positions=TrainedPositions.of(
-            phases_of(recipe.train), s.inputs.sources, s.prepared.inherited_positions
-        ),
+        positions=_trained_positions(s),
         kept_weights=s.kept_weights,
         log=log,
     )
+
+
+def _trained_positions(s: RunSetup) -> TrainedPositions:
+    """Return the positions that are trained, after a warning on rank 0 where some are not."""
+    trained = TrainedPositions.of(
+        phases_of(s.recipe.train), s.inputs.sources, s.prepared.inherited_positions
+    )
+    positions = s.prepared.model.shape.positions
+    if s.cluster.is_main and trained.at_end < positions:
+        print(
+            f"warning: no sample reaches the last {positions - trained.at_end} of {positions} "
+            f"positions: publish with --positions {trained.at_end}.",
+            file=sys.stderr,
+        )
+    return trained
 
 
 def _validation_set(s: RunSetup) -> ValidationSet:

@@ -1,5 +1,6 @@
 """A run with phases and a growing batch resumes exactly within any of them."""
 
+import json
 import math
 import shutil
 from collections.abc import Callable
@@ -22,6 +23,12 @@ PHASES = [
 pytestmark = pytest.mark.story
 
 
+def trained_positions(run: Path, step: int) -> int:
+    """Return what the manifest of a checkpoint states."""
+    manifest = run / "checkpoints" / f"step_{step:08d}" / "manifest.json"
+    return int(json.loads(manifest.read_text(encoding="utf-8"))["trained_positions"])
+
+
 def test_resume_within_phases(deepspeed: Command, teacher_recipe: Path, tmp_path: Path) -> None:
     """A run resumes within any phase on the curve of the uninterrupted run."""
     whole = tmp_path / "whole"
@@ -38,6 +45,7 @@ def test_resume_within_phases(deepspeed: Command, teacher_recipe: Path, tmp_path
     falls = [1e-3 * (1 - math.cos(math.pi * left / 4)) / 2 for left in (4, 3, 2, 1)]
     rates = [line["optim/lr"] for line in metrics_of(whole) if "loss/total" in line]
     assert rates == pytest.approx(rises + falls)
+    assert [trained_positions(whole, step) for step in (2, 3, 4, 6)] == [32, 32, 64, 64]
     for reached in (2, 4):
         parts = tmp_path / f"from_{reached}"
         shutil.copytree(whole, parts)

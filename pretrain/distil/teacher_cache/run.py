@@ -142,7 +142,7 @@ def _locate(
 ) -> LocatedModel:
     """Locate the teacher and check that it matches recipe and corpus (all ranks)."""
     (located,) = cluster.on_main(lambda: locate_teachers([path], inputs.tokenizer))
-    check_positions(located.shape, recipe.train.longest_row)
+    check_positions(located, recipe.train.longest_row)
     check_vocabulary(located.shape, inputs.tokenizer)
     if not located.has_mlm_head:
         raise UserError(

@@ -19,7 +19,7 @@ SHARED = {
     "train": {"steps": 100, "batch_rows": 8, "micro_rows": 4},
 }
 TREES: dict[type[RunRecipe], dict[str, Any]] = {
-    TeacherRecipe: SHARED,
+    TeacherRecipe: {**SHARED, "model": {"positions": 512}},
     StudentRecipe: {**SHARED, "teacher": {"path": "runs/teacher"}},
 }
 # Another value for every key: those that may change while a run goes on, and all others.
@@ -98,6 +98,7 @@ FIXED = {
     "student.width": "64",
     "student.heads": "4",
     "student.feed_forward": "128",
+    "student.positions": "128",
     "student.init": "random",
     "student.format": "distilbert",
     "objectives": "[{kind: hard_mlm}]",
