@@ -42,7 +42,7 @@ class RunDirectory:
         """
         self._plans_were_there = self.plans.exists()
         if self.path.is_dir():
-            if self._has_begun():
+            if self.is_begun:
                 return
             names = sorted(path.name for path in self.path.iterdir())
             foreign = [n for n in names if not any(fnmatchcase(n, p) for p in _HELD_BEFORE)]
@@ -91,8 +91,10 @@ class RunDirectory:
 
     @property
     def is_begun(self) -> bool:
-        """Whether training has started here before."""
-        return bool(self._read_config())
+        """Whether a run has begun here: it wrote its recipe, or has a checkpoint."""
+        return "identity" in self._read_config() or any(
+            is_committed(path) for path in self.checkpoints.glob("step_*")
+        )
 
     def discard_unless_begun(self) -> None:
         """Remove the epoch indices that were made for a run that was then refused (rank 0)."""
@@ -127,12 +129,6 @@ class RunDirectory:
                 "slurm_restart_count": restart_count(),
                 **facts,
             },
-        )
-
-    def _has_begun(self) -> bool:
-        """Whether a run has begun here: it wrote its recipe, or has a checkpoint."""
-        return "identity" in self._read_config() or any(
-            is_committed(path) for path in self.checkpoints.glob("step_*")
         )
 
     def _read_config(self) -> dict[str, Any]:

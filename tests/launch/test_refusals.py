@@ -2,10 +2,7 @@
 
 import json
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -14,67 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from data_prep.manifest import MANIFEST, write_manifest
 from launch import distill_student, train_teacher
-from launch.command_line.errors import run_command
 from pretrain.config.run import TeacherRecipe, identity_of
 from pretrain.export.huggingface import FACTS
-from pretrain.model import BertShape
 from pretrain.model.loading import WEIGHTS
-from tests.run_folders import make_run
-
-Refuse = Callable[..., str]
-
-
-@pytest.fixture
-def recipe(tmp_path: Path, tiny_corpus: Path, tiny_tokenizer: Path) -> Path:
-    """Write a teacher recipe that would train."""
-    tree = {
-        "run": {"path": str(tmp_path / "run")},
-        "corpus": {"path": str(tiny_corpus)},
-        "tokenizer": {"path": str(tiny_tokenizer)},
-        "model": {"layers": 2, "width": 32, "heads": 2, "feed_forward": 64, "positions": 64},
-        "train": {"steps": 4, "batch_rows": 8, "micro_rows": 2, "row_tokens": 64},
-    }
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
-    return path
-
-
-@pytest.fixture
-def student_recipe(tmp_path: Path, recipe: Path, published_teacher: Path) -> Path:
-    """Write a student recipe that would train."""
-    tree = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    del tree["model"]
-    tree["teacher"] = {"path": str(published_teacher)}
-    path = tmp_path / "student.yaml"
-    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
-    return path
-
-
-@pytest.fixture
-def refuse(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Refuse:
-    """Run a command that must be refused, and return its sentence."""
-
-    def run(script: ModuleType, recipe: Path, *overrides: str, keeps_run: bool = False) -> str:
-        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setattr(sys, "argv", ["script", "--config", str(recipe), *overrides])
-        with pytest.raises(SystemExit) as ended:
-            run_command(script.main)
-        assert ended.value.code == 2
-        lines = capsys.readouterr().err.splitlines()
-        # An epoch index that was built before the refusal has logged its dated line.
-        printed = "\n".join(line for line in lines if " index of epoch " not in line).strip()
-        sentence = printed.removeprefix("error: ")
-        assert printed != sentence
-        assert "\n" not in sentence, "one sentence, on one line"
-        assert "Traceback" not in sentence
-        assert keeps_run or not (tmp_path / "run").exists(), "something was left behind"
-        assert not torch.distributed.is_initialized()
-        return sentence
-
-    return run
+from tests.launch.conftest import Refuse
 
 
 def test_missing_corpus_is_refused(refuse: Refuse, recipe: Path) -> None:
@@ -170,63 +110,6 @@ def test_rows_beyond_positions_are_refused(refuse: Refuse, recipe: Path) -> None
     """Rows longer than model.positions are refused."""
     sentence = refuse(train_teacher, recipe, "train.row_tokens=128")
     assert "train.row_tokens 128 exceeds model.positions 64" in sentence
-
-
-def test_positions_that_no_row_reaches_are_refused(refuse: Refuse, recipe: Path) -> None:
-    """Position embeddings that no phase trains are refused with both remedies."""
-    # Before the corpus is opened: it need not exist.
-    sentence = refuse(train_teacher, recipe, "model.positions=512", "corpus.path=nowhere")
-    assert "positions 64 to 511 would be published as they were drawn" in sentence
-    assert "set model.positions=64, or add a phase with rows of 512" in sentence
-
-
-def test_begun_run_may_leave_positions_untrained(
-    refuse: Refuse, recipe: Path, tmp_path: Path
-) -> None:
-    """A run that an earlier version began is not stopped for the positions that it leaves."""
-    tree = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    tree["model"]["positions"] = 512
-    started = identity_of(TeacherRecipe.model_validate(tree))
-    (tmp_path / "run").mkdir()
-    config = tmp_path / "run" / "config.yaml"
-    config.write_text(yaml.safe_dump({"identity": started}), encoding="utf-8")
-    overrides = ("model.positions=512", "corpus.path=nowhere")
-    sentence = refuse(train_teacher, recipe, *overrides, keeps_run=True)
-    assert "The corpus nowhere has no manifest.json" in sentence, (
-        "the check after that of positions"
-    )
-
-
-def test_student_positions_that_no_row_reaches_are_refused(
-    refuse: Refuse, student_recipe: Path
-) -> None:
-    """A student that starts at random trains the positions of its own rows alone."""
-    short = ("student.init=random", "train.row_tokens=32")
-    sentence = refuse(distill_student, student_recipe, *short)
-    assert "would have 64 positions, but training reaches 32" in sentence
-    assert "set student.positions=32, or add a phase with rows of 64" in sentence
-    long = ("student.positions=32", "train.row_tokens=64")
-    sentence = refuse(distill_student, student_recipe, "student.init=random", *long)
-    assert "train.row_tokens 64 exceeds student.positions 32" in sentence
-    sentence = refuse(distill_student, student_recipe, "student.positions=128")
-    assert "student.positions is 128, more than the teacher's 64" in sentence
-
-
-def test_rows_that_the_teacher_never_saw_are_refused(
-    refuse: Refuse,
-    student_recipe: Path,
-    tiny_tokenizer: Path,
-    tiny_shape: BertShape,
-    tmp_path: Path,
-) -> None:
-    """Rows beyond the positions that the teacher trained are refused; so is copying them."""
-    teacher = tmp_path / "teacher_run"
-    make_run(teacher, tiny_tokenizer, "teacher", tiny_shape, trained_positions=32)
-    named = f"teacher.path={teacher}"
-    sentence = refuse(distill_student, student_recipe, named)
-    assert "exceeds the 32 positions that the teacher was trained on, though it has 64" in sentence
-    sentence = refuse(distill_student, student_recipe, named, "train.row_tokens=32")
-    assert "set student.positions=32" in sentence
 
 
 def test_other_runs_folder_is_untouched(refuse: Refuse, recipe: Path, tmp_path: Path) -> None:

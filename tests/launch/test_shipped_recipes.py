@@ -9,6 +9,9 @@ from data_prep.config.schema import CorpusRecipe
 from launch.studies.options import StudyRecipe
 from pretrain.config.run import TeacherRecipe
 from pretrain.distil.config import StudentRecipe
+from pretrain.distil.stage_plan import plan_stages, stages_of
+from pretrain.distil.student import choose_layers, student_shape
+from pretrain.model import BertShape
 
 RECIPES = Path(__file__).parents[2] / "launch" / "recipes"
 # By a key that each of them alone has.
@@ -18,6 +21,9 @@ KINDS: dict[str, type[Options]] = {
     "student:": StudentRecipe,
     "methods:": StudyRecipe,
 }
+STUDENTS = [
+    path for path in sorted(RECIPES.glob("*.yaml")) if "\nstudent:\n" in path.read_text("utf-8")
+]
 LAPTOP = ("laptop_distilbert", "laptop_minilm", "laptop_tinybert")
 
 
@@ -39,3 +45,46 @@ def test_laptop_students_follow_the_laptop_teacher(name: str) -> None:
     for recipe in (teacher, student):
         assert recipe.train.precision == "fp32"
         assert recipe.deepspeed.config == Path("ds_configs/zero1_fp32.json")
+
+
+def teacher_of(student: StudentRecipe) -> TeacherRecipe:
+    """Return the first shipped recipe that trains a student's teacher."""
+    recipes = [
+        load_recipe(TeacherRecipe, path)
+        for path in sorted(RECIPES.glob("*.yaml"))
+        if "\nmodel:\n" in path.read_text("utf-8")
+    ]
+    return next(recipe for recipe in recipes if recipe.run.path == student.teacher.path)
+
+
+@pytest.mark.parametrize("path", STUDENTS, ids=lambda path: path.stem)
+def test_student_fits_the_teacher_of_its_recipe(path: Path) -> None:
+    """Another recipe trains the teacher, which has the layers that the student reads and copies."""
+    student = load_recipe(StudentRecipe, path)
+    teacher = teacher_of(student)
+    shape = BertShape(
+        **teacher.model.model_dump(exclude={"shape", "positions"}),
+        positions=teacher.positions,
+        vocab_size=99,
+        pad_id=0,
+        next_sentence=True,
+    )
+    own = student_shape(student.student, shape, next_sentence=False)
+    assert max(choose_layers(student.student, shape), default=0) < shape.layers
+    plan_stages(stages_of(student.all_stages), own, shape, has_mlm_head=True)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_recipe_trains_all_positions_that_it_publishes(path: Path) -> None:
+    """Rows reach every position, or the teacher's did whose embeddings are copied."""
+    text = path.read_text("utf-8")
+    if "\nmodel:\n" in text:
+        recipe = load_recipe(TeacherRecipe, path)
+        assert recipe.positions == recipe.train.longest_row
+    elif "\nstudent:\n" in text:
+        student = load_recipe(StudentRecipe, path)
+        trained = teacher_of(student).train.longest_row
+        rows = student.train.longest_row
+        assert rows <= trained
+        copied = student.student.init != "random"
+        assert (student.student.positions or trained) <= max(rows, trained if copied else 0)
