@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from data_prep.errors import UserError
-from pretrain.config.train import PhaseOptions, RampOptions, TrainOptions
+from pretrain.config.train import CountedPhase, RampOptions, TrainOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ def check_positions_reached(positions: int, reached: int, key: str, rows: int) -
         )
 
 
-def _with_ramp(train: TrainOptions) -> list[PhaseOptions]:
+def _with_ramp(train: TrainOptions) -> list[CountedPhase]:
     """Return the phases with the first one cut into the stages of the ramp and what is left."""
     first, *others = train.all_phases
     if train.ramp is None:

@@ -234,7 +234,7 @@ def identity_of(recipe: RunRecipe) -> dict[str, Any]:
     if isinstance(recipe, TeacherRecipe):
         flat["model.positions"] = recipe.positions
     flat["train.phases"] = [
-        {key: value for key, value in phase.items() if key != "micro_rows"}
-        for phase in flat["train.phases"]
+        phase.model_dump(mode="json", exclude={"micro_rows", "share"})
+        for phase in (recipe.train.all_phases if recipe.train.phases else [])
     ]
     return {key: value for key, value in flat.items() if key not in _FREE_KEYS}

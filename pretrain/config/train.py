@@ -1,5 +1,6 @@
 """The keys of `train`: steps, batches, precision, phases."""
 
+from itertools import accumulate, pairwise
 from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, model_validator
@@ -10,7 +11,10 @@ from data_prep.config.loader import Options
 class PhaseOptions(Options):
     """A phase of a run; keys that it leaves out are those of `train`."""
 
-    steps: int = Field(ge=1, description="optimizer steps of this phase")
+    steps: int | None = Field(None, ge=1, description="optimizer steps of this phase")
+    share: float | None = Field(
+        None, gt=0, le=1, description="the same as a share of train.steps, instead of steps"
+    )
     row_tokens: int | None = Field(None, ge=16, description="length of a packed row, tokens")
     batch_rows: int | None = Field(None, ge=1, description="rows of one step, over all ranks")
     micro_rows: int | None = Field(None, ge=1, description="rows one rank computes at a time")
@@ -22,14 +26,24 @@ class PhaseOptions(Options):
     warmup_steps: int = Field(0, ge=0, description="warm-up steps of that schedule; only with `lr`")
 
     @model_validator(mode="after")
-    def _warmup_fits(self) -> "PhaseOptions":
+    def _has_one_length(self) -> "PhaseOptions":
+        if (self.steps is None) == (self.share is None):
+            raise ValueError("give a phase either steps or a share of train.steps")
+        return self
+
+    @model_validator(mode="after")
+    def _warmup_has_schedule(self) -> "PhaseOptions":
         if self.warmup_steps and self.lr is None:
             raise ValueError(
                 f"warmup_steps {self.warmup_steps} need a schedule of their own: give lr"
             )
-        if self.warmup_steps >= self.steps:
-            raise ValueError(f"warmup_steps {self.warmup_steps} must be below steps {self.steps}")
         return self
+
+
+class CountedPhase(PhaseOptions):
+    """A phase whose steps are known."""
+
+    steps: int
 
 
 class RampOptions(Options):
@@ -75,16 +89,28 @@ class TrainOptions(Options):
     phases: list[Annotated[PhaseOptions, "one phase"]] = Field(
         [],
         description="parts of the run in order, each with its steps and the keys it changes: "
-        "row_tokens, batch_rows, micro_rows, lr, warmup_steps; empty is a run of one shape",
+        "row_tokens, batch_rows, micro_rows, lr, warmup_steps; empty is a run of one shape. "
+        "Shares follow another train.steps",
     )
     ramp: Annotated[RampOptions, "one value"] | None = Field(
         None, description="how the batch grows at first: {from_rows, steps, stages}; null does not"
     )
 
     @property
-    def all_phases(self) -> list[PhaseOptions]:
-        """The phases, or the whole run as the only one."""
-        return self.phases or [PhaseOptions(steps=self.steps)]
+    def all_phases(self) -> list[CountedPhase]:
+        """The phases with their steps, or the whole run as the only one."""
+        if not self.phases:
+            return [CountedPhase(steps=self.steps)]
+        shares = [phase.share or 0.0 for phase in self.phases]
+        edges = [round(self.steps * share) for share in accumulate(shares, initial=0.0)]
+        counts = [
+            end - begin if phase.steps is None else phase.steps
+            for phase, (begin, end) in zip(self.phases, pairwise(edges), strict=True)
+        ]
+        return [
+            CountedPhase.model_construct(**{**dict(phase), "steps": steps, "share": None})
+            for phase, steps in zip(self.phases, counts, strict=True)
+        ]
 
     @property
     def longest_row(self) -> int:
@@ -93,11 +119,19 @@ class TrainOptions(Options):
 
     @model_validator(mode="after")
     def _phases_fill_the_run(self) -> "TrainOptions":
+        if len({phase.steps is None for phase in self.phases}) > 1:
+            raise ValueError("give steps to all phases, or a share to all")
         total = sum(phase.steps for phase in self.all_phases)
         if total != self.steps:
             raise ValueError(
                 f"the phases have {total} steps together, but train.steps is {self.steps}"
             )
+        for number, phase in enumerate(self.all_phases):
+            if phase.steps <= phase.warmup_steps:
+                raise ValueError(
+                    f"phase {number} has warmup_steps {phase.warmup_steps}, which must be below "
+                    f"its steps {phase.steps}"
+                )
         return self
 
     @model_validator(mode="after")

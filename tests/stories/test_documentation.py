@@ -17,7 +17,7 @@ from tests.stories.documentation import PAGES, README, block, blocks, commands, 
 
 # The documented recipes are of real size; these make them small enough for two cores.
 SMALL = (
-    "train.steps=4 train.batch_rows=8 train.micro_rows=2 train.row_tokens=64 "
+    "train.steps=4 train.batch_rows=8 train.micro_rows=2 train.row_tokens=64 train.phases=[] "
     "train.precision=fp32 deepspeed.config=ds_configs/zero1_fp32.json optim.warmup_steps=1 "
     "validation.rows=8 log.every_steps=1"
 ).split()

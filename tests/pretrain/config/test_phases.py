@@ -4,6 +4,7 @@ import pytest
 
 from data_prep.errors import UserError
 from pretrain.config.phases import Phase, phase_at, phases_of, ramp_rows
+from pretrain.config.run import TeacherRecipe, identity_of
 from pretrain.config.train import RampOptions, TrainOptions
 
 
@@ -120,3 +121,19 @@ def test_indivisible_batch_is_refused(batch_rows: int, micro_rows: int, multiple
     phase = phases_of(TrainOptions(steps=1, batch_rows=batch_rows, micro_rows=micro_rows))[0]
     with pytest.raises(UserError, match=message):
         phase.micro_batches(2)
+
+
+@pytest.mark.parametrize("steps", [10, 33, 250_000])
+def test_shares_follow_the_number_of_steps(steps: int) -> None:
+    """Phases given as shares fill a run of any length, to the nearest step, in its identity too."""
+    shares = [{"share": 0.9}, {"share": 0.1, "row_tokens": 512}]
+    first, second = phases_of(train(steps, *shares))  # type: ignore[arg-type]
+    assert second.first_step == first.steps == round(0.9 * steps)
+    assert first.steps + second.steps == steps
+    tree = {name: {"path": name} for name in ("run", "corpus", "tokenizer")}
+    options = {"steps": steps, "batch_rows": 8, "micro_rows": 4}
+    same = [
+        identity_of(TeacherRecipe.model_validate({**tree, "train": {**options, "phases": phases}}))
+        for phases in (shares, [{"steps": first.steps}, {"steps": second.steps, "row_tokens": 512}])
+    ]
+    assert same[0] == same[1]
