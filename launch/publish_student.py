@@ -28,7 +28,13 @@ def main() -> None:
     # Imported here so that --help and wrong arguments are reported at once.
     from pretrain.export.huggingface import publish
 
-    made = publish(arguments.run, arguments.export, arguments.license, arguments.language)
+    made = publish(
+        arguments.run,
+        arguments.export,
+        arguments.license,
+        arguments.language,
+        positions=arguments.positions,
+    )
     print(f"{arguments.export} is {'published' if made else 'up to date'}:")
     for path in sorted(arguments.export.iterdir()):
         print(f"  {path.name:28} {path.stat().st_size / 2**20:8.2f} MiB")
@@ -55,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("export", type=Path, help="folder to make")
     parser.add_argument("--license", default="other", help="licence for the model card")
     parser.add_argument("--language", default="en", help="ISO code for the model card")
+    parser.add_argument(
+        "--positions", type=int, help="longest input, to cut off positions that were not trained"
+    )
     parser.add_argument("--push", metavar="ORG/NAME", help="upload to this model repository")
     parser.add_argument("--dry-run", action="store_true", help="with --push: list, do not send")
     return parser

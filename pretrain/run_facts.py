@@ -63,6 +63,12 @@ class RunFacts:
         """Tokens of the longest rows that its own steps read; 0 where no recipe is stated."""
         return longest_row_read(self.identity, self.step)
 
+    @property
+    def last_row(self) -> int:
+        """Tokens of the rows of the last phase, and of the validation set."""
+        phases = self.identity.get("train.phases") or [{}]
+        return int(phases[-1].get("row_tokens") or self.identity.get("train.row_tokens", 0))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the entries of a manifest."""
         entries: dict[str, Any] = {"kind": self.kind}

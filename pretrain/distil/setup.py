@@ -5,6 +5,7 @@ from dataclasses import replace
 from pretrain.config.phases import phases_of
 from pretrain.data.dummy_batch import dummy_batch
 from pretrain.data.setup import Inputs
+from pretrain.data.trained_positions import TrainedPositions
 from pretrain.distil.config import StudentRecipe
 from pretrain.distil.loss_config import NextSentence
 from pretrain.distil.stage_plan import Stage, StagePlan, find_projections, plan_stages, stages_of
@@ -77,8 +78,10 @@ def _locate(recipe: StudentRecipe, inputs: Inputs, cluster: Cluster) -> list[Loc
     """Locate the teachers and check their positions and vocabulary (all ranks)."""
     paths, tokenizer = recipe.teacher.all_paths, inputs.tokenizer
     located_models = cluster.on_main(lambda: locate_teachers(paths, tokenizer))
+    phases = phases_of(recipe.train)
+    needed = TrainedPositions.of(phases, inputs.sources).at_end
     for located in located_models:
-        check_positions(located, recipe.train.longest_row)
+        check_positions(located, recipe.train.longest_row, needed)
         check_vocabulary(located.shape, tokenizer)
     return located_models
 

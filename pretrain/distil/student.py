@@ -87,15 +87,24 @@ def choose_layers(options: StudentOptions, teacher: BertShape) -> list[int]:
     return list(init)
 
 
-def check_positions(teacher: LocatedModel, row_tokens: int) -> None:
-    """Raise UserError for rows longer than the positions of a teacher, or those it trained."""
+def check_positions(teacher: LocatedModel, row_tokens: int, longest: int) -> None:
+    """Check that a teacher has, and has trained, the positions that it will compute.
+
+    Args:
+        teacher: the located model.
+        row_tokens: of the longest rows of the run.
+        longest: tokens of the longest sample in them.
+
+    Raises:
+        UserError: for longer rows than the teacher's positions, or samples beyond those trained.
+    """
     positions, trained = teacher.shape.positions, teacher.trained_positions
     if row_tokens > positions:
         raise UserError(
             f"train.row_tokens {row_tokens} exceeds the teacher's {positions} positions: "
             f"choose at most {positions}."
         )
-    if row_tokens > trained:
+    if longest > trained:
         raise UserError(
             f"train.row_tokens {row_tokens} exceeds the {trained} positions that the teacher was "
             f"trained on, though it has {positions}: choose at most {trained}, or train the "

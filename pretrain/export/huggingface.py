@@ -21,6 +21,7 @@ from pretrain.data.dummy_batch import dummy_batch
 from pretrain.export.baseline import warn_below_baseline
 from pretrain.export.hf_loading import load_plain
 from pretrain.export.model_card import card_name, write_card
+from pretrain.export.positions import with_positions
 from pretrain.model import Bert, Outputs
 from pretrain.model.hf_conversion import to_hf_config, to_hf_name
 from pretrain.model.loading import WEIGHTS, TrainedModel, load_trained
@@ -32,21 +33,37 @@ _TOLERANCE = 1e-4
 _ALLOWED = {".safetensors", ".json", ".txt", ".md"}
 
 
-def publish(run_path: Path, export: Path, license_name: str, language: str) -> bool:
+def publish(
+    run_path: Path,
+    export: Path,
+    license_name: str,
+    language: str,
+    *,
+    positions: int | None = None,
+) -> bool:
     """Export the newest checkpoint of a run; replace an older export of ours.
 
     A warning on stderr names a model whose predictions are no better than one constant prediction.
+
+    Args:
+        run_path: of a teacher or a student.
+        export: the folder.
+        license_name: as the model hub writes it, such as `apache-2.0`.
+        language: as an ISO 639-1 code.
+        positions: longest input of the export; None is the model's.
 
     Returns:
         False when the folder was already up to date.
 
     Raises:
-        UserError: when the run has no checkpoint, the folder holds something else, or plain
-            transformers does not compute the same logits.
+        UserError: when the run has no checkpoint, or positions that it has not trained, the folder
+            holds something else, or plain transformers does not compute the same logits.
     """
     trained = load_trained(run_path)
     if trained.facts is None:
         raise UserError(f"{run_path} is not a run folder of ours: only a run can be published.")
+    trained = with_positions(trained, positions, run_path)
+    assert trained.facts is not None
     if warning := warn_below_baseline(trained.facts, run_path / "tokenizer"):
         print(f"warning: {run_path}: {warning}", file=sys.stderr)
     stated = {**trained.facts.to_dict(), "license": license_name, "language": language}

@@ -82,8 +82,8 @@ def _shape(facts: RunFacts) -> dict[str, Any]:
         "width": shape["width"],
         "attention heads": shape["heads"],
         "feed-forward width": shape["feed_forward"],
-        "longest input": f"{shape['positions']} tokens "
-        f"(trained on rows of {facts.identity['train.row_tokens']})",
+        "longest input": f"{shape['positions']} tokens (training reached "
+        f"{facts.trained_positions or facts.longest_row})",
         "vocabulary": f"{shape['vocab_size']:,}",
     }
 

@@ -19,6 +19,7 @@ from pretrain.config.phases import phases_of
 from pretrain.data.batch import Batch
 from pretrain.data.batch_source import BatchSource
 from pretrain.data.setup import Inputs, open_inputs
+from pretrain.data.trained_positions import TrainedPositions
 from pretrain.distil.config import StudentRecipe
 from pretrain.distil.logit_losses import mlm_head
 from pretrain.distil.loss_config import SoftTargets
@@ -142,7 +143,8 @@ def _locate(
 ) -> LocatedModel:
     """Locate the teacher and check that it matches recipe and corpus (all ranks)."""
     (located,) = cluster.on_main(lambda: locate_teachers([path], inputs.tokenizer))
-    check_positions(located, recipe.train.longest_row)
+    needed = TrainedPositions.of(phases_of(recipe.train), inputs.sources).at_end
+    check_positions(located, recipe.train.longest_row, needed)
     check_vocabulary(located.shape, inputs.tokenizer)
     if not located.has_mlm_head:
         raise UserError(

@@ -18,6 +18,7 @@ from pretrain.distributed import Cluster
 from pretrain.model.loading import WEIGHTS
 from pretrain.run_facts import TeacherFacts
 from pretrain.train.task import Prepared
+from tests.pretrain.conftest import OpenSource
 from tests.student_tasks import terms_of
 
 
@@ -43,8 +44,9 @@ def facts_of(prepared: Prepared) -> TeacherFacts:
 
 
 @pytest.fixture
-def inputs(tiny_tokenizer: Path) -> Any:
-    return SimpleNamespace(tokenizer=load_tokenizer(tiny_tokenizer))
+def inputs(tiny_tokenizer: Path, open_source: OpenSource) -> Any:
+    sources = {length: open_source(row_tokens=length) for length in (64, 128)}
+    return SimpleNamespace(tokenizer=load_tokenizer(tiny_tokenizer), sources=sources)
 
 
 def test_unneeded_teacher_layers_removed(
