@@ -260,7 +260,7 @@ class TokenizerOptions(Options):
     vocabulary: Path | None = Field(
         None,
         description="A tokenizer to take over with its ids: a vocab.txt, a tokenizer.json, or the "
-        "folder of a Hugging Face tokenizer of any algorithm.",
+        "folder of a Hugging Face tokenizer of any algorithm, or the name of a model of the hub.",
     )
     train_bytes: int = Field(
         100_000_000,

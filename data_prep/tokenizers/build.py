@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from data_prep.config.schema import CorpusRecipe, TokenizerOptions
 from data_prep.disk import clear_disk_errors
 from data_prep.errors import UserError
+from data_prep.hub import DESCRIPTION, fetch, hub_name
 from data_prep.locks import creation_lock
 from data_prep.manifest import MANIFEST, file_sha256, read_manifest
 from data_prep.progress import log
@@ -36,7 +37,8 @@ def ensure_tokenizer(recipe: CorpusRecipe, sources: Sequence[Source]) -> LoadedT
     Raises:
         UserError: when the folder holds another tokenizer than the recipe describes.
     """
-    options = recipe.tokenizer
+    options = _with_local_vocabulary(recipe.tokenizer)
+    recipe = recipe.model_copy(update={"tokenizer": options})
     if options.path.exists():
         return _existing_tokenizer(options)
     with clear_disk_errors(options.path), creation_lock(options.path) as locked:
@@ -46,6 +48,14 @@ def ensure_tokenizer(recipe: CorpusRecipe, sources: Sequence[Source]) -> LoadedT
     tokenizer = _existing_tokenizer(options)
     log(f"wrote {options.path}: {tokenizer.vocab_size:,} ids")
     return replace(tokenizer, made_now=True)
+
+
+def _with_local_vocabulary(options: TokenizerOptions) -> TokenizerOptions:
+    """Return the options with a vocabulary of the hub as a folder of its cache."""
+    path = options.vocabulary
+    if path is None or (name := hub_name(path)) is None:
+        return options
+    return options.model_copy(update={"vocabulary": fetch(name, DESCRIPTION)})
 
 
 @contextlib.contextmanager

@@ -20,7 +20,8 @@ class TeacherOptions(Options):
     """One teacher, or several whose predictions are averaged."""
 
     path: Path | None = Field(
-        None, description="a run folder, an export, or any BERT checkpoint of transformers"
+        None,
+        description="a run folder, an export, a checkpoint of transformers, or its name on the hub",
     )
     paths: list[Path] = Field(
         [], description="several teachers instead of one; their probabilities are averaged"

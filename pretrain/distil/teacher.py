@@ -152,7 +152,7 @@ def locate_teachers(paths: Sequence[Path], tokenizer: LoadedTokenizer) -> list[L
 
 def _locate(path: Path, tokenizer: LoadedTokenizer) -> LocatedModel:
     located = locate(path)
-    run = RunDirectory(path)
+    run = RunDirectory(located.folder)
     if run.status() and not run.is_done:
         # Its next checkpoint would be another teacher.
         raise UserError(

@@ -15,6 +15,9 @@ from pathlib import Path
 import torch
 
 from data_prep.errors import UserError
+from data_prep.hub import DESCRIPTION, fetch, hub_name
+from data_prep.hub import WEIGHTS as HUB_WEIGHTS
+from data_prep.progress import log
 from data_prep.tokenizers.json_files import read_json_object
 from pretrain.checkpoint_manifest import FoundCheckpoint, find_newest
 from pretrain.model.bert import Bert
@@ -110,18 +113,23 @@ def load_trained(path: Path) -> TrainedModel:
 
 
 def locate(path: Path) -> LocatedModel:
-    """Find and verify the weights of a run folder, an export, or a foreign model.
+    """Find and verify the weights of a run, an export, a foreign model, or one of the hub.
+
+    Args:
+        path: of a folder, or the name of a repository of the hub, such as
+            google-bert/bert-base-uncased.
 
     Raises:
         UserError: when it is none of these, or its weights do not fit its shape.
     """
     if (path / "checkpoints").is_dir() and (found := find_newest(path / "checkpoints")):
         return _locate_run(path, found)
-    if path.is_dir():
-        refuse_code(path)
-        config, files = find_config(path), find_weights(path)
+    folder = _fetched(name) if (name := hub_name(path)) else path
+    if folder.is_dir():
+        refuse_code(folder)
+        config, files = find_config(folder), find_weights(folder)
         if config and files:
-            return _locate_foreign(path, config, files)
+            return _locate_foreign(folder, config, files)
     raise UserError(
         f"{path} is neither a run folder with a checkpoint nor an exported model "
         f"(config.json and {WEIGHTS}): train the model first, or correct the path."
@@ -156,6 +164,24 @@ def _locate_run(path: Path, found: FoundCheckpoint) -> LocatedModel:
         tensors=read_headers((weights,)),
         facts=found.facts,
     )
+
+
+def _fetched(name: str) -> Path:
+    """Return the folder of a repository of the hub: weights only of a model that can be used."""
+    folder = fetch(name, DESCRIPTION)
+    refuse_code(folder)
+    config = find_config(folder)
+    if config is None:
+        raise UserError(f"{name} has no config.json on the hub, so it is no model: correct it.")
+    from_hf_config(read_json_object(config), str(config))
+    folder = fetch(name, HUB_WEIGHTS)
+    if not find_weights(folder):
+        raise UserError(
+            f"{name} has no {WEIGHTS} on the hub: download it with `hf download {name} --local-dir "
+            "FOLDER`, and name that folder to see how to convert its weights."
+        )
+    log(f"{name} is read from the hub's cache, revision {folder.name[:12]}")
+    return folder
 
 
 def _locate_foreign(path: Path, config_path: Path, files: tuple[Path, ...]) -> LocatedModel:
