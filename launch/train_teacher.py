@@ -1,4 +1,4 @@
-"""Pre-train a BERT teacher on MLM and NSP, under DeepSpeed.
+"""Pre-train a BERT teacher on MLM and NSP, under DeepSpeed, from scratch or from `model.start`.
 
     deepspeed launch/train_teacher.py --config launch/recipes/teacher_base.yaml [key.path=value ...]
 
@@ -20,13 +20,14 @@ with packages_required():
     from pretrain.data.setup import Inputs
     from pretrain.distributed import Cluster
     from pretrain.model import Bert, BertShape, initialise
+    from pretrain.start.setup import continue_from_start
     from pretrain.train.run import execute
     from pretrain.train.task import Prepared, PretrainingTask
 
 _COMMON_KEYS = (
-    "run.path corpus.path tokenizer.path model.shape train.steps train.seed train.batch_rows "
-    "train.row_tokens train.micro_rows train.precision optim.lr checkpoint.every_steps "
-    "checkpoint.keep log.every_steps deepspeed.config"
+    "run.path corpus.path tokenizer.path model.shape model.start train.steps train.seed "
+    "train.batch_rows train.row_tokens train.micro_rows train.precision optim.lr "
+    "checkpoint.every_steps checkpoint.keep log.every_steps deepspeed.config"
 )
 
 
@@ -36,6 +37,14 @@ def main() -> None:
     recipe = read_recipe(TeacherRecipe, parser.parse_intermixed_args())
 
     def prepare(inputs: Inputs, cluster: Cluster) -> Prepared:
+        if recipe.model.start is not None:
+            started = continue_from_start(recipe, inputs.tokenizer, cluster)
+            return Prepared(
+                model=started.model,
+                task=PretrainingTask(),
+                start_facts=started.facts,
+                inherited_positions=started.facts.trained_positions,
+            )
         model = Bert(teacher_shape(recipe, inputs))
         initialise(model, recipe.train.seed)
         return Prepared(model=model, task=PretrainingTask())
@@ -44,10 +53,12 @@ def main() -> None:
 
 
 def teacher_shape(recipe: TeacherRecipe, inputs: Inputs) -> BertShape:
-    """Return the shape that the recipe and the tokenizer give together."""
+    """Return the shape that a recipe without a start and the tokenizer give together."""
+    positions = recipe.stated_positions
+    assert positions is not None
     return BertShape(
-        **recipe.model.model_dump(exclude={"shape", "positions"}),
-        positions=recipe.positions,
+        **recipe.model.model_dump(exclude={"shape", "start", "vocabulary", "positions"}),
+        positions=positions,
         vocab_size=inputs.tokenizer.vocab_size,
         pad_id=inputs.tokenizer.pad_id,
         # Single segments ask nothing of a pair: that head would get no gradient.

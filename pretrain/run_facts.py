@@ -23,6 +23,16 @@ class TeacherFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StartFacts:
+    """The model whose weights a run continued to train."""
+
+    name: str  # of its folder, or on the hub
+    weights: str  # sha256
+    tokenizer: str  # fingerprint; another one than the run's where its vocabulary was transferred
+    trained_positions: int  # of its position embeddings that were taken over
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunFacts:
     """A run, and how far it had come when the checkpoint was written.
 
@@ -41,6 +51,7 @@ class RunFacts:
     started: str = ""  # date, YYYY-MM-DD
     zero_stage: int = 0
     teacher: TeacherFacts | None = None  # of a student
+    start: StartFacts | None = None  # where pretraining was continued
 
     # The rest differs between the checkpoints of a run.
     step: int = 0  # optimizer steps done
@@ -84,6 +95,8 @@ class RunFacts:
             keys = {f.name: _TEACHER + f.name for f in fields(TeacherFacts)}
             known = {name: manifest[key] for name, key in keys.items() if key in manifest}
             own["teacher"] = TeacherFacts(**known)
+        if own.get("start"):
+            own["start"] = StartFacts(**own["start"])
         facts = cls(**own)
         copied = facts.teacher is not None and facts.teacher.layers
         if facts.trained_positions is None and not copied:

@@ -1,5 +1,6 @@
 """The keys of `model` and `kernels`: the shape of the model, and how it is computed."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -16,46 +17,73 @@ _SHAPES = {
     "base": (12, 768),
     "large": (24, 1024),
 }
+_OTHER_KEYS = {"dropout": 0.1, "norm": "post"}
 
 
 class ModelOptions(Options):
-    """The shape of a BERT: a published size, and any key that differs from it."""
+    """The shape of a BERT: a published size, and any key that differs from it; or a start."""
 
-    shape: Literal["tiny", "mini", "small", "medium", "base", "large"] = Field(
+    start: Path | None = Field(
+        None,
+        description="model to continue pretraining from: a run folder, an export, a BERT "
+        "checkpoint of transformers or its name on the hub. Its shape is taken over; a key given "
+        "here may differ in positions (interpolated, or cut) and dropout alone",
+    )
+    vocabulary: Literal["same", "transfer"] = Field(
+        "same",
+        description="start: `same` refuses one of another tokenizer than the corpus's, `transfer` "
+        "carries its embeddings over by token; a new token starts as the mean of its old pieces",
+    )
+    shape: Literal["tiny", "mini", "small", "medium", "base", "large"] | None = Field(
         "base", description="published size that gives the next four keys where they are left out"
     )
-    layers: int = Field(12, ge=1)
-    width: int = Field(768, ge=8, description="hidden size")
-    heads: int = Field(12, ge=1, description="attention heads; must divide the width")
-    feed_forward: int = Field(3072, ge=8, description="width inside the feed-forward block")
+    layers: int | None = Field(None, ge=1, description="null is that of the shape, or of the start")
+    width: int | None = Field(None, ge=8, description="hidden size")
+    heads: int | None = Field(None, ge=1, description="attention heads; must divide the width")
+    feed_forward: int | None = Field(None, ge=8, description="width inside the feed-forward block")
     positions: int | None = Field(
-        None, ge=16, description="longest input of the model, tokens; null is the longest rows'"
+        None,
+        ge=16,
+        description="longest input of the model, tokens; null is the longest rows', or the start's",
     )
-    dropout: float = Field(0.1, ge=0, lt=1, description="on embeddings and block outputs")
-    norm: Literal["post", "pre"] = Field(
-        "post",
-        description="LayerNorm after each block, as BERT; or before it, published as MegatronBert",
+    dropout: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="on embeddings and block outputs; null is 0.1, or the start's",
+    )
+    norm: Literal["post", "pre"] | None = Field(
+        None,
+        description="LayerNorm after each block, as BERT; or before it, published as MegatronBert; "
+        "null is post, or the start's",
     )
 
     @model_validator(mode="before")
     @classmethod
     def _fill_from_shape(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or given.get("shape", "base") not in _SHAPES:
+        if not isinstance(given, dict) or given.get("shape", "base") not in (*_SHAPES, None):
             return given  # validation reports what is wrong with it
-        layers, width = _SHAPES[given.get("shape", "base")]
-        preset = {
-            "layers": layers,
-            "width": width,
-            "heads": width // 64,
-            "feed_forward": 4 * width,
-        }
-        return preset | given
+        named = {key: value for key, value in given.items() if value is not None}
+        if "start" not in named:
+            return _OTHER_KEYS | _keys_of(named.get("shape", "base")) | named
+        return {"shape": None} | (_keys_of(named["shape"]) if "shape" in named else {}) | named
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> "ModelOptions":
-        if self.width % self.heads:
+        if self.width and self.heads and self.width % self.heads:
             raise ValueError(f"width {self.width} is not divisible by {self.heads} heads")
         return self
+
+    @model_validator(mode="after")
+    def _transfer_has_a_start(self) -> "ModelOptions":
+        if self.vocabulary == "transfer" and self.start is None:
+            raise ValueError("vocabulary transfer needs the start whose embeddings it carries over")
+        return self
+
+
+def _keys_of(shape: str) -> dict[str, int]:
+    layers, width = _SHAPES[shape]
+    return {"layers": layers, "width": width, "heads": width // 64, "feed_forward": 4 * width}
 
 
 class KernelOptions(Options):

@@ -186,21 +186,24 @@ class TeacherRecipe(RunRecipe):
     model: ModelOptions = ModelOptions()
 
     @property
-    def positions(self) -> int:
-        """Longest input of the model: as long as the longest rows where no key gives it."""
+    def positions(self) -> int | None:
+        """Longest input of the model; without a key the longest rows, or None for the start's."""
+        if self.model.start is not None:
+            return self.model.positions
         return self.model.positions or self.train.longest_row
 
     @property
     def stated_positions(self) -> int | None:
-        """The positions, which no other model decides."""
-        return self.positions
+        """The positions, unless a start has trained some of them."""
+        return None if self.model.start else self.positions
 
     @model_validator(mode="after")
     def _rows_fit_positions(self) -> "TeacherRecipe":
-        if self.train.longest_row > self.positions:
+        # Those of a start are known once it is opened, see pretrain/start/shape.py.
+        if self.positions is not None and self.train.longest_row > self.positions:
             raise ValueError(
                 f"train.row_tokens {self.train.longest_row} exceeds model.positions "
-                f"{self.model.positions}"
+                f"{self.positions}"
             )
         return self
 
@@ -210,7 +213,8 @@ class TeacherRecipe(RunRecipe):
 _FREE_GROUPS = ("log", "checkpoint", "validation", "deepspeed", "loader", "kernels")
 _FREE_KEYS = ("run.path", "run.world_size", "corpus.path", "corpus.verify", "tokenizer.path",
               "teacher.path", "teacher.paths", "teacher.sharded", "train.micro_rows",
-              "train.max_minutes", "train.activation_checkpointing", "model.shape")  # fmt: skip
+              "train.max_minutes", "train.activation_checkpointing", "model.shape",
+              "model.vocabulary")  # fmt: skip
 # Old names of keys, in the identities that earlier versions stored.
 _RENAMED_KEYS = {
     "train.recompute": "train.activation_checkpointing",

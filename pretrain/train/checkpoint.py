@@ -25,7 +25,7 @@ from data_prep.errors import UserError
 from data_prep.manifest import MANIFEST, write_manifest
 from pretrain.checkpoint_manifest import FoundCheckpoint, is_committed
 from pretrain.distributed import Cluster
-from pretrain.run_facts import RunFacts
+from pretrain.run_facts import RunFacts, StartFacts, TeacherFacts
 from pretrain.train.deepspeed_state import convert_to_universal
 from pretrain.weights_file import write_weights
 
@@ -104,7 +104,7 @@ def check_continues(found: FoundCheckpoint, facts: RunFacts, world_size: int) ->
         world_size: number of ranks now.
 
     Raises:
-        UserError: for another corpus or teacher, a ZeRO stage that cannot read its state, or
+        UserError: for another corpus, teacher or start, a ZeRO stage that cannot read its state, or
             another number of ranks under ZeRO-3 or with Muon.
     """
     _check_same_inputs(found, facts)
@@ -135,12 +135,13 @@ def check_continues(found: FoundCheckpoint, facts: RunFacts, world_size: int) ->
 
 
 def _check_same_inputs(found: FoundCheckpoint, facts: RunFacts) -> None:
-    def weights(one: RunFacts) -> str | None:
-        return one.teacher.weights if one.teacher else None
+    def weights(other: TeacherFacts | StartFacts | None) -> str | None:
+        return other.weights if other else None
 
     for name, was, now in (
         ("the corpus", found.facts.corpus, facts.corpus),
-        ("the teacher", weights(found.facts), weights(facts)),
+        ("the teacher", weights(found.facts.teacher), weights(facts.teacher)),
+        ("the start", weights(found.facts.start), weights(facts.start)),
     ):
         if was != now:
             raise UserError(

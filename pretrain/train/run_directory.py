@@ -70,7 +70,8 @@ class RunDirectory:
             return
         started = with_current_keys(stored.get("identity", {}))
         current = identity_of(recipe)
-        for key in sorted(started.keys() | current.keys()):
+        # The start first: it decides what the shape's keys are where they are left out.
+        for key in sorted(started.keys() | current.keys(), key=lambda k: (k != "model.start", k)):
             if started.get(key) != current.get(key):
                 raise UserError(
                     f"The run folder {self.path} was started with {key} {started.get(key)!r}, not "

@@ -80,6 +80,7 @@ def collect_facts(s: RunSetup) -> RunFacts:
         started=time.strftime("%Y-%m-%d"),
         zero_stage=s.zero_stage,
         teacher=s.prepared.teacher_facts,
+        start=s.prepared.start_facts,
     )
 
 

@@ -16,7 +16,7 @@ from pretrain.model.captured_states import NO_CAPTURE, Capture
 from pretrain.monitoring.activation_memory import Activations
 from pretrain.monitoring.flops import TeacherPass
 from pretrain.monitoring.memory_estimate import Part
-from pretrain.run_facts import TeacherFacts
+from pretrain.run_facts import StartFacts, TeacherFacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +69,7 @@ class Prepared:
     model: Bert
     task: Task
     teacher_facts: TeacherFacts | None = None  # of a student
+    start_facts: StartFacts | None = None  # where pretraining is continued
     inherited_positions: int = 0  # trained before, where position embeddings were copied
 
 

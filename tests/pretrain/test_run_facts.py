@@ -4,12 +4,13 @@ import json
 
 import pytest
 
-from pretrain.run_facts import RunFacts, TeacherFacts, longest_row_read
+from pretrain.run_facts import RunFacts, StartFacts, TeacherFacts, longest_row_read
 
 KEYS = {
     "kind", "shape", "parameters", "corpus", "corpus_documents", "corpus_tokens", "tokenizer",
     "identity", "device", "versions", "started", "zero_stage", "step", "samples_seen",
     "tokens_seen", "trained_ms", "world_size", "validation", "trained_positions",
+    "start",
 }  # fmt: skip
 TEACHER_KEYS = {"teacher_weights", "teacher_layers", "teacher_parameters",
                 "teacher_parameters_kept", "teacher_validation"}  # fmt: skip
@@ -24,7 +25,9 @@ def test_manifest_keys_are_unchanged() -> None:
 def test_facts_survive_json() -> None:
     """What is read back from a manifest equals what was written."""
     teacher = TeacherFacts(weights="a+b", layers=[0, 3], parameters=7, parameters_kept=5)
-    facts = RunFacts(corpus="c", teacher=teacher, step=3, validation={"validation/loss_mlm": 2.5})
+    start = StartFacts(name="bert", weights="a", tokenizer="b", trained_positions=512)
+    scores = {"validation/loss_mlm": 2.5}
+    facts = RunFacts(corpus="c", teacher=teacher, start=start, step=3, validation=scores)
     stored = json.loads(json.dumps({**facts.to_dict(), "files": {}}))
     assert RunFacts.from_dict(stored) == facts
 

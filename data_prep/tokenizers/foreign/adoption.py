@@ -138,6 +138,16 @@ def _stage(path: Path, staged: Path) -> None:
             shutil.copyfile(file, staged / file.name)
     if not (staged / BACKEND).is_file() and (staged / VOCABULARY).is_file():
         _stage_vocabulary(folder, staged)
+    # transformers makes a tokenizer of five tokens for a BERT without any file of one.
+    if not any(file.name == BACKEND or _is_vocabulary(file) for file in staged.iterdir()):
+        raise UserError(
+            f"{path} has no {BACKEND} and no vocabulary: give the folder of a Hugging Face "
+            "tokenizer."
+        )
+
+
+def _is_vocabulary(file: Path) -> bool:
+    return file.name.endswith(_VOCABULARY_ENDS) or file.name == "vocab.json"
 
 
 def _stage_object(file: Path, copy: Path) -> None:
@@ -181,12 +191,7 @@ def _refusal(folder: Path, shown: Path, error: Exception) -> str:
     names = sorted(file.name for file in folder.iterdir())
     if BACKEND in names:
         return f"transformers cannot open the tokenizer {shown} ({type(error).__name__}: {reason})."
-    found = [name for name in names if name.endswith(_VOCABULARY_ENDS) or name == "vocab.json"]
-    if not found:
-        return (
-            f"{shown} has no {BACKEND} and no vocabulary: give the folder of a Hugging Face "
-            "tokenizer."
-        )
+    found = [name for name in names if _is_vocabulary(Path(name))]
     return (
         f"{shown} has no {BACKEND}, and transformers makes none of its {', '.join(found)} "
         f"({reason.rstrip(':')}): name the class in its {CONFIG}, such as "

@@ -31,6 +31,7 @@ FREE = {
     "tokenizer.path": "moved",
     "teacher.path": "moved",
     "teacher.sharded": "true",
+    "model.vocabulary": "transfer",
     "train.micro_rows": "2",
     "train.max_minutes": "10",
     "train.activation_checkpointing": "3",
@@ -112,10 +113,11 @@ BESIDE = {
     "optim.warmup_share": ["optim.schedule=budget", "train.budget_minutes=9"],
     "optim.decay_steps": ["optim.schedule=warmup_stable_decay"],
     "optim.power": ["optim.schedule=polynomial"],
+    "model.vocabulary": ["model.start=elsewhere"],
 }
-# A shape is another word for four other keys, and several teachers come instead of one: they have
-# tests of their own.
-OTHER = ("model.shape", "teacher.paths")
+# A shape is another word for four other keys, a start leaves them open, and several teachers come
+# instead of one: they have tests of their own.
+OTHER = ("model.shape", "model.start", "teacher.paths")
 KEYS = [(kind, key) for kind in TREES for key in dotted_keys(kind) if key not in OTHER]
 
 
@@ -134,6 +136,13 @@ def test_identity_has_fixed_keys(tmp_path: Path, kind: type[RunRecipe], key: str
     different = {name for name in before if before[name] != after[name]}
     assert before.keys() == after.keys()
     assert different == (set() if key in FREE else {key})
+
+
+def test_start_leaves_shape_open(tmp_path: Path) -> None:
+    """A start is part of the identity, and the keys of a shape are what the recipe says of them."""
+    found = identity_of(load(TeacherRecipe, tmp_path, "model.start=bert", "model.layers=3"))
+    assert (found["model.start"], found["model.layers"]) == ("bert", 3)
+    assert {found[f"model.{key}"] for key in ("width", "positions", "dropout", "norm")} == {None}
 
 
 def test_identity_ignores_phase_micro_rows(tmp_path: Path) -> None:

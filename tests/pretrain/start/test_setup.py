@@ -1,0 +1,314 @@
+"""Continued pretraining: what a model takes over from its start, and what is refused."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+
+from data_prep.errors import UserError
+from data_prep.manifest import file_sha256, write_manifest
+from data_prep.tokenizers.folder import LoadedTokenizer, load_tokenizer, save_tokenizer
+from data_prep.tokenizers.roles import SPECIAL_TOKENS
+from data_prep.tokenizers.wordpiece import bert_tokenizer
+from pretrain.config.model import ModelOptions
+from pretrain.config.run import TeacherRecipe
+from pretrain.distributed import Cluster
+from pretrain.model import Bert, BertShape, initialise
+from pretrain.model.loading import WEIGHTS
+from pretrain.run_facts import StartFacts
+from pretrain.start.setup import continue_from_start
+from tests.run_folders import facts_of, make_run
+from tests.synthetic_corpora import WORDS
+
+EMBEDDINGS = "bert.embeddings.word_embeddings.weight"
+POSITIONS = "bert.embeddings.position_embeddings.weight"
+NSP = ("cls.seq_relationship.weight", "cls.seq_relationship.bias")
+
+
+def recipe(start: Path, *, pairs: str = "next_sentence", **model: Any) -> TeacherRecipe:
+    """Return a recipe that continues from a folder; its run folder is beside it."""
+    tree: dict[str, Any] = {name: {"path": name} for name in ("corpus", "tokenizer")}
+    tree["run"] = {"path": start.parent / "run"}
+    rows = {"batch_rows": 8, "micro_rows": 2, "row_tokens": min(64, model.get("positions") or 64)}
+    train = {"steps": 4, "seed": 9, **rows}
+    model = {"start": str(start), **model}
+    return TeacherRecipe.model_validate(
+        {**tree, "train": train, "model": model, "samples": {"pairs": pairs}}
+    )
+
+
+@pytest.fixture
+def tokenizer(tiny_tokenizer: Path) -> LoadedTokenizer:
+    return load_tokenizer(tiny_tokenizer)
+
+
+@pytest.fixture
+def other_tokenizer(tmp_path: Path) -> LoadedTokenizer:
+    """Return a tokenizer of half the words in another order, and a new one made of two."""
+    tokens = ["new", *SPECIAL_TOKENS, WORDS[0] + WORDS[1], *WORDS[100:], WORDS[1], "##a"]
+    backend = bert_tokenizer({token: n for n, token in enumerate(tokens)}, lowercase=True)
+    save_tokenizer(backend, tmp_path / "other", "wordpiece")
+    return load_tokenizer(tmp_path / "other")
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / WEIGHTS)
+
+
+def change_weights(folder: Path, *left_out: str, **changed: torch.Tensor) -> None:
+    weights = {name: t for name, t in weights_of(folder).items() if not name.startswith(left_out)}
+    save_file({**weights, **changed}, folder / WEIGHTS)
+
+
+def test_weights_and_shape_are_taken_over(
+    published_teacher: Path,
+    tokenizer: LoadedTokenizer,
+    tiny_shape: BertShape,
+    alone: Cluster,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Without keys of a shape, the model is the start, and the facts have its name and hash."""
+    found = continue_from_start(recipe(published_teacher), tokenizer, alone)
+    assert found.model.shape == tiny_shape
+    expected = weights_of(published_teacher)
+    for name, tensor in found.model.state_dict().items():
+        assert torch.equal(tensor, expected[name])
+    assert found.facts == StartFacts(
+        name="teacher",
+        weights=file_sha256(published_teacher / WEIGHTS),
+        tokenizer=tokenizer.fingerprint,
+        trained_positions=64,
+    )
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"Starting from {published_teacher} (sha256 ")
+    assert printed.count("\n") == 1, "nothing else is to be said"
+
+
+def test_run_folder_is_a_start(
+    tmp_path: Path, tiny_tokenizer: Path, tokenizer: LoadedTokenizer, tiny_shape: BertShape,
+    alone: Cluster,
+) -> None:  # fmt: skip
+    """The newest checkpoint of a run of ours is continued with the tokenizer in its folder."""
+    model = make_run(tmp_path / "base", tiny_tokenizer, "teacher", tiny_shape)
+    found = continue_from_start(recipe(tmp_path / "base"), tokenizer, alone)
+    assert torch.equal(found.model.state_dict()[EMBEDDINGS], model.state_dict()[EMBEDDINGS])
+    assert (found.facts.name, found.facts.trained_positions) == ("base", 64)
+
+
+def test_missing_heads_begin_at_random(
+    published_teacher: Path,
+    tokenizer: LoadedTokenizer,
+    tiny_shape: BertShape,
+    alone: Cluster,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A start without heads gets new ones, drawn as those of a model from scratch, and says so."""
+    change_weights(published_teacher, "cls.", "bert.pooler")
+    found = continue_from_start(recipe(published_teacher), tokenizer, alone).model.state_dict()
+    fresh = Bert(tiny_shape)
+    initialise(fresh, recipe(published_teacher).train.seed)
+    for name, tensor in fresh.state_dict().items():
+        is_new = name.startswith(("cls.", "bert.pooler"))
+        # Biases and LayerNorms are alike in all models without training.
+        assert torch.equal(found[name], tensor) == is_new or tensor.dim() == 1, name
+    printed = capsys.readouterr().out
+    assert (
+        "at random, because the start has none: the MLM head, the NSP head, the pooler" in printed
+    )
+
+
+def test_unused_heads_are_left_out(
+    published_teacher: Path,
+    tokenizer: LoadedTokenizer,
+    alone: Cluster,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Without pairs the NSP head is left out, which the log says; the pooler below it is kept."""
+    found = continue_from_start(recipe(published_teacher, pairs="none"), tokenizer, alone)
+    assert not found.model.shape.next_sentence
+    name = "bert.pooler.dense.weight"
+    assert torch.equal(found.model.state_dict()[name], weights_of(published_teacher)[name])
+    assert "that this recipe does not train: the NSP head" in capsys.readouterr().out
+
+
+def test_positions_are_interpolated_or_cut(
+    published_teacher: Path,
+    tokenizer: LoadedTokenizer,
+    alone: Cluster,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Another number of positions is said; those trained are the start's until a run goes on."""
+    longer = continue_from_start(recipe(published_teacher, positions=100), tokenizer, alone)
+    old, new = weights_of(published_teacher)[POSITIONS], longer.model.state_dict()[POSITIONS]
+    assert new.shape[0] == longer.model.shape.positions == 100
+    # The last row but by rounding: its place among the old rows is computed in fp32.
+    assert torch.equal(new[0], old[0]) and torch.allclose(new[99], old[63], atol=1e-6)
+    assert longer.facts.trained_positions == 64
+    assert "Positions: 100 positions, interpolated from 64." in capsys.readouterr().out
+    cut = continue_from_start(recipe(published_teacher, positions=32), tokenizer, alone)
+    assert torch.equal(cut.model.state_dict()[POSITIONS], old[:32])
+    assert cut.facts.trained_positions == 32
+    assert "Positions: the first 32 of 64 positions." in capsys.readouterr().out
+
+
+def test_vocabulary_is_transferred(
+    published_teacher: Path,
+    tokenizer: LoadedTokenizer,
+    other_tokenizer: LoadedTokenizer,
+    alone: Cluster,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Embeddings and MLM bias follow their tokens; a new word is the mean of its pieces."""
+    bias = torch.arange(201.0)
+    change_weights(published_teacher, **{"cls.predictions.bias": bias})
+    tree = recipe(published_teacher, vocabulary="transfer")
+    found = continue_from_start(tree, other_tokenizer, alone)
+    state, old = found.model.state_dict(), weights_of(published_teacher)[EMBEDDINGS]
+    assert found.model.shape.vocab_size == other_tokenizer.vocab_size
+    assert found.model.shape.pad_id == other_tokenizer.pad_id == 1
+    for token in ("[CLS]", WORDS[1], WORDS[150]):
+        here, there = (t.backend.token_to_id(token) for t in (other_tokenizer, tokenizer))
+        assert torch.equal(state[EMBEDDINGS][here], old[there])
+        assert state["cls.predictions.bias"][here] == bias[there]
+    assert found.facts.tokenizer == tokenizer.fingerprint != other_tokenizer.fingerprint
+    assert re.search(r"Vocabulary: \d+ tokens kept, .*, \d+ dropped\.", capsys.readouterr().out)
+
+
+def test_padded_vocabulary_is_kept(
+    published_teacher: Path, tokenizer: LoadedTokenizer, alone: Cluster
+) -> None:
+    """Embeddings beyond the tokenizer's ids stay where the tokenizer is the same."""
+    config = json.loads((published_teacher / "config.json").read_text("utf-8"))
+    (published_teacher / "config.json").write_text(json.dumps({**config, "vocab_size": 208}))
+    old = weights_of(published_teacher)
+    pad = torch.zeros(7, 32)
+    change_weights(
+        published_teacher,
+        **{
+            EMBEDDINGS: torch.cat([old[EMBEDDINGS], pad]),
+            "cls.predictions.bias": torch.zeros(208),
+        },
+    )
+    found = continue_from_start(recipe(published_teacher), tokenizer, alone)
+    assert found.model.shape.vocab_size == 208
+
+
+def test_begun_run_needs_no_start(
+    tmp_path: Path, tiny_tokenizer: Path, tokenizer: LoadedTokenizer, tiny_shape: BertShape,
+    alone: Cluster,
+) -> None:  # fmt: skip
+    """Where the run has a checkpoint, its manifest gives the shape, though the start is gone."""
+    run = tmp_path / "run"
+    model = make_run(run, tiny_tokenizer, "teacher", tiny_shape)
+    start = StartFacts(name="gone", weights="a" * 64, tokenizer="b" * 16, trained_positions=48)
+    facts = dataclasses.replace(facts_of(model, "teacher", tokenizer.fingerprint), start=start)
+    checkpoint = run / "checkpoints" / "step_00000005"
+    write_manifest(checkpoint, facts.to_dict(), [WEIGHTS])
+    found = continue_from_start(recipe(tmp_path / "gone"), tokenizer, alone)
+    assert found.facts == start
+    assert found.model.shape == tiny_shape
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        ({"width": 64}, "model.width is 64, but model.start {start} has 32: leave out the keys"),
+        ({"shape": "tiny"}, "model.width is 128, but model.start {start} has 32"),
+        ({"norm": "pre"}, "model.norm is pre, but model.start {start} has post"),
+        ({"layers": 3}, "model.layers is 3, but model.start {start} has 2"),
+    ],
+)
+def test_contradicting_keys_are_refused(
+    published_teacher: Path,
+    tokenizer: LoadedTokenizer,
+    alone: Cluster,
+    model: dict[str, Any],
+    sentence: str,
+) -> None:
+    """A key that the start decides is refused where it says something else."""
+    with pytest.raises(UserError, match=re.escape(sentence.format(start=published_teacher))):
+        continue_from_start(recipe(published_teacher, **model), tokenizer, alone)
+
+
+def test_equal_keys_are_accepted(
+    published_teacher: Path, tokenizer: LoadedTokenizer, tiny_shape: BertShape, alone: Cluster
+) -> None:
+    """A recipe may state the shape that the start has, and another dropout."""
+    same = {key: getattr(tiny_shape, key) for key in ("layers", "width", "heads", "feed_forward")}
+    found = continue_from_start(recipe(published_teacher, **same, dropout=0.2), tokenizer, alone)
+    assert found.model.shape == dataclasses.replace(tiny_shape, dropout=0.2)
+
+
+def test_other_tokenizer_is_refused(
+    published_teacher: Path, other_tokenizer: LoadedTokenizer, alone: Cluster
+) -> None:
+    """A corpus of another tokenizer is refused with the key that carries the vocabulary over."""
+    with pytest.raises(UserError, match=r"or set model\.vocabulary=transfer to carry") as refused:
+        continue_from_start(recipe(published_teacher), other_tokenizer, alone)
+    assert str(published_teacher) in str(refused.value)
+
+
+def test_start_without_tokenizer_is_refused(
+    published_teacher: Path, tokenizer: LoadedTokenizer, alone: Cluster
+) -> None:
+    """Without its tokenizer, there is no telling whose embeddings a start has."""
+    for path in published_teacher.glob("*token*.json"):
+        path.unlink()
+    for vocabulary in ("same", "transfer"):
+        with pytest.raises(UserError, match=r"tokenizer") as refused:
+            tree = recipe(published_teacher, vocabulary=vocabulary)
+            continue_from_start(tree, tokenizer, alone)
+        assert "model.vocabulary" not in str(refused.value)
+
+
+def test_small_embeddings_are_refused(
+    published_teacher: Path, other_tokenizer: LoadedTokenizer, alone: Cluster
+) -> None:
+    """A tokenizer with more tokens than the start has embeddings is refused with both numbers."""
+    config = json.loads((published_teacher / "config.json").read_text("utf-8"))
+    (published_teacher / "config.json").write_text(json.dumps({**config, "vocab_size": 190}))
+    old = weights_of(published_teacher)
+    rows = {name: old[name][:190].clone() for name in (EMBEDDINGS, "cls.predictions.bias")}
+    change_weights(published_teacher, **rows)
+    with pytest.raises(UserError, match="embeddings of 190 tokens, but its tokenizer has 201"):
+        tree = recipe(published_teacher, vocabulary="transfer")
+        continue_from_start(tree, other_tokenizer, alone)
+
+
+def test_rows_beyond_the_starts_positions_are_refused(
+    published_teacher: Path, tokenizer: LoadedTokenizer, alone: Cluster
+) -> None:
+    """Rows longer than the start's positions are refused with the key that extends them."""
+    tree = recipe(published_teacher)
+    long = tree.model_copy(update={"train": tree.train.model_copy(update={"row_tokens": 96})})
+    with pytest.raises(UserError, match=r"train\.row_tokens 96 exceeds the 64 .*positions=96 to"):
+        continue_from_start(long, tokenizer, alone)
+
+
+def test_weights_that_are_not_finite_are_refused(
+    published_teacher: Path, tokenizer: LoadedTokenizer, alone: Cluster
+) -> None:
+    """NaN in a start is found before the first step."""
+    change_weights(published_teacher, **{POSITIONS: torch.full((64, 32), float("nan"))})
+    with pytest.raises(UserError, match=f"NaN or infinity in {re.escape(POSITIONS)}"):
+        continue_from_start(recipe(published_teacher), tokenizer, alone)
+
+
+def test_transfer_without_start_is_refused() -> None:
+    """A vocabulary cannot be carried over from nothing."""
+    with pytest.raises(ValidationError, match="needs the start"):
+        ModelOptions.model_validate({"vocabulary": "transfer"})
+
+
+def test_random_model_has_no_nulls() -> None:
+    """Without a start, every key of the shape has a value, also where null is given."""
+    keys = {"start": None, "shape": "mini", "layers": None, "positions": None}
+    model = ModelOptions.model_validate(keys)
+    assert (model.layers, model.width, model.heads, model.feed_forward) == (4, 256, 4, 1024)
+    assert (model.dropout, model.norm) == (0.1, "post")
