@@ -78,7 +78,7 @@ def phase_at(phases: Sequence[Phase], step: int) -> Phase:
 
 
 def check_positions_reached(positions: int, reached: int, key: str, rows: int) -> None:
-    """Refuse a model with position embeddings that are published as they were drawn.
+    """Refuse a model with position embeddings that are published untrained.
 
     Args:
         positions: of the model.
@@ -93,7 +93,7 @@ def check_positions_reached(positions: int, reached: int, key: str, rows: int) -
         raise UserError(
             f"The model would have {positions} positions, but training reaches {reached} (the "
             f"longest rows have {rows} tokens), so positions {reached} to {positions - 1} would be "
-            f"published as they were drawn: set {key}={reached}, or add a phase with rows of "
+            f"published untrained: set {key}={reached}, or add a phase with rows of "
             f"{positions} to train.phases."
         )
 

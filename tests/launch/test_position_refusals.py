@@ -15,7 +15,7 @@ def test_positions_that_no_row_reaches_are_refused(refuse: Refuse, recipe: Path)
     """Position embeddings that no phase trains are refused with both remedies."""
     # Before the corpus is opened: it need not exist.
     sentence = refuse(train_teacher, recipe, "model.positions=512", "corpus.path=nowhere")
-    assert "positions 64 to 511 would be published as they were drawn" in sentence
+    assert "positions 64 to 511 would be published untrained" in sentence
     assert "set model.positions=64, or add a phase with rows of 512" in sentence
 
 
