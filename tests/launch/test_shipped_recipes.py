@@ -65,7 +65,7 @@ def test_student_fits_the_teacher_of_its_recipe(path: Path) -> None:
     student = load_recipe(StudentRecipe, path)
     teacher = teacher_of(student)
     shape = BertShape(
-        **teacher.model.model_dump(exclude={"shape", "positions"}),
+        **teacher.model.model_dump(exclude={"shape", "positions", "start", "vocabulary"}),
         positions=teacher.positions,
         vocab_size=99,
         pad_id=0,
@@ -80,7 +80,8 @@ def test_student_fits_the_teacher_of_its_recipe(path: Path) -> None:
 def test_teacher_rows_reach_all_positions(path: Path) -> None:
     """The longest rows of a teacher's recipe are as long as its model's longest input."""
     recipe = load_recipe(TeacherRecipe, path)
-    assert recipe.positions == recipe.train.longest_row
+    # A start has trained all its positions.
+    assert recipe.positions in (recipe.train.longest_row, None)
 
 
 @pytest.mark.parametrize("path", STUDENTS, ids=lambda path: path.stem)
