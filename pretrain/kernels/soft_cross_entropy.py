@@ -9,13 +9,19 @@ D compares p = softmax(z / T) of the student S with that of the teacher T (arXiv
     symmetric  half of each
 
 so it is 0 when both agree. T² makes the size of the gradient independent of the temperature.
+
+With u = log p_S - log p_T, the terms -p_T u of the forward divergence are of first order in u and
+cancel where student and teacher nearly agree. Both distributions sum to 1, so p_S - p_T may be
+added: p_T (exp(u) - 1 - u) is at least 0 and of second order, and its first part is the gradient
+p_S - p_T. Likewise the reverse divergence is Σ p_S (exp(-u) - 1 + u).
 Shapes: M masked tokens, D width (each head has its own), V vocabulary.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
 
 from pretrain.data.batch import IGNORE_INDEX
 from pretrain.kernels.linear_fp32_out import linear_fp32_out
@@ -91,12 +97,46 @@ def soft_cross_entropy(
 def divergences(
     student_MV: torch.Tensor, teacher_MV: torch.Tensor, divergence: Divergence
 ) -> torch.Tensor:
-    """Return D of each token [M] from logits that are already divided by T, in log space."""
-    student, teacher = student_MV.log_softmax(dim=-1), teacher_MV.log_softmax(dim=-1)
-    if divergence == "symmetric":
-        return (_kl(teacher, student) + _kl(student, teacher)) / 2
-    return _kl(teacher, student) if divergence == "forward" else _kl(student, teacher)
+    """Return D of each token [M] from logits that are already divided by T.
+
+    Only the student's logits get a gradient.
+    """
+    divergence_M: torch.Tensor = _Divergences.apply(student_MV, teacher_MV, divergence)
+    return divergence_M
 
 
-def _kl(of_MV: torch.Tensor, against_MV: torch.Tensor) -> torch.Tensor:
-    return (of_MV.exp() * (of_MV - against_MV)).sum(dim=-1)
+class _Divergences(torch.autograd.Function):
+    """Saves the gradient alone, one tensor of the size of the logits."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, student_MV: torch.Tensor, teacher_MV: torch.Tensor, divergence: Divergence
+    ) -> torch.Tensor:
+        divergence_M, gradient_MV = _with_gradient(student_MV, teacher_MV, divergence)
+        ctx.save_for_backward(gradient_MV)
+        return divergence_M
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream_M: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (gradient_MV,) = ctx.saved_tensors
+        return gradient_MV * upstream_M[:, None], None, None
+
+
+def _with_gradient(
+    student_MV: torch.Tensor, teacher_MV: torch.Tensor, divergence: Divergence
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return D of each token [M], and its gradient by the student's logits [M, V]."""
+    own_M1, teacher_M1 = (x.logsumexp(-1, keepdim=True) for x in (student_MV, teacher_MV))
+    gap = (student_MV - teacher_MV).sub_(own_M1 - teacher_M1)
+    p_student, p_teacher = (student_MV - own_M1).exp_(), (teacher_MV - teacher_M1).exp_()
+    # Where the student is far above the teacher, expm1 overflows and nothing cancels.
+    difference = torch.where(gap < 1, p_teacher * gap.expm1(), p_student - p_teacher)
+    forward_M = (difference - p_teacher * gap).sum(dim=-1)
+    if divergence == "forward":
+        return forward_M, difference
+    reverse_M = (p_student * gap - difference).sum(dim=-1)
+    reverse_gradient = p_student * (gap - reverse_M[:, None])
+    if divergence == "reverse":
+        return reverse_M, reverse_gradient
+    return (forward_M + reverse_M) / 2, (difference + reverse_gradient) / 2
