@@ -3,13 +3,13 @@
     L = T² · Σ_m D(p_T(m), p_S(m)),   p = softmax(z / T)   (arXiv 1503.02531, section 2)
 
 over masked tokens m, or all real tokens; D is the forward, reverse or symmetric KL divergence, see
-kernels/soft_cross_entropy.py.
+kernels/soft_cross_entropy.py. What no fused kernel computes is computed in chunks of tokens.
 Shapes: N positions, M masked tokens, D width, V vocabulary.
 """
 
-import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from typing import Any, NamedTuple
 
 import torch
 
@@ -21,9 +21,11 @@ from pretrain.kernels.soft_cross_entropy import (
     SoftCrossEntropy,
     divergences,
     logits_of,
+    soft_cross_entropy,
 )
 from pretrain.losses.mlm_nsp import DIRECTIONS, cross_entropy
 from pretrain.losses.term import Term
+from pretrain.losses.token_chunks import sums_over_chunks
 from pretrain.model import Outputs
 
 
@@ -39,6 +41,15 @@ class SoftLoss(NamedTuple):
     divergence: Divergence
     weight: float
     hard_weight: float | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Return the keyword arguments of `soft_cross_entropy`."""
+        return {
+            "temperature": self.temperature,
+            "divergence": self.divergence,
+            "soft_weight": self.weight,
+            "hard_weight": self.hard_weight or 0.0,
+        }
 
 
 def soft_terms(
@@ -89,15 +100,22 @@ def cached_soft_terms(loss: SoftLoss, outputs: Outputs, batch: Batch, kind: Kind
     assert batch.cached_ids is not None
     assert batch.cached_values is not None and batch.cached_rest is not None
     targets = Targets(batch.cached_ids, batch.cached_values, batch.cached_rest)
-    logits_MV = logits_of(mlm_head(outputs, outputs.masked_MD))
-    soft = cached_soft_target_sum(logits_MV, targets, kind, loss.temperature)
+
+    def compute(student: Head, chunk: slice) -> list[torch.Tensor]:
+        part = Targets(*(x[chunk] for x in targets))
+        return [cached_soft_target_sum(logits_of(student), part, kind, loss.temperature)]
+
+    (soft,) = sums_over_chunks(compute, mlm_head(outputs, outputs.masked_MD))
     return [Term("loss/soft_targets", soft, "masked", loss.weight)]
 
 
-def mean_logits(logits: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return logits whose probabilities are the means of those of others, in log space."""
-    stacked = torch.stack([each.log_softmax(dim=-1) for each in logits])
-    return stacked.logsumexp(dim=0) - math.log(len(logits))
+def mean_logits(logits: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Return logits whose probabilities are the means of those of others, in log space.
+
+    Two of them are in memory at a time. A constant of all tokens, the logarithm of their number, is
+    left out.
+    """
+    return reduce(torch.logaddexp, (each.log_softmax(dim=-1) for each in logits))
 
 
 def mlm_head(outputs: Outputs, hidden_MD: torch.Tensor) -> Head:
@@ -119,17 +137,17 @@ def _sums(
 ) -> SoftCrossEntropy:
     """Return the sums of one direction; the student's head comes first."""
     student, *teachers = heads
-    if len(teachers) > 1:
-        return _ensemble_sums(loss, student, teachers, labels_M)
-    return outputs.kernels.soft_cross_entropy(
-        student,
-        teachers[0],
-        labels_M,
-        temperature=loss.temperature,
-        divergence=loss.divergence,
-        soft_weight=loss.weight,
-        hard_weight=loss.hard_weight or 0.0,
-    )
+    fused = outputs.kernels.soft_cross_entropy
+    if len(teachers) == 1 and fused is not soft_cross_entropy:
+        return fused(student, teachers[0], labels_M, **loss.options())
+
+    def compute(student: Head, chunk: slice) -> SoftCrossEntropy:
+        parts = [teacher._replace(hidden_MD=teacher.hidden_MD[chunk]) for teacher in teachers]
+        if len(parts) == 1:
+            return soft_cross_entropy(student, parts[0], labels_M[chunk], **loss.options())
+        return _ensemble_sums(loss, student, parts, labels_M[chunk])
+
+    return SoftCrossEntropy(*sums_over_chunks(compute, student))
 
 
 def _ensemble_sums(
@@ -137,7 +155,8 @@ def _ensemble_sums(
 ) -> SoftCrossEntropy:
     """Return the sums against the mean of the teachers' probabilities; there is no fused kernel."""
     logits_MV = logits_of(student)
-    teacher_MV = mean_logits([logits_of(teacher) / loss.temperature for teacher in teachers])
+    with torch.no_grad():
+        teacher_MV = mean_logits(logits_of(teacher) / loss.temperature for teacher in teachers)
     divergence_M = divergences(logits_MV / loss.temperature, teacher_MV, loss.divergence)
     soft = loss.temperature**2 * divergence_M.where(labels_M != IGNORE_INDEX, 0.0).sum()
     hard, correct = cross_entropy(logits_MV, labels_M)

@@ -17,7 +17,7 @@ from pretrain.distil.logit_losses import (
     soft_terms_of_all_tokens,
 )
 from pretrain.distil.loss_config import HardMlm, LayerObjective, NextSentence, SoftTargets
-from pretrain.distil.memory_estimate import layer_loss_parts
+from pretrain.distil.memory_estimate import loss_parts
 from pretrain.distil.stage_plan import StagePlan, stage_at
 from pretrain.distil.teacher import Teacher
 from pretrain.distil.teacher_cache.targets import Kind
@@ -94,8 +94,8 @@ class DistillationTask:
         return [trained_parameters(plan, model) for plan in self._plans]
 
     def memory_parts(self, act: Activations) -> list[Part]:
-        """Return the memory estimate of the layer losses, the largest of all stages."""
-        return layer_loss_parts([self.at(step) for step in self.first_steps()], act)
+        """Return the memory estimate of the losses, the largest of all stages."""
+        return loss_parts([self.at(step) for step in self.first_steps()], act)
 
     def teacher_ms(self) -> float:
         """Return the device milliseconds of the teacher forward passes since the last call."""

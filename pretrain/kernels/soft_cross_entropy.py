@@ -101,8 +101,7 @@ def divergences(
 
     Only the student's logits get a gradient.
     """
-    divergence_M: torch.Tensor = _Divergences.apply(student_MV, teacher_MV, divergence)
-    return divergence_M
+    return _Divergences.apply(student_MV, teacher_MV, divergence)  # type: ignore[no-untyped-call]
 
 
 class _Divergences(torch.autograd.Function):
@@ -139,4 +138,4 @@ def _with_gradient(
     reverse_gradient = p_student * (gap - reverse_M[:, None])
     if divergence == "reverse":
         return reverse_M, reverse_gradient
-    return (forward_M + reverse_M) / 2, (difference + reverse_gradient) / 2
+    return (forward_M + reverse_M) / 2, difference.add_(reverse_gradient).div_(2)

@@ -10,9 +10,9 @@ logits. With s and t the logits of student and teacher over T, that gradient is
 
 (arXiv 1503.02531, section 2, and the derivative of KL(p_S ‖ p_T) with respect to z_S).
 
-Precision: the divergences are sums of terms of second order, computed in the second reading; see
-the reference. Where both heads nearly agree, a gradient is the small difference of two large numbers.
-Logits in bf16, off by 0.4 %, would make it wrong by several percent, so both buffers are fp32. The
+Precision: divergences are summed in the second reading, by terms that are small where both heads
+nearly agree, see the reference. There a gradient is the small difference of two large numbers:
+logits in bf16, off by 0.4 %, would make it wrong by several percent, so both buffers are fp32. The
 gradient itself is a factor of two products in 16 bits: in fp16, because bf16 would add an error of
 0.15 %, and fp16 adds 0.02 %. Hence heads in bf16 are computed in fp16 throughout, which represents
 bf16 numbers from 6e-5 to 65504 exactly and smaller ones with an error of 3e-8 at most; and equal
