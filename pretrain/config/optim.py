@@ -38,6 +38,11 @@ class OptimOptions(Options):
     warmup_share: float = Field(
         0.0, ge=0, lt=1, description="budget: share of it during which the rate rises"
     )
+    decay_from: Literal["warmup", "start"] = Field(
+        "warmup",
+        description="linear, polynomial, cosine: where the fall counts from; start counts from the "
+        "schedule's first step, as Google's BERT and NVIDIA's, so the rate drops after the warm-up",
+    )
     decay_steps: int | None = Field(
         None, ge=1, description="warmup_stable_decay: last steps, of the fall; null is a tenth"
     )
@@ -59,6 +64,15 @@ class OptimOptions(Options):
                     f"{key} serves {owner} {wanted} alone, but {owner} is {getattr(self, owner)}: "
                     "leave out one of them"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _decay_begins_after_warmup(self) -> "OptimOptions":
+        if self.decay_from == "start" and self.schedule in ("warmup_stable_decay", "budget"):
+            raise ValueError(
+                f"decay_from start serves schedules that fall from the warm-up on, but schedule is "
+                f"{self.schedule}: leave out one of them"
+            )
         return self
 
     @model_validator(mode="after")

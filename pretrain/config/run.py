@@ -222,9 +222,14 @@ _RENAMED_KEYS = {
 }
 
 
+# Keys that came later, with the value that stands for what earlier versions did.
+_ADDED_KEYS = {"optim.decay_from": "warmup"}
+
+
 def with_current_keys(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a stored identity under the names that its keys have today."""
-    return {_RENAMED_KEYS.get(key, key): value for key, value in identity.items()}
+    """Return a stored identity with the keys of today."""
+    renamed = {_RENAMED_KEYS.get(key, key): value for key, value in identity.items()}
+    return _ADDED_KEYS | renamed
 
 
 def identity_of(recipe: RunRecipe) -> dict[str, Any]:

@@ -4,6 +4,13 @@ Progress is the number of rows seen divided by `train.batch_rows`: the number of
 batches have that size, and the equivalent number of full batches if the batch size grows or changes
 with a phase. It follows from the step number alone (see `config/phases.py`), so a resumed run
 continues its schedule, and a ramp of the batch size does not distort it.
+
+For a step s of N with a warm-up of W steps and batches of one size, with p = 1 for linear decay:
+
+    s < W              peak * (s + 1) / W
+    decay_from warmup  peak * ((N - s) / (N - W))^p   transformers' get_linear_schedule_with_warmup
+    decay_from start   peak * ((N - s) / N)^p         google-research/bert's optimization.py;
+                                                      NVIDIA's PolyWarmUpScheduler has N - s - 1
 """
 
 import math
@@ -24,6 +31,10 @@ class WarmupDecay:
     warmup_end: float
     decay_start: float  # of the schedule warmup_stable_decay; others decay from `warmup_end`
     end: float
+
+    def falling(self, decay_from: str) -> float:
+        """Return the progress over which the rate would fall from the peak to its end."""
+        return self.end - (self.warmup_start if decay_from == "start" else self.warmup_end)
 
 
 class LrSchedule:
@@ -59,7 +70,7 @@ class LrSchedule:
 
     def _decayed(self, part: WarmupDecay, left: float) -> float:
         peak, floor = part.peak, part.peak * self._optim.end_share
-        span = part.end - part.warmup_end
+        span = part.falling(self._optim.decay_from)
         if self._optim.schedule == "polynomial":
             return polynomial(peak, floor, left, span, self._optim.power)
         if self._optim.schedule == "cosine":

@@ -78,6 +78,7 @@ FIXED = {
     "optim.muon_momentum": "0.9",
     "optim.schedule": "cosine",
     "optim.warmup_share": "0.1",
+    "optim.decay_from": "start",
     "optim.decay_steps": "20",
     "optim.power": "1",
     "optim.end_share": "0.1",
@@ -219,6 +220,10 @@ def test_identity_is_plain_json(tmp_path: Path) -> None:
             r"90 and .* 11 are more than .* 100",
         ),
         (["optim.power=2"], r"power serves schedule polynomial alone, but schedule is linear"),
+        (
+            ["optim.decay_from=start", "optim.schedule=warmup_stable_decay"],
+            r"decay_from start .* but schedule is warmup_stable_decay",
+        ),
         (["optim.muon_lr=0.1"], r"muon_lr serves name muon alone, but name is adamw"),
         (["optim.schedule=budget"], r"budget needs train\.budget_minutes"),
         (
@@ -306,4 +311,5 @@ def test_stored_identity_takes_current_keys() -> None:
         "train.seed": 1,
         "teacher.cache": None,
         "train.activation_checkpointing": True,
+        "optim.decay_from": "warmup",
     }

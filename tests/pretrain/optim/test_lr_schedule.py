@@ -75,6 +75,30 @@ def test_decay_matches_formula(options: dict[str, Any], at: Callable[[float], fl
     assert found[:10] == pytest.approx([0.2 * (step + 1) for step in range(10)])
 
 
+def test_decay_from_start_matches_published_schedules() -> None:
+    """Google's and NVIDIA's schedules count the fall from the first step, over the warm-up."""
+    # google-research/bert, optimization.py: tf.train.polynomial_decay of the step counted from 0.
+    google = [1e-4 * (1 - step / 1000) for step in range(10, 1000)]
+    found = rates(1000, lr=1e-4, warmup_steps=10, decay_from="start")
+    assert found[10:] == pytest.approx(google)
+    assert found[:10] == pytest.approx([1e-5 * (step + 1) for step in range(10)])
+    # NVIDIA's schedulers.py, PolyWarmUpScheduler: progress counts the step that is being taken.
+    keys = {"lr": 6e-3, "warmup_steps": 2000, "schedule": "polynomial", "decay_from": "start"}
+    found = rates(7038, **keys)
+    nvidia = [6e-3 * (1 - (step + 1) / 7038) ** 0.5 for step in range(2000, 7038)]
+    assert found[2000:-100] == pytest.approx(nvidia[:-100], rel=0.006), "a step apart"
+    from_warmup = rates(7038, **{**keys, "decay_from": "warmup"})
+    assert from_warmup[5000] / found[5000] == pytest.approx(1.182, abs=5e-4)
+
+
+def test_decay_from_start_restarts_with_a_phase() -> None:
+    """A phase with its own `lr` counts its fall from its own first step."""
+    phases = {"phases": [{"steps": 10}, {"steps": 8, "lr": 0.4, "warmup_steps": 4}]}
+    found = rates(18, train=phases, lr=1.0, warmup_steps=5, decay_from="start")
+    assert found[5:10] == pytest.approx([0.5, 0.4, 0.3, 0.2, 0.1])
+    assert found[10:] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.2, 0.15, 0.1, 0.05])
+
+
 def test_lr_follows_rows_during_batch_ramp() -> None:
     """While the batch grows, the learning rate is a function of the rows seen."""
     ramp = {"ramp": {"from_rows": 2, "steps": 30, "stages": 3}}
