@@ -22,6 +22,8 @@ from pretrain.model.captured_states import NO_CAPTURE, Capture, States, no_state
 from pretrain.model.config import BertShape
 from pretrain.model.encoder import Encoder
 
+_STD = 0.02  # of initial weights, before the tails are left out
+
 Transformation = Callable[[torch.Tensor], torch.Tensor]
 Result = TypeVar("Result")  # of an objective: loss terms, see losses/term.py
 
@@ -175,7 +177,10 @@ class Bert(nn.Module):
 
 
 def initialise(model: Bert, seed: int) -> None:
-    """Draw initial weights as BERT does: N(0, 0.02), zero biases, unit LayerNorm.
+    """Draw initial weights as BERT does: truncated normal, zero biases, unit LayerNorm.
+
+    N(0, 0.02) without what lies beyond two standard deviations, as google-research/bert's
+    modeling.py (`truncated_normal_initializer`).
 
     The same seed gives the same weights on every rank, on any device. A pooler that no head reads
     is left as it is: it comes from elsewhere, and must not move the draws of other weights.
@@ -186,7 +191,9 @@ def initialise(model: Bert, seed: int) -> None:
     )
     for module in drawn:
         if isinstance(module, (nn.Linear, nn.Embedding)):
-            weights = torch.empty(module.weight.shape).normal_(0.0, 0.02, generator=generator)
+            weights = nn.init.trunc_normal_(
+                torch.empty(module.weight.shape), 0.0, _STD, -2 * _STD, 2 * _STD, generator
+            )
             module.weight.data.copy_(weights)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -134,6 +134,9 @@ class Task:
     def at(self, step: int) -> StepSpec:
         return StepSpec(terms=self.terms)
 
+    def validation(self, steps_done: int) -> StepSpec:
+        return StepSpec(terms=self.terms)
+
     def teacher_ms(self) -> float:
         return 0.0
 
@@ -183,7 +186,7 @@ def training(
         compilations=None,
         flops=StepFlops(trained=shape),
         loader=Rows(),
-        validation=SimpleNamespace(evaluate=lambda engine: {}, baseline=Baseline(5, 0.1)),
+        validation=SimpleNamespace(evaluate=lambda engine, spec: {}, baseline=Baseline(5, 0.1)),
         preemption=SimpleNamespace(flags=lambda: [0, 0, 0]),
         log=Log(),
         memory=MemoryForecast([], alone.device),
