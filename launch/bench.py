@@ -15,18 +15,17 @@ import argparse
 import importlib
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 
-# A benchmark also runs where nothing can be installed: the source tree is enough for it.
+# A benchmark measures this very source, not one that is installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from launch.command_line.packages import is_package_missing, packages_required
+from launch.command_line.packages import packages_required
 
 with packages_required():
-    from launch.benchmarks.report import Row, print_table, write_report
+    from launch.benchmarks.report import print_table, write_findings
     from launch.command_line.errors import run_command
     from launch.command_line.parser import CommandParser
 
@@ -41,51 +40,30 @@ def main() -> None:
     arguments.command(arguments)
 
 
-def _measure(
-    run: Callable[[argparse.Namespace, Path], list[Row]], arguments: argparse.Namespace
-) -> None:
-    """Run one benchmark, print its table, and write it as JSON with `--json`."""
+def _measure(module: ModuleType, arguments: argparse.Namespace) -> None:
+    """Run one benchmark, print its rows and what they are, and write them as JSON with `--json`."""
     with tempfile.TemporaryDirectory(prefix="stillhouse-bench-", dir=arguments.scratch) as scratch:
-        rows = run(arguments, Path(scratch))
-    print_table([row.to_json() for row in rows])
+        rows = [row.to_json() for row in module.run(arguments, Path(scratch))]
+    print(module.__doc__)
+    print_table(rows)
     if arguments.json:
-        write_report(arguments.json, rows)
+        write_findings(arguments.json, {"rows": rows})
 
 
 def _parser(wanted: str | None = None) -> argparse.ArgumentParser:
     """Return the parser of all benchmarks, or of one: the others may take seconds to import."""
     parser = CommandParser(description=__doc__)
     benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
-    names = [wanted] if wanted in _BENCHMARKS else _BENCHMARKS
-    for name, module in _importable(names).items():
-        summary = (module.__doc__ or "").strip().splitlines()[0]
-        own = benchmarks.add_parser(name, help=summary, description=summary)
+    for name in [wanted] if wanted in _BENCHMARKS else _BENCHMARKS:
+        module = importlib.import_module(f"launch.benchmarks.{name}")
+        summary = (module.__doc__ or "").partition("\n")[0]
+        own = benchmarks.add_parser(name, help=summary, description=module.__doc__)
         module.add_arguments(own)
-        if name == "gpu":
-            own.set_defaults(command=module.run_command_line)
-        else:
-            own.set_defaults(command=partial(_measure, module.run), run=module.run)
+        own.set_defaults(command=getattr(module, "run_command_line", partial(_measure, module)))
         own.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
         own.add_argument("--scratch", type=Path, metavar="DIR", help="where temporary files go")
         own.add_argument("--quick", action="store_true", help="seconds, to see that it runs")
     return parser
-
-
-def _importable(names: Sequence[str]) -> dict[str, ModuleType]:
-    """Return the benchmarks that can run here, and name the others on stderr.
-
-    One that is named alone must be importable. A GPU machine without a network may lack what
-    only preparation needs.
-    """
-    found = {}
-    for name in names:
-        try:
-            found[name] = importlib.import_module(f"launch.benchmarks.{name}")
-        except ModuleNotFoundError as error:
-            if len(names) == 1 or not is_package_missing(error):
-                raise
-            print(f"note: {name} needs {error.name}, which is not installed", file=sys.stderr)
-    return found
 
 
 if __name__ == "__main__":

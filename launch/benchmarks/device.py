@@ -2,28 +2,51 @@
 
 import statistics
 import time
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from data_prep.progress import log
 from launch.benchmarks.driver import Run
 from pretrain.model.compilation import CompilationCounter
-from pretrain.monitoring.device_timer import DeviceTimer
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _FLUSH_BYTES = 256 * 2**20  # more than the second-level cache of any GPU
 _WARM_UP_STEPS = 3
 
 
-class Trainer(Protocol):
-    """A model in training; `teacher_timer` counts the forward passes of a teacher, if any."""
+@dataclass(kw_only=True)
+class Trainer:
+    """What trains on a device.
+
+    Attributes:
+        steps: the micro-batches of its steps; a long round repeats them.
+        losses: yields the loss of each micro-batch of a step, given these and its number.
+        backward: accumulates the gradients of a loss.
+        update: updates the weights; called after the losses of a step.
+        teacher_ms: milliseconds of a teacher's forward passes since the last call.
+        flops: of a step, from the counts of its batches; None where they are not reported.
+    """
 
     name: str
-    teacher_timer: DeviceTimer | None
+    steps: Sequence[Sequence[Any]]
+    losses: Callable[[Sequence[Any], int], Iterable[torch.Tensor]]
+    update: Callable[[], None]
+    backward: Callable[[torch.Tensor], Any] = torch.Tensor.backward
+    teacher_ms: Callable[[], float] = lambda: 0.0
+    flops: Callable[[dict[str, int]], int] | None = None
 
     def step(self, number: int) -> None:
         """Train on one global batch; the device may still be at work when this returns."""
+        for loss in self.losses(self.batches(number), number):
+            self.backward(loss)
+        self.update()
+
+    def batches(self, number: int) -> Sequence[Any]:
+        """Return the micro-batches of a step."""
+        return self.steps[number % len(self.steps)]
 
 
 class DeviceSide:
@@ -33,13 +56,12 @@ class DeviceSide:
     sides hold beside it is not counted.
     """
 
-    def __init__(self, make: Callable[[], Any], steps: int, device: torch.device) -> None:
+    def __init__(self, make: Callable[[], Trainer], steps: int, device: torch.device) -> None:
         before = _allocated(device)
         self.trainer = make()
-        self.name: str = self.trainer.name
         self._steps, self._device = steps, device
         self._compilations = CompilationCounter()
-        log(f"warming up {self.name}")
+        log(f"warming up {self.trainer.name}")
         for number in range(_WARM_UP_STEPS):
             self.trainer.step(number)
         synchronise(device)
@@ -47,11 +69,9 @@ class DeviceSide:
 
     def run(self) -> Run:
         """Take the steps; `result` has the compilations, and the teacher's milliseconds a step."""
-        timer = self.trainer.teacher_timer
-        if timer:
-            timer.read_ms()  # resets it
+        self.trainer.teacher_ms()  # counts from here, as the compilations do
         self._compilations.since_last()
-        before = _allocated(self._device)
+        before, peak = _allocated(self._device), None
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         started = time.perf_counter()
@@ -59,23 +79,18 @@ class DeviceSide:
             self.trainer.step(number)
         synchronise(self._device)
         seconds = time.perf_counter() - started
-        result: dict[str, float] = {"compilations": self._compilations.since_last()}
-        if timer:
-            result["teacher_ms"] = timer.read_ms() / self._steps
-        peak = None
         if self._device.type == "cuda":
-            allocated = torch.cuda.max_memory_allocated(self._device)
-            peak = allocated - before + self._held_bytes
+            peak = torch.cuda.max_memory_allocated(self._device) - before + self._held_bytes
+        result = {
+            "compilations": self._compilations.since_last(),
+            "teacher_ms": self.trainer.teacher_ms() / self._steps,
+        }
         return Run(seconds=seconds, peak_bytes=peak, result=result)
 
 
 def choose_device() -> torch.device:
-    """Return the GPU where there is one, configured as in a run, else the CPU."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cuda":
-        # As a run in fp32 does on such a card; the sides in 16 bits are not affected.
-        torch.set_float32_matmul_precision("high")
-    return device
+    """Return the GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def median_ms(work: Callable[[], Any], repeats: int, device: torch.device) -> float:
@@ -88,7 +103,7 @@ def median_ms(work: Callable[[], Any], repeats: int, device: torch.device) -> fl
     pairs = []
     for _ in range(repeats):
         flush.zero_()
-        start, end = (_event() for _ in range(2))
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         start.record()
         work()
         end.record()
@@ -117,18 +132,18 @@ def synchronise(device: torch.device) -> None:
 
 def top_operations(work: Callable[[], Any], device: torch.device, rows: int = 20) -> list[Any]:
     """Return the operations that take most time of a call: calls, ms, and share of all."""
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if device.type == "cuda":
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
-    with torch.profiler.profile(activities=activities) as profile:
+    on_gpu = device.type == "cuda"
+    activities = torch.profiler.ProfilerActivity
+    chosen = [activities.CPU, activities.CUDA] if on_gpu else [activities.CPU]
+    with torch.profiler.profile(activities=chosen) as profile:
         work()
         synchronise(device)
-    key = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    key = "self_device_time_total" if on_gpu else "self_cpu_time_total"
     events = [event for event in profile.key_averages() if getattr(event, key) > 0]
-    if device.type == "cuda":
+    if on_gpu:
         # The kernels alone: operators and annotations repeat the time of their kernels.
-        on_gpu = torch._C._autograd.DeviceType.CUDA
-        events = [e for e in events if e.device_type == on_gpu and not e.is_user_annotation]
+        gpu = torch._C._autograd.DeviceType.CUDA
+        events = [e for e in events if e.device_type == gpu and not e.is_user_annotation]
     whole = sum(getattr(event, key) for event in events)
     events.sort(key=lambda event: getattr(event, key), reverse=True)
     return [
@@ -156,10 +171,6 @@ def copy_bandwidth(device: torch.device, size_bytes: int) -> float:
     source = torch.randn(size_bytes // 4, device=device)
     target = torch.empty_like(source)
     return 2 * size_bytes / (median_ms(lambda: target.copy_(source), 10, device) / 1000)
-
-
-def _event() -> torch.cuda.Event:
-    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
 def _allocated(device: torch.device) -> int:

@@ -6,7 +6,6 @@ rows. The budget is divided by weight, and what a part leaves goes to those afte
 """
 
 import argparse
-import importlib.util
 import json
 import shlex
 import subprocess
@@ -19,7 +18,7 @@ from typing import Any
 
 from data_prep.errors import UserError
 from data_prep.progress import log
-from launch.benchmarks.driver import last_line, source_environment
+from launch.benchmarks.driver import last_line, positive, source_environment
 from launch.benchmarks.report import print_table, write_findings
 
 _BENCH = Path(__file__).parents[1] / "bench.py"
@@ -44,7 +43,8 @@ PARTS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this command."""
-    parser.add_argument("--minutes", type=float, default=10.0, help="for all parts together")
+    minutes = "for all parts together"
+    parser.add_argument("--minutes", type=positive(float), default=10.0, help=minutes)
     parser.add_argument("--out", type=Path, default=Path("gpu_results"), metavar="DIR",
                         help="where the reports and logs go")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="list what would run, and stop")
@@ -56,8 +56,6 @@ def run_command_line(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: on a machine without a GPU.
     """
-    if not arguments.minutes > 0:
-        raise UserError(f"--minutes {arguments.minutes:g} must be above 0.")
     if arguments.dry_run:
         for part, seconds in _limits(PARTS, 60 * arguments.minutes):
             print(f"at most {seconds:4.0f} s: {shlex.join(_command(part, arguments))}")
@@ -93,9 +91,7 @@ def run_parts(parts: Sequence[Part], arguments: argparse.Namespace) -> dict[str,
 
 
 def has_gpu() -> bool:
-    """Return whether torch is installed and finds a GPU."""
-    if importlib.util.find_spec("torch") is None:
-        return False
+    """Return whether torch finds a GPU."""
     import torch
 
     return torch.cuda.is_available()

@@ -14,8 +14,8 @@ from typing import Any
 
 from data_prep.errors import UserError
 
-_PACKAGES = ("stillhouse", "numpy", "tokenizers", "datasets", "pyarrow", "transformers", "torch",
-             "triton", "deepspeed")  # fmt: skip
+_PACKAGES = {"stillhouse", "numpy", "tokenizers", "datasets", "pyarrow", "transformers", "torch",
+             "triton", "deepspeed"}  # fmt: skip
 # Units of which less is better; of all others, more is.
 _TIMES = ("ms",)
 _MILLION = 1e6
@@ -37,11 +37,6 @@ class Row:
     peak_bytes: int | None = None
     ratio: dict[str, float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether the row measures this project."""
-        return self.name.startswith("ours/")
 
     def against(self, others: Iterable["Row"]) -> "Row":
         """Return the row with its ratio to each of the others."""
@@ -78,13 +73,11 @@ def compare(rows: Sequence[Row], against: Mapping[str, Sequence[str]] | None = N
         against: names of the rows that each of ours is compared with; all peers and limits
             if left out.
     """
-    by_name = {row.name: row for row in rows}
-    others = [row for row in rows if not row.is_ours]
-    return others + [
-        row.against(others if against is None else [by_name[name] for name in against[row.name]])
-        for row in rows
-        if row.is_ours
-    ]
+    ours = [row for row in rows if row.name.startswith("ours/")]
+    others = {row.name: row for row in rows if row not in ours}
+    named = {row.name: row for row in rows}
+    wanted = {row.name: others if against is None else against[row.name] for row in ours}
+    return [*others.values(), *(row.against(named[n] for n in wanted[row.name]) for row in ours)]
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -99,21 +92,18 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
             print(f"{'':{width}}  {ratio:12.2f} x {name}")
 
 
-def write_report(path: Path, rows: Sequence[Row]) -> None:
-    """Write the rows of a benchmark as JSON."""
-    write_findings(path, {"rows": [row.to_json() for row in rows]})
-
-
 def write_findings(path: Path, findings: Mapping[str, Any]) -> None:
     """Write findings as JSON, with the machine and the versions that they were measured on.
 
     Raises:
         UserError: when the file cannot be written.
     """
+    installed = {d.name: d.version for d in importlib.metadata.distributions()}
     report = {
         "gpu": _gpu(),
         "device": _device(),
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {"python": platform.python_version()}
+        | {name: installed[name] for name in sorted(_PACKAGES & installed.keys())},
         "commit": _commit(),
         **findings,
     }
@@ -154,16 +144,6 @@ def _gpu() -> str | None:
     if torch is None or not torch.cuda.is_available():
         return None
     return str(torch.cuda.get_device_name())
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _commit() -> str | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from launch import results_table
-from launch.benchmarks.report import Row, write_findings, write_report
+from launch.benchmarks.report import Row, write_findings
 from launch.results_table import (
     FIGURES,
     README,
@@ -79,7 +79,9 @@ def test_report_line_shows_ratios(tmp_path: Path) -> None:
         name="ours/packed/base_128", unit="tokens/s", values=(250_000.0,), peak_bytes=3 * 10**9
     ).against([peer])
     share = Row(name="ours/packed/base_128/mfu", unit="% of peak", values=(40.0,))
-    write_report(tmp_path / "train_card.json", [peer, ours, share])
+    write_findings(
+        tmp_path / "train_card.json", {"rows": [row.to_json() for row in [peer, ours, share]]}
+    )
     device = json.loads((tmp_path / "train_card.json").read_text())["device"]
     lines = render(tmp_path).splitlines()
     shown = (
@@ -116,7 +118,9 @@ def test_every_own_side_has_a_line(tmp_path: Path) -> None:
         Row(name=f"ours/{name}/tiny_to_1x64_128", unit="tokens/s", values=(value,)).against(peers)
         for name, value in (("default", 200.0), ("relations", 400.0))
     ]
-    write_report(tmp_path / "distill_card.json", [*peers, *ours])
+    write_findings(
+        tmp_path / "distill_card.json", {"rows": [row.to_json() for row in [*peers, *ours]]}
+    )
     lines = [line for line in render(tmp_path).splitlines() if "a distillation step: `" in line]
     assert len(lines) == 2
     assert "`relations/tiny_to_1x64_128` | 400 tokens/s | 4.00 `peer/distilbert_all" in lines[1]

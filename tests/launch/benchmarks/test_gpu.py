@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,10 @@ from launch.bench import _parser
 from launch.benchmarks import gpu
 from launch.benchmarks.gpu import Part
 
+# What a machine with a GPU may lack; `None` in `sys.modules` blocks an import.
+LACKING = ["datasets", "deepspeed", "nanotoken", "kitoken", "zstandard", "psutil", "tensorboard"]
+SIDES = ("ours/default", "ours/relations", "ours/distilbert",
+         "peer/distilbert_all_tokens", "peer/minilm_v2_materialised")  # fmt: skip
 Parse = Callable[..., argparse.Namespace]
 # Stands in for bench.py: writes a report with one row, fails, or hangs.
 STAND_IN = """
@@ -130,12 +133,23 @@ def test_gpu_stops_part_at_its_share(
 def test_gpu_runs_real_benchmarks(
     parse: Parse, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The real commands of the parts leave reports, here with tiny sizes on a CPU."""
+    """The real commands of the parts leave reports, here with tiny sizes on a CPU.
+
+    They need none of the packages that a machine with a GPU may lack.
+    """
+    small = ("--micro-tokens", "256", "--steps", "1")
     parts = (
         Part("kernels", ("kernels", "--sizes", "tiny"), 1),
-        Part("train_base", ("train", "--shape", "tiny", "--row-tokens", "100"), 1),
+        Part("train", ("train", "--shape", "tiny", *small), 1),
+        Part("distill", ("distill", "--teacher-shape", "tiny", "--student-width", "64", *small), 1),
+        Part("wrong", ("train", "--shape", "tiny", "--row-tokens", "100"), 1),
     )
-    monkeypatch.setattr(sys, "argv", ["bench.py"])
+    blocked = f"import sys; sys.modules.update(dict.fromkeys({LACKING!r}))"
+    (tmp_path / "sitecustomize.py").write_text(blocked, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     reports = gpu.run_parts(parts, parse("--quick", "--minutes", "5"))
-    assert "peer/bias_gelu/eager/tiny" in {row["name"] for row in reports["kernels"]["rows"]}
-    assert "must be a multiple of --row-tokens" in reports["train_base"]["error"]
+    names = {part: {row["name"] for row in found["rows"]} for part, found in reports.items()}
+    assert "peer/bias_gelu/eager/tiny" in names["kernels"]
+    assert {"ours/packed/tiny_128", "peer/hf_sdpa/tiny_128"} <= names["train"]
+    assert {f"{name}/tiny_to_1x64_128" for name in SIDES} <= names["distill"]
+    assert "must be a multiple of --row-tokens" in reports["wrong"]["error"]
