@@ -26,7 +26,6 @@ from data_prep.manifest import MANIFEST, write_manifest
 from pretrain.checkpoint_manifest import FoundCheckpoint, is_committed
 from pretrain.distributed import Cluster
 from pretrain.run_facts import RunFacts, StartFacts, TeacherFacts
-from pretrain.train.deepspeed_state import convert_to_universal
 from pretrain.weights_file import write_weights
 
 if TYPE_CHECKING:  # DeepSpeed takes ten seconds to import; reading a checkpoint needs none of it
@@ -166,6 +165,8 @@ def adapt_to_ranks(found: FoundCheckpoint, cluster: Cluster) -> FoundCheckpoint:
     target = found.path.with_name(found.path.name + _UNIVERSAL)
 
     def convert() -> None:
+        from pretrain.train.deepspeed_library import convert_to_universal
+
         print(
             f"Converting {found.path} from {found.facts.world_size} to {cluster.world_size} ranks."
         )

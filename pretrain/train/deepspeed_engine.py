@@ -1,39 +1,26 @@
-"""DeepSpeed's engine behind a thin adapter.
-
-Only the files `pretrain/train/deepspeed_*.py` import DeepSpeed, and only this one when it is
-imported itself; the others do inside their functions.
-"""
+"""DeepSpeed's engine behind a thin adapter. Importing it takes the ten seconds of DeepSpeed."""
 
 import copy
-import logging
-import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-# DeepSpeed logs its version at INFO on every rank; its warnings still come through.
-os.environ.setdefault("DS_LOG_LEVEL", "warning")
-# It calls collectives by names that newer versions of torch deprecate.
-warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+import torch
 
-import deepspeed  # noqa: E402
-import torch  # noqa: E402
-
-from pretrain.config.run import RunRecipe  # noqa: E402
-from pretrain.data.batch import Batch  # noqa: E402
-from pretrain.losses.term import Objective, Term  # noqa: E402
-from pretrain.model import Bert  # noqa: E402
-from pretrain.model.captured_states import NO_CAPTURE, Capture  # noqa: E402
-from pretrain.optim.lamb import Lamb  # noqa: E402
-from pretrain.train import deepspeed_state  # noqa: E402
-from pretrain.train.deepspeed_patches import (  # noqa: E402
+from pretrain.config.run import RunRecipe
+from pretrain.data.batch import Batch
+from pretrain.losses.term import Objective, Term
+from pretrain.model import Bert
+from pretrain.model.captured_states import NO_CAPTURE, Capture
+from pretrain.optim.lamb import Lamb
+from pretrain.train import deepspeed_state
+from pretrain.train.deepspeed_library import initialize
+from pretrain.train.deepspeed_patches import (
     allow_under_zero,
     disable_shm_collective,
     step_without_synchronisation,
 )
 
-logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 disable_shm_collective()
 allow_under_zero(Lamb)
 
@@ -73,7 +60,7 @@ class Engine:
         config = copy.deepcopy(config)
         if universal:
             config["checkpoint"] = {"load_universal": True}
-        self._engine, self._optimizer, _, _ = deepspeed.initialize(
+        self._engine, self._optimizer, _, _ = initialize(
             model=model, optimizer=self._ours, config=config
         )
         deepspeed_state.reset_step_counts(self._ours)

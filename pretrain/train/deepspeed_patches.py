@@ -1,23 +1,27 @@
 """What is replaced inside DeepSpeed, in one place; `test_deepspeed_patches.py` pins its sources.
 
-DeepSpeed has no option for any of this. Nothing here imports it before a function is called.
+DeepSpeed has no option for any of this.
 """
 
-import importlib
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 
-_BF16 = "deepspeed.runtime.bf16_optimizer"
-_UTILS = "deepspeed.runtime.utils"
-_ZERO_1_2 = "deepspeed.runtime.zero.stage_1_and_2"
+from pretrain.train.deepspeed_library import (
+    ZERO_SUPPORTED_OPTIMIZERS,
+    bf16_optimizer,
+    compatible_ops,
+    stage_1_and_2,
+    utils,
+)
 
 
 class Patch(NamedTuple):
     """A function that a module of DeepSpeed calls by a global name, and its replacement."""
 
-    module: str
+    module: ModuleType
     name: str
     replacement: Callable[..., Any]
 
@@ -28,8 +32,7 @@ def disable_shm_collective() -> None:
     Only its inference calls it, and its buffers stay in /dev/shm after each run (seen: 16 GB after
     a day of runs).
     """
-    ops = importlib.import_module("deepspeed.ops")
-    ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    compatible_ops["deepspeed_shm_comm"] = False
 
 
 def allow_under_zero(optimizer: type[torch.optim.Optimizer]) -> None:
@@ -37,9 +40,8 @@ def allow_under_zero(optimizer: type[torch.optim.Optimizer]) -> None:
 
     LAMB is tested there, see tests/stories/test_optimizers.py.
     """
-    supported = importlib.import_module("deepspeed.runtime.zero.utils").ZERO_SUPPORTED_OPTIMIZERS
-    if optimizer not in supported:
-        supported.append(optimizer)
+    if optimizer not in ZERO_SUPPORTED_OPTIMIZERS:
+        ZERO_SUPPORTED_OPTIMIZERS.append(optimizer)
 
 
 def step_without_synchronisation() -> None:
@@ -55,13 +57,12 @@ def step_without_synchronisation() -> None:
     out, so that `Engine.device_grad_norm` shows it.
     """
     for patch in PATCHES:
-        module = importlib.import_module(patch.module)
-        if not hasattr(module, patch.name):
+        if not hasattr(patch.module, patch.name):
             raise RuntimeError(
-                f"{patch.module} has no {patch.name} to replace: install the version of DeepSpeed "
-                "that pyproject.toml names."
+                f"{patch.module.__name__} has no {patch.name} to replace: install the version of "
+                "DeepSpeed that pyproject.toml names."
             )
-        setattr(module, patch.name, patch.replacement)
+        setattr(patch.module, patch.name, patch.replacement)
 
 
 def _never_invalid(norm: Any) -> bool:
@@ -88,9 +89,9 @@ def clip_by_global_norm(
 
 
 PATCHES = (
-    Patch(_BF16, "is_invalid_grad_norm", _never_invalid),
-    Patch(_ZERO_1_2, "is_invalid_grad_norm", _never_invalid),
-    Patch(_UTILS, "mask_nan_or_inf_with_val_inplace", _keep_nan_and_infinity),
-    Patch(_ZERO_1_2, "mask_nan_or_inf_with_val_inplace", _keep_nan_and_infinity),
-    Patch(_BF16, "clip_tensors_by_global_norm", clip_by_global_norm),
+    Patch(bf16_optimizer, "is_invalid_grad_norm", _never_invalid),
+    Patch(stage_1_and_2, "is_invalid_grad_norm", _never_invalid),
+    Patch(utils, "mask_nan_or_inf_with_val_inplace", _keep_nan_and_infinity),
+    Patch(stage_1_and_2, "mask_nan_or_inf_with_val_inplace", _keep_nan_and_infinity),
+    Patch(bf16_optimizer, "clip_tensors_by_global_norm", clip_by_global_norm),
 )

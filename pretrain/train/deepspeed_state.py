@@ -1,8 +1,6 @@
-"""State that DeepSpeed holds: the optimizer's, fp32 weights, checkpoints for other ranks."""
+"""State that DeepSpeed holds: the optimizer's and fp32 weights."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -12,6 +10,7 @@ from pretrain.model import Bert
 from pretrain.optim.factory import make_optimizer
 from pretrain.optim.lamb import Lamb
 from pretrain.optim.param_groups import decay_groups, muon_groups, split_by_stage
+from pretrain.train.deepspeed_library import make_muon, safe_get_full_fp32_param
 
 Stages = list[tuple[int, ...]]  # of each parameter group: the stages that train it
 
@@ -35,10 +34,7 @@ def make_staged_optimizer(
     groups, stages = split_by_stage(divide(model, recipe.optim), model, trained)
     if recipe.optim.name != "muon":
         return make_optimizer(groups, recipe.optim), stages
-    # Imported late, as DeepSpeed does: the module compiles functions on import.
-    from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
-
-    return MuonWithAuxAdam(groups, torch.optim.AdamW, {"fused": True}), stages
+    return make_muon(groups), stages
 
 
 def reset_step_counts(optimizer: torch.optim.Optimizer) -> None:
@@ -114,8 +110,6 @@ def gather_fp32_weights(
         optimizer: of DeepSpeed, around the one that was given to it.
         zero_stage: 0 to 3.
     """
-    from deepspeed.utils import safe_get_full_fp32_param
-
     weights = {}
     masters = _unpartitioned_masters(optimizer) if zero_stage == 0 else {}
     for name, parameter in model.named_parameters():
@@ -139,20 +133,3 @@ def _whole_shape(parameter: torch.Tensor) -> torch.Size:
     """Return the shape of a parameter, also where ZeRO-3 has emptied it."""
     shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
     return shape
-
-
-def convert_to_universal(source: Path, target: Path) -> None:
-    """Convert a checkpoint to DeepSpeed's universal form, which any number of ranks can load."""
-    from deepspeed.checkpoint import ds_to_universal
-
-    ds_to_universal.main(
-        SimpleNamespace(
-            input_folder=str(source),
-            output_folder=str(target),
-            num_extract_workers=1,
-            num_merge_workers=1,
-            keep_temp_folder=False,
-            strict=True,
-            inject_missing_state=False,
-        )
-    )

@@ -26,7 +26,7 @@ from pretrain.config.run import TeacherRecipe
 from pretrain.distributed import Cluster
 from pretrain.train.deepspeed_config import read_deepspeed_config
 from pretrain.train.deepspeed_engine import Engine
-from pretrain.train.deepspeed_state import convert_to_universal
+from pretrain.train.deepspeed_library import convert_to_universal
 
 MICRO_BATCHES = 4  # of a step, over all ranks
 STEPS = 3

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from pretrain.train.deepspeed_library import bf16_optimizer, utils
 from pretrain.train.deepspeed_patches import (
     PATCHES,
     Patch,
@@ -23,7 +24,6 @@ from pretrain.train.deepspeed_patches import (
     step_without_synchronisation,
 )
 
-UTILS = "deepspeed.runtime.utils"
 # Of DeepSpeed 0.19.8: sha256 of the syntax tree, without docstring, of what is replaced.
 SOURCES = {
     "is_invalid_grad_norm": "f51bdb9f619ef5ce",
@@ -40,24 +40,28 @@ CALLERS = {
 }
 
 
+def name_of(patch: Patch) -> str:
+    """Return the module and the name that a patch replaces."""
+    return f"{patch.module.__name__}.{patch.name}"
+
+
 @pytest.fixture
 def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Restore what is replaced after a test."""
     for patch in PATCHES:
-        module = importlib.import_module(patch.module)
-        monkeypatch.setattr(module, patch.name, getattr(module, patch.name))
+        monkeypatch.setattr(patch.module, patch.name, getattr(patch.module, patch.name))
     yield
 
 
 def definition_of(name: str) -> ast.FunctionDef:
     """Return the definition of a function of `deepspeed.runtime.utils`, as the file has it."""
-    tree = ast.parse(inspect.getsource(importlib.import_module(UTILS)))
+    tree = ast.parse(inspect.getsource(utils))
     return next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name)
 
 
 def callers_of(patch: Patch) -> set[str]:
     """Return the functions and methods of a module that call a global by its name."""
-    source = inspect.getsource(importlib.import_module(patch.module))
+    source = inspect.getsource(patch.module)
     return {
         function.name
         for function in ast.walk(ast.parse(source))
@@ -67,11 +71,11 @@ def callers_of(patch: Patch) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: f"{patch.module}.{patch.name}")
+@pytest.mark.parametrize("patch", PATCHES, ids=name_of)
 def test_patched_names_are_still_called(patch: Patch) -> None:
     """The module has the name, and the functions that synchronised still call it."""
-    assert hasattr(importlib.import_module(patch.module), patch.name)
-    expected = CALLERS[patch.module.rpartition(".")[2], patch.name]
+    assert hasattr(patch.module, patch.name)
+    expected = CALLERS[patch.module.__name__.rpartition(".")[2], patch.name]
     assert expected <= callers_of(patch)
 
 
@@ -85,7 +89,7 @@ def test_patched_functions_are_unchanged(name: str) -> None:
     assert found == SOURCES[name], textwrap.indent(ast.unparse(definition), "    ")
 
 
-@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: f"{patch.module}.{patch.name}")
+@pytest.mark.parametrize("patch", PATCHES, ids=name_of)
 def test_replacements_take_the_same_parameters(patch: Patch) -> None:
     """A replacement is called like the original, by position or by name."""
     original = [argument.arg for argument in definition_of(patch.name).args.args]
@@ -109,14 +113,13 @@ def test_clipping_matches_torch(largest: float) -> None:
 def test_nonfinite_norm_is_kept(value: float, restored: None) -> None:
     """A global norm that is NaN or infinite is not replaced by -1."""
     step_without_synchronisation()
-    bf16_optimizer = importlib.import_module("deepspeed.runtime.bf16_optimizer")
     norm = bf16_optimizer.get_global_norm_of_tensors([torch.ones(3), torch.tensor([1.0, value])])
     assert not torch.isfinite(norm)
 
 
 def test_absent_patched_name_is_an_error(restored: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A version of DeepSpeed without a replaced function is refused, not used unpatched."""
-    monkeypatch.delattr(importlib.import_module(PATCHES[0].module), PATCHES[0].name)
+    monkeypatch.delattr(PATCHES[0].module, PATCHES[0].name)
     with pytest.raises(RuntimeError, match="has no is_invalid_grad_norm to replace"):
         step_without_synchronisation()
 
@@ -134,10 +137,10 @@ def test_shm_collective_is_disabled() -> None:
 
 def test_optimizers_can_be_allowed_under_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     """DeepSpeed's check accepts a class once it was added, and only once in the list."""
-    from deepspeed.runtime.zero import utils
+    from deepspeed.runtime.zero import utils as zero_utils
     from deepspeed.runtime.zero.utils import ZERO_SUPPORTED_OPTIMIZERS, is_zero_supported_optimizer
 
-    monkeypatch.setattr(utils.dist, "get_rank", lambda: 1)  # rank 0 logs, which needs a group
+    monkeypatch.setattr(zero_utils.dist, "get_rank", lambda: 1)  # rank 0 logs, which needs a group
 
     class Plain(torch.optim.SGD):
         """An optimizer that DeepSpeed does not list."""
