@@ -161,8 +161,14 @@ def step_recipe(arguments: argparse.Namespace) -> TeacherRecipe:
 
 def shape_of(name: str, next_sentence: bool = True) -> BertShape:
     """Return a published shape with the vocabulary of the published models."""
-    options = ModelOptions.model_validate({"shape": name}).model_dump(exclude={"shape"})
-    return BertShape(**options, vocab_size=30522, pad_id=0, next_sentence=next_sentence)
+    sizes = {"layers", "width", "heads", "feed_forward", "dropout"}
+    return BertShape(
+        **ModelOptions.model_validate({"shape": name}).model_dump(include=sizes),
+        positions=512,
+        vocab_size=30522,
+        pad_id=0,
+        next_sentence=next_sentence,
+    )
 
 
 def make_setting(

@@ -14,10 +14,10 @@ from pretrain.model import Bert
 from pretrain.model.captured_states import NO_CAPTURE, Capture
 from pretrain.optim.lamb import Lamb
 from pretrain.train import deepspeed_state
-from pretrain.train.deepspeed_library import initialize
-from pretrain.train.deepspeed_patches import (
+from pretrain.train.deepspeed_library import (
     allow_under_zero,
     disable_shm_collective,
+    initialize,
     step_without_synchronisation,
 )
 

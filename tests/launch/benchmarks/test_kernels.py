@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_case_returns_output_and_gradients(case: Any) -> None:
     """A case returns the output and all gradients, the same for every precision."""
-    size = size_of(64, 16, 50)
+    size = size_of(128, 16, 50)
     plain = choose_kernels("reference", "reference", CPU)
     exact = case.prepare(exact_kernels(), size, torch.float64, CPU)()
     found = case.prepare(plain, size, torch.float32, CPU)()

@@ -1,7 +1,7 @@
 """What is replaced inside DeepSpeed still exists there, is still called, and does what it did.
 
 When a test fails after an upgrade, read the function in the new version, adapt
-`deepspeed_patches.py` if need be, and only then the figures below.
+`deepspeed_library.py` if need be, and only then the figures below.
 """
 
 import ast
@@ -13,9 +13,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from deepspeed.runtime import bf16_optimizer, utils
 
-from pretrain.train.deepspeed_library import bf16_optimizer, utils
-from pretrain.train.deepspeed_patches import (
+from pretrain.train.deepspeed_library import (
     PATCHES,
     Patch,
     allow_under_zero,
