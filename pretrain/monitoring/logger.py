@@ -81,6 +81,35 @@ class RunLog:
         self._bar.update(step - self._bar.n)
 
 
+class ScalarWriter:
+    """Writes TensorBoard alone: scalars by step, and pictures.
+
+    Args:
+        folder: of the event file; it is made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._tensorboard: Any = SummaryWriter(str(folder))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Record the scalars of one step by their tags."""
+        for tag, value in values.items():
+            self._tensorboard.add_scalar(tag, value, step)
+
+    def write_picture(self, tag: str, path: Path) -> None:
+        """Record a PNG."""
+        import numpy as np
+        from PIL import Image
+
+        with Image.open(path) as picture:
+            pixels_HWC = np.asarray(picture.convert("RGB"))
+        self._tensorboard.add_image(tag, pixels_HWC, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flush and close; the writer is unusable afterwards."""
+        self._tensorboard.close()
+
+
 def metrics_line(step: int, samples_seen: int, time_s: float, values: Mapping[str, float]) -> str:
     """Return one line of `metrics.jsonl`; NaN and infinity, which JSON lacks, become null."""
     finite = {tag: value if math.isfinite(value) else None for tag, value in values.items()}
