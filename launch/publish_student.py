@@ -28,11 +28,13 @@ def main() -> None:
     # Imported here so that --help and wrong arguments are reported at once.
     from pretrain.export.huggingface import publish
 
+    language = _choose_language(arguments.run, arguments.language)
     made = publish(
         arguments.run,
         arguments.export,
         arguments.license,
-        arguments.language,
+        language,
+        repository=arguments.push,
         positions=arguments.positions,
     )
     print(f"{arguments.export} is {'published' if made else 'up to date'}:")
@@ -40,6 +42,22 @@ def main() -> None:
         print(f"  {path.name:28} {path.stat().st_size / 2**20:8.2f} MiB")
     if arguments.push:
         _push(arguments.export, arguments.push, arguments.dry_run)
+
+
+def _choose_language(run: Path, named: str | None) -> str:
+    """Return the language of the card, after saying where it comes from."""
+    from pretrain.export.languages import check_language, language_of_run
+    from pretrain.model.loading import locate
+
+    if named is not None:
+        return check_language(named)
+    facts = locate(run).facts
+    language = language_of_run(facts, run) if facts else None
+    if language is None:
+        print("The card names no language: its corpus states none; name it with --language.")
+        return ""
+    print(f"The card names the language {language}, as the corpus does; --language names another.")
+    return language
 
 
 def _push(export: Path, repository: str, dry_run: bool) -> None:
@@ -60,7 +78,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("run", type=Path, help="run folder of a teacher or a student")
     parser.add_argument("export", type=Path, help="folder to make")
     parser.add_argument("--license", default="other", help="licence for the model card")
-    parser.add_argument("--language", default="en", help="ISO code for the model card")
+    parser.add_argument(
+        "--language",
+        metavar="CODES",
+        help="ISO 639 codes for the model card, separated by commas; without it the corpus's",
+    )
     parser.add_argument(
         "--positions", type=int, help="longest input, to cut off positions that were not trained"
     )

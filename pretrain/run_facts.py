@@ -16,6 +16,8 @@ class TeacherFacts:
     """The teachers of a distilled model. Older manifests lack some keys, hence the defaults."""
 
     weights: str = ""  # sha256 of each teacher's weights, joined by "+"
+    names: list[str] = field(default_factory=list)  # of each teacher
+    hub_names: list[str] = field(default_factory=list)  # the same on the model hub, "" elsewhere
     layers: list[int] = field(default_factory=list)  # those that initialised the student
     parameters: int = 0  # of all teachers
     parameters_kept: int = 0  # without the layers above the last one that a loss reads
@@ -30,6 +32,7 @@ class StartFacts:
     weights: str  # sha256
     tokenizer: str  # fingerprint; another one than the run's where its vocabulary was transferred
     trained_positions: int  # of its position embeddings that were taken over
+    hub_name: str = ""  # on the model hub, where that is known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,7 @@ class RunFacts:
     corpus: str = ""  # fingerprint
     corpus_documents: int = 0
     corpus_tokens: int = 0
+    languages: list[str] = field(default_factory=list)  # of the corpus, `input.language`
     tokenizer: str = ""  # fingerprint
     identity: dict[str, Any] = field(default_factory=dict)  # see `identity_of`
     device: str = ""

@@ -29,6 +29,17 @@ from pretrain.model.hf_conversion import to_hf_config
 from pretrain.model.loading import WEIGHTS
 
 
+@pytest.fixture(autouse=True)
+def in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the fresh process that checks every export: it costs some seconds each time.
+
+    tests/pretrain/export/test_fresh_process.py has it, and so do the stories.
+    """
+    monkeypatch.setattr(
+        "pretrain.export.huggingface.check_in_fresh_process", lambda folder, name: None
+    )
+
+
 @pytest.fixture(scope="session")
 def tiny_shape(tiny_tokenizer: Path) -> BertShape:
     """Return two layers of width 32 over the tiny vocabulary, without dropout."""

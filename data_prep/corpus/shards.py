@@ -176,6 +176,10 @@ class Corpus:
         self.fingerprint = fingerprint([manifest["tokenizer"], manifest["files"]])
         token_type = np.dtype(manifest["token_type"]).newbyteorder("<")
         inputs = manifest["options"].get("inputs", {})
+        # Of the sentence rules of each input, in order.
+        self.languages: list[str] = list(
+            dict.fromkeys(each["language"] for each in inputs.values() if "language" in each)
+        )
         self.shards: list[Shard] = []
         self.num_tokens = 0
         for entry in manifest["splits"][split]["shards"]:

@@ -73,7 +73,7 @@ def _published_teacher(study: StudyRecipe) -> Path:
     if not (study.teacher / "checkpoints").is_dir():
         return study.teacher
     export = study.path / "exports" / "teacher"
-    publish(study.teacher, export, license_name="other", language="en")
+    publish(study.teacher, export)
     return export
 
 

@@ -103,7 +103,7 @@ def train_trial(study: StudyRecipe, trial: Trial) -> None:
                 f"The trial {trial.name} ended with code {code} before its last step: see above, "
                 "and run the study again; it goes on from there."
             )
-    publish(trial.run, trial.export, license_name="other", language="en")
+    publish(trial.run, trial.export)
 
 
 def _run(command: list[str]) -> int:

@@ -25,6 +25,7 @@ from pretrain.distributed import Cluster
 from pretrain.model import Bert
 from pretrain.model.backend import choose_backend
 from pretrain.model.loading import LocatedModel, TrainedModel, load_located
+from pretrain.model.names import known_hub_name, model_name
 from pretrain.run_facts import TeacherFacts
 from pretrain.train.task import Prepared
 
@@ -63,6 +64,8 @@ def set_up_distillation(recipe: StudentRecipe, inputs: Inputs, cluster: Cluster)
         task=DistillationTask(teachers, plans, cache_kind),
         teacher_facts=TeacherFacts(
             weights="+".join(located.sha256 for located in located_models),
+            names=[model_name(located.folder) for located in located_models],
+            hub_names=[known_hub_name(located.folder) for located in located_models],
             layers=layers,
             parameters=parameters,
             parameters_kept=sum(teacher.peak_parameters for teacher in teachers),

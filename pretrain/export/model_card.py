@@ -1,13 +1,18 @@
 """The model card, filled in from the facts of the run."""
 
+import json
+from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 from string import Template
 from typing import Any
 
 import yaml
 
-from pretrain.run_facts import RunFacts
+from pretrain.export.card_pooler import describe_pooler
+from pretrain.export.languages import example_sentences
+from pretrain.model import BertShape
+from pretrain.model.hf_conversion import to_hf_config
+from pretrain.run_facts import RunFacts, TeacherFacts
 
 _SCORES = {
     "validation/loss_mlm": ("MLM loss", "{:.4f}"),
@@ -16,6 +21,7 @@ _SCORES = {
     "validation/loss_nsp": ("{pair} loss", "{:.4f}"),
     "validation/accuracy_nsp": ("{pair} accuracy", "{:.2%}"),
 }
+_NEUTRAL = "\nPut a sentence of its language there, with {mask} in place of a word.\n"
 _OBJECTIVES = {
     "next_sentence": "masked tokens and next sentences",
     "sentence_order": "masked tokens and the order of sentences",
@@ -23,24 +29,46 @@ _OBJECTIVES = {
 }
 
 
-def write_card(facts: RunFacts, name: str, license_name: str, language: str) -> str:
+_FORMATS = {
+    "bert": "BERT",
+    "distilbert": "DistilBERT",
+    "megatron-bert": "Megatron-BERT, a BERT with LayerNorm before each block,",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardOptions:
+    """What a card says beyond the facts of the run."""
+
+    name: str  # of the model
+    location: str  # what `from_pretrained` is given in the example
+    license: str  # as the model hub writes it, such as `apache-2.0`
+    languages: tuple[str, ...]  # ISO 639 codes; empty where they are not known
+
+
+def write_card(facts: RunFacts, shape: BertShape, options: CardOptions, mask_token: str) -> str:
     """Return the text of a model card.
 
     Args:
         facts: of the checkpoint that is published.
-        name: what the model is called.
-        license_name: as the model hub writes it, such as `apache-2.0`.
-        language: as an ISO 639-1 code, such as `en`.
+        shape: of the published model.
+        options: what the person who publishes says.
+        mask_token: of its tokenizer.
     """
     template = Template((files("pretrain") / "export" / "card.md").read_text(encoding="utf-8"))
     teacher_scores = facts.teacher.validation if facts.teacher else {}
+    sentences = example_sentences(options.languages, mask_token)
+    sentence = _literal(sentences[0] if sentences else mask_token)
+    location = _literal(options.location)
     return template.substitute(
-        name=name,
-        location=name,
-        license=license_name,
-        language=language,
-        summary=_summary(facts),
-        shape_rows=_rows(_shape(facts)),
+        header=_header(facts, shape, options),
+        name=" ".join(options.name.split()),
+        location=location,
+        sentence=sentence,
+        sentence_note="" if sentences else _NEUTRAL.format(mask=mask_token),
+        summary=_summary(facts, shape),
+        pooler=describe_pooler(shape, facts, location, sentence),
+        shape_rows=_rows(_shape(facts, shape)),
         teacher_heading=" | its teacher" if teacher_scores else "",
         teacher_rule="---|" if teacher_scores else "",
         score_rows=_score_rows(facts.validation, teacher_scores, _pairs(facts)),
@@ -49,19 +77,56 @@ def write_card(facts: RunFacts, name: str, license_name: str, language: str) -> 
     )
 
 
-def _summary(facts: RunFacts) -> str:
-    shape = f"{facts.shape['layers']} layers of width {facts.shape['width']}"
+def _header(facts: RunFacts, shape: BertShape, options: CardOptions) -> str:
+    """Return the metadata that the model hub reads."""
+    tags = [format_of(shape), *(["distillation"] if _is_distilled(facts) else []), "stillhouse"]
+    header: dict[str, Any] = {
+        "library_name": "transformers",
+        "pipeline_tag": "fill-mask",
+        "license": options.license,
+    }
+    if options.languages:
+        header["language"] = list(options.languages)
+    if base_models := _base_models(facts):
+        header["base_model"] = base_models
+    text: str = yaml.safe_dump({**header, "tags": tags}, sort_keys=False, allow_unicode=True)
+    return text.rstrip()
+
+
+def _base_models(facts: RunFacts) -> list[str]:
+    """Return the names on the model hub of what a model was made from, where they are known."""
+    names = facts.teacher.hub_names if facts.teacher and _is_distilled(facts) else []
+    return [name for name in (*names, facts.start.hub_name if facts.start else "") if name]
+
+
+def format_of(shape: BertShape) -> str:
+    """Return the name that transformers has for the format of an export."""
+    return str(to_hf_config(shape)["model_type"])
+
+
+def _summary(facts: RunFacts, shape: BertShape) -> str:
+    size = f"{shape.layers} layer{'s'[: shape.layers > 1]} of width {shape.width}"
+    model = f"A {_FORMATS[format_of(shape)]} with {size}"
     if facts.teacher is None:
-        return f"A BERT with {shape}, pre-trained on {_OBJECTIVES[_pairs(facts)]}."
+        start = f"started from `{facts.start.name}` and " if facts.start else ""
+        return f"{model}, {start}pre-trained on {_OBJECTIVES[_pairs(facts)]}."
     kept = ", ".join(str(layer) for layer in facts.teacher.layers)
-    origin = f"started from layers {kept} of its teacher" if kept else "started at random"
-    training = "distilled from a teacher" if _is_distilled(facts) else "trained without a teacher"
-    return f"A BERT with {shape}, {origin} and {training} on a general corpus."
+    plural = "s"[: len(facts.teacher.layers) > 1]
+    origin = f"started from layer{plural} {kept} of its teacher" if kept else "started at random"
+    distilled = "distilled from " + (_teacher_names(facts.teacher) or "a teacher")
+    training = distilled if _is_distilled(facts) else "trained without a teacher"
+    return f"{model}, {origin} and {training} on a general corpus."
+
+
+def _teacher_names(teacher: TeacherFacts) -> str:
+    return " and ".join(f"`{name}`" for name in teacher.names)
 
 
 def _is_distilled(facts: RunFacts) -> bool:
     """Return whether an objective with a weight reads a teacher; older recipes have a `loss`."""
     identity = facts.identity
+    if facts.teacher is None:
+        return False
     if "objectives" not in identity:
         return bool(identity["loss.soft"] or identity["loss.cosine"])
     per_stage = [stage["objectives"] for stage in identity["stages"]] or [identity["objectives"]]
@@ -74,18 +139,19 @@ def _pairs(facts: RunFacts) -> str:
     return str(facts.identity.get("samples.pairs", "next_sentence"))
 
 
-def _shape(facts: RunFacts) -> dict[str, Any]:
-    shape = facts.shape
-    return {
+def _shape(facts: RunFacts, shape: BertShape) -> dict[str, Any]:
+    rows: dict[str, Any] = {
+        "format": format_of(shape),
         "parameters": f"{facts.parameters:,}",
-        "layers": shape["layers"],
-        "width": shape["width"],
-        "attention heads": shape["heads"],
-        "feed-forward width": shape["feed_forward"],
-        "longest input": f"{shape['positions']} tokens (training reached "
-        f"{facts.trained_positions or facts.longest_row})",
-        "vocabulary": f"{shape['vocab_size']:,}",
+        "layers": shape.layers,
+        "width": shape.width,
+        "attention heads": shape.heads,
+        "feed-forward width": shape.feed_forward,
+        "longest input": f"{shape.positions} tokens",
     }
+    if facts.trained_positions is not None:
+        rows["trained positions"] = min(facts.trained_positions, shape.positions)
+    return rows | {"vocabulary": f"{shape.vocab_size:,}"}
 
 
 def _training(facts: RunFacts) -> dict[str, Any]:
@@ -100,9 +166,24 @@ def _training(facts: RunFacts) -> dict[str, Any]:
         "hardware": f"{facts.world_size} × {facts.device}",
         "software": ", ".join(f"{name} {number}" for name, number in facts.versions.items()),
     }
-    if facts.teacher:
-        rows["teacher"] = f"{facts.teacher.parameters:,} parameters"
+    if facts.start:
+        rows["started from"] = f"`{facts.start.name}`, sha256 `{facts.start.weights}`"
+    return rows | (_teacher_rows(facts.teacher) if facts.teacher else {})
+
+
+def _teacher_rows(teacher: TeacherFacts) -> dict[str, str]:
+    """Return how many parameters the teachers have, and for each its name and its weights."""
+    names = _teacher_names(teacher)
+    rows = {"teacher": f"{names + ', ' if names else ''}{teacher.parameters:,} parameters"}
+    if teacher.weights:
+        hashes = ", ".join(f"`{found}`" for found in teacher.weights.split("+"))
+        rows["sha256 of the teacher's weights"] = hashes
     return rows
+
+
+def _literal(text: str) -> str:
+    """Return a string as Python and a reader see it, whatever is in it."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _rows(table: dict[str, Any]) -> str:
@@ -117,8 +198,3 @@ def _score_rows(scores: dict[str, float], teacher: dict[str, float], pairs: str)
             theirs = f" | {form.format(teacher[key])}" if key in teacher else ""
             lines.append(f"| {name} | {form.format(scores[key])}{theirs} |")
     return "\n".join(lines) or "| not measured | |"
-
-
-def card_name(export: Path) -> str:
-    """Return what a model is called by default: the name of its folder."""
-    return export.resolve().name

@@ -16,6 +16,7 @@ from pretrain.config.run import TeacherRecipe
 from pretrain.distributed import Cluster
 from pretrain.model import Bert, BertShape, initialise
 from pretrain.model.loading import LocatedModel, load_located, locate
+from pretrain.model.names import known_hub_name, model_name
 from pretrain.run_facts import StartFacts
 from pretrain.start.positions import describe_resizing
 from pretrain.start.shape import continued_shape
@@ -75,17 +76,13 @@ def continue_from_start(
     return ContinuedModel(
         model=model,
         facts=StartFacts(
-            name=model_name(path),
+            name=model_name(located.folder),
+            hub_name=known_hub_name(located.folder),
             weights=located.sha256,
             tokenizer=start.tokenizer,
             trained_positions=min(located.trained_positions, shape.positions),
         ),
     )
-
-
-def model_name(path: Path) -> str:
-    """Return what a model is called in cards: the name of its folder, or that on the hub."""
-    return path.resolve().name if path.is_dir() else str(path)
 
 
 def _locate_own(run_path: Path) -> LocatedModel | None:

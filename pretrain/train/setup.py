@@ -73,6 +73,7 @@ def collect_facts(s: RunSetup) -> RunFacts:
         corpus=corpus.fingerprint,
         corpus_documents=corpus.num_documents,
         corpus_tokens=corpus.num_tokens,
+        languages=corpus.languages,
         tokenizer=s.inputs.tokenizer.fingerprint,
         identity=identity_of(s.recipe),
         device=_device_name(s.cluster.device),

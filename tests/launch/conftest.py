@@ -10,11 +10,11 @@ import torch
 import yaml
 
 # First, because it chooses the interpreter of Triton before Triton is imported.
-from tests.model_fixtures import published_teacher, tiny_shape  # isort: skip
+from tests.model_fixtures import in_one_process, published_teacher, tiny_shape  # isort: skip
 
 from launch.command_line.errors import run_command
 
-__all__ = ["published_teacher", "tiny_shape"]
+__all__ = ["in_one_process", "published_teacher", "tiny_shape"]
 
 Refuse = Callable[..., str]
 

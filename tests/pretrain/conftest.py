@@ -9,7 +9,7 @@ import pytest
 import torch
 
 # First, because it chooses the interpreter of Triton before Triton is imported.
-from tests.model_fixtures import published_teacher, tiny_shape  # isort: skip
+from tests.model_fixtures import in_one_process, published_teacher, tiny_shape  # isort: skip
 
 from data_prep.corpus.shards import Corpus
 from data_prep.tokenizers.folder import load_tokenizer
@@ -20,7 +20,7 @@ from pretrain.distributed import Cluster
 from pretrain.model import Bert, BertShape, initialise
 from tests.unpacked_rows import rows_with_two
 
-__all__ = ["published_teacher", "tiny_shape"]  # fixtures
+__all__ = ["in_one_process", "published_teacher", "tiny_shape"]  # fixtures
 
 OpenSource = Callable[..., BatchSource]
 

@@ -10,10 +10,11 @@ KEYS = {
     "kind", "shape", "parameters", "corpus", "corpus_documents", "corpus_tokens", "tokenizer",
     "identity", "device", "versions", "started", "zero_stage", "step", "samples_seen",
     "tokens_seen", "trained_ms", "world_size", "validation", "trained_positions",
-    "start",
+    "start", "languages",
 }  # fmt: skip
 TEACHER_KEYS = {"teacher_weights", "teacher_layers", "teacher_parameters",
-                "teacher_parameters_kept", "teacher_validation"}  # fmt: skip
+                "teacher_parameters_kept", "teacher_validation", "teacher_names",
+                "teacher_hub_names"}  # fmt: skip
 
 
 def test_manifest_keys_are_unchanged() -> None:

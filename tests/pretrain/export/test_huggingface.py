@@ -14,7 +14,9 @@ from data_prep.manifest import write_manifest
 from data_prep.tokenizers.folder import load_tokenizer
 from pretrain.data.batch import Batch
 from pretrain.export import huggingface
-from pretrain.export.huggingface import FACTS, check_export, publish
+from pretrain.export.huggingface import check_export, publish
+from pretrain.export.parity import check_parity
+from pretrain.export.target import FACTS
 from pretrain.model import BertShape
 from pretrain.model.hf_conversion import to_hf_config
 from pretrain.model.loading import WEIGHTS, load_trained
@@ -113,7 +115,7 @@ def test_wrong_weight_is_noticed(
     run, export = tmp_path / "run", tmp_path / "export"
     model = make_run(run, tiny_tokenizer, "teacher", tiny_shape)
     publish(run, export, "apache-2.0", "en")
-    check_export(export, model)
+    check_parity(export, model)
     for name in (
         "bert.encoder.layer.1.output.LayerNorm.weight",
         "cls.seq_relationship.weight",
@@ -122,7 +124,7 @@ def test_wrong_weight_is_noticed(
         weights = load_file(export / WEIGHTS)
         save_file({**weights, name: weights[name] + 0.1}, export / WEIGHTS, {"format": "pt"})
         with pytest.raises(UserError, match=r"Plain transformers computes other .* outputs"):
-            check_export(export, model)
+            check_parity(export, model)
         save_file(weights, export / WEIGHTS, {"format": "pt"})
 
 
@@ -140,11 +142,11 @@ def test_misread_shape_is_not_published(
 
 def test_pickle_is_refused(tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape) -> None:
     """A pickle in the export is refused."""
-    model = make_run(tmp_path / "run", tiny_tokenizer, "teacher", tiny_shape)
+    make_run(tmp_path / "run", tiny_tokenizer, "teacher", tiny_shape)
     publish(tmp_path / "run", tmp_path / "export", "apache-2.0", "en")
     (tmp_path / "export" / "training_args.bin").touch()
     with pytest.raises(UserError, match=r"training_args\.bin, which is not safe"):
-        check_export(tmp_path / "export", model)
+        check_export(tmp_path / "export", load_trained(tmp_path / "run"), "export")
 
 
 def test_newer_checkpoint_replaces_export(
