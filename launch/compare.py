@@ -22,6 +22,7 @@ from launch.command_line.packages import packages_required
 
 with packages_required():
     from data_prep.errors import UserError
+    from launch.benchmarks.report import write_findings
     from launch.command_line.errors import run_command
     from launch.command_line.parser import CommandParser
     from launch.held_out import SCORED_TOKENS, HeldOutScores, Pairs, score_held_out
@@ -69,6 +70,13 @@ def main() -> None:
         for path, found, milliseconds in zip(models, scores, times, strict=True)
     ]
     print("\n".join([*filled, "", *table_lines(rows, row_tokens)]))
+    if arguments.json:
+        found = {"corpus": str(corpus), "row_tokens": row_tokens}
+        write_findings(arguments.json, {**found, "models": [_to_json(row) for row in rows]})
+
+
+def _to_json(row: Row) -> dict[str, object]:
+    return {"name": row.name, **row.scores._asdict(), "batch_ms": row.milliseconds}
 
 
 def _shared_length(models: Sequence[Path]) -> int:
@@ -157,6 +165,7 @@ def _parser() -> argparse.ArgumentParser:
         help="samples to score on, as the models were trained with: `samples.pairs`",
     )
     parser.add_argument("--language", choices=sorted(_SENTENCES), default="en")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there, too")
     return parser
 
 

@@ -3,7 +3,8 @@
     python launch/results_table.py [--into FILE]
 
 A report is what `launch/bench.py NAME --json launch/results/NAME_MACHINE.json` leaves, or
-`launch/study.py --json launch/results/study_NAME.json`. What has none is listed as not measured
+`launch/study.py --json launch/results/study_NAME.json`, or
+`launch/compare.py ... --json launch/results/continued_NAME.json`. What has none is listed as not measured
 yet: no figure gets into the documentation by hand.
 """
 
@@ -24,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "launch" / "results"
 README = ROOT / "README.md"
 # Each table lies between two comment lines that carry its marker's name.
-SPEEDS, STUDY, FIGURES = "results", "study", "figures"
+SPEEDS, STUDY, CONTINUED, FIGURES = "results", "study", "continued", "figures"
 # What each benchmark measures, in the order of the table.
 _BENCHMARKS = {
     "prep": "preparing a corpus",
@@ -48,6 +49,8 @@ def main() -> None:
         sys.exit(f"error: There is no file {path}: correct --into.")
     text = path.read_text(encoding="utf-8")
     tables = {arguments.speeds_marker: render(RESULTS), arguments.study_marker: render_studied()}
+    if path == default_target():
+        tables[CONTINUED] = render_continued()
     for name, table in tables.items():
         text = replace_table(text, table, name, path)
     path.write_text(text, encoding="utf-8")
@@ -82,6 +85,19 @@ def render_studied(folder: Path = RESULTS) -> str:
     reports = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("study_*.json"))]
     tables = [f"{render_study(report)} On {report['device']}." for report in reports]
     return "\n\n".join(tables) or "`launch/study.py`: not measured yet"
+
+
+def render_continued(folder: Path = RESULTS) -> str:
+    """Return the table of models before and after continued pretraining, by corpus."""
+    lines = ["| held-out text | model | MLM loss | MLM accuracy | on |", "|---|---|---|---|---|"]
+    for path in sorted(folder.glob("continued_*.json")):
+        report = json.loads(path.read_text("utf-8"))
+        lines += [
+            f"| {report['corpus']} | {model['name']} | {model['loss']:.3f} | "
+            f"{model['accuracy']:.1%} | {report['device']} (`{path.name}`) |"
+            for model in report["models"]
+        ]
+    return "\n".join(lines)
 
 
 def render_figures(folder: Path = RESULTS) -> str:

@@ -34,3 +34,12 @@ def commands(text: str) -> list[list[str]]:
     """Return the shell commands of the bash blocks, split into words, comments dropped."""
     lines = "".join(blocks(text, "bash")).replace("\\\n", " ").splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def steps(text: str) -> list[list[str] | str]:
+    """Return the commands of the bash blocks and the texts of the python blocks, in order."""
+    found: list[list[str] | str] = []
+    for language, content in re.findall(r"```(bash|python)\n(.*?)```", text, re.DOTALL):
+        block_of = f"```{language}\n{content}```"
+        found += commands(block_of) if language == "bash" else [content]
+    return found

@@ -13,7 +13,7 @@ from data_prep.config.loader import load_recipe
 from pretrain.config.run import TeacherRecipe
 from pretrain.distil.config import StudentRecipe
 from tests.stories.conftest import ROOT, launch_command, run_command, status_of
-from tests.stories.documentation import PAGES, README, block, blocks, commands, section
+from tests.stories.documentation import PAGES, README, block, blocks, commands, section, steps
 
 # The documented recipes are of real size; these make them small enough for two cores.
 SMALL = (
@@ -91,16 +91,20 @@ def test_readme_makes_own_student(workspace: Path) -> None:
 
 @pytest.mark.story
 def test_docs_commands_run(workspace: Path) -> None:
-    """Every command of docs/ that is not for a cluster runs after those of the README."""
-    seen = commands(README.read_text(encoding="utf-8"))
+    """All commands and Python of docs/ that are not for a cluster run after those of the README."""
+    seen = steps(README.read_text(encoding="utf-8"))
     number = 0
     for page in PAGES:
         if page == README:
             continue
-        for words in filter(executed, commands(page.read_text(encoding="utf-8"))):
-            if words in seen:
+        for words in steps(page.read_text(encoding="utf-8")):
+            if words in seen or (isinstance(words, list) and not executed(words)):
                 continue
             seen.append(words)
+            if isinstance(words, str):
+                if page.name != "python_api.md":  # its lines follow the quickstart
+                    run_command([sys.executable, "-c", words], cwd=workspace)
+                continue
             script = next(word for word in words if word.endswith(".py"))
             own_run = script in TRAINING and not any(w.startswith("run.path=") for w in words)
             number += own_run
