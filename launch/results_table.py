@@ -4,8 +4,8 @@
 
 A report is what `launch/bench.py NAME --json launch/results/NAME_MACHINE.json` leaves, or
 `launch/study.py --json launch/results/study_NAME.json`, or
-`launch/compare.py ... --json launch/results/continued_NAME.json`. What has none is listed as not measured
-yet: no figure gets into the documentation by hand.
+`launch/compare.py ... --json launch/results/continued_NAME.json`. What has none is listed as not
+measured yet: no figure gets into the documentation by hand.
 """
 
 import argparse
@@ -97,7 +97,7 @@ def render_continued(folder: Path = RESULTS) -> str:
             f"{model['accuracy']:.1%} | {report['device']} (`{path.name}`) |"
             for model in report["models"]
         ]
-    return "\n".join(lines)
+    return "\n".join(lines) if len(lines) > 2 else "not measured yet"
 
 
 def render_figures(folder: Path = RESULTS) -> str:

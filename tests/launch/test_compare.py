@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import re
 import shutil
 import sys
@@ -35,7 +36,9 @@ def test_nothing_comes_between_lines_of_the_table(
     other = tmp_path / "student"
     shutil.copytree(published_teacher, other)
     words = ["compare", str(published_teacher), str(other), "--corpus", str(tiny_corpus)]
-    monkeypatch.setattr(sys, "argv", [*words, "--rows", "4", "--row-tokens", "64"])
+    json_file = tmp_path / "report.json"
+    words += ["--rows", "4", "--row-tokens", "64", "--json", str(json_file)]
+    monkeypatch.setattr(sys, "argv", words)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         run_command(compare.main)
@@ -51,6 +54,9 @@ def test_nothing_comes_between_lines_of_the_table(
     assert len(table) == 5
     losses = [line.split()[2] for line in table[2:4]]
     assert losses[0] == losses[1], "both are scored on the same masked tokens"
+    report = json.loads(json_file.read_text(encoding="utf-8"))
+    assert report["corpus"] == str(tiny_corpus) and report["row_tokens"] == 64
+    assert [f"{model['loss']:.4f}" for model in report["models"]] == losses
 
 
 def test_table_has_baseline_beside_accuracy() -> None:

@@ -8,6 +8,7 @@ import pytest
 from launch import results_table
 from launch.benchmarks.report import Row, write_findings
 from launch.results_table import (
+    CONTINUED,
     FIGURES,
     README,
     RESULTS,
@@ -16,6 +17,7 @@ from launch.results_table import (
     default_target,
     markers,
     render,
+    render_continued,
     render_figures,
     render_studied,
     replace_table,
@@ -28,7 +30,12 @@ def table_of(text: str, name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "table"), [(SPEEDS, render(RESULTS)), (STUDY, render_studied(RESULTS))]
+    ("name", "table"),
+    [
+        (SPEEDS, render(RESULTS)),
+        (STUDY, render_studied(RESULTS)),
+        (CONTINUED, render_continued(RESULTS)),
+    ],
 )
 def test_committed_tables_match_reports(name: str, table: str) -> None:
     """The documentation holds the tables of the committed reports."""
@@ -163,3 +170,13 @@ def test_failed_report_counts_as_unmeasured(tmp_path: Path) -> None:
     report = {"gpu": "a card", "device": "a card", "rows": [], "error": "out of memory"}
     (tmp_path / "train_base.json").write_text(json.dumps(report), encoding="utf-8")
     assert render(tmp_path) == render(tmp_path / "none")
+
+
+def test_continued_models_have_a_line_each(tmp_path: Path) -> None:
+    """Each model of a report has its held-out loss and accuracy, by the name of its folder."""
+    assert render_continued(tmp_path) == "not measured yet"
+    models = [{"name": "before", "loss": 2.34567, "accuracy": 0.4567}]
+    report = {"corpus": "runs/novels", "device": "a CPU", "models": models}
+    (tmp_path / "continued_novels.json").write_text(json.dumps(report), encoding="utf-8")
+    line = render_continued(tmp_path).splitlines()[2]
+    assert line == "| runs/novels | before | 2.346 | 45.7% | a CPU (`continued_novels.json`) |"
