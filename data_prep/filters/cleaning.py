@@ -1,13 +1,14 @@
 """Cleaning: normalise the text of documents, and decide which documents are dropped.
 
-Nearly all text is clean already, and finding that out takes most of the time. So each document is
-first reduced to its characters outside printable ASCII, and only these are examined; the expensive
-rules run on the few documents that need them.
+Nearly all text is clean already, and finding that out takes most of the time. So it is found for
+many documents at once: spaces to remove in one array of bytes, and all else in what remains without
+printable ASCII. The expensive rules run on the few documents that need them.
 """
 
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from data_prep.filters.plugins import load_plugin
 
 # Printable ASCII, the space and the newline: the bytes that no rule ever changes.
 _ORDINARY = bytes([*range(0x20, 0x7F), 0x0A])
+# A byte that UTF-8 does not use, between texts.
+_BETWEEN = b"\xff"
 # Paragraph ends that become newlines, the only one in the text convention of the readers. "\r\n"
 # becomes two, and the empty paragraph between them is removed.
 _BREAKS = "\r\u2029"
@@ -66,19 +69,18 @@ class Cleaner:
             counts: incremented: `mended` documents, whose text changed, and
                 `short_paragraphs`, dropped for `min_paragraph_chars`.
         """
-        cleaned = self._normalize(text)
-        if "  " in cleaned:
-            cleaned = _SPACE_RUNS.sub(" ", cleaned)
-        paragraphs = [kept for part in cleaned.split("\n") if (kept := part.strip(" "))]
-        if self._options.min_paragraph_chars:
-            long = [part for part in paragraphs if len(part) >= self._options.min_paragraph_chars]
-            if counts is not None:
-                counts["short_paragraphs"] += len(paragraphs) - len(long)
-            paragraphs = long
-        cleaned = "\n".join(paragraphs)
-        if counts is not None and cleaned != text:
-            counts["mended"] += 1
-        return cleaned
+        return self._clean(text, _unusual([text.encode("utf-8", "surrogatepass")])[0], counts)
+
+    def clean_all(self, texts: Sequence[str], counts: Counter[str]) -> list[str]:
+        """Return the cleaned texts, each as `clean` returns it."""
+        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+        shortened = self._options.min_paragraph_chars > 0
+        return [
+            self._clean(text, unusual, counts)
+            if shortened or blank or (unusual and self._may_change(unusual))
+            else text
+            for text, unusual, blank in zip(texts, _unusual(encoded), _spaced(encoded), strict=True)
+        ]
 
     def reason_to_drop(self, text: str) -> str | None:
         """Return why a cleaned text is dropped, or None if it is kept.
@@ -96,18 +98,35 @@ class Cleaner:
             return "too_long"
         return None if self._keep is None or self._is_kept(text) else "rejected"
 
-    def _normalize(self, text: str) -> str:
+    def _clean(self, text: str, unusual: str, counts: Counter[str] | None) -> str:
+        cleaned = self._normalize(text, unusual) if unusual else text
+        if "  " in cleaned:
+            cleaned = _SPACE_RUNS.sub(" ", cleaned)
+        paragraphs = [kept for part in cleaned.split("\n") if (kept := part.strip(" "))]
+        if self._options.min_paragraph_chars:
+            long = [part for part in paragraphs if len(part) >= self._options.min_paragraph_chars]
+            if counts is not None:
+                counts["short_paragraphs"] += len(paragraphs) - len(long)
+            paragraphs = long
+        cleaned = "\n".join(paragraphs)
+        if counts is not None and cleaned != text:
+            counts["mended"] += 1
+        return cleaned
+
+    def _normalize(self, text: str, unusual: str) -> str:
         """Return the text with only newlines and spaces as white space, and in normal form."""
-        unusual = _without_ordinary(text)
-        if not unusual:
-            return text
-        # No white space but the space is printable, and no control character; U+FFFD is.
-        if not unusual.isprintable() or "\ufffd" in unusual:
+        if not _is_printable(unusual):
             text = self._replace(text, self._replacements.keys() & set(unusual))
         # Last: a removed character may have stood between a letter and its accent.
-        if self._options.unicode != "none" and _MAY_NORMALIZE.search(unusual):
-            text = unicodedata.normalize(self._options.unicode, text)
+        if self._may_compose(unusual):
+            text = unicodedata.normalize(self._options.unicode, text)  # type: ignore[arg-type]
         return text
+
+    def _may_change(self, unusual: str) -> bool:
+        return not _is_printable(unusual) or self._may_compose(unusual)
+
+    def _may_compose(self, unusual: str) -> bool:
+        return self._options.unicode != "none" and bool(_MAY_NORMALIZE.search(unusual))
 
     def _replace(self, text: str, found: set[str]) -> str:
         if len(found) > _FEW:
@@ -130,7 +149,27 @@ class Cleaner:
         return bool(kept)
 
 
-def _without_ordinary(text: str) -> str:
-    """Return the characters that are not printable ASCII, space or newline, in their order."""
-    rest = text.encode("utf-8", "surrogatepass").translate(None, _ORDINARY)
-    return rest.decode("utf-8", "surrogatepass")
+def _unusual(encoded: Sequence[bytes]) -> list[str]:
+    """Return of each text the characters that are not printable ASCII, space or newline."""
+    rest = _BETWEEN.join([b"", *encoded]).translate(None, _ORDINARY).split(_BETWEEN)[1:]
+    return [each.decode("utf-8", "surrogatepass") if each else "" for each in rest]
+
+
+def _spaced(encoded: Sequence[bytes]) -> list[bool]:
+    """Tell of each text whether it may have spaces to remove, or empty paragraphs.
+
+    Those are spaces and newlines beside another one, or at the beginning or the end.
+    """
+    codes = np.frombuffer(_BETWEEN.join([b"", *encoded, b""]), np.uint8)
+    blank = (codes == ord(" ")) | (codes == ord("\n")) | (codes == ord(_BETWEEN))
+    found = np.flatnonzero(blank[1:] & blank[:-1])
+    ends = np.cumsum([len(each) + 1 for each in encoded], dtype=np.int64)
+    owners = np.zeros(len(encoded) + 1, np.bool_)
+    # Beside the end of a text, it may be the next one that begins with a space.
+    owners[np.searchsorted(ends, np.concatenate([found, found + 1]))] = True
+    return owners[:-1].tolist()  # type: ignore[no-any-return]
+
+
+def _is_printable(unusual: str) -> bool:
+    # No white space but the space is printable, and no control character; U+FFFD is.
+    return unusual.isprintable() and "\ufffd" not in unusual

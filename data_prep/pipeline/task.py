@@ -105,12 +105,13 @@ class TaskRunner:
         """Yield the cleaned texts of a task; count those that are dropped."""
         for piece in task.slices:
             options = self._recipe.corpora[piece.source.corpus]
-            for document in read_documents(piece, options, counts):
-                text = self._cleaner.clean(document.text, counts)
-                if reason := self._cleaner.reason_to_drop(text):
-                    counts[reason] += 1
-                else:
-                    yield _with_short_paragraphs(text)
+            texts = (document.text for document in read_documents(piece, options, counts))
+            for batch in batch_by_chars(texts, _BATCH_CHARS):
+                for text in self._cleaner.clean_all(batch, counts):
+                    if reason := self._cleaner.reason_to_drop(text):
+                        counts[reason] += 1
+                    else:
+                        yield _with_short_paragraphs(text)
 
     def _write(
         self, texts: Sequence[str], task: Task, writer: PartWriter, counts: Counter[str]

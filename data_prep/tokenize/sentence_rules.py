@@ -4,18 +4,26 @@ A regular expression finds every stop that a space and something other than a lo
 follow; the word before a full stop then excludes abbreviations, initials and ordinals. The rules
 prefer a sentence too long to one cut in half, because the model would see the half as a whole one.
 Every step moves forward, so the time is linear in the text, whatever it holds.
+
+Most stops of Latin text are behind a word that is no abbreviation. `stops.py` finds these in all of
+a text at once, and leaves the others to the expression.
 """
 
 import functools
 import re
+from bisect import bisect
 from collections.abc import Callable
 from itertools import pairwise
 
+import numpy as np
+
+from data_prep.corpus.shards import Int64Array
 from data_prep.languages import LANGUAGES, LanguageRules
+from data_prep.tokenize.stops import TAIL, StopFinder, abbreviations
 
 # From a cleaned text, of any number of paragraphs, to the positions at which a sentence begins that
 # does not begin its paragraph.
-FindStarts = Callable[[str], list[int]]
+FindStarts = Callable[[str], Int64Array]
 
 _CLOSERS = "\"'”’“‘»«›‹)\\]}」』）】》〉〕］"
 # French has a space inside its quotes.
@@ -31,8 +39,6 @@ _ENUMERATION = re.compile(r"\d{1,3}")
 _ROMAN = re.compile(r"(?:[IVXLC]{2,}|[VX])\b")
 # No abbreviation of `data_prep/languages.py` is longer.
 _LONGEST = 12
-# Letters that tell most words from all abbreviations.
-_TAIL = 3
 # Characters from which a space ends a sentence of a script without stops.
 _LENGTH = 100
 # Without those that open quotations in Chinese and close them in German.
@@ -59,26 +65,27 @@ def split_sentences(text: str, language: str) -> list[str]:
 
     A newline always ends a sentence: readers have already joined wrapped lines.
     """
-    starts = [0, *starts_finder(language)(text), len(text)]
+    starts = [0, *starts_finder(language)(text).tolist(), len(text)]
     pieces = [text[a:b] for a, b in pairwise(starts)]
     sentences = (part.strip() for piece in pieces for part in piece.split("\n"))
     return [sentence for sentence in sentences if sentence]
 
 
 def _spaced(rules: LanguageRules) -> FindStarts:
-    abbreviations = rules.before_names | rules.before_numbers | rules.undecided
-    tails = {word[-_TAIL:] for word in abbreviations}
-    candidate = _candidates(rules, sorted({word[-4:] for word in abbreviations if len(word) > 3}))
+    tails = {word[-TAIL:] for word in abbreviations(rules)}
+    stops = StopFinder(rules, _CLOSERS)
+    candidate = re.compile(f"[{re.escape(rules.stops)}](?:[{_CLOSERS}]| »)* (?=[^a-z\n])")
 
-    def find(text: str) -> list[int]:
-        starts: list[int] = []
-        last = 0
-        for match in candidate.finditer(text):
+    def find(text: str) -> Int64Array:
+        certain, doubtful = stops.find(text)
+        found = [0, *certain.tolist()]
+        if doubtful is None:
+            matches = candidate.finditer(text)
+        else:
+            matches = filter(None, (candidate.match(text, stop) for stop in doubtful.tolist()))
+        starts = [0]
+        for match in matches:
             stop, end = match.span()
-            if match.lastindex:
-                starts.append(end)
-                last = end
-                continue
             begin = end
             if not text[begin].isalnum():
                 begin = _OPENERS.match(text, begin).end()  # type: ignore[union-attr]
@@ -88,29 +95,16 @@ def _spaced(rules: LanguageRules) -> FindStarts:
                 continue
             if text[stop] == ".":
                 # Nearly every word before a stop ends otherwise than all abbreviations.
-                tail = text[stop - _TAIL : stop]
+                tail = text[stop - TAIL : stop]
                 if not tail.isalpha() or tail.lower() in tails:
-                    certain = text[stop + 1] in _QUOTES or text[stop - 1 : stop] in rules.stops
-                    if not certain and not _ends_sentence(text, last, stop, begin, rules):
+                    decided = text[stop + 1] in _QUOTES or text[stop - 1 : stop] in rules.stops
+                    last = max(starts[-1], found[bisect(found, stop) - 1])
+                    if not decided and not _ends_sentence(text, last, stop, begin, rules):
                         continue
             starts.append(end)
-            last = end
-        return starts
+        return np.sort(np.concatenate([certain, np.array(starts[1:], np.int64)]))
 
     return find
-
-
-def _candidates(rules: LanguageRules, endings: list[str]) -> re.Pattern[str]:
-    """Return the pattern of a stop and what follows it up to the next word, or its quotes.
-
-    It has a group where the stop certainly ends a sentence: four lower-case letters that end no
-    abbreviation before it, and a capital after it. Most stops are decided so, at the speed of C.
-    """
-    stop = f"[{re.escape(rules.stops)}]"
-    # Lookbehinds include the stop, which the pattern has matched by then.
-    excluded = "|".join(rf"{re.escape(ending)}\." for ending in endings)
-    certain = rf"()(?<=[a-z]{{4}}\.)(?<!{excluded}) (?=[A-Z])" if excluded else "(?!)()"
-    return re.compile(rf"{stop}(?:{certain}|(?:[{_CLOSERS}]| »)* (?=[^a-z\n]))")
 
 
 def _ends_sentence(text: str, start: int, stop: int, begin: int, rules: LanguageRules) -> bool:
@@ -157,13 +151,13 @@ def _unspaced(rules: LanguageRules) -> FindStarts:
     closed = f"[{_UNSPACED_CLOSERS}]++(?!{goes_on}|{_SAID})"
     candidate = re.compile(f"{stop}(?:{closed}|{alone}) *(?=[^ \n])")
 
-    def find(text: str) -> list[int]:
-        return [match.end() for match in candidate.finditer(text)]
+    def find(text: str) -> Int64Array:
+        return np.array([match.end() for match in candidate.finditer(text)], np.int64)
 
     return find
 
 
-def _find_by_length(text: str) -> list[int]:
+def _find_by_length(text: str) -> Int64Array:
     starts: list[int] = []
     last, space = 0, text.find(" ", _LENGTH)
     while space >= 0:
@@ -172,4 +166,4 @@ def _find_by_length(text: str) -> list[int]:
             starts.append(space + 1)
             last = space + 1
         space = text.find(" ", max(last + _LENGTH, space + 1))
-    return starts
+    return np.array(starts, np.int64)

@@ -59,6 +59,18 @@ def test_cleaning_matches_plain_rules(
     assert cleaned == plainly_cleaned(text, form, control)
 
 
+@given(st.lists(texts, max_size=5), forms, st.booleans(), st.sampled_from([0, 3]))
+@settings(max_examples=400, deadline=None)
+def test_many_texts_are_cleaned_alike(
+    many: list[str], form: Literal["none", "NFC", "NFKC"], control: bool, shortest: int
+) -> None:
+    """Texts that are cleaned together are those that are cleaned alone, and counted alike."""
+    mine = cleaner(unicode=form, control=control, min_paragraph_chars=shortest)
+    together, alone = Counter[str](), Counter[str]()
+    assert mine.clean_all(many, together) == [mine.clean(text, alone) for text in many]
+    assert +together == +alone
+
+
 @given(texts, forms, st.booleans(), st.sampled_from([0, 3]))
 @settings(max_examples=400, deadline=None)
 def test_cleaning_is_idempotent(

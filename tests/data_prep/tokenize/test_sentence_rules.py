@@ -2,9 +2,11 @@
 
 import time
 
+import numpy as np
 import pytest
 
 from data_prep.languages import LANGUAGES
+from data_prep.tokenize import stops
 from data_prep.tokenize.sentence_rules import split_sentences, starts_finder
 
 
@@ -211,3 +213,35 @@ def test_languages_are_consistent() -> None:
             assert all(len(word) <= 12 for word in words), code
             assert all(word == word.lower() for word in words), code
         assert all(not word[0].islower() for word in rules.first_words), code
+
+
+def hostile_text(language: str) -> str:
+    """Return words that the rules of a language know, and others, before all kinds of stops."""
+    rules = LANGUAGES[language]
+    words = [*stops.abbreviations(rules), "house", "it", "A", "II", "iv", "12", "1999", "x123", "É"]
+    words += ["3.1999", "J. K.", "中", "a_", "..", "", " "]
+    begins = ["The ", "the ", "3 ", "É", '"The ', "(The ", "« The ", "I ", "VI ", "- ", "中", "\n"]
+    draws = np.random.default_rng(len(rules.stops))
+    return "".join(
+        draws.choice(["", "(", "\n", "d-"])
+        + str(draws.choice([word := str(draws.choice(words)), word.capitalize(), word.upper()]))
+        + draws.choice(["", "", ")", "”", "é"])
+        + draws.choice([*".......!?:;…॥。"])
+        + draws.choice(["", "", "", '"', ")", "”", " »"])
+        + draws.choice([" ", " ", " ", "\n", ""])
+        + draws.choice(begins)
+        for _ in range(3_000)
+    )
+
+
+@pytest.mark.parametrize("language", ["en", "de", "fr", "tr", "el", "hy", "hi", "vi"])
+def test_stops_found_together_are_alike(language: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentences of a long text are those that the regular expression finds alone."""
+    text = hostile_text(language)
+    monkeypatch.setattr(stops, "_CHARS_A_STOP", len(text))
+    by_expression = starts_finder(language)(text)
+    monkeypatch.setattr(stops, "_CHARS_A_STOP", 0)
+    monkeypatch.setattr(stops, "_CHARS_A_TRIAL", 0)
+    certain, doubtful = stops.StopFinder(LANGUAGES[language], '"”»)').find(text)
+    assert len(certain) and doubtful is not None
+    assert starts_finder(language)(text).tolist() == by_expression.tolist()
