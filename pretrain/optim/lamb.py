@@ -19,6 +19,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from pretrain.optim.norms import norms_of
+
 _Tensors = list[torch.Tensor]
 
 
@@ -117,7 +119,7 @@ class Lamb(torch.optim.Optimizer):
     def _scale_by_trust(self, updates: _Tensors, weights: _Tensors) -> None:
         partition = self._partitions.get(weights[0])
         if partition is None:
-            squares = torch.stack([_squares(weights), _squares(updates)])
+            squares = torch.stack([norms_of(weights), norms_of(updates)]).square()
             torch._foreach_mul_(updates, list(_trust_ratios(squares).unbind()))
             return
         (weight,), (update,) = weights, updates  # ZeRO flattens a group to one parameter
@@ -126,7 +128,7 @@ class Lamb(torch.optim.Optimizer):
         here = slice(partition.first, partition.first + len(old))
         squares = weight.new_zeros(2, partition.tensors)
         if old:
-            squares[:, here] = torch.stack([_squares(old), _squares(new)])
+            squares[:, here] = torch.stack([norms_of(old), norms_of(new)]).square()
         # A tensor may be split between ranks, and each must scale its piece by the ratio of the
         # whole tensor. Ranks without a piece take part too, or the all-reduce would hang.
         dist.all_reduce(squares)
@@ -140,11 +142,6 @@ class Lamb(torch.optim.Optimizer):
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
         return state
-
-
-def _squares(tensors: _Tensors) -> torch.Tensor:
-    """Return the sum of squares of each tensor [T], without device-to-host synchronisation."""
-    return torch.stack(torch._foreach_norm(tensors)).square()
 
 
 def _trust_ratios(squares_2T: torch.Tensor) -> torch.Tensor:

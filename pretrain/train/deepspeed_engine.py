@@ -13,15 +13,18 @@ from pretrain.losses.term import Objective, Term
 from pretrain.model import Bert
 from pretrain.model.captured_states import NO_CAPTURE, Capture
 from pretrain.optim.lamb import Lamb
+from pretrain.optim.norms import global_norm
 from pretrain.train import deepspeed_state
 from pretrain.train.deepspeed_library import (
     allow_under_zero,
     disable_shm_collective,
+    exact_norms,
     initialize,
     step_without_synchronisation,
 )
 
 disable_shm_collective()
+exact_norms()
 allow_under_zero(Lamb)
 
 
@@ -109,7 +112,7 @@ class Engine:
         if last and self._optimizer is self._ours:
             # Without ZeRO in fp32, DeepSpeed clips but does not return the norm.
             gradients = [p.grad for p in self._engine.module.parameters() if p.grad is not None]
-            self._grad_norm = torch.nn.utils.get_total_norm(gradients)
+            self._grad_norm = global_norm(gradients)
         self._engine.step()
         if last:
             deepspeed_state.reset_untrained_steps(

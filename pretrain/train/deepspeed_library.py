@@ -7,12 +7,14 @@ DeepSpeed has no option for what is replaced; `test_deepspeed_library.py` pins i
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
+
+from pretrain.optim import norms
 
 # DeepSpeed logs its version at INFO on every rank; its warnings still come through.
 os.environ.setdefault("DS_LOG_LEVEL", "warning")
@@ -22,7 +24,7 @@ warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distribu
 from deepspeed import initialize  # noqa: E402
 from deepspeed.checkpoint import ds_to_universal  # noqa: E402
 from deepspeed.ops import __compatible_ops__ as compatible_ops  # noqa: E402
-from deepspeed.runtime import bf16_optimizer, utils  # noqa: E402
+from deepspeed.runtime import bf16_optimizer, engine  # noqa: E402
 from deepspeed.runtime.zero import stage_1_and_2  # noqa: E402
 from deepspeed.runtime.zero.utils import ZERO_SUPPORTED_OPTIMIZERS  # noqa: E402
 from deepspeed.utils import safe_get_full_fp32_param  # noqa: E402
@@ -33,6 +35,7 @@ __all__ = [
     "allow_under_zero",
     "convert_to_universal",
     "disable_shm_collective",
+    "exact_norms",
     "initialize",
     "make_muon",
     "safe_get_full_fp32_param",
@@ -104,7 +107,20 @@ def step_without_synchronisation() -> None:
     DeepSpeed also replaces a norm that is NaN or infinite by -1, copied from the host: that is left
     out, so that `Engine.device_grad_norm` shows it.
     """
-    for patch in PATCHES:
+    _apply(_SYNCHRONISING)
+
+
+def exact_norms() -> None:
+    """Replace the gradient norms that DeepSpeed sums in fp32 on a CPU: see `optim/norms.py`.
+
+    These are those of ZeRO-0, and of ZeRO-1 in bf16 with gradients in fp32. All others it sums in
+    fp64.
+    """
+    _apply(_NORMS)
+
+
+def _apply(patches: Iterable[Patch]) -> None:
+    for patch in patches:
         if not hasattr(patch.module, patch.name):
             raise RuntimeError(
                 f"{patch.module.__name__} has no {patch.name} to replace: install the version of "
@@ -136,10 +152,34 @@ def clip_by_global_norm(
     return global_norm
 
 
-PATCHES = (
+def clip_gradients(
+    parameters: Iterable[torch.Tensor], max_norm: float, norm_type: float = 2, mpu: None = None
+) -> torch.Tensor:
+    """Scale the gradients of parameters so that their global norm is at most `max_norm`."""
+    assert norm_type == 2 and mpu is None
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    return clip_by_global_norm(gradients, max_norm, norms.global_norm(gradients))
+
+
+def norm_of_tensors(
+    input_tensors: Iterable[torch.Tensor],
+    norm_type: float = 2,
+    mpu: None = None,
+    moe_ep_group: None = None,
+) -> torch.Tensor:
+    """Return the norm of all tensors as one vector, as it is, also where it is not finite."""
+    assert norm_type == 2 and mpu is None and moe_ep_group is None
+    return norms.global_norm(list(input_tensors))
+
+
+_SYNCHRONISING = (
     Patch(bf16_optimizer, "is_invalid_grad_norm", _never_invalid),
     Patch(stage_1_and_2, "is_invalid_grad_norm", _never_invalid),
-    Patch(utils, "mask_nan_or_inf_with_val_inplace", _keep_nan_and_infinity),
     Patch(stage_1_and_2, "mask_nan_or_inf_with_val_inplace", _keep_nan_and_infinity),
     Patch(bf16_optimizer, "clip_tensors_by_global_norm", clip_by_global_norm),
 )
+_NORMS = (
+    Patch(bf16_optimizer, "get_global_norm_of_tensors", norm_of_tensors),
+    Patch(engine, "clip_grad_norm_", clip_gradients),
+)
+PATCHES = (*_SYNCHRONISING, *_NORMS)

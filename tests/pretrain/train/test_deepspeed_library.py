@@ -20,7 +20,9 @@ from pretrain.train.deepspeed_library import (
     Patch,
     allow_under_zero,
     clip_by_global_norm,
+    clip_gradients,
     disable_shm_collective,
+    exact_norms,
     step_without_synchronisation,
 )
 
@@ -29,14 +31,17 @@ SOURCES = {
     "is_invalid_grad_norm": "f51bdb9f619ef5ce",
     "mask_nan_or_inf_with_val_inplace": "b6c691a773da270c",
     "clip_tensors_by_global_norm": "1f73db633f170f91",
+    "get_global_norm_of_tensors": "c5466641fe4d76f7",
+    "clip_grad_norm_": "3c9b24fde59621b9",
 }
 # The functions that call each replaced global.
 CALLERS = {
     ("bf16_optimizer", "is_invalid_grad_norm"): {"step"},
     ("stage_1_and_2", "is_invalid_grad_norm"): {"step", "unscale_and_clip_grads"},
-    ("utils", "mask_nan_or_inf_with_val_inplace"): {"get_global_norm_of_tensors"},
     ("stage_1_and_2", "mask_nan_or_inf_with_val_inplace"): {"get_grad_norm_direct"},
     ("bf16_optimizer", "clip_tensors_by_global_norm"): {"step"},
+    ("bf16_optimizer", "get_global_norm_of_tensors"): {"step"},
+    ("engine", "clip_grad_norm_"): {"clip_fp32_gradients"},
 }
 
 
@@ -109,10 +114,22 @@ def test_clipping_matches_torch(largest: float) -> None:
         torch.testing.assert_close(mine, parameter.grad, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("largest", [0.5, 10.0])
+def test_clipping_of_many_elements_is_exact(largest: float) -> None:
+    """The gradient of 23 million equal elements is clipped by its norm, to a few roundings."""
+    parameter = torch.nn.Parameter(torch.zeros(23_000_000))
+    parameter.grad = torch.full((23_000_000,), 2.0**-10)
+    exact = 23_000_000**0.5 * 2.0**-10
+    assert clip_gradients([parameter], largest).item() == pytest.approx(exact, rel=2e-6)
+    clipped = 2.0**-10 * min(1.0, largest / exact)
+    assert parameter.grad[0].item() == pytest.approx(clipped, rel=2e-6)
+
+
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_nonfinite_norm_is_kept(value: float, restored: None) -> None:
     """A global norm that is NaN or infinite is not replaced by -1."""
     step_without_synchronisation()
+    exact_norms()
     norm = bf16_optimizer.get_global_norm_of_tensors([torch.ones(3), torch.tensor([1.0, value])])
     assert not torch.isfinite(norm)
 
