@@ -4,8 +4,6 @@ Weights are read from safetensors alone, and no code of a model folder is execut
 """
 
 import contextlib
-import json
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +12,16 @@ from typing import Any
 import torch
 
 from data_prep.errors import UserError
+from data_prep.hub import DESCRIPTION, WEIGHTS, fetch, hub_name
+from data_prep.tokenizers.json_files import read_json_object
+from pretrain.model.foreign.files import WEIGHTS as SAFETENSORS
+from pretrain.model.foreign.files import find_weights, refuse_code
 from pretrain.run_facts import RunFacts
 
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
-_FETCHED = ["*.safetensors", "*.json", "*.txt", "*.model"]
-_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_TOKENIZERS = (
+    *("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model"),
+    *("sentencepiece.bpe.model", "spm.model"),
+)
 _FEW = 0.9  # share of the model's vocabulary below which its tokenizer is doubtful
 
 
@@ -109,6 +111,9 @@ def load_tokenizer(folder: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
+    # Of a folder without any, transformers makes a tokenizer of special tokens alone.
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        raise UserError(f"{folder} has no tokenizer: put its tokenizer.json beside config.json.")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, OSError, KeyError, TypeError) as error:
@@ -129,36 +134,20 @@ def weights_bytes(folder: Path) -> int:
 
 
 def _find(name: str) -> Path:
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists():
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
         raise UserError(f"{name} is a file: name the folder of a model.")
-    if not _HUB_NAME.fullmatch(name) or name.startswith("."):
+    # `Path` drops the dot that marks a path.
+    hub = None if name.startswith((".", "/", "~")) else hub_name(path)
+    if hub is None:
         raise UserError(f"There is no folder {name}: correct the path. {_local_options()}")
-    return _from_hub(name)
-
-
-def _from_hub(name: str) -> Path:
-    """Return the folder of a hub model: from the cache, or downloaded."""
-    import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError
-
-    for cached in (True, False):
-        try:
-            found = huggingface_hub.snapshot_download(
-                name, local_files_only=cached, allow_patterns=_FETCHED
-            )
-            return Path(found)
-        except (HfHubHTTPError, OSError, ValueError):
-            continue
-        except Exception as error:  # the clients below it have errors of their own
-            if type(error).__module__.partition(".")[0] not in ("httpx", "httpcore", "requests"):
-                raise
-    raise UserError(
-        f"{name} is no folder here, is not in the hub's cache, and cannot be fetched (no network, "
-        f"offline mode, or no such model). {_local_options()}"
-    )
+    try:
+        fetch(hub, DESCRIPTION)
+        return fetch(hub, WEIGHTS)
+    except UserError as error:
+        raise UserError(f"{error} {_local_options()}") from error
 
 
 def _local_options() -> str:
@@ -179,50 +168,19 @@ def _check_files(folder: Path) -> None:
         raise UserError(f"{folder} is a run: publish it with publish_student.py and name that.")
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} has no config.json, so it is no model: name another folder.")
-    if scripts := sorted(folder.glob("*.py")):
-        raise UserError(
-            f"{folder} has code of its own, {scripts[0].name}, which is never executed: name a "
-            "model of a family that transformers has."
-        )
-    for name in ("config.json", "tokenizer_config.json"):
-        if (folder / name).is_file() and "auto_map" in _read_object(folder / name):
-            raise UserError(
-                f"{folder / name} has auto_map, which names code of its own that is never "
-                "executed: name a model of a family that transformers has."
-            )
-    if not any((folder / name).is_file() for name in WEIGHTS):
-        _refuse_weights(folder)
-
-
-def _refuse_weights(folder: Path) -> None:
-    pickled = sorted(path.name for pattern in _PICKLED for path in folder.glob(pattern))
-    if not pickled:
-        raise UserError(f"{folder} has no {WEIGHTS[0]}: name a folder with weights.")
-    convert = (
-        f"import transformers as t; m = t.AutoModel.from_pretrained('{folder}'); "
-        f"m.save_pretrained('{folder}')"
-    )
-    raise UserError(
-        f"{folder} has its weights in {pickled[0]} alone: pickled weights are not read, because "
-        f'they can run code; where you trust them, convert them with python -c "{convert}".'
-    )
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON ({error}): correct it.") from None
-    return content if isinstance(content, dict) else {}
+    refuse_code(folder)
+    if not find_weights(folder):  # those in other formats are refused with how to convert them
+        raise UserError(f"{folder} has no {SAFETENSORS}: name a folder with weights.")
 
 
 def _load_config(folder: Path, head: str) -> Any:
     import transformers
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, OSError, KeyError, TypeError) as error:
+    except (ValueError, OSError, KeyError, TypeError, StrictDataclassError) as error:
         raise UserError(
             f"{folder / 'config.json'} describes no model of transformers "
             f"({_first_line(error)}): correct it."
@@ -267,8 +225,9 @@ def _longest(folder: Path, tokenizer: Any, config: Any) -> tuple[int, str]:
     limits = [(positions, "its positions")] if positions > 0 else []
     limits.append((int(tokenizer.model_max_length), "its tokenizer's limit"))
     facts = folder / "stillhouse.json"
-    if facts.is_file() and (trained := RunFacts.from_dict(_read_object(facts)).trained_positions):
-        limits.append((trained, "positions that its training reached"))
+    if facts.is_file():
+        reached = RunFacts.from_dict(read_json_object(facts)).trained_positions
+        limits += [(reached, "positions that its training reached")] if reached else []
     return min(limits)
 
 

@@ -18,7 +18,7 @@ from launch.downstream.models import Source, load_model, weights_bytes
 from launch.downstream.options import FinetuneOptions
 from launch.downstream.scores.scores import Scores, bootstrap, median_index
 from launch.downstream.tasks.base import Encoded, Prediction, Task
-from launch.downstream.training import Fit, fit, predict
+from launch.downstream.training import Fit, fit, predict, without_deepspeed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +160,8 @@ def finetune(
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write a model and its tokenizer, readable by those whom the umask lets read any file."""
-    model.save_pretrained(folder)
+    with without_deepspeed():
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     mode = (folder / "config.json").stat().st_mode & 0o777
     for path in folder.glob("*.safetensors"):

@@ -81,11 +81,10 @@ def fit(
         seed: of the order of examples and of dropout.
     """
     found = Fit()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, without_deepspeed():
         trainer = _make_trainer(model, tokenizer, task, train, options, rate, seed, Path(folder))
         trainer.add_callback(_BestEpoch(trainer, task, dev, options.early_stopping, found))
-        with _without_deepspeed():
-            trainer.train()
+        trainer.train()
     for record in trainer.state.log_history:
         if "loss" in record:
             values = {"train/loss": record["loss"], "train/lr": record["learning_rate"]}
@@ -95,11 +94,10 @@ def fit(
 
 def predict(model: Any, tokenizer: Any, task: Task, encoded: Encoded) -> list[Prediction]:
     """Return what a model finds for each example."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, without_deepspeed():
         arguments = TrainingArguments(folder, **_shared_arguments())
         trainer = Trainer(model, arguments, data_collator=_collator(tokenizer, task))
-        with _without_deepspeed():
-            return _predict(trainer, task, encoded)
+        return _predict(trainer, task, encoded)
 
 
 class _BestEpoch(TrainerCallback):
@@ -200,7 +198,7 @@ def _shared_arguments() -> dict[str, Any]:
 
 
 @contextmanager
-def _without_deepspeed() -> Iterator[None]:
+def without_deepspeed() -> Iterator[None]:
     """Keep accelerate from importing DeepSpeed, ten seconds, to see if a model is an engine."""
     import accelerate.utils.other as module
 
