@@ -1,4 +1,4 @@
-"""Compare published models: size, held-out scores, speed, and a masked sentence filled in.
+"""Compare models, ours or others': size, held-out scores, speed, and masked sentences filled in.
 
     python launch/compare.py export/teacher export/student --corpus runs/corpus
 
@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # where it is not installed
 
@@ -26,6 +26,9 @@ with packages_required():
     from launch.command_line.errors import run_command
     from launch.command_line.parser import CommandParser
     from launch.held_out import SCORED_TOKENS, HeldOutScores, Pairs, score_held_out
+
+if TYPE_CHECKING:  # torch takes seconds to import
+    from pretrain.model.loading import LocatedModel
 
 _SENTENCES = {
     "en": (
@@ -53,21 +56,21 @@ class Row:
 def main() -> None:
     """Print the filled-in sentences and the table."""
     arguments = _parser().parse_args()
-    models: list[Path] = arguments.models
-    for path in models:
-        if not (path / "config.json").is_file():
-            raise UserError(f"{path} is not a published model: make it with publish_student.py.")
+    located = [_locate(path) for path in arguments.models]
+    folders = [model.folder for model in located]
     sentences = _SENTENCES[arguments.language]
-    filled = [line for path in models for line in _fill_lines(path, sentences)]
+    filled = [line for folder in folders for line in _fill_lines(folder, sentences)]
     corpus = arguments.corpus
-    row_tokens = arguments.row_tokens or _shared_length(models)
-    times = time_models(models, row_tokens)
+    longest = min(SCORED_TOKENS, *(model.shape.positions for model in located))
+    row_tokens = arguments.row_tokens or longest
+    times = time_models(folders, row_tokens)
     scores = [
-        score_held_out(path, corpus, arguments.rows, row_tokens, arguments.pairs) for path in models
+        score_held_out(folder, corpus, arguments.rows, row_tokens, arguments.pairs)
+        for folder in folders
     ]
     rows = [
         Row(name=path.name, scores=found, milliseconds=milliseconds)
-        for path, found, milliseconds in zip(models, scores, times, strict=True)
+        for path, found, milliseconds in zip(arguments.models, scores, times, strict=True)
     ]
     print("\n".join([*filled, "", *table_lines(rows, row_tokens)]))
     if arguments.json:
@@ -79,10 +82,22 @@ def _to_json(row: Row) -> dict[str, object]:
     return {"name": row.name, **row.scores._asdict(), "batch_ms": row.milliseconds}
 
 
-def _shared_length(models: Sequence[Path]) -> int:
-    """Return the longest row that all models can read, up to the usual length."""
-    configs = [json.loads((path / "config.json").read_text(encoding="utf-8")) for path in models]
-    return min(SCORED_TOKENS, *(int(config["max_position_embeddings"]) for config in configs))
+def _locate(path: Path) -> "LocatedModel":
+    """Locate a model that plain transformers opens, and that predicts masked tokens."""
+    from pretrain.model.loading import locate
+
+    if (path / "checkpoints").is_dir():
+        raise UserError(f"{path} is not a published model: make it with publish_student.py.")
+    located = locate(path)
+    if not located.has_mlm_head:
+        raise UserError(f"{path} has no MLM head to compare: name a model that has one.")
+    config = located.folder / "config.json"
+    if not config.is_file() or not json.loads(config.read_text(encoding="utf-8")).get("model_type"):
+        raise UserError(
+            f"{config} has no model_type, without which plain transformers does not open it: add "
+            '"model_type": "bert".'
+        )
+    return located
 
 
 def table_lines(rows: list[Row], row_tokens: int) -> list[str]:
@@ -150,7 +165,9 @@ def _fill_lines(path: Path, sentences: Sequence[str]) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(description=__doc__)
-    parser.add_argument("models", type=Path, nargs="+", help="export folders")
+    parser.add_argument(
+        "models", type=Path, nargs="+", help="exports, folders of transformers, or names on the hub"
+    )
     parser.add_argument("--corpus", type=Path, required=True, help="corpus with a held-out part")
     parser.add_argument("--rows", type=int, default=512, help="held-out rows to score")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Scores of a published model on the held-out part of a corpus, the same masked tokens for all."""
+"""Scores of any model on the held-out part of a corpus, the same masked tokens for all."""
 
 import tempfile
 from pathlib import Path
@@ -29,34 +29,46 @@ def score_held_out(
     row_tokens: int = SCORED_TOKENS,
     pairs: Pairs = "next_sentence",
 ) -> HeldOutScores:
-    """Score a published model on the first rows of a corpus's validation part.
+    """Score a model on the first rows of a corpus's validation part.
 
     Args:
-        path: of the model.
+        path: of the model, or its name on the hub.
         corpus_path: with its validation part.
         rows: number of rows, all if there are fewer.
         row_tokens: their length.
         pairs: how documents become samples.
 
     Raises:
-        UserError: for a model of another tokenizer, or of rows that are too short.
+        UserError: for a model without an MLM head, of another tokenizer, or with too few positions.
     """
-    from data_prep.tokenizers.folder import read_tokenizer
+    from data_prep.samples.pair_format import check_pair_format
+    from data_prep.tokenizers.foreign.comparison import open_model_tokenizer
     from pretrain.config.run import MaskOptions, SampleOptions
     from pretrain.data.batch_source import BatchSource
     from pretrain.data.setup import VALIDATION_SEED
     from pretrain.distributed import Cluster
-    from pretrain.model.loading import load_trained
+    from pretrain.model.loading import load_encoder, locate
     from pretrain.train.evaluation import ACCURACY, BASELINE_ACCURACY, ValidationSet
 
-    trained = load_trained(path)
+    located = locate(path)
+    if not located.has_mlm_head:
+        raise UserError(f"{path} has no MLM head to score: name a model that has one.")
     corpus = Corpus.open(corpus_path, "validation")
-    tokenizer = read_tokenizer(path)
+    tokenizer = open_model_tokenizer(located.folder)
     if not tokenizer.is_recorded_as(corpus.tokenizer_fingerprint):
         raise UserError(
-            f"{path} was trained with another tokenizer than {corpus_path} was made with."
+            f"{path} has another tokenizer than {corpus_path} was made with, and losses of "
+            "different tokens cannot be compared: prepare a corpus with tokenizer.kind=existing "
+            f"tokenizer.vocabulary={located.folder}, and score it there."
         )
-    if trained.model.shape.positions < row_tokens:
+    if pairs != "none":
+        check_pair_format(tokenizer, "give --pairs none")
+    if located.shape.vocab_size < tokenizer.vocab_size:
+        raise UserError(
+            f"{path} has {located.shape.vocab_size} token embeddings, but its tokenizer "
+            f"{tokenizer.vocab_size} tokens: resize one of them with transformers."
+        )
+    if located.shape.positions < row_tokens:
         raise UserError(f"{path} has no positions for rows of {row_tokens} tokens to score.")
     cluster = Cluster.join()
     with tempfile.TemporaryDirectory() as cache:
@@ -69,7 +81,7 @@ def score_held_out(
             cache=Path(cache),
             samples=SampleOptions(pairs=pairs),
         )
-        model = trained.model.to(cluster.device)
+        model = load_encoder(located).to(cluster.device)
         scores = ValidationSet(source, rows, _MICRO_ROWS, cluster).evaluate(model)
     return HeldOutScores(
         parameters=model.count_parameters(),

@@ -33,7 +33,7 @@ def save(folder: Path, name: str, **config: Any) -> Any:
     kind = getattr(transformers, name)
     sizes = _DISTIL_SIZES if name.startswith("DistilBert") else _SIZES
     common = {"vocab_size": VOCABULARY, "max_position_embeddings": 40}
-    model = kind(kind.config_class(**common, **{**sizes, **config}))
+    model = kind(kind.config_class(**{**common, **sizes, **config}))
     for parameter in model.parameters():  # biases and norms too, so that mixing them up shows
         parameter.data += 0.1 * torch.randn_like(parameter)
     model.save_pretrained(folder)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from data_prep.samples.pair_format import check_pair_format
 from pretrain.config.phases import phases_of
 from pretrain.data.dummy_batch import dummy_batch
 from pretrain.data.setup import Inputs
@@ -24,7 +25,8 @@ from pretrain.distil.teacher_cache.targets import Kind
 from pretrain.distributed import Cluster
 from pretrain.model import Bert
 from pretrain.model.backend import choose_backend
-from pretrain.model.loading import LocatedModel, TrainedModel, load_located
+from pretrain.model.foreign.hf_encoder import HfEncoder
+from pretrain.model.loading import LocatedModel, load_encoder
 from pretrain.model.names import known_hub_name, model_name
 from pretrain.run_facts import TeacherFacts
 from pretrain.train.task import Prepared
@@ -43,21 +45,22 @@ def set_up_distillation(recipe: StudentRecipe, inputs: Inputs, cluster: Cluster)
     teacher = located_models[0].shape
     shape = student_shape(recipe.student, teacher, _trains_next_sentence(stages))
     check_student_positions(shape, recipe.train.longest_row)
-    layers = choose_layers(recipe.student, teacher)
+    layers = choose_layers(recipe.student, teacher, located_models[0].foreign)
     has_mlm_head = all(located.has_mlm_head for located in located_models)
-    plans = plan_stages(stages, shape, teacher, has_mlm_head)
+    plans = plan_stages(stages, shape, teacher, has_mlm_head, located_models[0].foreign)
     cache_kind = None
     if recipe.teacher.cache is not None:
         cache_kind = _attach_teacher_cache(recipe, inputs, located_models[0].sha256, cluster)
         plans = [replace(plan, needs_logits=False) for plan in plans]
-    trained = [load_located(located) for located in located_models]
+    models = [load_encoder(located) for located in located_models]
     projections = find_projections(plans, shape, teacher)
-    student = make_student(trained[0].model, shape, layers, recipe.train.seed, projections)
+    copied = models[0] if isinstance(models[0], Bert) else None
+    student = make_student(copied, shape, layers, recipe.train.seed, projections)
     # Counted before the layers that no loss reads are removed.
-    parameters = sum(one.model.count_parameters() for one in trained)
+    parameters = sum(model.count_parameters() for model in models)
     teachers = [
-        _open_teacher(recipe, cluster, located, model.model, plans)
-        for located, model in zip(located_models, trained, strict=True)
+        _open_teacher(recipe, cluster, located, model, plans)
+        for located, model in zip(located_models, models, strict=True)
     ]
     return Prepared(
         model=student,
@@ -69,7 +72,7 @@ def set_up_distillation(recipe: StudentRecipe, inputs: Inputs, cluster: Cluster)
             layers=layers,
             parameters=parameters,
             parameters_kept=sum(teacher.peak_parameters for teacher in teachers),
-            validation=_validation_of(trained),
+            validation=_validation_of(located_models),
         ),
         inherited_positions=(
             min(located_models[0].trained_positions, shape.positions) if layers else 0
@@ -80,6 +83,8 @@ def set_up_distillation(recipe: StudentRecipe, inputs: Inputs, cluster: Cluster)
 def _locate(recipe: StudentRecipe, inputs: Inputs, cluster: Cluster) -> list[LocatedModel]:
     """Locate the teachers and check their positions and vocabulary (all ranks)."""
     paths, tokenizer = recipe.teacher.all_paths, inputs.tokenizer
+    if recipe.samples.pairs != "none":
+        check_pair_format(tokenizer, "set samples.pairs=none")
     located_models = cluster.on_main(lambda: locate_teachers(paths, tokenizer))
     phases = phases_of(recipe.train)
     needed = TrainedPositions.of(phases, inputs.sources).at_end
@@ -102,7 +107,7 @@ def _open_teacher(
     recipe: StudentRecipe,
     cluster: Cluster,
     located: LocatedModel,
-    model: Bert,
+    model: Bert | HfEncoder,
     plans: list[StagePlan],
 ) -> Teacher:
     """Make a teacher without the layers that no stage needs, and check its outputs."""
@@ -147,7 +152,7 @@ def _trains_next_sentence(stages: list[Stage]) -> bool:
     return any(isinstance(o, NextSentence) for stage in stages for o in stage.objectives)
 
 
-def _validation_of(trained: list[TrainedModel]) -> dict[str, float]:
+def _validation_of(teachers: list[LocatedModel]) -> dict[str, float]:
     """Return the validation metrics of a single teacher, where they are known."""
-    facts = trained[0].facts
-    return facts.validation if facts and len(trained) == 1 else {}
+    facts = teachers[0].facts
+    return facts.validation if facts and len(teachers) == 1 else {}

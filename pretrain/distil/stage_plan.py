@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 from data_prep.errors import UserError
 from pretrain.distil.loss_config import (
+    AttentionDistributions,
     AttentionObjective,
+    AttentionScores,
     LayerObjective,
     Objective,
     ProjectedObjective,
@@ -22,6 +24,7 @@ from pretrain.distil.loss_config import (
 )
 from pretrain.model import BertShape
 from pretrain.model.captured_states import Capture
+from pretrain.model.foreign.hf_config import ForeignAttention
 
 LayerPairs = tuple[tuple[int, int], ...]
 
@@ -80,7 +83,11 @@ def stage_at(stages: Sequence[Stage], step: int) -> Stage:
 
 
 def plan_stages(
-    stages: Sequence[Stage], student: BertShape, teacher: BertShape, has_mlm_head: bool
+    stages: Sequence[Stage],
+    student: BertShape,
+    teacher: BertShape,
+    has_mlm_head: bool,
+    foreign: ForeignAttention | None = None,
 ) -> list[StagePlan]:
     """Return the plan of each stage.
 
@@ -88,12 +95,19 @@ def plan_stages(
         stages: of the run.
         student, teacher: their shapes.
         has_mlm_head: whether every teacher has an MLM head.
+        foreign: the attention of a teacher that is no BERT.
 
     Raises:
         UserError: for layers that do not exist, numbers of heads that differ or do not divide a
-            width, widths that differ without a projection, or soft targets without an MLM head.
+            width, widths that differ without a projection, soft targets without an MLM head, or
+            attention that the teacher does not have.
     """
-    return [_plan(stage, student, teacher, has_mlm_head) for stage in stages]
+    plans = [_plan(stage, student, teacher, has_mlm_head) for stage in stages]
+    if foreign is not None:
+        for plan in plans:
+            for objective, pairs in zip(plan.stage.objectives, plan.layer_pairs, strict=True):
+                _check_attention(objective, pairs, teacher, foreign)
+    return plans
 
 
 def projection_name(student_layer: int, teacher_layer: int) -> str:
@@ -189,6 +203,33 @@ def _check_heads(objective: Objective, student: BertShape, teacher: BertShape) -
             f"The objective {objective.kind} compares head by head, but the student has "
             f"{student.heads} heads and the teacher {teacher.heads}: set student.heads="
             f"{teacher.heads}, or use the objective relations."
+        )
+
+
+def _check_attention(
+    objective: Objective, pairs: LayerPairs, teacher: BertShape, foreign: ForeignAttention
+) -> None:
+    """Refuse comparisons with attention that a teacher of another family does not compute."""
+    windowed = {layer for _, layer in pairs} & foreign.windowed_layers
+    if isinstance(objective, AttentionScores | AttentionDistributions) and windowed:
+        whole = sorted(set(range(1, teacher.layers + 1)) - foreign.windowed_layers)
+        raise UserError(
+            f"The objective {objective.kind} names teacher_layer {min(windowed)}, whose tokens "
+            f"attend to near ones alone in a {foreign.model_type}: name one of "
+            f"{', '.join(map(str, whole))}, or use relations, value_relations, hidden states or "
+            "soft_targets."
+        )
+    if (
+        foreign.is_rotary
+        and isinstance(objective, Relations)
+        and set(objective.relations) - {"vv"}
+        # Rotation pairs dimensions of one head, which a narrower relation head would tear apart.
+        and teacher.heads % objective.heads
+    ):
+        raise UserError(
+            f"The objective relations has {objective.heads} heads, but a {foreign.model_type} "
+            f"rotates the queries and keys of its {teacher.heads} heads: choose a divisor of "
+            f"{teacher.heads}, or relations=[vv]."
         )
 
 

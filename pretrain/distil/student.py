@@ -11,6 +11,7 @@ from data_prep.tokenizers.folder import LoadedTokenizer
 from pretrain.distil.config import StudentOptions
 from pretrain.kernels.linear_fp32_out import linear_fp32_out
 from pretrain.model import Bert, BertShape, initialise
+from pretrain.model.foreign.hf_config import ForeignAttention
 from pretrain.model.loading import LocatedModel
 
 _LAYERS = "bert.encoder.layer."
@@ -54,18 +55,26 @@ def student_shape(options: StudentOptions, teacher: BertShape, next_sentence: bo
     return shape
 
 
-def choose_layers(options: StudentOptions, teacher: BertShape) -> list[int]:
+def choose_layers(
+    options: StudentOptions, teacher: BertShape, foreign: ForeignAttention | None = None
+) -> list[int]:
     """Return the teacher layers that a student copies, counted from 0; empty for random weights.
 
     `uniform` spreads them evenly from the first to the last, as DistilBERT's published student
     (0, 2, 4, 7, 9 and 11 of 12).
 
     Raises:
-        UserError: for more layers than the teacher has, or one that it does not have.
+        UserError: for more layers than the teacher has, or one that it does not have, and for a
+            teacher whose layers are not those of a BERT.
     """
     init, total = options.init, teacher.layers
     if init == "random":
         return []
+    if foreign is not None:
+        raise UserError(
+            f"student.init copies layers of a BERT, but the teacher is of type "
+            f"{foreign.model_type}: set student.init=random."
+        )
     count = _count_layers(options, teacher)
     if count > total:
         raise UserError(
@@ -143,7 +152,7 @@ class Projection(nn.Linear):
 
 
 def make_student(
-    teacher: Bert,
+    teacher: Bert | None,
     shape: BertShape,
     layers: Sequence[int],
     seed: int,
@@ -152,7 +161,7 @@ def make_student(
     """Return a student initialised from layers of its teacher, or at random.
 
     Args:
-        teacher: model with the same vocabulary.
+        teacher: model with the same vocabulary; None where nothing is copied of it.
         shape: of the student.
         layers: teacher layer to copy for each of the student's; empty for random weights.
         seed: of random weights.
@@ -165,6 +174,8 @@ def make_student(
     for name, width in (projections or {}).items():
         student.projections[name] = Projection(shape.width, width)
     initialise(student, seed)
+    if teacher is None:
+        return student
     if shape.pooler:
         student.bert.pooler.load_state_dict(teacher.bert.pooler.state_dict())
     if layers:

@@ -106,9 +106,11 @@ class DistillationTask:
             return ()
         last = plan.teacher_capture.last
         return tuple(
-            TeacherPass(teacher.shape, has_mlm_head=True)
+            TeacherPass(teacher.cost_shape, has_mlm_head=True)
             if plan.needs_logits
-            else TeacherPass(dataclasses.replace(teacher.shape, layers=last), has_mlm_head=False)
+            else TeacherPass(
+                dataclasses.replace(teacher.cost_shape, layers=last), has_mlm_head=False
+            )
             for teacher in self._teachers
         )
 

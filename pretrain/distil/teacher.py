@@ -20,6 +20,7 @@ from pretrain.model import Bert, Outputs
 from pretrain.model.backend import Backend
 from pretrain.model.captured_states import NO_CAPTURE, Capture, States
 from pretrain.model.compilation import apply_backend
+from pretrain.model.foreign.hf_encoder import HfEncoder
 from pretrain.model.loading import LocatedModel, locate
 from pretrain.monitoring.device_timer import DeviceTimer
 from pretrain.train.run_directory import RunDirectory
@@ -44,7 +45,7 @@ class Teacher:
 
     def __init__(
         self,
-        model: Bert,
+        model: Bert | HfEncoder,
         device: torch.device,
         precision: str,
         backend: Backend = Backend(),  # noqa: B008  # frozen
@@ -55,13 +56,15 @@ class Teacher:
         sharded: bool = False,
     ) -> None:
         self.shape, self.has_mlm_head, self.name = model.shape, has_mlm_head, name
+        self.cost_shape = model.cost_shape if isinstance(model, HfEncoder) else model.shape
         self.sharded = sharded
         self.timer = DeviceTimer(device)
         if layers is not None:
-            del model.bert.encoder.layer[layers:]
-        model.detach_unused_pooler()
+            model.keep_layers(layers)
+        if isinstance(model, Bert):
+            model.detach_unused_pooler()
         model.to(_DTYPES[precision]).eval().requires_grad_(False)
-        self._model = shard_layers(model, device) if sharded else model.to(device)
+        self._model = _placed(model, device, sharded)
         apply_backend(self._model, backend)
 
     def __call__(self, batch: Batch, capture: Capture = NO_CAPTURE) -> Outputs:
@@ -125,6 +128,17 @@ class Teacher:
             return _state_tensors(self.states(batch, capture))
         outputs = self(batch, capture)
         return [outputs.mlm_logits_MV, *_state_tensors(outputs.states)]
+
+
+def _placed(model: Bert | HfEncoder, device: torch.device, sharded: bool) -> Bert | HfEncoder:
+    if not sharded:
+        return model.to(device)
+    if isinstance(model, HfEncoder):
+        raise UserError(
+            f"teacher.sharded gathers the layers of a BERT, but the teacher is of type "
+            f"{model.model_type}: leave teacher.sharded out."
+        )
+    return shard_layers(model, device)
 
 
 def _state_tensors(states: States) -> list[torch.Tensor]:

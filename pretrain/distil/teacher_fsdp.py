@@ -60,13 +60,12 @@ def shard_layers(model: Bert, device: torch.device) -> Bert:
     return model
 
 
-def reset_gather_order(model: Bert) -> None:
+def reset_gather_order(model: Any) -> None:
     """Discard the state that FSDP caches in a forward pass for a backward pass.
 
     No backward pass follows, so that state would grow with every forward pass of a run.
     """
-    encoder: Any = model.bert.encoder
-    encoder.reset_iter_state()
+    model.bert.encoder.reset_iter_state()
 
 
 def full_parameter(parameter: torch.Tensor) -> torch.Tensor:
@@ -74,7 +73,7 @@ def full_parameter(parameter: torch.Tensor) -> torch.Tensor:
     return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
 
 
-def peak_parameters(model: Bert) -> int:
+def peak_parameters(model: Any) -> int:
     """Return the number of parameters on this rank's device while its largest layer is computed."""
     local = sum(_local_part(parameter).numel() for parameter in model.parameters())
     layers = [sum(p.numel() for p in layer.parameters()) for layer in model.bert.encoder.layer]

@@ -170,6 +170,10 @@ class Bert(nn.Module):
         del self.bert.pooler
         return weights
 
+    def keep_layers(self, count: int) -> None:
+        """Remove the layers above the first `count`, whose states are not read."""
+        del self.bert.encoder.layer[count:]
+
     def count_parameters(self) -> int:
         """Return the number of parameters that are published, tied ones counted once."""
         published = (self.bert, self.cls)

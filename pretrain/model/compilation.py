@@ -11,16 +11,20 @@ from torch.distributed.fsdp import FSDPModule
 
 from pretrain.model.backend import Backend
 from pretrain.model.bert import Bert
+from pretrain.model.foreign.hf_encoder import HfEncoder
 
 # Torch stops compiling after 8 programs of one function. A run needs one for training and one for
 # evaluation, for each row length of its phases; a teacher adds its own.
 _MOST_PROGRAMS = 64
 
 
-def apply_backend(model: Bert, backend: Backend) -> None:
-    """Set the backend of a model, and compile its layers if the backend does."""
+def apply_backend(model: Bert | HfEncoder, backend: Backend) -> None:
+    """Set the backend of a model, and compile its layers if the backend does.
+
+    The layers of a model that only transformers computes are not compiled.
+    """
     model.backend = backend
-    if backend.compiled:
+    if backend.compiled and isinstance(model, Bert):
         compile_layers(model)
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,7 +23,15 @@ from data_prep.tokenizers.json_files import read_json_object
 from pretrain.checkpoint_manifest import FoundCheckpoint, find_newest
 from pretrain.model.bert import Bert
 from pretrain.model.config import BertShape
-from pretrain.model.foreign.config import FAMILIES, family_of, from_hf_config, position_offset
+from pretrain.model.foreign.config import (
+    FAMILIES,
+    check_encoder,
+    family_of,
+    from_hf_config,
+    needs_transformers,
+    position_offset,
+    size_of,
+)
 from pretrain.model.foreign.files import (
     WEIGHTS,
     find_config,
@@ -30,11 +39,22 @@ from pretrain.model.foreign.files import (
     hash_weights,
     refuse_code,
 )
+from pretrain.model.foreign.hf_config import ForeignAttention
+from pretrain.model.foreign.hf_encoder import HfEncoder
+from pretrain.model.foreign.hf_loading import describe_folder, load_hf_encoder, stores_mlm_head
 from pretrain.model.foreign.names import DECODER, DECODER_BIAS, from_hf_name
 from pretrain.run_facts import RunFacts
 from pretrain.weights_file import StoredTensor, read_headers, read_tensors
 
-__all__ = ["WEIGHTS", "LocatedModel", "TrainedModel", "load_located", "load_trained", "locate"]
+__all__ = [
+    "WEIGHTS",
+    "LocatedModel",
+    "TrainedModel",
+    "load_encoder",
+    "load_located",
+    "load_trained",
+    "locate",
+]
 
 _NSP_HEAD = "cls.seq_relationship.weight"
 _MLM_HEAD = "cls.predictions."
@@ -62,6 +82,8 @@ class LocatedModel:
         facts: of the run that made them; None for a model from elsewhere.
         has_mlm_head: whether the files hold one.
         position_offset: stored position embeddings in front of that of the first token.
+        foreign: of a model that only transformers computes, see foreign/hf_encoder.py; its
+            `shape` is what a student takes over.
     """
 
     folder: Path
@@ -71,6 +93,7 @@ class LocatedModel:
     facts: RunFacts | None
     has_mlm_head: bool = True
     position_offset: int = 0
+    foreign: ForeignAttention | None = None
 
     @property
     def unread(self) -> list[str]:
@@ -142,8 +165,15 @@ def load_located(located: LocatedModel) -> TrainedModel:
     A missing MLM head is set to zero.
 
     Raises:
-        UserError: when they do not fit the shape, cannot be read, or are quantised.
+        UserError: when they do not fit the shape, cannot be read, or are quantised; and for a
+            model that only transformers computes.
     """
+    if located.foreign is not None:
+        raise UserError(
+            f"{located.folder} is a model of type {located.foreign.model_type} that only "
+            "transformers computes: it can teach and be compared, but not be trained or copied; "
+            "name a BERT."
+        )
     _check_fit(located)
     model = Bert(located.shape)
     state = model.state_dict()
@@ -153,6 +183,18 @@ def load_located(located: LocatedModel) -> TrainedModel:
     for name in state.keys() - stored.keys():
         state[name].zero_()  # of the MLM head: that all others are stored was checked
     return TrainedModel(model=model, facts=located.facts, source=located.folder)
+
+
+def load_encoder(located: LocatedModel) -> Bert | HfEncoder:
+    """Load weights into a model for forward passes without gradients, in fp32 on the CPU.
+
+    Raises:
+        UserError: when they do not fit the shape, cannot be read, or are quantised.
+    """
+    if located.foreign is None:
+        return load_located(located).model
+    model_type = located.foreign.model_type
+    return load_hf_encoder(located.folder, model_type, located.shape, located.has_mlm_head)
 
 
 def _locate_run(path: Path, found: FoundCheckpoint) -> LocatedModel:
@@ -173,7 +215,7 @@ def _fetched(name: str) -> Path:
     config = find_config(folder)
     if config is None:
         raise UserError(f"{name} has no config.json on the hub, so it is no model: correct it.")
-    from_hf_config(read_json_object(config), str(config))
+    _check_config(read_json_object(config), str(config))
     folder = fetch(name, HUB_WEIGHTS)
     if not find_weights(folder):
         raise UserError(
@@ -184,8 +226,18 @@ def _fetched(name: str) -> Path:
     return folder
 
 
+def _check_config(config: dict[str, Any], source: str) -> None:
+    """Raise UserError for the config of a model that cannot be computed."""
+    if needs_transformers(config, source):
+        check_encoder(config, source)
+    else:
+        from_hf_config(config, source)
+
+
 def _locate_foreign(path: Path, config_path: Path, files: tuple[Path, ...]) -> LocatedModel:
     config, source = read_json_object(config_path), str(config_path)
+    if needs_transformers(config, source):
+        return _locate_hf(path, config, source, files)
     tensors = _renamed(read_headers(files), files[0])
     shape, family = from_hf_config(config, source), FAMILIES[family_of(config, source)]
     is_tied = config.get("tie_word_embeddings", True) is not False
@@ -209,6 +261,25 @@ def _locate_foreign(path: Path, config_path: Path, files: tuple[Path, ...]) -> L
     )
     _check_fit(located)
     return located
+
+
+def _locate_hf(
+    path: Path, config: dict[str, Any], source: str, files: tuple[Path, ...]
+) -> LocatedModel:
+    """Describe a model that only transformers computes."""
+    check_encoder(config, source)
+    model_type, headers = family_of(config, source), read_headers(files)
+    layers = size_of(config, "num_hidden_layers", source)
+    shape, attention = describe_folder(path, model_type, layers, headers)
+    return LocatedModel(
+        folder=path,
+        sha256=hash_weights(files),
+        shape=shape,
+        tensors={},  # transformers reads them
+        facts=None,
+        has_mlm_head=stores_mlm_head(model_type, config, headers),
+        foreign=attention,
+    )
 
 
 def _read_facts(path: Path) -> RunFacts | None:

@@ -15,6 +15,7 @@ import torch
 from pydantic import AliasChoices, Field
 
 from data_prep.errors import UserError
+from data_prep.samples.pair_format import check_pair_format
 from pretrain.config.phases import phases_of
 from pretrain.data.batch import Batch
 from pretrain.data.batch_source import BatchSource
@@ -31,7 +32,7 @@ from pretrain.distil.teacher_cache.writer import ComputeLogits, TeacherCacheWrit
 from pretrain.distributed import Cluster
 from pretrain.kernels.soft_cross_entropy import logits_of
 from pretrain.model.backend import choose_backend
-from pretrain.model.loading import LocatedModel, load_located
+from pretrain.model.loading import LocatedModel, load_encoder
 
 
 class TeacherCacheRecipe(StudentRecipe):
@@ -142,6 +143,8 @@ def _locate(
     recipe: TeacherCacheRecipe, path: Path, inputs: Inputs, cluster: Cluster
 ) -> LocatedModel:
     """Locate the teacher and check that it matches recipe and corpus (all ranks)."""
+    if recipe.samples.pairs != "none":
+        check_pair_format(inputs.tokenizer, "set samples.pairs=none")
     (located,) = cluster.on_main(lambda: locate_teachers([path], inputs.tokenizer))
     needed = TrainedPositions.of(phases_of(recipe.train), inputs.sources).at_end
     check_positions(located, recipe.train.longest_row, needed)
@@ -158,7 +161,7 @@ def _open_teacher(
     recipe: TeacherCacheRecipe, located: LocatedModel, cluster: Cluster
 ) -> ComputeLogits:
     """Return the function that computes the teacher's logits at masked tokens (all ranks)."""
-    model, device = load_located(located).model, cluster.device
+    model, device = load_encoder(located), cluster.device
     backend = choose_backend(recipe.kernels, recipe.train, model.shape, device)
     sharded = recipe.teacher.sharded and cluster.world_size > 1
     teacher = Teacher(model, device, recipe.train.precision, backend, sharded=sharded)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from data_prep.errors import UserError
 from pretrain.model.config import BertShape
+from pretrain.model.foreign.hf_config import HF_FAMILIES
 from pretrain.model.hf_conversion import DISTILBERT_CONFIG
 
 
@@ -59,10 +60,36 @@ def family_of(config: dict[str, Any], source: str) -> str:
         name = str((config.get("architectures") or ["Bert"])[0])
         stem = name.split("For")[0].removesuffix("Model")
         model_type = _CLASSES.get(stem, stem)
-    if model_type not in FAMILIES:
-        names = ", ".join(repr(name) for name in FAMILIES)
+    if model_type not in FAMILIES and model_type not in HF_FAMILIES:
+        names = ", ".join(repr(name) for name in dict.fromkeys([*FAMILIES, *HF_FAMILIES]))
         raise UserError(f"{source} has model_type {model_type!r}; only {names} are supported.")
     return str(model_type)
+
+
+def needs_transformers(config: dict[str, Any], source: str) -> bool:
+    """Tell whether a model is one that only transformers computes; see hf_encoder.py."""
+    model_type = family_of(config, source)
+    if model_type not in FAMILIES:
+        return True
+    if model_type == "electra":
+        # The default is that of transformers.
+        return bool(config.get("embedding_size", 128) != config.get("hidden_size"))
+    return model_type == "bert" and config.get("hidden_act", "gelu") not in _ACTIVATIONS
+
+
+def check_encoder(config: dict[str, Any], source: str) -> None:
+    """Raise UserError for a decoder, or a BERT with relative positions."""
+    for key in ("is_decoder", "add_cross_attention"):
+        if config.get(key):
+            raise UserError(
+                f"{source} has {key} true: a decoder sees only the tokens before each, and only "
+                "encoders are supported; name an encoder."
+            )
+    # transformers 5 computes relative ones no more, and ignores the key.
+    if (value := config.get("position_embedding_type", "absolute")) != "absolute":
+        raise UserError(
+            f"{source} has position_embedding_type {value!r}; only 'absolute' is supported."
+        )
 
 
 def from_hf_config(config: dict[str, Any], source: str) -> BertShape:
@@ -73,24 +100,25 @@ def from_hf_config(config: dict[str, Any], source: str) -> BertShape:
     """
     family = FAMILIES[family_of(config, source)]
     config = as_bert_config(config)
-    _check_supported(config, source)
-    width, heads = (_size(config, key, source) for key in ("hidden_size", "num_attention_heads"))
+    check_encoder(config, source)
+    _check_activation(config, source)
+    width, heads = (size_of(config, key, source) for key in ("hidden_size", "num_attention_heads"))
     if width % heads:
         raise UserError(
             f"{source} has hidden_size {width}, not divisible by its {heads} num_attention_heads."
         )
-    positions = _size(config, "max_position_embeddings", source) - position_offset(config, source)
+    positions = size_of(config, "max_position_embeddings", source) - position_offset(config, source)
     if positions < 1:
         raise UserError(
             f"{source} has max_position_embeddings {config['max_position_embeddings']}, all of "
             "which are before the first that text uses."
         )
     return BertShape(
-        vocab_size=_size(config, "vocab_size", source),
-        layers=_size(config, "num_hidden_layers", source),
+        vocab_size=size_of(config, "vocab_size", source),
+        layers=size_of(config, "num_hidden_layers", source),
         width=width,
         heads=heads,
-        feed_forward=_size(config, "intermediate_size", source),
+        feed_forward=size_of(config, "intermediate_size", source),
         positions=positions,
         dropout=_number(config, "hidden_dropout_prob", 0.1, source),
         pad_id=_pad_id(config, source),
@@ -101,6 +129,16 @@ def from_hf_config(config: dict[str, Any], source: str) -> BertShape:
         norm=family.norm,
         token_types=family.token_types,
     )
+
+
+def size_of(config: dict[str, Any], key: str, source: str) -> int:
+    """Return a size that a `config.json` states; raise UserError where it is none."""
+    if key not in config:
+        raise UserError(f"{source} has no {key!r}, so the shape of the model is unknown.")
+    value = config[key]
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**31:
+        raise UserError(f"{source} has {key} {value!r}; it must be a whole number from 1.")
+    return value
 
 
 def position_offset(config: dict[str, Any], source: str) -> int:
@@ -116,40 +154,15 @@ def as_bert_config(config: dict[str, Any]) -> dict[str, Any]:
     return {DISTILBERT_CONFIG.get(key, key): value for key, value in config.items()}
 
 
-def _check_supported(config: dict[str, Any], source: str) -> None:
-    for key in ("is_decoder", "add_cross_attention"):
-        if config.get(key):
-            raise UserError(
-                f"{source} has {key} true: a decoder sees only the tokens before each, and only "
-                "encoders are supported; name an encoder."
-            )
-    for key, supported in (
-        ("hidden_act", _ACTIVATIONS),
-        # Relative ones are computed by transformers before 5 alone.
-        ("position_embedding_type", ("absolute",)),
-    ):
-        if (value := config.get(key, supported[0])) not in supported:
-            names = " or ".join(repr(name) for name in supported)
-            raise UserError(f"{source} has {key} {value!r}; only {names} is supported.")
-    if config.get("embedding_size") not in (None, config.get("hidden_size")):
-        raise UserError(
-            f"{source} has embedding_size {config['embedding_size']} and hidden_size "
-            f"{config.get('hidden_size')}; only equal ones are supported."
-        )
+def _check_activation(config: dict[str, Any], source: str) -> None:
+    if (value := config.get("hidden_act", "gelu")) not in _ACTIVATIONS:
+        names = " or ".join(repr(name) for name in _ACTIVATIONS)
+        raise UserError(f"{source} has hidden_act {value!r}; only {names} is supported.")
 
 
 def _pad_id(config: dict[str, Any], source: str) -> int:
     pad_id = config.get("pad_token_id", FAMILIES[family_of(config, source)].pad_id)
     return pad_id if isinstance(pad_id, int) and pad_id >= 0 else 0
-
-
-def _size(config: dict[str, Any], key: str, source: str) -> int:
-    if key not in config:
-        raise UserError(f"{source} has no {key!r}, so the shape of the model is unknown.")
-    value = config[key]
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**31:
-        raise UserError(f"{source} has {key} {value!r}; it must be a whole number from 1.")
-    return value
 
 
 def _number(config: dict[str, Any], key: str, default: float, source: str) -> float:

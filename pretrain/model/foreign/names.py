@@ -32,9 +32,7 @@ _OLD_NORM = {"gamma": "weight", "beta": "bias"}
 
 def from_hf_name(name: str) -> str:
     """Return the name here of a parameter of transformers; that of an unknown head stays."""
-    module, _, leaf = name.rpartition(".")
-    if leaf in _OLD_NORM:
-        name = f"{module}.{_OLD_NORM[leaf]}"
+    name = current_name(name)
     inner = _BASE.sub("", name, count=1) if _BASE.match(name) else name
     if inner != name or name.startswith(_PARTS):
         return f"bert.{_from_distilbert(inner)}"
@@ -42,6 +40,12 @@ def from_hf_name(name: str) -> str:
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)
     return name
+
+
+def current_name(name: str) -> str:
+    """Return the name that transformers gives a parameter today."""
+    module, _, leaf = name.rpartition(".")
+    return f"{module}.{_OLD_NORM[leaf]}" if leaf in _OLD_NORM else name
 
 
 def _from_distilbert(name: str) -> str:
