@@ -1,20 +1,17 @@
 """Compressed files, read as a stream without unpacking; a damaged file is a `UserError`.
 
-A file may have several members (gzip), streams (xz, bzip2) or frames (Zstandard), as parallel
-compressors and `cat` write them. All of them are read, or the file is refused: what follows the
-last of them and is no padding of its format is an error, also where the tool of the format only
-warns (gzip, bzip2), because a damaged member looks the same.
+A file may have several members (gzip), streams (xz, bzip2) or frames (Zstandard); `members.py` and
+`zstandard_frames.py` read all of them.
 """
 
-import bz2
 import lzma
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 from data_prep.errors import UserError
-from data_prep.readers.storage.magic import LFS_MARK, compression_kind
+from data_prep.readers.storage.magic import LFS_MARK, MAGIC_BYTES, compression_kind
+from data_prep.readers.storage.members import Members
 from data_prep.readers.storage.remote import RemotePath
 from data_prep.readers.storage.zstandard_frames import ZstandardFrames
 
@@ -41,8 +38,6 @@ _NOT_READ = {
     ".sz": "snappy",
     ".snappy": "snappy",
 }
-_READ_BYTES = 1 << 18
-_MAGIC_BYTES = 18
 
 
 class Readable(Protocol):
@@ -56,21 +51,6 @@ class Readable(Protocol):
 
     def close(self) -> None:
         """Close the file."""
-
-
-class _Decoder(Protocol):
-    """What decompresses one member, as the classes of `bz2` and `lzma` do."""
-
-    @property
-    def eof(self) -> bool: ...
-
-    @property
-    def needs_input(self) -> bool: ...
-
-    @property
-    def unused_data(self) -> bytes: ...
-
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
 
 
 def is_compressed(name: str) -> bool:
@@ -140,7 +120,7 @@ def window_bytes(path: Path | RemotePath) -> int:
     from zstandard import ZstdError, get_frame_parameters
 
     file = _open_plain(path)
-    head = _read_up_to(file, _MAGIC_BYTES)
+    head = _read_up_to(file, MAGIC_BYTES)
     file.close()
     try:
         return int(get_frame_parameters(head).window_size)
@@ -233,8 +213,8 @@ class _Decompressed:
         self._file.close()
 
     def _open(self) -> Any:
-        head = _read_up_to(self._file, _MAGIC_BYTES)
-        if head.startswith(LFS_MARK[:_MAGIC_BYTES]):
+        head = _read_up_to(self._file, MAGIC_BYTES)
+        if head.startswith(LFS_MARK[:MAGIC_BYTES]):
             raise UserError(
                 f"{self._path} is a pointer of Git LFS, not the file: run `git lfs pull`."
             )
@@ -246,7 +226,7 @@ class _Decompressed:
 
             self._errors = (*self._errors, ZstdError)
             return ZstandardFrames(_Rejoined(head, self._file))
-        return _Members(self._file, head, self._kind)
+        return Members(self._file, head, self._kind)
 
     def _wrong_suffix(self, found: str | None) -> UserError:
         suffix = self._path.suffix
@@ -274,106 +254,6 @@ class _Rejoined:
     def read(self, size: int, /) -> bytes:
         head, self._head = self._head[:size], self._head[size:]
         return head or self._file.read(size)
-
-
-class _Members:
-    """The members of a gzip file, or the streams of an xz or bzip2 file, one after another.
-
-    Zeros between and behind them are padding: of tapes in gzip and bzip2 files, and of the format
-    itself in xz files, where their number is a multiple of four.
-    """
-
-    def __init__(self, file: Readable, head: bytes, kind: str) -> None:
-        makers: dict[str, Callable[[], _Decoder]] = {
-            "gzip": _GzipMember,
-            "xz": _xz_stream,
-            "bzip2": bz2.BZ2Decompressor,
-        }
-        self._file = file
-        self._kind = kind
-        self._make = makers[kind]
-        self._held = head
-        self._taken = len(head)
-        self._member: _Decoder | None = None
-
-    def read(self, size: int) -> bytes:
-        while self._member is not None or self._begin():
-            assert self._member is not None
-            block = self._member.decompress(self._input(), size)
-            if self._member.eof:
-                self._held, self._member = self._member.unused_data, None
-            if block:
-                return block
-        return b""
-
-    def _input(self) -> bytes:
-        """Return the next compressed bytes for a member that needs some."""
-        assert self._member is not None
-        held, self._held = self._held, b""
-        if held or not self._member.needs_input:
-            return held
-        if not (held := self._next_block()):
-            raise EOFError("it ends in the middle of the data")
-        return held
-
-    def _begin(self) -> bool:
-        """Begin the next member, and return whether there is one."""
-        zeros = 0
-        while not (rest := self._held.lstrip(b"\0")):
-            zeros += len(self._held)
-            if not (block := self._next_block()):
-                self._held = b""
-                self._check_padding(zeros)
-                return False
-            self._held = block
-        zeros += len(self._held) - len(rest)
-        self._check_padding(zeros)
-        while len(rest) < _MAGIC_BYTES and (block := self._next_block()):
-            rest += block
-        if compression_kind(rest) != self._kind:
-            at = self._taken - len(rest)
-            raise EOFError(
-                f"what follows at byte offset {at} is damaged; `head -c {at}` cuts it off"
-            )
-        self._held, self._member = rest, self._make()
-        return True
-
-    def _check_padding(self, zeros: int) -> None:
-        if self._kind == "xz" and zeros % 4:
-            raise EOFError(f"{zeros} zero bytes follow a stream, and padding is in fours")
-
-    def _next_block(self) -> bytes:
-        block = self._file.read(_READ_BYTES)
-        self._taken += len(block)
-        return block
-
-
-def _xz_stream() -> lzma.LZMADecompressor:
-    return lzma.LZMADecompressor(lzma.FORMAT_XZ)
-
-
-class _GzipMember:
-    """One member of a gzip file, with the checks of its checksum and length."""
-
-    def __init__(self) -> None:
-        self._inflate = zlib.decompressobj(wbits=31)
-        self._held = b""
-        self.needs_input = True
-
-    @property
-    def eof(self) -> bool:
-        return self._inflate.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._inflate.unused_data
-
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
-        block = self._inflate.decompress(self._held + data, max_length)
-        self._held = self._inflate.unconsumed_tail
-        # A full block may leave text in the decoder though it has taken all of its input.
-        self.needs_input = not self._held and len(block) < max_length
-        return block
 
 
 def _read_up_to(file: Readable, size: int) -> bytes:

@@ -8,6 +8,8 @@ import re
 
 # The first bytes of what stands for a file in a clone without Git LFS.
 LFS_MARK = b"version https://git-lfs.github.com/spec/"
+# As many first bytes as the mark of a compression, or the header of a Zstandard frame, may take.
+MAGIC_BYTES = 18
 _TAR_HEADER_BYTES = 512
 _TAR_CHECKSUM = slice(148, 156)
 _ARCHIVES = {
