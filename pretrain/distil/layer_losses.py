@@ -19,9 +19,11 @@ from pretrain.distil.loss_config import (
     Relations,
 )
 from pretrain.distil.stage_plan import LayerPairs, projection_name
-from pretrain.losses.attention_kl import attention_kl_sum, relation_kl_sum, value_relation_kl_sum
+from pretrain.losses.attention_kl import relation_kl_sum
 from pretrain.losses.attention_score_mse import score_mse_sum
+from pretrain.losses.attention_tiles import tiled_kl_sum
 from pretrain.losses.feature_maps import feature_map_sums
+from pretrain.losses.head_layout import QueryKey
 from pretrain.losses.hidden import cosine_sum, mse_sum
 from pretrain.model import Outputs
 from pretrain.model.captured_states import Projected, States
@@ -91,6 +93,6 @@ def _attention_sum(
         both = [(getattr(student, name), getattr(teacher, name)) for name in fields]
         return torch.stack([relation_kl_sum(*x, objective.heads, *layout) for x in both]).sum()
     if isinstance(objective, AttentionScores | AttentionDistributions):
-        compare = score_mse_sum if isinstance(objective, AttentionScores) else attention_kl_sum
-        return compare(*student[:2], *teacher[:2], heads, *layout)
-    return value_relation_kl_sum(student.value_ND, teacher.value_ND, heads, *layout)
+        compare = score_mse_sum if isinstance(objective, AttentionScores) else tiled_kl_sum
+        return compare(QueryKey(*student[:2]), QueryKey(*teacher[:2]), heads, *layout)
+    return relation_kl_sum(student.value_ND, teacher.value_ND, heads, *layout)

@@ -15,66 +15,16 @@ of width d = D/A, so neither the attention heads nor the widths of the models ne
 must divide both widths. MobileBERT's attention transfer (arXiv 2004.02984, section 3.4) is L_AT of
 every layer; its code omits the teacher's entropy, which changes no gradient.
 
-The functions return means over heads and sums over real tokens; dividing by the number n of real
-tokens gives the equations. Attention is compared within samples, without padding, in tiles: see
-attention_tiles.py.
+L_AT is `tiled_kl_sum` of attention_tiles.py, which compares attention within samples, without
+padding; the relations of L_VR and L_x are those of a tensor with itself. The functions return means
+over heads and sums over real tokens; dividing by the number n of real tokens gives the equations.
 Shapes: N positions, D width, T positions of a row.
 """
 
 import torch
 
-from pretrain.losses.attention_tiles import BUDGET_BYTES, QueryKey, tiled_kl_sum
-
-
-def attention_kl_sum(
-    student_query_ND: torch.Tensor,
-    student_key_ND: torch.Tensor,
-    teacher_query_ND: torch.Tensor,
-    teacher_key_ND: torch.Tensor,
-    heads: int,
-    sample_ids_N: torch.Tensor,
-    row_tokens: int,
-    *,
-    budget_bytes: int = BUDGET_BYTES,
-) -> torch.Tensor:
-    """Return L_AT as a mean over heads and a sum over real tokens, in fp32.
-
-    Args:
-        student_query_ND, student_key_ND, teacher_query_ND, teacher_key_ND: of one layer each.
-        heads: A, attention heads of both models.
-        sample_ids_N: 1, 2, ... within a row; 0 is padding.
-        row_tokens: T.
-        budget_bytes: memory of one tile.
-
-    Raises:
-        UserError: when the heads do not divide a width.
-    """
-    student = QueryKey(student_query_ND, student_key_ND)
-    teacher = QueryKey(teacher_query_ND, teacher_key_ND)
-    return tiled_kl_sum(student, teacher, heads, sample_ids_N, row_tokens, budget_bytes)
-
-
-def value_relation_kl_sum(
-    student_value_ND: torch.Tensor,
-    teacher_value_ND: torch.Tensor,
-    heads: int,
-    sample_ids_N: torch.Tensor,
-    row_tokens: int,
-    *,
-    budget_bytes: int = BUDGET_BYTES,
-) -> torch.Tensor:
-    """Return L_VR as a mean over attention heads and a sum over real tokens, in fp32.
-
-    Arguments and errors are those of `relation_kl_sum`.
-    """
-    return relation_kl_sum(
-        student_value_ND,
-        teacher_value_ND,
-        heads,
-        sample_ids_N,
-        row_tokens,
-        budget_bytes=budget_bytes,
-    )
+from pretrain.losses.attention_tiles import BUDGET_BYTES, tiled_kl_sum
+from pretrain.losses.head_layout import QueryKey
 
 
 def relation_kl_sum(
@@ -83,20 +33,19 @@ def relation_kl_sum(
     heads: int,
     sample_ids_N: torch.Tensor,
     row_tokens: int,
-    *,
     budget_bytes: int = BUDGET_BYTES,
 ) -> torch.Tensor:
-    """Return L_x as a mean over relation heads and a sum over real tokens, in fp32.
+    """Return L_x, or L_VR of values, as a mean over heads and a sum over real tokens, in fp32.
 
     Args:
         student_ND, teacher_ND: x, such as the queries of one layer.
-        heads: A, relation heads.
+        heads: A, relation heads; of L_VR the attention heads.
         sample_ids_N: 1, 2, ... within a row; 0 is padding.
         row_tokens: T.
         budget_bytes: memory of one tile.
 
     Raises:
-        UserError: when the relation heads do not divide a width.
+        UserError: when the heads do not divide a width.
     """
     student, teacher = QueryKey(student_ND, student_ND), QueryKey(teacher_ND, teacher_ND)
     return tiled_kl_sum(student, teacher, heads, sample_ids_N, row_tokens, budget_bytes)

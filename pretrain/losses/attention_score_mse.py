@@ -26,27 +26,25 @@ from collections.abc import Sequence
 import torch
 
 from pretrain.losses.head_layout import (
+    QueryKey,
     even_slices,
     exact_products,
     head_width,
     heads_of_rows,
     view_of_heads,
 )
-from pretrain.losses.precomputed_grad import with_gradients
+from pretrain.losses.precomputed_grad import sum_with_gradients
 from pretrain.losses.segment_gram import BLOCK, GramBlocks
 
 BUDGET_BYTES = 256 * 2**20
 
 
 def score_mse_sum(
-    student_query_ND: torch.Tensor,
-    student_key_ND: torch.Tensor,
-    teacher_query_ND: torch.Tensor,
-    teacher_key_ND: torch.Tensor,
+    student: QueryKey,
+    teacher: QueryKey,
     heads: int,
     sample_ids_N: torch.Tensor,
     row_tokens: int,
-    *,
     budget_bytes: int = BUDGET_BYTES,
 ) -> torch.Tensor:
     """Return L as a mean over heads and keys and a sum over real queries, in fp32.
@@ -54,9 +52,8 @@ def score_mse_sum(
     No device-to-host synchronisation.
 
     Args:
-        student_query_ND, student_key_ND, teacher_query_ND, teacher_key_ND: of one layer each; the
-            widths of the models may differ. Only the student gets gradients.
-        heads: A, of both models.
+        student, teacher: of any dtype; widths may differ. Only the student gets gradients.
+        heads: A, of both.
         sample_ids_N: 1, 2, ... within a row, each contiguous; 0 is padding.
         row_tokens: T.
         budget_bytes: memory of the rows computed at a time; one row is the minimum.
@@ -64,14 +61,12 @@ def score_mse_sum(
     Raises:
         UserError: when the heads do not divide a width.
     """
-    student, teacher = (student_query_ND, student_key_ND), (teacher_query_ND, teacher_key_ND)
-    student_width = head_width(student_query_ND.shape[1], heads, "student")
-    teacher_width = head_width(teacher_query_ND.shape[1], heads, "teacher")
+    student_width = head_width(student.query_ND.shape[1], heads, "student")
+    teacher_width = head_width(teacher.query_ND.shape[1], heads, "teacher")
     max_rows = max(1, budget_bytes // _row_bytes(heads, row_tokens, student_width, teacher_width))
     ids_BT = sample_ids_N.view(-1, row_tokens)
-    needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in student)
-    with torch.no_grad(), exact_products(ids_BT.device):
-        gradients = [torch.zeros(x.shape, device=x.device) for x in student if needs_grad]
+
+    def sum_over_all(gradients: list[torch.Tensor]) -> torch.Tensor:
         head_gradients = [view_of_heads(x, heads, row_tokens) for x in gradients]
         total = torch.zeros((), device=ids_BT.device)
         for rows in even_slices(len(ids_BT), max_rows):
@@ -81,7 +76,10 @@ def score_mse_sum(
             )
             row_gradients = [x[rows] for x in head_gradients]
             total += _sum_over_rows(student_heads, teacher_heads, ids_BT[rows], row_gradients)
-    return with_gradients(total, student, gradients) if needs_grad else total
+        return total
+
+    with exact_products(ids_BT.device):
+        return sum_with_gradients(sum_over_all, student)
 
 
 def _row_bytes(heads: int, row_tokens: int, *widths: int) -> int:

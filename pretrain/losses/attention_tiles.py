@@ -20,21 +20,21 @@ tile.
 """
 
 from collections.abc import Callable
-from functools import cache
-from typing import NamedTuple
+from functools import cache, partial
 
 import torch
 from torch._dynamo import config as dynamo_config
 
 from pretrain.kernels.dispatch import has_triton
 from pretrain.losses.head_layout import (
+    QueryKey,
     even_slices,
     exact_products,
     head_width,
     heads_of_rows,
     view_of_heads,
 )
-from pretrain.losses.precomputed_grad import with_gradients
+from pretrain.losses.precomputed_grad import sum_with_gradients
 
 BUDGET_BYTES = 256 * 2**20
 _QUERIES = 128  # of a tile: products of that height keep a GPU busy
@@ -44,13 +44,6 @@ _PROGRAMS = 64  # compiled tile shapes: two heights per row length, for each pai
 
 # Queries and keys of both models, sample ids of keys and of queries -> KL and its gradient.
 CompareTile = Callable[..., tuple[torch.Tensor, torch.Tensor]]
-
-
-class QueryKey(NamedTuple):
-    """Queries and keys of one layer of a model; both may be the same tensor."""
-
-    query_ND: torch.Tensor
-    key_ND: torch.Tensor
 
 
 def tiled_kl_sum(
@@ -78,12 +71,10 @@ def tiled_kl_sum(
     for name, model in (("student", student), ("teacher", teacher)):
         head_width(model.query_ND.shape[1], heads, name)
     ids_BT = sample_ids_N.view(-1, row_tokens)
-    needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in student)
     inputs = student[:1] if student.key_ND is student.query_ND else student
-    with torch.no_grad(), exact_products(ids_BT.device, (*student, *teacher)):
-        gradients = [torch.zeros(x.shape, device=x.device) for x in inputs if needs_grad]
-        total = _sum_over_tiles(student, teacher, heads, ids_BT, budget_bytes, gradients)
-    return with_gradients(total, inputs, gradients) if needs_grad else total
+    with exact_products(ids_BT.device, (*student, *teacher)):
+        compute = partial(_sum_over_tiles, student, teacher, heads, ids_BT, budget_bytes)
+        return sum_with_gradients(compute, inputs)
 
 
 def tile_size(

@@ -5,10 +5,18 @@ Shapes: N positions, B rows of T positions, D width, A heads, d = D/A their widt
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 
 from data_prep.errors import UserError
+
+
+class QueryKey(NamedTuple):
+    """Queries and keys of one layer of a model; both may be the same tensor."""
+
+    query_ND: torch.Tensor
+    key_ND: torch.Tensor
 
 
 def head_width(width: int, heads: int, name: str) -> int:

@@ -4,7 +4,7 @@ A pass over tiles gives a sum and its gradient at once. Automatic differentiatio
 tile in memory until the backward pass, which tiling is meant to avoid.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,23 @@ def with_gradients(
             dtype only after the multiplication by the upstream gradient, such as a loss scale.
     """
     return _PrecomputedGrad.apply(total, len(inputs), *inputs, *gradients)  # type: ignore[no-untyped-call]
+
+
+def sum_with_gradients(
+    compute: Callable[[list[torch.Tensor]], torch.Tensor], inputs: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """Return a sum as a differentiable function of its inputs, if any of them needs a gradient.
+
+    Args:
+        compute: returns the sum, a scalar, and adds its gradients to the fp32 zeros that it is
+            given, one of the shape of each input; to none where no gradient is needed.
+        inputs: that the sum depends on.
+    """
+    needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+    with torch.no_grad():
+        gradients = [torch.zeros(x.shape, device=x.device) for x in inputs if needs_grad]
+        total = compute(gradients)
+    return with_gradients(total, inputs, gradients) if needs_grad else total
 
 
 class _PrecomputedGrad(torch.autograd.Function):

@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 import torch
 
-from pretrain.losses.attention_kl import attention_kl_sum, relation_kl_sum, value_relation_kl_sum
+from pretrain.losses.attention_kl import relation_kl_sum
 from pretrain.losses.attention_score_mse import score_mse_sum
+from pretrain.losses.attention_tiles import tiled_kl_sum
+from pretrain.losses.head_layout import QueryKey
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # Largest relative error of a rounding to the nearest.
@@ -70,8 +72,8 @@ def plain_score_mse(
 
 
 OBJECTIVES = {
-    "attention": Objective(attention_kl_sum, plain_divergence, 2),
-    "values": Objective(value_relation_kl_sum, plain_divergence, 1),
+    "attention": Objective(tiled_kl_sum, plain_divergence, 2),
+    "values": Objective(relation_kl_sum, plain_divergence, 1),
     "relations": Objective(relation_kl_sum, plain_divergence, 1),
     "scores": Objective(score_mse_sum, plain_score_mse, 2),
 }
@@ -88,9 +90,13 @@ class Case(NamedTuple):
     row_tokens: int
 
     def ours(self, **options: int) -> torch.Tensor:
-        return self.objective.ours(
-            *self.student, *self.teacher, self.heads, self.ids_N, self.row_tokens, **options
+        # A loss on queries and keys takes both of a model together.
+        student, teacher = (
+            QueryKey(*model) if len(model) == 2 else model[0]
+            for model in (self.student, self.teacher)
         )
+        layout = self.heads, self.ids_N, self.row_tokens
+        return self.objective.ours(student, teacher, *layout, **options)
 
     def on_cpu(self) -> "Case":
         """Return the case on the CPU, where nothing is compiled and every tensor is visible."""

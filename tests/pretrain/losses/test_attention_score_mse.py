@@ -5,6 +5,7 @@ import torch
 
 from pretrain.losses import attention_score_mse
 from pretrain.losses.attention_score_mse import score_mse_sum
+from pretrain.losses.head_layout import QueryKey
 from tests.pretrain.losses.attention_reference import DEVICE, ids_of, make_case
 
 
@@ -13,11 +14,12 @@ def test_normalisation_by_hand() -> None:
     ids_N = ids_of(8, [[2, 3]])
     query, key = (torch.full((8, 1), x, device=DEVICE) for x in (2.0, 3.0))
     ones = torch.ones(8, 4, device=DEVICE)
+    student, teacher = QueryKey(query, key), QueryKey(ones, ones)
     wanted = (2 + 3) * (6.0 - 2.0) ** 2
-    assert score_mse_sum(query, key, ones, ones, 1, ids_N, 8).item() == wanted
+    assert score_mse_sum(student, teacher, 1, ids_N, 8).item() == wanted
     with torch.no_grad():
         key[2:] = 1.0  # the second sample's scores are now equal
-    assert score_mse_sum(query, key, ones, ones, 1, ids_N, 8).item() == 2 * (6.0 - 2.0) ** 2
+    assert score_mse_sum(student, teacher, 1, ids_N, 8).item() == 2 * (6.0 - 2.0) ** 2
 
 
 def test_invariant_to_common_rotation() -> None:

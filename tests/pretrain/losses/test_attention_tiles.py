@@ -10,11 +10,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pretrain.losses import attention_tiles
 from pretrain.losses.attention_tiles import (
-    QueryKey,
     choose_compare,
     tile_size,
     tiled_kl_sum,
 )
+from pretrain.losses.head_layout import QueryKey
 from tests.pretrain.losses.attention_reference import DEVICE, LONG, draw, ids_of, make_case
 
 

@@ -21,6 +21,7 @@ from pretrain.kernels.triton.soft_cross_entropy import soft_cross_entropy
 from pretrain.losses import attention_tiles
 from pretrain.losses.attention_kl import relation_kl_sum
 from pretrain.losses.attention_score_mse import score_mse_sum
+from pretrain.losses.head_layout import QueryKey
 from pretrain.losses.hidden import cosine_sum
 from pretrain.losses.mlm_nsp import pretraining_terms
 from pretrain.losses.term import normalised_loss
@@ -96,9 +97,7 @@ def distil(dtype: torch.dtype) -> None:
     losses = [
         soft_cross_entropy(student, teacher, labels, temperature=2.0).total,
         relation_kl_sum(student_states[0], teacher_states[0], 4, ids, 32),
-        score_mse_sum(
-            student_states[0], student_states[1], teacher_states[0], teacher_states[1], 4, ids, 32
-        ),
+        score_mse_sum(QueryKey(*student_states[:2]), QueryKey(*teacher_states[:2]), 4, ids, 32),
         cosine_sum(student_states[0], student_states[1].detach(), ids > 0),
     ]
     torch.stack(losses).sum().backward()
