@@ -1,7 +1,7 @@
 """Two heads, soft and hard losses: reference and Triton kernel, each against autograd in fp64."""
 
 import math
-from typing import Any, NamedTuple, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -9,106 +9,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pretrain.data.batch import IGNORE_INDEX
-from pretrain.kernels.soft_cross_entropy import Divergence, Head
+from pretrain.kernels.soft_cross_entropy import Head
 from pretrain.kernels.soft_cross_entropy import soft_cross_entropy as reference
 from pretrain.kernels.triton.soft_cross_entropy import soft_cross_entropy as fused
+from tests.pretrain.kernels.soft_cross_entropy_reference import (
+    DEVICE,
+    DIVERGENCES,
+    Case,
+    Exact,
+    draw,
+    exact,
+    relative_errors,
+)
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-DIVERGENCES = get_args(Divergence)
 # Tokens, widths of student and teacher, vocabulary: the smallest; odd ones; three chunks of the
 # smallest budget; and a vocabulary larger than the block of the kernel.
 SIZES = [(1, 1, 1, 1), (5, 7, 9, 3), (140, 33, 20, 201), (3, 16, 5, 9001)]
-
-
-class Case(NamedTuple):
-    student: Head
-    teacher: Head
-    labels_M: torch.Tensor
-
-
-class Exact(NamedTuple):
-    """Sums and gradients in fp64."""
-
-    total: float
-    soft: float
-    hard: float
-    correct: float
-    gradients: tuple[torch.Tensor, ...]
-
-
-def draw(
-    tokens: int,
-    width: int,
-    teacher_width: int,
-    vocabulary: int,
-    dtype: torch.dtype = torch.float32,
-    decoder: torch.dtype | None = None,
-) -> Case:
-    """Return heads whose numbers every type represents exactly; every third token has no label."""
-    generator = torch.Generator().manual_seed(tokens + width + vocabulary)
-
-    def numbers(*shape: int, of: torch.dtype, size: float) -> torch.Tensor:
-        drawn = (size * torch.randn(shape, generator=generator)).to(torch.bfloat16)
-        # bf16 has fewer digits than fp16, and 2^-14 is the smallest normal number of fp16.
-        return torch.where(drawn.abs() < 2.0**-14, 0.0, drawn).to(DEVICE, of)
-
-    def head(width: int) -> Head:
-        return Head(
-            numbers(tokens, width, of=dtype, size=1.0).requires_grad_(),
-            numbers(vocabulary, width, of=decoder or dtype, size=2 / width**0.5).requires_grad_(),
-            numbers(vocabulary, of=decoder or dtype, size=1.0).requires_grad_(),
-        )
-
-    labels_M = torch.randint(vocabulary, (tokens,), generator=generator)
-    labels_M[2::3] = IGNORE_INDEX
-    return Case(head(width), head(teacher_width), labels_M.to(DEVICE))
-
-
-def exact(case: Case, temperature: float, divergence: str, soft: float, hard: float) -> Exact:
-    """Compute the losses by formula in fp64, and their gradients by autograd."""
-    has_label = case.labels_M != IGNORE_INDEX
-    student = [x.detach().double().requires_grad_() for x in case.student]
-    z_S = (student[0] @ student[1].T + student[2])[has_label]
-    z_T = (case.teacher[0].double() @ case.teacher[1].double().T + case.teacher[2])[
-        has_label
-    ].detach()
-
-    def softmax(z: torch.Tensor) -> torch.Tensor:
-        powers = (z - z.detach().amax(dim=1, keepdim=True)).exp()
-        return powers / powers.sum(dim=1, keepdim=True)
-
-    p, q = softmax(z_T / temperature), softmax(z_S / temperature)
-    forward, reverse = (p * (p / q).log()).sum(), (q * (q / p).log()).sum()
-    mixed = {"forward": forward, "reverse": reverse, "symmetric": 0.5 * forward + 0.5 * reverse}
-    soft_loss = temperature**2 * mixed[divergence]
-    labels = case.labels_M[has_label]
-    hard_loss = -softmax(z_S)[torch.arange(len(labels), device=DEVICE), labels].log().sum()
-    total = soft * soft_loss + hard * hard_loss
-    correct = int((z_S.argmax(dim=1) == labels).sum())
-    gradients = torch.autograd.grad(total, student)
-    return Exact(total.item(), soft_loss.item(), hard_loss.item(), correct, gradients)
-
-
-class Errors(NamedTuple):
-    """Relative errors of a gradient by norm, against fp64."""
-
-    found: float
-    rounded: float  # of the fp64 gradient, rounded once to the returned type
-
-
-def relative_errors(case: Case, expected: Exact, upstream: float = 1.0) -> list[Errors]:
-    """Return the errors of each gradient of the student, after checking its type."""
-    errors = []
-    for x, gradient in zip(case.student, expected.gradients, strict=True):
-        assert x.grad is not None and x.grad.dtype == x.dtype
-        differences = (
-            y.double() - gradient for y in (x.grad.double() / upstream, gradient.to(x.dtype))
-        )
-        errors.append(
-            Errors(*(float(y.norm() / gradient.norm().clamp(min=1e-2)) for y in differences))
-        )
-    assert all(x.grad is None for x in case.teacher)
-    return errors
 
 
 def assert_equals_exact(
@@ -179,6 +95,8 @@ def test_soft_ce_scales_with_upstream(upstream: float) -> None:
 
 
 BOTH = pytest.mark.parametrize("function", [reference, fused])
+
+
 # Errors beside the final rounding: the reference sums in fp32, and on a GPU rounds the gradient of
 # the logits before its products; the kernel has a factor in fp16, which the interpreter truncates.
 INNER = {reference: 1e-6 if DEVICE.type == "cpu" else 2.0**-9, fused: 2.0**-11}
