@@ -1,4 +1,4 @@
-"""The expected cost in the headers of recipes of real size, computed again.
+"""The expected cost in the headers of recipes of real size, beside that of the formula.
 
 Every row is one sample that fills it, which costs the most: 15 % of its tokens are masked, and ids
 are BERT's 30,522.
@@ -34,7 +34,7 @@ def test_recipes_of_real_size_state_their_cost() -> None:
 
 
 @pytest.mark.parametrize("path", WITH_COST, ids=lambda path: path.stem)
-def test_stated_cost_is_computed_again(path: Path) -> None:
+def test_stated_cost_follows_the_formula(path: Path) -> None:
     """The line of the header has the figures that the recipe gives now."""
     (line,) = [line for line in path.read_text("utf-8").splitlines() if line.startswith(LINE)]
     if path.stem in TEACHERS.values():
