@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pretrain.config.model import ModelOptions
 from pretrain.config.run import TeacherRecipe
 from pretrain.distributed import Cluster
 from pretrain.model import Bert, BertShape, initialise
+from pretrain.model.hf_conversion import to_hf_config, to_hf_name
 from pretrain.model.loading import WEIGHTS
 from pretrain.run_facts import StartFacts
 from pretrain.start.setup import continue_from_start
@@ -197,6 +199,57 @@ def test_padded_vocabulary_is_kept(
     )
     found = continue_from_start(recipe(published_teacher), tokenizer, alone)
     assert found.model.shape.vocab_size == 208
+
+
+def write_start(folder: Path, shape: BertShape, tokenizer: Path) -> Bert:
+    """Write the folder of a published model of another shape, with random weights."""
+    model = Bert(shape)
+    initialise(model, seed=3)
+    folder.mkdir()
+    weights = {to_hf_name(name, shape): t.clone() for name, t in model.state_dict().items()}
+    save_file(weights, folder / WEIGHTS)
+    (folder / "config.json").write_text(json.dumps(to_hf_config(shape)), encoding="utf-8")
+    for path in tokenizer.glob("*.json"):
+        shutil.copyfile(path, folder / path.name)
+    return model
+
+
+def test_untied_decoder_is_transferred(
+    tmp_path: Path,
+    tiny_shape: BertShape,
+    tiny_tokenizer: Path,
+    other_tokenizer: LoadedTokenizer,
+    alone: Cluster,
+) -> None:
+    """A decoder of its own stays one, and its rows follow their tokens as the embeddings do."""
+    untied = dataclasses.replace(tiny_shape, tied_decoder=False)
+    start = write_start(tmp_path / "untied", untied, tiny_tokenizer)
+    tree = recipe(tmp_path / "untied", vocabulary="transfer")
+    found = continue_from_start(tree, other_tokenizer, alone).model
+    assert not found.shape.tied_decoder
+    here = other_tokenizer.backend.token_to_id(WORDS[150])
+    there = load_tokenizer(tiny_tokenizer).backend.token_to_id(WORDS[150])
+    name = "cls.predictions.decoder.weight"
+    assert torch.equal(found.state_dict()[name][here], start.state_dict()[name][there])
+    assert not torch.equal(found.state_dict()[name], found.state_dict()[EMBEDDINGS])
+
+
+def test_distilbert_is_continued_without_pairs(
+    tmp_path: Path,
+    tiny_shape: BertShape,
+    tiny_tokenizer: Path,
+    tokenizer: LoadedTokenizer,
+    alone: Cluster,
+) -> None:
+    """A start without segment embeddings trains on single segments, and pairs are refused."""
+    shape = dataclasses.replace(tiny_shape, token_types=False, next_sentence=False)
+    start = write_start(tmp_path / "distilbert", shape, tiny_tokenizer)
+    found = continue_from_start(recipe(tmp_path / "distilbert", pairs="none"), tokenizer, alone)
+    assert found.model.shape == shape
+    for name, tensor in start.state_dict().items():
+        assert torch.equal(found.model.state_dict()[name], tensor)
+    with pytest.raises(UserError, match=r"no segment embeddings.*set samples\.pairs=none"):
+        continue_from_start(recipe(tmp_path / "distilbert"), tokenizer, alone)
 
 
 def test_begun_run_needs_no_start(
