@@ -21,26 +21,17 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # where it is not ins
 from launch.command_line.packages import packages_required
 
 with packages_required():
+    from data_prep.corpus.shards import Corpus
     from data_prep.errors import UserError
     from launch.benchmarks.report import write_findings
     from launch.command_line.errors import run_command
     from launch.command_line.parser import CommandParser
     from launch.held_out import SCORED_TOKENS, HeldOutScores, Pairs, score_held_out
+    from pretrain.export.languages import check_language, example_sentences
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from pretrain.model.loading import LocatedModel
 
-_SENTENCES = {
-    "en": (
-        "She looked [MASK] the window.",
-        "She opened the door and went into the [MASK].",
-        "The old man was sitting in [MASK] chair.",
-        "They had [MASK] for a long time.",
-        "He took the book out [MASK] his pocket.",
-        "He did not say a [MASK].",
-    ),
-    "zh": ("他是一位著名的[MASK]家。",),
-}
 _TIMED_ROWS, _ROUNDS = 8, 15
 
 
@@ -58,8 +49,8 @@ def main() -> None:
     arguments = _parser().parse_args()
     located = [_locate(path) for path in arguments.models]
     folders = [model.folder for model in located]
-    sentences = _SENTENCES[arguments.language]
-    filled = [line for folder in folders for line in _fill_lines(folder, sentences)]
+    languages = _choose_languages(arguments.language, arguments.corpus)
+    filled = [line for folder in folders for line in _fill_lines(folder, languages)]
     corpus = arguments.corpus
     longest = min(SCORED_TOKENS, *(model.shape.positions for model in located))
     row_tokens = arguments.row_tokens or longest
@@ -116,8 +107,15 @@ def table_lines(rows: list[Row], row_tokens: int) -> list[str]:
     ]
 
 
-def fill_masks(path: Path, sentences: Sequence[str], count: int = 5) -> list[list[str]]:
-    """Return the likeliest tokens for the [MASK] of each sentence, by plain transformers."""
+def fill_masks(path: Path, languages: Sequence[str], count: int = 5) -> dict[str, list[str]]:
+    """Return the likeliest tokens for the mask of each sentence, by plain transformers.
+
+    Args:
+        path: of the model.
+        languages: codes; the sentences are of the first that has some. Without any, the text is
+            the mask token of the model's tokenizer alone.
+        count: how many tokens.
+    """
     import torch
     from transformers import AutoTokenizer
 
@@ -125,13 +123,13 @@ def fill_masks(path: Path, sentences: Sequence[str], count: int = 5) -> list[lis
 
     tokenizer = AutoTokenizer.from_pretrained(path)
     model = load_plain(path, "AutoModelForMaskedLM")
-    filled = []
-    for sentence in sentences:
-        inputs = tokenizer(sentence, return_tensors="pt")
+    filled = {}
+    for text in example_sentences(languages, tokenizer.mask_token) or (tokenizer.mask_token,):
+        inputs = tokenizer(text, return_tensors="pt")
         with torch.no_grad():
             logits = model(**inputs).logits[inputs.input_ids == tokenizer.mask_token_id]
         best = logits[0].topk(count).indices.tolist()
-        filled.append([str(tokenizer.decode([index])) for index in best])
+        filled[text] = [str(tokenizer.decode([index])) for index in best]
     return filled
 
 
@@ -157,10 +155,17 @@ def time_models(paths: list[Path], row_tokens: int) -> list[float]:
     return [1000 * statistics.median(own[1:]) for own in seconds]
 
 
-def _fill_lines(path: Path, sentences: Sequence[str]) -> list[str]:
-    width = max(map(len, sentences))
-    filled = zip(sentences, fill_masks(path, sentences), strict=True)
-    return [f"{path}:", *(f"  {text:{width}}  {', '.join(best)}" for text, best in filled)]
+def _choose_languages(named: str | None, corpus: Path) -> list[str]:
+    """Return the codes that are named, or those of the corpus."""
+    if named is not None:
+        return check_language(named).split(",")
+    return Corpus.open(corpus, "validation").languages
+
+
+def _fill_lines(path: Path, languages: Sequence[str]) -> list[str]:
+    filled = fill_masks(path, languages)
+    width = max(map(len, filled))
+    return [f"{path}:", *(f"  {text:{width}}  {', '.join(best)}" for text, best in filled.items())]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -181,7 +186,11 @@ def _parser() -> argparse.ArgumentParser:
         default="next_sentence",
         help="samples to score on, as the models were trained with: `samples.pairs`",
     )
-    parser.add_argument("--language", choices=sorted(_SENTENCES), default="en")
+    parser.add_argument(
+        "--language",
+        metavar="CODE",
+        help="ISO 639 code of the masked sentences; without it the corpus's",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there, too")
     return parser
 
