@@ -126,7 +126,7 @@ class TaskRunner:
         keys = keys_of(chosen)
         writer.add(
             documents,
-            _layout(encoded, texts, kept, self._splits(keys)),
+            _layout(encoded, kept, self._splits(keys)),
             document_keys=keys,
             near_keys=[self._near.keys(text) for text in chosen] if self._near else [],
             paragraph_keys=self._paragraph_keys(chosen),
@@ -194,16 +194,10 @@ def finds_duplicates(recipe: CorpusRecipe) -> bool:
     return recipe.clean.duplicates != "keep" or recipe.clean.near_duplicates > 0
 
 
-def _layout(
-    encoded: EncodedTexts,
-    texts: Sequence[str],
-    kept: npt.NDArray[np.bool_],
-    splits: Int64Array,
-) -> Layout:
+def _layout(encoded: EncodedTexts, kept: npt.NDArray[np.bool_], splits: Int64Array) -> Layout:
     """Return the layout of the kept texts and their paragraphs."""
-    paragraphs = np.array([text.count("\n") + 1 for text in texts])
-    sentences = np.diff(encoded.paragraphs)[np.repeat(kept, paragraphs)]
-    return Layout(splits=splits, paragraphs=paragraphs[kept], sentences=sentences)
+    sentences = np.diff(encoded.paragraphs)[np.repeat(kept, encoded.sizes)]
+    return Layout(splits=splits, paragraphs=encoded.sizes[kept], sentences=sentences)
 
 
 def _with_short_paragraphs(text: str) -> str:

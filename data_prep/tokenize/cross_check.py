@@ -4,7 +4,7 @@ Of each batch a few paragraphs are encoded a second time, whole, by `tokenizers`
 ids that depend on what stands across a sentence boundary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,26 +32,29 @@ class CrossCheck:
         self._name = name
 
     def compare(
-        self, paragraphs: Sequence[str], tokens: npt.NDArray[Any], ends: npt.NDArray[np.int64]
+        self,
+        paragraph: Callable[[int], str],
+        tokens: npt.NDArray[Any],
+        ends: npt.NDArray[np.int64],
     ) -> None:
         """Compare some paragraphs of a batch.
 
         Args:
-            paragraphs: of the batch.
-            tokens: their ids.
+            paragraph: returns one of them, by its index.
+            tokens: the ids of all.
             ends: where those of each paragraph end in `tokens`.
 
         Raises:
             UserError: with the text that shows a difference.
         """
-        chosen = [i for i in _sample(paragraphs) if len(paragraphs[i]) <= _MAX_CHARS]
-        texts = [paragraphs[index] for index in chosen]
+        chosen = [i for i in _sample(paragraph, len(ends)) if len(paragraph(i)) <= _MAX_CHARS]
+        texts = list(map(paragraph, chosen))
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         for index, encoding in zip(chosen, encodings, strict=True):
             start = int(ends[index - 1]) if index else 0
             found = tokens[start : int(ends[index])].tolist()
             if found != encoding.ids:
-                self._refuse(paragraphs[index], found, encoding.ids)
+                self._refuse(paragraph(index), found, encoding.ids)
 
     def _refuse(self, text: str, found: list[int], expected: list[int]) -> None:
         same = next(
@@ -69,13 +72,13 @@ class CrossCheck:
         )
 
 
-def _sample(paragraphs: Sequence[str]) -> list[int]:
+def _sample(paragraph: Callable[[int], str], count: int) -> list[int]:
     """Return the indices of paragraphs to compare, the same for the same paragraphs."""
-    if not paragraphs:
+    if not count:
         return []
-    regular = range(0, len(paragraphs), -(-len(paragraphs) // _REGULAR))
-    considered = range(0, len(paragraphs), -(-len(paragraphs) // _CONSIDERED))
-    unusual = sorted(considered, key=lambda i: _ascii_share(paragraphs[i]))[:_UNUSUAL]
+    regular = range(0, count, -(-count // _REGULAR))
+    considered = range(0, count, -(-count // _CONSIDERED))
+    unusual = sorted(considered, key=lambda i: _ascii_share(paragraph(i)))[:_UNUSUAL]
     return sorted({*regular, *unusual})
 
 

@@ -12,6 +12,7 @@ sentence boundaries found in the offsets of their tokens.
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -36,11 +37,13 @@ Splitter = Callable[[str], Iterable[str]]
 class EncodedTexts(Documents):
     """Texts as flat arrays: paragraph j is the sentences `paragraphs[j]` to `paragraphs[j + 1]`.
 
-    No sentence is empty; paragraphs and documents may be. `altered` is a mask of the documents of
-    which the user's splitter returned another text than it was given.
+    No sentence is empty; paragraphs and documents may be. Document j has `sizes[j]` paragraphs.
+    `altered` is a mask of the documents of which the user's splitter returned another text than it
+    was given.
     """
 
     paragraphs: Int64Array
+    sizes: Int64Array
     altered: npt.NDArray[np.bool_]
 
 
@@ -97,33 +100,37 @@ class TextEncoder:
                 sentences=nothing,
                 paragraphs=nothing,
                 documents=nothing,
+                sizes=np.zeros(0, np.int64),
                 altered=np.zeros(0, np.bool_),
             )
-        paragraphs = "\n".join(texts).split("\n")
-        altered = np.zeros(len(paragraphs), np.bool_)
+        text = "\n".join(texts)
+        begins = _paragraph_bounds(text)
+        altered = np.zeros(len(begins) - 1, np.bool_)
         if self._splitter is not None:
-            sentences, counts, altered = self._split_by_user(paragraphs)
+            sentences, counts, altered = self._split_by_user(text.split("\n"))
         else:
-            sentences, counts = self._split(paragraphs)
+            sentences, counts = self._split(text, begins)
         if self._alone or self._splitter is not None:
             tokens, offsets = self.backend.encode(sentences)
         else:
-            tokens, offsets = self._encode_paragraphs(paragraphs, sentences, counts)
-        last = np.cumsum(counts)
-        paragraph_ends = offsets[last]
+            tokens, offsets = self._encode_paragraphs(text.split("\n"), sentences, counts)
+        paragraph_ends = offsets[np.cumsum(counts)]
         if self._check is not None and self._splitter is not None:
-            self._check.compare(sentences, tokens, offsets[1:])
+            self._check.compare(sentences.__getitem__, tokens, offsets[1:])
         elif self._check is not None:
-            self._check.compare(paragraphs, tokens, paragraph_ends)
-        sizes = [text.count("\n") + 1 for text in texts]
-        first_paragraphs = _bounds(np.cumsum(sizes))[:-1]
+            self._check.compare(
+                lambda index: text[begins[index] : begins[index + 1] - 1], tokens, paragraph_ends
+            )
+        document_ends = np.cumsum([len(each) + 1 for each in texts])
+        last = np.searchsorted(begins, document_ends)  # the paragraphs up to and with each's last
         bounds = _without_empty(offsets[1:])
         return EncodedTexts(
             tokens=tokens.astype(self._token_type),
             sentences=bounds,
             paragraphs=_bounds(np.searchsorted(bounds, paragraph_ends)),
-            documents=_bounds(np.searchsorted(bounds, paragraph_ends[np.cumsum(sizes) - 1])),
-            altered=np.logical_or.reduceat(altered, first_paragraphs),
+            documents=_bounds(np.searchsorted(bounds, paragraph_ends[last - 1])),
+            sizes=np.diff(last, prepend=0),
+            altered=np.logical_or.reduceat(altered, _bounds(last)[:-1]),
         )
 
     def _choose_backend(self, wanted: str) -> Backend:
@@ -134,20 +141,15 @@ class TextEncoder:
             return reference_backend(self._tokenizer, reason)
         return choose_backend(self._tokenizer)
 
-    def _split(self, paragraphs: Sequence[str]) -> tuple[list[str], Int64Array]:
-        """Return the sentences of paragraphs, and how many each has."""
-        text = "\n".join(paragraphs)
-        ends = np.cumsum([len(paragraph) + 1 for paragraph in paragraphs], dtype=np.int64)
-        inner = np.array(self._find_starts(text), np.int64)
-        starts = np.sort(np.concatenate([_bounds(ends)[:-1], inner]))
-        counts = np.diff(np.searchsorted(starts, _bounds(ends)))
+    def _split(self, text: str, bounds: Int64Array) -> tuple[list[str], Int64Array]:
+        """Return the sentences of a text, and how many each paragraph has."""
+        starts = np.sort(np.concatenate([bounds, self._find_starts(text)]))
+        counts = np.diff(np.searchsorted(starts, bounds))
+        pairs = pairwise(starts.tolist())
         # Behind each sentence lies a space or a newline; in unspaced scripts perhaps neither.
-        stops = [*starts[1:].tolist(), len(text) + 1]
         if self._spaced:
-            return [text[a : b - 1] for a, b in zip(starts.tolist(), stops, strict=True)], counts
-        return [
-            text[a:b].rstrip("\n ") for a, b in zip(starts.tolist(), stops, strict=True)
-        ], counts
+            return [text[start : stop - 1] for start, stop in pairs], counts
+        return [text[start:stop].rstrip("\n ") for start, stop in pairs], counts
 
     def _split_by_user(
         self, paragraphs: Sequence[str]
@@ -252,6 +254,13 @@ def _pieces(tokenizer: Tokenizer, text: str) -> list[str]:
     if tokenizer.pre_tokenizer is None:
         return [text]
     return [piece for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)]
+
+
+def _paragraph_bounds(text: str) -> Int64Array:
+    """Return where the paragraphs of a text begin, and where one after it would."""
+    # A byte a character, which is a question mark for those outside Latin-1.
+    codes = np.frombuffer(text.encode("latin-1", "replace") + b"\n", np.uint8)
+    return _bounds(np.flatnonzero(codes == ord("\n")) + 1)
 
 
 def _bounds(ends: Int64Array) -> Int64Array:
