@@ -48,7 +48,7 @@ def _check_reached(facts: RunFacts, positions: int, run_path: Path, *, stated: b
             f"positions {reached} to {positions - 1} are as they were drawn: publish with "
             f"--positions {reached}, or train on longer rows."
         )
-    if reached is None and facts.longest_row < positions and not stated:
+    if reached is None and 0 < facts.longest_row < positions and not stated:
         # An older student: what its teacher trained is not recorded, only a person can say it.
         raise UserError(
             f"{run_path} was trained on rows of {facts.longest_row} tokens and copied the position "

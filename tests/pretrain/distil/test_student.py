@@ -165,6 +165,17 @@ def test_token_type_embedding_added_to_positions(teacher: Bert) -> None:
     assert torch.equal(own[positions], theirs[positions] + segment)
 
 
+def test_fewer_positions_are_the_first(teacher: Bert) -> None:
+    """A student with fewer positions copies the first of its teacher, and has no more."""
+    shape = student_shape(options(positions=48, init=[0]), teacher.shape, False)
+    own = make_student(teacher, shape, [0], seed=0).state_dict()
+    name = "bert.embeddings.position_embeddings.weight"
+    assert torch.equal(own[name], teacher.state_dict()[name][:48])
+    longer = student_shape(options(positions=128, init=[0]), teacher.shape, False)
+    with pytest.raises(UserError, match=r"student\.positions is 128, more than the teacher's 64"):
+        make_student(teacher, longer, [0], seed=0)
+
+
 def test_weights_missing_in_teacher_are_random(tiny_shape: BertShape) -> None:
     """Weights that the teacher does not have are initialised at random."""
     plain = Bert(dataclasses.replace(tiny_shape, next_sentence=False, token_types=False))
