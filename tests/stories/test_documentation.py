@@ -12,6 +12,12 @@ import pytest
 from data_prep.config.loader import load_recipe
 from pretrain.config.run import TeacherRecipe
 from pretrain.distil.config import StudentRecipe
+from tests.launch.downstream.toy_tasks import (
+    write_classification,
+    write_qa,
+    write_regression,
+    write_tokens,
+)
 from tests.stories.conftest import ROOT, launch_command, run_command, status_of
 from tests.stories.documentation import PAGES, README, block, blocks, commands, section, steps
 
@@ -33,6 +39,7 @@ EXTRA = {
     "launch/compare.py": ["--rows", "8"],
     "launch/plot.py": [],
     "launch/study.py": [],
+    "launch/finetune.py": "--seeds 1 --epochs 1 --lr 1e-3 --max-tokens 48".split(),
     "launch/bench.py": [],
 }
 TRAINING = ("launch/train_teacher.py", "launch/distill_student.py")
@@ -65,6 +72,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder in which the commands of the README's own corpus were run."""
     folder = tmp_path_factory.mktemp("workspace")
     write_text(folder / "data" / "text")
+    write_tasks(folder / "data")
     typed = [words for words in commands(section(README, "Your own corpus")) if executed(words)]
     assert len(typed) == 6, "the README's commands have changed"
     for words in typed:
@@ -192,6 +200,18 @@ def test_architecture_shows_contract_floors() -> None:
         assert drawn, f"no floors of {package}"
         lines = [line.strip() for line in drawn.group(1).splitlines()]
         assert [re.split(r"  +", line)[0] for line in lines] == layers
+
+
+def write_tasks(folder: Path) -> None:
+    """Write the examples that docs/finetuning.md names."""
+    for name, write in {
+        "news": write_classification,
+        "similarity": write_regression,
+        "entities": write_tokens,
+        "questions": write_qa,
+    }.items():
+        (folder / name).mkdir()
+        write(folder / name)
 
 
 def write_text(folder: Path) -> None:
