@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer
 
-from data_prep.config.schema import CorpusRecipe, TokenizerOptions
+from data_prep.config.schema import CorpusRecipe
+from data_prep.config.tokenizer import TokenizerOptions
 from data_prep.disk import clear_disk_errors
 from data_prep.errors import UserError
 from data_prep.hub import DESCRIPTION, fetch, hub_name

@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from data_prep.config.loader import load_recipe
-from data_prep.config.schema import CorpusRecipe, InputOptions, TokenizerOptions
+from data_prep.config.schema import CorpusRecipe, InputOptions
+from data_prep.config.tokenizer import TokenizerOptions
 from data_prep.errors import UserError
 
 RecipeFor = Callable[..., CorpusRecipe]

@@ -20,7 +20,7 @@ KERNELS = {
     "embedding_norm._forward",
     "embedding_norm._backward",
     "linear_cross_entropy._row_kernel",
-    "soft_cross_entropy._row_kernel",
+    "soft_cross_entropy_row.row_kernel",
 }
 
 
