@@ -5,7 +5,8 @@ Rows of different lengths are different rows, so a run with phases has a cache f
     CACHE/rows_128/    CACHE/rows_512/
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from data_prep.samples.pair_format import check_pair_format
 from pretrain.config.phases import phases_of
 from pretrain.data.batch import Batch
 from pretrain.data.batch_source import BatchSource
+from pretrain.data.dummy_batch import dummy_batch
 from pretrain.data.setup import Inputs, open_inputs
 from pretrain.data.trained_positions import TrainedPositions
 from pretrain.distil.config import StudentRecipe
@@ -32,7 +34,10 @@ from pretrain.distil.teacher_cache.writer import ComputeLogits, TeacherCacheWrit
 from pretrain.distributed import Cluster
 from pretrain.kernels.soft_cross_entropy import logits_of
 from pretrain.model.backend import choose_backend
+from pretrain.model.captured_states import NO_CAPTURE
 from pretrain.model.loading import LocatedModel, load_encoder
+
+_CHECKED_TOKENS = 256  # masked tokens of the batch that checks the teacher's outputs
 
 
 class TeacherCacheRecipe(StudentRecipe):
@@ -75,22 +80,46 @@ def write_teacher_caches(recipe: TeacherCacheRecipe, cluster: Cluster) -> None:
     """Compute and store the soft targets of all rows of a student's run (all ranks).
 
     Raises:
-        UserError: when recipe, corpus, teacher and folder do not match, before any forward pass.
+        UserError: when recipe, corpus, teacher and folder do not match; the folder is then left as
+            it was found.
     """
     if recipe.teacher.path is None or recipe.teacher.cache is None:
         raise UserError(
             "Give teacher.path, the teacher to cache, and teacher.cache, the folder to write."
         )
     temperature = cache_temperature(recipe)
-    inputs = open_inputs(recipe, recipe.teacher.cache / "plans", cluster)
-    located = _locate(recipe, recipe.teacher.path, inputs, cluster)
-    compute_logits = _open_teacher(recipe, located, cluster)
-    for length, rows in rows_needed(recipe).items():
-        source = inputs.sources[length]
-        folder = cache_folder(recipe.teacher.cache, length)
-        key = cache_key(source, inputs.corpus, located.sha256, temperature)
-        writer = TeacherCacheWriter(folder, key, recipe.teacher_cache, source, rows)
-        _write(writer, source, compute_logits, recipe, cluster)
+    with _restored_when_refused(recipe.teacher.cache, cluster):
+        inputs = open_inputs(recipe, recipe.teacher.cache / "plans", cluster)
+        located = _locate(recipe, recipe.teacher.path, inputs, cluster)
+        writers = {}
+        for length, rows in rows_needed(recipe).items():
+            source = inputs.sources[length]
+            folder = cache_folder(recipe.teacher.cache, length)
+            key = cache_key(source, inputs.corpus, located.sha256, temperature)
+            writers[length] = TeacherCacheWriter(folder, key, recipe.teacher_cache, source, rows)
+            cluster.on_main(writers[length].begin)
+        compute_logits = _open_teacher(recipe, located, cluster)
+    for length, writer in writers.items():
+        _write(writer, inputs.sources[length], compute_logits, recipe, cluster)
+
+
+@contextmanager
+def _restored_when_refused(folder: Path, cluster: Cluster) -> Iterator[None]:
+    """Remove what a refusal leaves in a folder, and the folder itself if it is new (all ranks).
+
+    What was there before stays, such as the shards of a pass that was interrupted.
+    """
+    before = set(folder.rglob("*"))
+    absent = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except UserError:
+        if cluster.is_main:
+            new = (path for path in folder.rglob("*") if path not in before)
+            for path in [*sorted(new, reverse=True), *absent]:  # what a folder holds comes first
+                with suppress(FileNotFoundError):  # nothing was made yet
+                    path.rmdir() if path.is_dir() else path.unlink()
+        raise
 
 
 def cache_temperature(recipe: StudentRecipe) -> float:
@@ -164,7 +193,11 @@ def _open_teacher(
     model, device = load_encoder(located), cluster.device
     backend = choose_backend(recipe.kernels, recipe.train, model.shape, device)
     sharded = recipe.teacher.sharded and cluster.world_size > 1
-    teacher = Teacher(model, device, recipe.train.precision, backend, sharded=sharded)
+    name = f"The teacher {located.folder}"
+    teacher = Teacher(model, device, recipe.train.precision, backend, name=name, sharded=sharded)
+    phase = phases_of(recipe.train)[0]
+    batch = dummy_batch(model.shape.vocab_size, phase.micro_rows, phase.row_tokens, _CHECKED_TOKENS)
+    teacher.check(batch.to(device), NO_CAPTURE, needs_logits=True)
 
     def compute_logits(batch: Batch) -> torch.Tensor:
         outputs = teacher(batch.to(device))
@@ -182,7 +215,6 @@ def _write(
 ) -> None:
     """Write the cache of one row length (all ranks)."""
     micro_rows = recipe.train.micro_rows
-    cluster.on_main(writer.begin)
     extra = _extra_forward_passes(writer, micro_rows, cluster) if recipe.teacher.sharded else 0
     writer.write(compute_logits, micro_rows, cluster.rank, cluster.world_size)
     # A sharded teacher gathers its layers from all ranks, so those with fewer batches must run as

@@ -174,6 +174,45 @@ def test_missing_teacher_or_folder_refused(tree: dict[str, Any], alone: Cluster)
         write_teacher_caches(TeacherCacheRecipe.model_validate(tree), alone)
 
 
+@pytest.mark.parametrize("begun", [False, True], ids=["new", "with_another_file"])
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"teacher_cache": EXACT | {"count": 202}}, "more than the 201 tokens"),
+        ({"corpus": {"path": "nowhere"}}, "nowhere"),
+        ({"train": {"batch_rows": 4096, "micro_rows": 4096}}, "fewer than one batch"),
+        ({}, "has NaN or infinity in"),
+        ({"teacher": {"path": "nowhere"}}, "nowhere"),
+    ],
+    ids=["count", "corpus", "batch", "teacher's weights", "no teacher"],
+)
+def test_refused_writing_leaves_nothing(
+    cached: dict[str, Any],
+    alone: Cluster,
+    tmp_path: Path,
+    tiny_model: Bert,
+    changes: dict[str, Any],
+    problem: str,
+    begun: bool,
+) -> None:
+    """A refusal leaves the folder as it was, and no folder where there was none."""
+    folder = tmp_path / "some" / "cache"
+    if begun:
+        folder.mkdir(parents=True)
+        (folder / "note.txt").write_text("of another program")
+    tree = cached | {"teacher": {**cached["teacher"], "cache": str(folder)}}
+    for group, keys in changes.items():
+        tree[group] = {**tree.get(group, {}), **keys}
+    if not changes:
+        tiny_model.cls.predictions.bias.data[7] = torch.nan
+        save_file(tiny_model.state_dict(), Path(tree["teacher"]["path"]) / WEIGHTS)
+    with pytest.raises(UserError, match=problem):
+        write_teacher_caches(TeacherCacheRecipe.model_validate(tree), alone)
+    left = sorted(path.name for path in (tmp_path / "some").rglob("*"))
+    assert left == (["cache", "note.txt"] if begun else [])
+    assert (tmp_path / "some").exists() == begun
+
+
 def test_earlier_recipe_keys_accepted(tree: dict[str, Any]) -> None:
     """Recipes that name the cache `signal`, as earlier ones did, give the same options."""
     earlier = {"teacher": {**tree["teacher"], "signal": "folder"}, "signal": EXACT}
