@@ -38,6 +38,18 @@ def as_yaml(value: Any) -> str:
     return text.removesuffix("\n").removesuffix("...").rstrip()
 
 
+def truth_as_words(value: Any, annotation: Any) -> Any:
+    """Return a value with true and false as words where its type has numbers, also in a list."""
+    members = unfold(annotation)
+    if isinstance(value, bool):
+        has_numbers = bool not in members and any(each in (int, float) for each in members)
+        return as_yaml(value) if has_numbers else value
+    elements = [element for each in members if (element := element_of(each)) is not None]
+    if isinstance(value, list) and len(elements) == 1:
+        return [truth_as_words(one, elements[0]) for one in value]
+    return value
+
+
 def choices_of(field: FieldInfo) -> str:
     """Return the words that a key takes, such as "a | b", empty where it takes any value."""
     words = [_words_of(each) for each in unfold(field.annotation)]

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from data_prep.config.errors import Reading, explain, refuse_other_recipe
+from data_prep.config.key_types import truth_as_words
 from data_prep.config.overrides import Origins, apply_override, split_key
 from data_prep.config.renames import present_name, rename_old_keys
 from data_prep.config.yaml_text import read_yaml
@@ -23,9 +24,24 @@ _NEAR = 0.7  # how alike a shipped file's name must be to be suggested
 
 
 class Options(BaseModel):
-    """A frozen group of recipe keys; unknown keys are errors, and so are NaN and infinity."""
+    """A frozen group of recipe keys.
+
+    Unknown keys are errors, and so are NaN and infinity, and true or false in place of a number.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, tree: Any) -> Any:
+        """Pass true and false on as words where pydantic would take them for 1 and 0."""
+        if not isinstance(tree, Mapping):
+            return tree
+        known = cls.model_fields
+        return {
+            key: truth_as_words(value, known[key].annotation) if key in known else value
+            for key, value in tree.items()
+        }
 
 
 Recipe = TypeVar("Recipe", bound=Options)

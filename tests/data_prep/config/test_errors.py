@@ -95,6 +95,12 @@ def test_list_errors_name_their_key(tmp_path: Path, shape: str, sentence: str) -
         ),
         ("order: left", "order is 'left' in FILE, but must be one of up, down or a list"),
         ("order: [1.5]", "order.0 is 1.5 in FILE, but must be a whole number."),
+        ("order: [true, false]", "order.0 is 'true' in FILE, but must be a whole number."),
+        ("scale: yes", "scale is 'true' in FILE, but must be a number."),
+        (
+            "sheets: [{copies: true, shapes: [{kind: circle}]}]",
+            "sheets.0.copies is 'true' in FILE, but must be a whole number.",
+        ),
         ("scale: .nan", "scale is nan in FILE, but must be a finite number."),
         ("ink: 3", 'ink is 3 in FILE, but must be a path: put it in quotes, "3".'),
     ],
