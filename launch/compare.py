@@ -26,7 +26,13 @@ with packages_required():
     from launch.benchmarks.report import write_findings
     from launch.command_line.errors import run_command
     from launch.command_line.parser import CommandParser
-    from launch.held_out import SCORED_TOKENS, HeldOutScores, Pairs, score_held_out
+    from launch.held_out import (
+        SCORED_TOKENS,
+        HeldOutScores,
+        Pairs,
+        check_scorable,
+        score_held_out,
+    )
     from pretrain.export.languages import check_language, example_sentences
 
 if TYPE_CHECKING:  # torch takes seconds to import
@@ -49,15 +55,16 @@ def main() -> None:
     arguments = _parser().parse_args()
     located = [_locate(path) for path in arguments.models]
     folders = [model.folder for model in located]
-    languages = _choose_languages(arguments.language, arguments.corpus)
-    filled = [line for folder in folders for line in _fill_lines(folder, languages)]
-    corpus = arguments.corpus
+    corpus, pairs = arguments.corpus, arguments.pairs
     longest = min(SCORED_TOKENS, *(model.shape.positions for model in located))
     row_tokens = arguments.row_tokens or longest
+    for folder in folders:  # before any of them computes
+        check_scorable(folder, corpus, row_tokens, pairs)
+    languages = _choose_languages(arguments.language, corpus)
+    filled = [line for folder in folders for line in _fill_lines(folder, languages)]
     times = time_models(folders, row_tokens)
     scores = [
-        score_held_out(folder, corpus, arguments.rows, row_tokens, arguments.pairs)
-        for folder in folders
+        score_held_out(folder, corpus, arguments.rows, row_tokens, pairs) for folder in folders
     ]
     rows = [
         Row(name=path.name, scores=found, milliseconds=milliseconds)
