@@ -42,7 +42,7 @@ _QUERIES = 128  # of a tile: products of that height keep a GPU busy
 _TENSORS, _FUSED_TENSORS = 8, 3
 _PROGRAMS = 64  # compiled tile shapes: two heights per row length, for each pair of head widths
 
-# Queries and keys of both models, sample ids of keys and of queries -> KL and its gradient.
+# Queries and keys of both models, sample ids of keys and of queries -> a loss and its gradient.
 CompareTile = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -68,13 +68,29 @@ def tiled_kl_sum(
     Raises:
         UserError: when the heads do not divide a width.
     """
+    with exact_products(sample_ids_N.device, (*student, *teacher)):
+        return tiled_sum(_compare, student, teacher, heads, sample_ids_N, row_tokens, budget_bytes)
+
+
+def tiled_sum(
+    compare: CompareTile,
+    student: QueryKey,
+    teacher: QueryKey,
+    heads: int,
+    sample_ids_N: torch.Tensor,
+    row_tokens: int,
+    budget_bytes: int,
+) -> torch.Tensor:
+    """Return what a function of tiles gives, as a mean over heads and a sum over queries.
+
+    The arguments after the first are those of `tiled_kl_sum`.
+    """
     for name, model in (("student", student), ("teacher", teacher)):
         head_width(model.query_ND.shape[1], heads, name)
     ids_BT = sample_ids_N.view(-1, row_tokens)
     inputs = student[:1] if student.key_ND is student.query_ND else student
-    with exact_products(ids_BT.device, (*student, *teacher)):
-        compute = partial(_sum_over_tiles, student, teacher, heads, ids_BT, budget_bytes)
-        return sum_with_gradients(compute, inputs)
+    compute = partial(_sum_over_tiles, compare, student, teacher, heads, ids_BT, budget_bytes)
+    return sum_with_gradients(compute, inputs)
 
 
 def tile_size(
@@ -90,14 +106,18 @@ def tile_size(
     return max(1, min(rows, budget_bytes // (queries * query_bytes))), queries
 
 
-def choose_compare(device: torch.device) -> tuple[CompareTile, int]:
-    """Return the tile function of a device, and how many tensors of tile size it needs."""
+def choose_compare(compare: CompareTile, device: torch.device) -> tuple[CompareTile, int]:
+    """Return a tile function as a device computes it, and how many tensors of tile size it needs.
+
+    On a GPU it is compiled.
+    """
     if device.type == "cuda" and has_triton():
-        return _compiled(), _FUSED_TENSORS
-    return _compare, _TENSORS
+        return _compiled(compare), _FUSED_TENSORS
+    return compare, _TENSORS
 
 
 def _sum_over_tiles(
+    compare: CompareTile,
     student: QueryKey,
     teacher: QueryKey,
     heads: int,
@@ -107,7 +127,7 @@ def _sum_over_tiles(
 ) -> torch.Tensor:
     """Return L and accumulate the gradients: none, or of the query, or of query and key."""
     total = torch.zeros((), device=ids_BT.device)
-    compare, tensors = choose_compare(ids_BT.device)
+    compare, tensors = choose_compare(compare, ids_BT.device)
     head_gradients = [view_of_heads(x, heads, ids_BT.shape[1]) for x in gradients]
     max_rows, max_queries = tile_size(len(ids_BT), heads, ids_BT.shape[1], budget_bytes, tensors)
     for rows in even_slices(len(ids_BT), max_rows):
@@ -115,8 +135,8 @@ def _sum_over_tiles(
         teacher_query, teacher_key = _heads_of(teacher, heads, ids_BT, rows)
         for queries in even_slices(ids_BT.shape[1], max_queries):
             pairs = ((query[:, :, queries], key), (teacher_query[:, :, queries], teacher_key))
-            divergence_RAQ, slope = compare(*pairs, ids_BT[rows], ids_BT[rows, queries])
-            total += divergence_RAQ.sum()
+            part_RAQ, slope = compare(*pairs, ids_BT[rows], ids_BT[rows, queries])
+            total += part_RAQ.sum()
             if head_gradients:
                 # Not `+=`: to an indexed tensor, it copies the result onto itself.
                 head_gradients[0][rows, :, queries].add_(slope @ key)
@@ -165,7 +185,7 @@ def _log_attention(query: torch.Tensor, key: torch.Tensor, is_apart: torch.Tenso
 
 
 @cache
-def _compiled() -> CompareTile:
-    """Return `_compare` as one kernel per shape, compiled when the first tile of it arrives."""
+def _compiled(compare: CompareTile) -> CompareTile:
+    """Return a function as one kernel per shape, compiled when the first tile of it arrives."""
     dynamo_config.recompile_limit = max(dynamo_config.recompile_limit, _PROGRAMS)
-    return torch.compile(_compare, dynamic=False, fullgraph=True)
+    return torch.compile(compare, dynamic=False, fullgraph=True)

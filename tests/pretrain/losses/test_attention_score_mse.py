@@ -1,10 +1,14 @@
-"""TinyBERT's score loss: its normalisation by hand, and the memory of a row."""
+"""TinyBERT's score loss: its normalisation by hand, its tiles and operations."""
+
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pretrain.losses import attention_score_mse
 from pretrain.losses.attention_score_mse import score_mse_sum
+from pretrain.losses.attention_tiles import BUDGET_BYTES, tile_size
 from pretrain.losses.head_layout import QueryKey
 from tests.pretrain.losses.attention_reference import DEVICE, ids_of, make_case
 
@@ -31,18 +35,47 @@ def test_invariant_to_common_rotation() -> None:
     assert case.ours().item() == pytest.approx(0, abs=1e-5 * size)
 
 
-def test_rows_at_a_time_within_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The number of rows computed at a time follows the budget, and changes rounding alone."""
-    seen = []
-    whole = attention_score_mse._sum_over_rows
-
-    def watched(*arguments: torch.Tensor) -> torch.Tensor:
-        seen.append(len(arguments[2]))
-        return whole(*arguments)
-
-    monkeypatch.setattr(attention_score_mse, "_sum_over_rows", watched)
-    case = make_case("scores", (13, [[13]] * 5))
-    row = attention_score_mse._row_bytes(case.heads, 13, 5)
-    values = [case.ours(budget_bytes=budget).item() for budget in (1, 2 * row, 100 * row)]
-    assert seen == [1] * 5 + [1, 2, 2] + [5]
+def test_tiles_change_rounding_alone() -> None:
+    """Tiles of any size give the same value and gradients."""
+    case = make_case("scores", (13, [[13], [4, 9], [1, 2]]))
+    values = [case.ours(budget_bytes=budget).item() for budget in (1, 5000, 2**30)]
     assert values == pytest.approx([values[0]] * 3, rel=1e-6)
+
+
+class _Operations(TorchDispatchMode):
+    """Counts operations that are no views."""
+
+    count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def test_layer_starts_tens_of_operations() -> None:
+    """A tile starts tens of operations, uncompiled, and the backward pass of a layer a few."""
+    rows, tokens = 32, 128  # a tile; one of a GPU holds three times as many
+    student, teacher = (
+        QueryKey(*(torch.zeros(rows * tokens, 24, requires_grad=own) for _ in range(2)))
+        for own in (True, False)
+    )
+    ids_N = torch.ones(rows * tokens, dtype=torch.int32)
+    with _Operations() as forward:
+        total = score_mse_sum(student, teacher, 12, ids_N, tokens)
+    with _Operations() as backward:
+        total.backward()
+    assert tile_size(rows, 12, tokens, BUDGET_BYTES) == (rows, tokens)
+    assert forward.count < 60 and backward.count <= 6
+
+
+def test_compiled_scores_match_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tile function compiles to one graph and gives the same gradients."""
+    case = make_case("scores").on_cpu()
+    wanted = case.gradients()
+    plain = attention_score_mse._compare_scores
+    compiled = torch.compile(plain, backend="aot_eager", dynamic=False, fullgraph=True)
+    monkeypatch.setattr(attention_score_mse, "_compare_scores", compiled)
+    for got, expected in zip(case.gradients(), wanted, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)

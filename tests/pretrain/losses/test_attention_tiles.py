@@ -67,10 +67,10 @@ def test_fused_tiles_with_triton_only(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = attention_tiles._compare
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     monkeypatch.setattr(attention_tiles, "has_triton", lambda: False)
-    assert choose_compare(gpu) == choose_compare(cpu) == (plain, 8)
+    assert choose_compare(plain, gpu) == choose_compare(plain, cpu) == (plain, 8)
     monkeypatch.setattr(attention_tiles, "has_triton", lambda: True)
-    assert choose_compare(cpu) == (plain, 8)
-    fused, tensors = choose_compare(gpu)
+    assert choose_compare(plain, cpu) == (plain, 8)
+    fused, tensors = choose_compare(plain, gpu)
     assert fused is not plain and tensors == 3
     assert dynamo_config.recompile_limit >= 64, "past it, a tile of another shape is an error"
 

@@ -107,8 +107,8 @@ def distil(dtype: torch.dtype) -> None:
 
 def main() -> None:
     JITFunction.run = record_launch  # type: ignore[method-assign]
-    attention_tiles._compiled = lambda: torch.compile(  # type: ignore[assignment]
-        attention_tiles._compare, backend="aot_eager", dynamic=False, fullgraph=True
+    attention_tiles._compiled = lambda compare: torch.compile(  # type: ignore[assignment]
+        compare, backend="aot_eager", dynamic=False, fullgraph=True
     )
     with FakeTensorMode(allow_non_fake_inputs=True):
         for dtype in (torch.bfloat16, torch.float16):
