@@ -143,6 +143,8 @@ def test_start_leaves_shape_open(tmp_path: Path) -> None:
     """A start is part of the identity, and the keys of a shape are what the recipe says of them."""
     found = identity_of(load(TeacherRecipe, tmp_path, "model.start=bert", "model.layers=3"))
     assert (found["model.start"], found["model.layers"]) == ("bert", 3)
+    moved = identity_of(load(TeacherRecipe, tmp_path, "model.start=/home/a/bert"))
+    assert moved["model.start"] == "bert", "cards show no folders of a machine"
     assert {found[f"model.{key}"] for key in ("width", "dropout", "norm")} == {None}
 
 
