@@ -54,6 +54,7 @@ class RunFacts:
     versions: dict[str, str] = field(default_factory=dict)
     started: str = ""  # date, YYYY-MM-DD
     zero_stage: int = 0
+    has_mlm_head: bool = True  # false where no loss trained it and no teacher's was copied
     teacher: TeacherFacts | None = None  # of a student
     start: StartFacts | None = None  # where pretraining was continued
 
@@ -72,6 +73,11 @@ class RunFacts:
     def kind(self) -> Literal["teacher", "student"]:
         """What was trained."""
         return "student" if self.teacher else "teacher"
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether it has heads that are worth publishing with its encoder."""
+        return self.has_mlm_head or bool(self.shape.get("next_sentence"))
 
     @property
     def longest_row(self) -> int:

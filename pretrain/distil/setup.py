@@ -8,7 +8,7 @@ from pretrain.data.dummy_batch import dummy_batch
 from pretrain.data.setup import Inputs
 from pretrain.data.trained_positions import TrainedPositions
 from pretrain.distil.config import StudentRecipe
-from pretrain.distil.loss_config import NextSentence
+from pretrain.distil.loss_config import HardMlm, NextSentence, SoftTargets
 from pretrain.distil.stage_plan import Stage, StagePlan, find_projections, plan_stages, stages_of
 from pretrain.distil.student import (
     check_positions,
@@ -46,8 +46,9 @@ def set_up_distillation(recipe: StudentRecipe, inputs: Inputs, cluster: Cluster)
     shape = student_shape(recipe.student, teacher, _trains_next_sentence(stages))
     check_student_positions(shape, recipe.train.longest_row)
     layers = choose_layers(recipe.student, teacher, located_models[0].foreign)
-    has_mlm_head = all(located.has_mlm_head for located in located_models)
-    plans = plan_stages(stages, shape, teacher, has_mlm_head, located_models[0].foreign)
+    teachers_have_head = all(located.has_mlm_head for located in located_models)
+    plans = plan_stages(stages, shape, teacher, teachers_have_head, located_models[0].foreign)
+    has_mlm_head = _trains_mlm_head(stages) or bool(layers and located_models[0].has_mlm_head)
     cache_kind = None
     if recipe.teacher.cache is not None:
         cache_kind = _attach_teacher_cache(recipe, inputs, located_models[0].sha256, cluster)
@@ -64,7 +65,7 @@ def set_up_distillation(recipe: StudentRecipe, inputs: Inputs, cluster: Cluster)
     ]
     return Prepared(
         model=student,
-        task=DistillationTask(teachers, plans, cache_kind),
+        task=DistillationTask(teachers, plans, cache_kind, has_mlm_head=has_mlm_head),
         teacher_facts=TeacherFacts(
             weights="+".join(located.sha256 for located in located_models),
             names=[model_name(located.folder) for located in located_models],
@@ -77,6 +78,7 @@ def set_up_distillation(recipe: StudentRecipe, inputs: Inputs, cluster: Cluster)
         inherited_positions=(
             min(located_models[0].trained_positions, shape.positions) if layers else 0
         ),
+        has_mlm_head=has_mlm_head,
     )
 
 
@@ -150,6 +152,10 @@ def _check_outputs(
 
 def _trains_next_sentence(stages: list[Stage]) -> bool:
     return any(isinstance(o, NextSentence) for stage in stages for o in stage.objectives)
+
+
+def _trains_mlm_head(stages: list[Stage]) -> bool:
+    return any(isinstance(o, SoftTargets | HardMlm) for stage in stages for o in stage.objectives)
 
 
 def _validation_of(teachers: list[LocatedModel]) -> dict[str, float]:

@@ -22,7 +22,7 @@ from pretrain.distil.stage_plan import StagePlan, stage_at
 from pretrain.distil.teacher import Teacher
 from pretrain.distil.teacher_cache.targets import Kind
 from pretrain.distil.trained_parameters import trained_parameters
-from pretrain.losses.mlm_nsp import mlm_losses, mlm_terms, nsp_terms, pretraining_terms
+from pretrain.losses.mlm_nsp import mlm_losses, mlm_terms, nsp_terms
 from pretrain.losses.term import Term
 from pretrain.model import Bert, Outputs
 from pretrain.model.captured_states import States, no_states
@@ -48,6 +48,8 @@ class DistillationTask:
         teachers: one, or several whose predictions are averaged.
         plans: of the stages, in order.
         cache_kind: kind of the cached soft targets that batches carry; None computes logits.
+        has_mlm_head: whether the student's MLM head is trained, or its teacher's: whether a
+            validation has an MLM loss.
     """
 
     def __init__(
@@ -55,10 +57,13 @@ class DistillationTask:
         teachers: Sequence[Teacher],
         plans: Sequence[StagePlan],
         cache_kind: Kind | None = None,
+        *,
+        has_mlm_head: bool = True,
     ) -> None:
         self._teachers = teachers
         self._plans = plans
         self._cache_kind = cache_kind
+        self._has_mlm_head = has_mlm_head
         self._heads = teachers[0].shape.heads
 
     def at(self, step: int) -> StepSpec:
@@ -136,7 +141,9 @@ class DistillationTask:
 
     def _held_out_terms(self, plan: StagePlan, outputs: Outputs, batch: Batch) -> list[Term]:
         """Return the terms of a validation; the teacher runs only where layers are compared."""
-        terms = pretraining_terms(outputs, batch)
+        terms = mlm_terms(mlm_losses(outputs, batch), weight=1.0) if self._has_mlm_head else []
+        if outputs.nsp_logits_S2 is not None:
+            terms += nsp_terms(outputs.nsp_logits_S2, batch, weight=1.0)
         if not any(plan.layer_pairs):
             return terms
         states = self._teachers[0].states(batch, plan.teacher_capture, timed=False)

@@ -27,7 +27,7 @@ from pretrain.export.target import (
     replace_export,
 )
 from pretrain.export.tokenizer_files import TOKENIZER_FILES, write_tokenizer_files
-from pretrain.model.hf_conversion import to_hf_config, to_hf_name
+from pretrain.model.hf_conversion import HEADS, to_hf_config, to_hf_name
 from pretrain.model.loading import WEIGHTS, TrainedModel, load_trained
 from pretrain.weights_file import write_weights
 
@@ -115,7 +115,8 @@ def check_export(folder: Path, trained: TrainedModel, location: str) -> None:
     for path in folder.iterdir():
         if path.name not in PUBLISHED or path.is_symlink():
             raise UserError(f"The export would hold {path.name}, which is not safe to publish.")
-    check_parity(folder, trained.model)
+    assert trained.facts is not None
+    check_parity(folder, trained.model, trained.facts.has_heads)
     check_in_fresh_process(folder, location)
 
 
@@ -125,9 +126,10 @@ def _write(building: Path, trained: TrainedModel, run_path: Path, card: CardOpti
     weights = {
         to_hf_name(name, shape): tensor.contiguous()
         for name, tensor in trained.model.state_dict().items()
+        if facts.has_heads or not name.startswith(HEADS)
     }
     write_weights(weights, building / WEIGHTS, metadata={"format": "pt"})
-    write_json(building / _CONFIG, to_hf_config(shape))
+    write_json(building / _CONFIG, to_hf_config(shape, facts.has_heads))
     tokenizer = load_tokenizer(run_path / "tokenizer")
     if not tokenizer.is_recorded_as(facts.tokenizer):
         raise UserError(

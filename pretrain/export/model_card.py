@@ -22,6 +22,25 @@ _SCORES = {
     "validation/accuracy_nsp": ("{pair} accuracy", "{:.2%}"),
 }
 _NEUTRAL = "\nPut a sentence of its language there, with {mask} in place of a word.\n"
+_FILLED_MASK = Template(
+    """\
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained($location)
+model = AutoModelForMaskedLM.from_pretrained($location)
+inputs = tokenizer($sentence, return_tensors="pt")
+logits = model(**inputs).logits[inputs.input_ids == tokenizer.mask_token_id]
+print(tokenizer.convert_ids_to_tokens(logits.topk(5).indices[0].tolist()))"""
+)
+_HIDDEN_STATES = Template(
+    """\
+from transformers import AutoModel, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained($location)
+model = AutoModel.from_pretrained($location)
+inputs = tokenizer($sentence, return_tensors="pt")
+print(model(**inputs).last_hidden_state.shape)"""
+)
 _OBJECTIVES = {
     "next_sentence": "masked tokens and next sentences",
     "sentence_order": "masked tokens and the order of sentences",
@@ -60,12 +79,12 @@ def write_card(facts: RunFacts, shape: BertShape, options: CardOptions, mask_tok
     sentences = example_sentences(options.languages, mask_token)
     sentence = _literal(sentences[0] if sentences else mask_token)
     location = _literal(options.location)
+    example = _FILLED_MASK if facts.has_heads else _HIDDEN_STATES
     return template.substitute(
         header=_header(facts, shape, options),
         name=" ".join(options.name.split()),
-        location=location,
-        sentence=sentence,
-        sentence_note="" if sentences else _NEUTRAL.format(mask=mask_token),
+        example=example.substitute(location=location, sentence=sentence),
+        sentence_note="" if sentences or not facts.has_heads else _NEUTRAL.format(mask=mask_token),
         summary=_summary(facts, shape),
         pooler=describe_pooler(shape, facts, location, sentence),
         shape_rows=_rows(_shape(facts, shape)),
@@ -82,7 +101,7 @@ def _header(facts: RunFacts, shape: BertShape, options: CardOptions) -> str:
     tags = [format_of(shape), *(["distillation"] if _is_distilled(facts) else []), "stillhouse"]
     header: dict[str, Any] = {
         "library_name": "transformers",
-        "pipeline_tag": "fill-mask",
+        "pipeline_tag": "fill-mask" if facts.has_heads else "feature-extraction",
         "license": options.license,
     }
     if options.languages:

@@ -55,9 +55,12 @@ def main(folder: Path, name: str) -> None:
         _check_tokenizer(tokenizer, folder, config.max_position_embeddings)
     with safe_open(folder / "model.safetensors", framework="pt") as file:
         stored = set(file.keys())
+    is_encoder_alone = config.architectures[0].endswith("Model")
     for kind in (_ENCODER, *_PRETRAINED, *_FINE_TUNED):
         auto = getattr(transformers, kind)
         if type(config) not in auto._model_mapping:
+            continue
+        if kind in _PRETRAINED and is_encoder_alone:
             continue
         if kind in _NEEDS_NSP_HEAD and "cls.seq_relationship.weight" not in stored:
             continue

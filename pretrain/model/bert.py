@@ -174,9 +174,9 @@ class Bert(nn.Module):
         """Remove the layers above the first `count`, whose states are not read."""
         del self.bert.encoder.layer[count:]
 
-    def count_parameters(self) -> int:
+    def count_parameters(self, has_heads: bool = True) -> int:
         """Return the number of parameters that are published, tied ones counted once."""
-        published = (self.bert, self.cls)
+        published = (self.bert, self.cls) if has_heads else (self.bert,)
         return sum(parameter.numel() for part in published for parameter in part.parameters())
 
 

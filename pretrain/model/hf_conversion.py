@@ -26,6 +26,7 @@ DISTILBERT_LAYER = {
     "output.dense": "ffn.lin2",
     "output.LayerNorm": "output_layer_norm",
 }
+HEADS = "cls."  # beginning of the names of the heads' parameters
 _LAYERS = "bert.encoder.layer."
 # Keys of DistilBERT's `config.json` to those of BERT's.
 DISTILBERT_CONFIG = {
@@ -38,13 +39,17 @@ DISTILBERT_CONFIG = {
 }
 
 
-def to_hf_config(shape: BertShape) -> dict[str, Any]:
-    """Return the `config.json` with which plain transformers builds the same model."""
+def to_hf_config(shape: BertShape, has_heads: bool = True) -> dict[str, Any]:
+    """Return the `config.json` with which plain transformers builds the same model.
+
+    Without heads it is that of an encoder alone.
+    """
     if not shape.token_types:
-        return _distilbert_config(shape)
+        return _distilbert_config(shape, "ForMaskedLM" if has_heads else "Model")
     model_type, family = _FAMILIES[shape.norm]
+    with_heads = "ForPreTraining" if shape.next_sentence else "ForMaskedLM"
     return {
-        "architectures": [f"{family}For{'PreTraining' if shape.next_sentence else 'MaskedLM'}"],
+        "architectures": [family + (with_heads if has_heads else "Model")],
         "model_type": model_type,
         "vocab_size": shape.vocab_size,
         "num_hidden_layers": shape.layers,
@@ -78,9 +83,9 @@ def to_hf_name(name: str, shape: BertShape) -> str:
     return f"distilbert.transformer.layer.{index}.{DISTILBERT_LAYER[module]}.{leaf}"
 
 
-def _distilbert_config(shape: BertShape) -> dict[str, Any]:
+def _distilbert_config(shape: BertShape, suffix: str) -> dict[str, Any]:
     return {
-        "architectures": ["DistilBertForMaskedLM"],
+        "architectures": [f"DistilBert{suffix}"],
         "model_type": "distilbert",
         "vocab_size": shape.vocab_size,
         "n_layers": shape.layers,

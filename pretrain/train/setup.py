@@ -66,10 +66,11 @@ class RunSetup:
 def collect_facts(s: RunSetup) -> RunFacts:
     """Return what the manifest of every checkpoint states about the run."""
     corpus, model = s.inputs.corpus, s.prepared.model
+    heads = s.prepared.has_mlm_head or model.shape.next_sentence
     kept = sum(tensor.numel() for tensor in s.kept_weights.values())
     return RunFacts(
         shape=model.shape.to_dict(),
-        parameters=model.count_parameters() + kept,
+        parameters=model.count_parameters(heads) + kept,
         corpus=corpus.fingerprint,
         corpus_documents=corpus.num_documents,
         corpus_tokens=corpus.num_tokens,
@@ -80,6 +81,7 @@ def collect_facts(s: RunSetup) -> RunFacts:
         versions={name: version(name) for name in ("torch", "deepspeed", "transformers")},
         started=time.strftime("%Y-%m-%d"),
         zero_stage=s.zero_stage,
+        has_mlm_head=s.prepared.has_mlm_head,
         teacher=s.prepared.teacher_facts,
         start=s.prepared.start_facts,
     )

@@ -71,6 +71,7 @@ class Prepared:
     teacher_facts: TeacherFacts | None = None  # of a student
     start_facts: StartFacts | None = None  # where pretraining is continued
     inherited_positions: int = 0  # trained before, where position embeddings were copied
+    has_mlm_head: bool = True  # whether its MLM head is trained, or copied from one that was
 
 
 class PretrainingTask:

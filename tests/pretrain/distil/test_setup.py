@@ -69,6 +69,32 @@ def test_unneeded_teacher_layers_removed(
     assert facts.parameters == facts.parameters_kept
 
 
+def test_mlm_head_trained_or_copied(
+    published_teacher: Path, tmp_path: Path, inputs: Any, alone: Cluster, packed: Batch
+) -> None:
+    """A student has an MLM head, and is validated with it, where one is trained or copied."""
+    bare = tmp_path / "bare"
+    shutil.copytree(published_teacher, bare)
+    weights = load_file(bare / WEIGHTS)
+    encoder = {name: tensor for name, tensor in weights.items() if not name.startswith("cls.")}
+    save_file(encoder, bare / WEIGHTS)
+    layers, hard = [{"kind": "hidden_mse"}], [{"kind": "hidden_mse"}, {"kind": "hard_mlm"}]
+    for teacher, init, objectives, expected in (
+        (published_teacher, "random", layers, False),
+        (published_teacher, "lower", layers, True),
+        (bare, "lower", layers, False),
+        (bare, "lower", hard, True),
+    ):
+        student_recipe = recipe(
+            {"path": str(teacher)}, objectives=objectives, student={"init": init}
+        )
+        prepared = set_up_distillation(student_recipe, inputs, alone)
+        assert prepared.has_mlm_head == expected
+        spec = prepared.task.validation(0)
+        terms = prepared.model(packed, spec.terms, capture=spec.capture)
+        assert ("loss/mlm" in [term.tag for term in terms]) == expected
+
+
 def test_several_teachers_all_run_forward(
     published_teacher: Path, other_teacher: Path, inputs: Any, alone: Cluster, packed: Batch
 ) -> None:

@@ -134,7 +134,7 @@ def test_misread_shape_is_not_published(
     """A shape that transformers reads differently is not published."""
     make_run(tmp_path / "run", tiny_tokenizer, "teacher", tiny_shape)
     wrong = {"num_attention_heads": 2}  # the same parameters, other logits
-    monkeypatch.setattr(huggingface, "to_hf_config", lambda shape: to_hf_config(shape) | wrong)
+    monkeypatch.setattr(huggingface, "to_hf_config", lambda *of: to_hf_config(*of) | wrong)
     with pytest.raises(UserError, match="so it was not published"):
         publish(tmp_path / "run", tmp_path / "export", "apache-2.0", "en")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
