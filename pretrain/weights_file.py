@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from data_prep.errors import UserError
 
+_LFS = b"version https://git-lfs"
 # The types of numbers that are weights; int8 and the like are quantised, with scales elsewhere.
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
@@ -53,6 +54,7 @@ def read_headers(files: Sequence[Path]) -> dict[str, StoredTensor]:
                         path, name, tuple(part.get_shape()), part.get_dtype()
                     )
         except (OSError, SafetensorError) as error:
+            _refuse_pointer(path)
             raise UserError(f"The weights {path} cannot be read: {error}.") from error
     return found
 
@@ -72,6 +74,14 @@ def read_tensors(stored: Mapping[str, StoredTensor]) -> Iterator[tuple[str, torc
                         yield key, file.get_tensor(each.name).float()
         except (OSError, SafetensorError) as error:
             raise UserError(f"The weights {path} cannot be read: {error}.") from error
+
+
+def _refuse_pointer(path: Path) -> None:
+    """Raise UserError for what a clone without Git LFS leaves in place of a large file."""
+    if path.is_file() and path.stat().st_size < 1024 and path.read_bytes().startswith(_LFS):
+        raise UserError(
+            f"{path} is a pointer of Git LFS, not the file itself: run `git lfs pull` there."
+        )
 
 
 def _check_dtype(stored: StoredTensor) -> None:

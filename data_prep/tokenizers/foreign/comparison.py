@@ -1,12 +1,15 @@
 """The tokenizer of a model beside that of a corpus: whether they are the same, and what differs."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from data_prep.errors import UserError
-from data_prep.tokenizers.fingerprints import file_fingerprint
-from data_prep.tokenizers.folder import BACKEND, LoadedTokenizer, loaded_tokenizer
+from data_prep.tokenizers.fingerprints import file_fingerprint, pipeline_fingerprint
+from data_prep.tokenizers.folder import BACKEND, LoadedTokenizer, loaded_tokenizer, read_backend
 from data_prep.tokenizers.foreign.adoption import adopt_tokenizer, first_difference
 from data_prep.tokenizers.roles import ROLES, special_ids
 
@@ -20,9 +23,20 @@ def open_model_tokenizer(path: Path) -> LoadedTokenizer:
     folder = path / "tokenizer" if (path / "tokenizer").is_dir() else path
     adopted = adopt_tokenizer(folder)
     ids = special_ids(adopted.backend, adopted.names, folder)
+    return loaded_tokenizer(folder, adopted.backend, ids, _earlier(folder, adopted.backend, ids))
+
+
+def _earlier(folder: Path, backend: Tokenizer, ids: Mapping[str, int]) -> frozenset[str]:
+    """Return the fingerprint that earlier versions gave, of tokenizer.json alone.
+
+    Where tokenizer_config.json overrides that file, it is the fingerprint of another tokenizer.
+    """
     file = folder / BACKEND
-    earlier = frozenset({file_fingerprint(file)} if file.is_file() else ())
-    return loaded_tokenizer(folder, adopted.backend, ids, earlier)
+    if not file.is_file():
+        return frozenset()
+    alone = pipeline_fingerprint(read_backend(file), ids)
+    same = alone == pipeline_fingerprint(backend, ids)
+    return frozenset({file_fingerprint(file)} if same else ())
 
 
 def check_model_tokenizer(path: Path, stated: str, tokenizer: LoadedTokenizer) -> None:

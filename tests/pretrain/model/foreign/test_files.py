@@ -105,3 +105,19 @@ def test_other_formats_refused(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / WEIGHTS).rename(tmp_path / name)
     with pytest.raises(UserError, match=message):
         locate(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
+        (b"\x08\x00", r"model\.safetensors cannot be read"),
+        (b"", r"model\.safetensors cannot be read"),
+    ],
+)
+def test_damaged_weights_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    """A file that is cut off, or stands for another, is refused by its path."""
+    save(tmp_path, "BertForMaskedLM")
+    (tmp_path / WEIGHTS).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        locate(tmp_path)
