@@ -117,7 +117,7 @@ def _restored_when_refused(folder: Path, cluster: Cluster) -> Iterator[None]:
         if cluster.is_main:
             new = (path for path in folder.rglob("*") if path not in before)
             for path in [*sorted(new, reverse=True), *absent]:  # what a folder holds comes first
-                with suppress(FileNotFoundError):  # nothing was made yet
+                with suppress(OSError):  # it was never made, or holds files of another program
                     path.rmdir() if path.is_dir() else path.unlink()
         raise
 
