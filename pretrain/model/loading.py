@@ -16,9 +16,7 @@ from typing import Any
 import torch
 
 from data_prep.errors import UserError
-from data_prep.hub import DESCRIPTION, fetch, hub_name
-from data_prep.hub import WEIGHTS as HUB_WEIGHTS
-from data_prep.progress import log
+from data_prep.hub import hub_name
 from data_prep.tokenizers.json_files import read_json_object
 from pretrain.checkpoint_manifest import FoundCheckpoint, find_newest
 from pretrain.model.bert import Bert
@@ -42,7 +40,9 @@ from pretrain.model.foreign.files import (
 from pretrain.model.foreign.hf_config import ForeignAttention
 from pretrain.model.foreign.hf_encoder import HfEncoder
 from pretrain.model.foreign.hf_loading import describe_folder, load_hf_encoder, stores_mlm_head
-from pretrain.model.foreign.names import DECODER, DECODER_BIAS, from_hf_name
+from pretrain.model.foreign.hub_models import fetch_model
+from pretrain.model.foreign.names import DECODER
+from pretrain.model.foreign.tensors import renamed, resolve_ties
 from pretrain.run_facts import RunFacts
 from pretrain.weights_file import StoredTensor, read_headers, read_tensors
 
@@ -59,11 +59,9 @@ __all__ = [
 _NSP_HEAD = "cls.seq_relationship.weight"
 _MLM_HEAD = "cls.predictions."
 _HEADS = ("cls.", "projections.")
-_BIAS = "cls.predictions.bias"
 _TRANSFORM = "cls.predictions.transform.dense.weight"
 _ENCODER = "bert."
 _LAYER = re.compile(r"bert\.encoder\.layer\.(\d+)\.")
-_WORDS = "bert.embeddings.word_embeddings.weight"
 _POSITIONS = "bert.embeddings.position_embeddings.weight"
 _TYPES = "bert.embeddings.token_type_embeddings.weight"
 _TOKEN_TYPES = 2
@@ -147,7 +145,7 @@ def locate(path: Path) -> LocatedModel:
     """
     if (path / "checkpoints").is_dir() and (found := find_newest(path / "checkpoints")):
         return _locate_run(path, found)
-    folder = _fetched(name) if (name := hub_name(path)) else path
+    folder = fetch_model(name) if (name := hub_name(path)) else path
     if folder.is_dir():
         refuse_code(folder)
         config, files = find_config(folder), find_weights(folder)
@@ -208,42 +206,16 @@ def _locate_run(path: Path, found: FoundCheckpoint) -> LocatedModel:
     )
 
 
-def _fetched(name: str) -> Path:
-    """Return the folder of a repository of the hub: weights only of a model that can be used."""
-    folder = fetch(name, DESCRIPTION)
-    refuse_code(folder)
-    config = find_config(folder)
-    if config is None:
-        raise UserError(f"{name} has no config.json on the hub, so it is no model: correct it.")
-    _check_config(read_json_object(config), str(config))
-    folder = fetch(name, HUB_WEIGHTS)
-    if not find_weights(folder):
-        raise UserError(
-            f"{name} has no {WEIGHTS} on the hub: download it with `hf download {name} --local-dir "
-            "FOLDER`, and name that folder to see how to convert its weights."
-        )
-    log(f"{name} is read from the hub's cache, revision {folder.name[:12]}")
-    return folder
-
-
-def _check_config(config: dict[str, Any], source: str) -> None:
-    """Raise UserError for the config of a model that cannot be computed."""
-    if needs_transformers(config, source):
-        check_encoder(config, source)
-    else:
-        from_hf_config(config, source)
-
-
 def _locate_foreign(path: Path, config_path: Path, files: tuple[Path, ...]) -> LocatedModel:
     config, source = read_json_object(config_path), str(config_path)
     if needs_transformers(config, source):
         return _locate_hf(path, config, source, files)
-    tensors = _renamed(read_headers(files), files[0])
+    tensors = renamed(read_headers(files), files[0])
     shape, family = from_hf_config(config, source), FAMILIES[family_of(config, source)]
     is_tied = config.get("tie_word_embeddings", True) is not False
     # Without a decoder of its own, one that is not tied is random.
     has_mlm_head = family.has_mlm_head and _TRANSFORM in tensors and (is_tied or DECODER in tensors)
-    tensors = _resolve_ties(tensors, is_tied)
+    tensors = resolve_ties(tensors, is_tied)
     located = LocatedModel(
         folder=path,
         sha256=hash_weights(files),
@@ -284,43 +256,6 @@ def _locate_hf(
 
 def _read_facts(path: Path) -> RunFacts | None:
     return RunFacts.from_dict(read_json_object(path)) if path.is_file() else None
-
-
-def _renamed(headers: Mapping[str, StoredTensor], path: Path) -> dict[str, StoredTensor]:
-    """Return stored tensors by their names here."""
-    renamed = {from_hf_name(name): stored for name, stored in headers.items()}
-    if len(renamed) < len(headers):
-        twice = next(name for name in headers if renamed[from_hf_name(name)].name != name)
-        raise UserError(
-            f"The weights {path} hold {from_hf_name(twice)} twice, once as {twice}: save the model "
-            "again with save_pretrained of transformers."
-        )
-    return renamed
-
-
-def _resolve_ties(tensors: Mapping[str, StoredTensor], is_tied: bool) -> dict[str, StoredTensor]:
-    """Return the tensors with one decoder bias, and with a decoder only where it is not tied.
-
-    As transformers 5: where a file stores both tensors of a tie, they are tied only if they are
-    equal; where it stores one of them, that one counts. The decoder reads `decoder.bias`. A model
-    that transformers 4 saved has the same bias as `cls.predictions.bias` alone.
-    """
-    resolved = dict(tensors)
-    if DECODER_BIAS in resolved:
-        resolved[_BIAS] = resolved.pop(DECODER_BIAS)
-    if DECODER in resolved:
-        if _WORDS not in resolved and is_tied:
-            resolved[_WORDS] = resolved.pop(DECODER)
-        elif _WORDS in resolved and _are_equal(resolved[_WORDS], resolved[DECODER]):
-            del resolved[DECODER]
-    return resolved
-
-
-def _are_equal(one: StoredTensor, other: StoredTensor) -> bool:
-    if one.shape != other.shape:
-        return False
-    first, second = (tensor for _, tensor in read_tensors({"one": one, "other": other}))
-    return torch.equal(first, second)
 
 
 def _adjusted(name: str, stored: torch.Tensor, position_offset: int) -> torch.Tensor:

@@ -10,6 +10,8 @@ from pretrain.model.hf_conversion import DISTILBERT_LAYER
 
 DECODER = "cls.predictions.decoder.weight"
 DECODER_BIAS = "cls.predictions.decoder.bias"
+BIAS = "cls.predictions.bias"
+WORDS = "bert.embeddings.word_embeddings.weight"
 _BASE = re.compile(r"(bert|distilbert|roberta|electra)\.")
 _PARTS = ("embeddings.", "encoder.", "pooler.", "transformer.layer.", "embeddings_project.")
 _DISTILBERT = "transformer.layer."
