@@ -90,7 +90,7 @@ class TrainOptions(Options):
         [],
         description="parts of the run in order, each with its steps and the keys it changes: "
         "row_tokens, batch_rows, micro_rows, lr, warmup_steps; empty is a run of one shape. "
-        "Shares follow another train.steps",
+        "Shares follow another train.steps, where one that is less than a step is left out",
     )
     ramp: Annotated[RampOptions, "one value"] | None = Field(
         None, description="how the batch grows at first: {from_rows, steps, stages}; null does not"
@@ -110,6 +110,7 @@ class TrainOptions(Options):
         return [
             CountedPhase.model_construct(**{**dict(phase), "steps": steps, "share": None})
             for phase, steps in zip(self.phases, counts, strict=True)
+            if steps or phase.share is None
         ]
 
     @property

@@ -123,6 +123,13 @@ def test_indivisible_batch_is_refused(batch_rows: int, micro_rows: int, multiple
         phase.micro_batches(2)
 
 
+def test_share_below_a_step_is_left_out() -> None:
+    """A phase whose share of a short run is less than a step is left out; the others fill it."""
+    shares = [{"share": 0.5}, {"share": 0.1}, {"share": 0.4, "row_tokens": 512}]
+    phases = phases_of(train(3, *shares))
+    assert [(phase.steps, phase.row_tokens) for phase in phases] == [(2, 128), (1, 512)]
+
+
 @pytest.mark.parametrize("steps", [10, 33, 250_000])
 def test_shares_follow_the_number_of_steps(steps: int) -> None:
     """Phases given as shares fill a run of any length, to the nearest step, in its identity too."""
