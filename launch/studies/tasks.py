@@ -12,6 +12,8 @@ from typing import Any
 from data_prep.errors import UserError
 from launch.studies.options import TaskOptions
 
+_PROTOCOL = "best epoch on dev"  # scores of another protocol are not comparable
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -36,7 +38,8 @@ class Task:
         """What decides a model's scores: the examples, and how it is fine-tuned on them."""
         options = self.options.model_dump(mode="json", exclude={"train", "dev", "test"})
         parts = [[part.texts, part.labels] for part in (self.train, self.dev, self.test)]
-        return hashlib.sha256(json.dumps([options, self.labels, parts]).encode()).hexdigest()
+        decides = [_PROTOCOL, options, self.labels, parts]
+        return hashlib.sha256(json.dumps(decides).encode()).hexdigest()
 
 
 def read_task(options: TaskOptions) -> Task:

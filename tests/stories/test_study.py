@@ -36,9 +36,10 @@ def test_study_runs_every_part_once(
 
     first = run_command([*command, "--json", str(report)]).stdout
     found = json.loads(report.read_text(encoding="utf-8"))
-    assert [row["name"] for row in found["rows"]] == ["teacher", "untrained", "none", "soft"]
+    names = ["teacher", "untrained", "copied", "none", "soft"]
+    assert [row["name"] for row in found["rows"]] == names
     assert {"device", "versions", "commit", "budget"} <= found.keys()
-    none, soft = found["rows"][2:]
+    none, soft = found["rows"][3:]
     assert none["seeds"][0]["loss"] != soft["seeds"][0]["loss"]
     assert soft["training_flops"] > none["training_flops"] > 0, "a teacher costs something"
     assert all(row["seeds"][0]["tasks"]["word"]["tried"] for row in found["rows"])
@@ -47,7 +48,7 @@ def test_study_runs_every_part_once(
     again = run_command(command).stdout
     assert "scoring" not in again
     assert "distill_student.py" not in again
-    assert again.strip() == "\n".join(first.strip().splitlines()[-8:])
+    assert again.strip() == "\n".join(first.strip().splitlines()[-9:])
 
 
 def write_study(folder: Path, teacher: Path, corpus: Path, tokenizer: Path) -> Path:
