@@ -116,7 +116,9 @@ def _scores(
     folder = study.path / "scores" / f"{subject.name}-{seed}"
     # Of random weights, the shape alone decides.
     decides = "config.json" if subject.start == "random" else WEIGHTS
-    model = {"model": file_sha256(export / decides), "start": subject.start}
+    # A list, as it is read back from the file: a tuple would never equal it.
+    start = subject.start if isinstance(subject.start, str) else list(subject.start)
+    model = {"model": file_sha256(export / decides), "start": start}
     found: dict[str, Any] = {"parameters": _count_parameters(export, subject.start)}
     # Held-out scores of weights that were not trained together mean nothing.
     if subject.start == "trained" and locate(study.teacher).has_mlm_head:
