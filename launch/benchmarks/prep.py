@@ -185,7 +185,7 @@ def _stages(job: Job, work: Path) -> dict[str, Any]:
     clock = dict.fromkeys(STAGE_NAMES, 0.0)
     with (
         _timed(clock, "reading", task, "read_documents"),
-        _timed(clock, "cleaning", Cleaner, "clean"),
+        _timed(clock, "cleaning", Cleaner, "clean_all"),
         _timed(clock, "cleaning", Cleaner, "reason_to_drop"),
         _timed(clock, "sentences_and_ids", TextEncoder, "encode"),
     ):
