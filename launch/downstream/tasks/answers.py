@@ -3,6 +3,7 @@
 Shapes: N windows, S tokens.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -97,7 +98,8 @@ class Answers:
                 feature["start_positions"], feature["end_positions"] = targets
             features.append(feature)
             windows.append(window)
-        return Encoded(features, examples, len(owners) - len(examples), windows)
+        several = sum(count > 1 for count in Counter(owners).values())
+        return Encoded(features, examples, several, windows)
 
     def predict(self, logits: Any, encoded: Encoded) -> list[Prediction]:
         """Return the text of the best span of all windows of each question, "" for no answer."""
