@@ -22,6 +22,7 @@ with packages_required():
     from pretrain.model import Bert, BertShape, initialise
     from pretrain.start.setup import continue_from_start
     from pretrain.train.run import execute
+    from pretrain.train.run_directory import with_positions_of_run
     from pretrain.train.task import Prepared, PretrainingTask
 
 _COMMON_KEYS = (
@@ -34,7 +35,7 @@ _COMMON_KEYS = (
 def main() -> None:
     """Read the recipe and train."""
     parser = recipe_parser(__doc__, TeacherRecipe, _COMMON_KEYS, "teacher_base.yaml")
-    recipe = read_recipe(TeacherRecipe, parser.parse_intermixed_args())
+    recipe = with_positions_of_run(read_recipe(TeacherRecipe, parser.parse_intermixed_args()))
 
     def prepare(inputs: Inputs, cluster: Cluster) -> Prepared:
         if recipe.model.start is not None:

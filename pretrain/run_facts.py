@@ -75,11 +75,6 @@ class RunFacts:
         return "student" if self.teacher else "teacher"
 
     @property
-    def has_heads(self) -> bool:
-        """Whether it has heads that are worth publishing with its encoder."""
-        return self.has_mlm_head or bool(self.shape.get("next_sentence"))
-
-    @property
     def longest_row(self) -> int:
         """Tokens of the longest rows that its own steps read; 0 where no recipe is stated."""
         return longest_row_read(self.identity, self.step)

@@ -242,8 +242,9 @@ def identity_of(recipe: RunRecipe) -> dict[str, Any]:
             flat.update({f"{group}.{key}": value for key, value in keys.items()})
     if isinstance(recipe, TeacherRecipe):
         flat["model.positions"] = recipe.positions
-        if (start := recipe.model.start) is not None and start.is_absolute():
-            flat["model.start"] = start.name  # cards show it; folders of a machine are no part
+        if recipe.model.start is not None:
+            # Cards show it, and folders of a machine are no part of it.
+            flat["model.start"] = recipe.model.start.name
     flat["train.phases"] = [
         phase.model_dump(mode="json", exclude={"micro_rows", "share"})
         for phase in (recipe.train.all_phases if recipe.train.phases else [])

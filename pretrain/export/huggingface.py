@@ -28,7 +28,7 @@ from pretrain.export.target import (
 )
 from pretrain.export.tokenizer_files import TOKENIZER_FILES, write_tokenizer_files
 from pretrain.model.hf_conversion import HEADS, to_hf_config, to_hf_name
-from pretrain.model.loading import WEIGHTS, TrainedModel, load_trained
+from pretrain.model.loading import WEIGHTS, TrainedModel, load_located, locate
 from pretrain.weights_file import write_weights
 
 _CONFIG, _CARD = "config.json", "README.md"
@@ -66,11 +66,13 @@ def publish(
             compute the same logits.
     """
     check_target(run_path, export)
-    trained = load_trained(run_path)
+    trained = load_located(locate(run_path))
     if trained.facts is None:
         raise UserError(f"{run_path} is not a run folder of ours: only a run can be published.")
     trained = with_positions(trained, positions, run_path)
     assert trained.facts is not None
+    if not trained.facts.has_mlm_head:
+        print(f"{run_path} has no trained MLM head: it is published as an encoder alone.")
     if warning := warn_below_baseline(trained.facts, run_path / "tokenizer"):
         print(f"warning: {run_path}: {warning}", file=sys.stderr)
     if language is None:
@@ -116,7 +118,7 @@ def check_export(folder: Path, trained: TrainedModel, location: str) -> None:
         if path.name not in PUBLISHED or path.is_symlink():
             raise UserError(f"The export would hold {path.name}, which is not safe to publish.")
     assert trained.facts is not None
-    check_parity(folder, trained.model, trained.facts.has_heads)
+    check_parity(folder, trained.model, trained.facts.has_mlm_head)
     check_in_fresh_process(folder, location)
 
 
@@ -126,10 +128,10 @@ def _write(building: Path, trained: TrainedModel, run_path: Path, card: CardOpti
     weights = {
         to_hf_name(name, shape): tensor.contiguous()
         for name, tensor in trained.model.state_dict().items()
-        if facts.has_heads or not name.startswith(HEADS)
+        if facts.has_mlm_head or not name.startswith(HEADS)
     }
     write_weights(weights, building / WEIGHTS, metadata={"format": "pt"})
-    write_json(building / _CONFIG, to_hf_config(shape, facts.has_heads))
+    write_json(building / _CONFIG, to_hf_config(shape, facts.has_mlm_head))
     tokenizer = load_tokenizer(run_path / "tokenizer")
     if not tokenizer.is_recorded_as(facts.tokenizer):
         raise UserError(

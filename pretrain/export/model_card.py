@@ -21,6 +21,12 @@ _SCORES = {
     "validation/loss_nsp": ("{pair} loss", "{:.4f}"),
     "validation/accuracy_nsp": ("{pair} accuracy", "{:.2%}"),
 }
+_LOSS = "validation/loss_"
+_KNOWN_LOSSES = (f"{_LOSS}mlm", f"{_LOSS}nsp")
+_MLM_NOTE = "Fixed rows with fixed masks; loss is natural-logarithm cross entropy per masked token."
+_LAYERS_NOTE = (
+    "Fixed rows with fixed masks; losses compare its layers with its teacher's, per token."
+)
 _NEUTRAL = "\nPut a sentence of its language there, with {mask} in place of a word.\n"
 _FILLED_MASK = Template(
     """\
@@ -79,17 +85,20 @@ def write_card(facts: RunFacts, shape: BertShape, options: CardOptions, mask_tok
     sentences = example_sentences(options.languages, mask_token)
     sentence = _literal(sentences[0] if sentences else mask_token)
     location = _literal(options.location)
-    example = _FILLED_MASK if facts.has_heads else _HIDDEN_STATES
+    example = _FILLED_MASK if facts.has_mlm_head else _HIDDEN_STATES
     return template.substitute(
         header=_header(facts, shape, options),
         name=" ".join(options.name.split()),
         example=example.substitute(location=location, sentence=sentence),
-        sentence_note="" if sentences or not facts.has_heads else _NEUTRAL.format(mask=mask_token),
+        sentence_note=""
+        if sentences or not facts.has_mlm_head
+        else _NEUTRAL.format(mask=mask_token),
         summary=_summary(facts, shape),
         pooler=describe_pooler(shape, facts, location, sentence),
         shape_rows=_rows(_shape(facts, shape)),
         teacher_heading=" | its teacher" if teacher_scores else "",
         teacher_rule="---|" if teacher_scores else "",
+        score_note=_MLM_NOTE if facts.has_mlm_head else _LAYERS_NOTE,
         score_rows=_score_rows(facts.validation, teacher_scores, _pairs(facts)),
         training_rows=_rows(_training(facts)),
         recipe=yaml.safe_dump(facts.identity, sort_keys=True).rstrip(),
@@ -101,7 +110,7 @@ def _header(facts: RunFacts, shape: BertShape, options: CardOptions) -> str:
     tags = [format_of(shape), *(["distillation"] if _is_distilled(facts) else []), "stillhouse"]
     header: dict[str, Any] = {
         "library_name": "transformers",
-        "pipeline_tag": "fill-mask" if facts.has_heads else "feature-extraction",
+        "pipeline_tag": "fill-mask" if facts.has_mlm_head else "feature-extraction",
         "license": options.license,
     }
     if options.languages:
@@ -216,4 +225,9 @@ def _score_rows(scores: dict[str, float], teacher: dict[str, float], pairs: str)
         if key in scores:
             theirs = f" | {form.format(teacher[key])}" if key in teacher else ""
             lines.append(f"| {name} | {form.format(scores[key])}{theirs} |")
+    lines += [
+        f"| {key.removeprefix(_LOSS).replace('_', ' ')} loss | {score:.4f} |"
+        for key, score in scores.items()
+        if key.startswith(_LOSS) and not key.startswith(_KNOWN_LOSSES)
+    ]
     return "\n".join(lines) or "| not measured | |"

@@ -51,7 +51,7 @@ def _compare(
         if has_heads:
             plain = load_plain(folder, "AutoModelForMaskedLM")(**inputs).logits
             differences["MLM"] = _largest(plain.flatten(0, 1), ours.mlm_logits_MV)
-        if ours.nsp_logits_S2 is not None:
+        if has_heads and ours.nsp_logits_S2 is not None:
             both = load_plain(folder, "AutoModelForPreTraining")(**inputs)
             difference = _largest(both.prediction_logits.flatten(0, 1), ours.mlm_logits_MV)
             differences["MLM"] = max(differences["MLM"], difference)

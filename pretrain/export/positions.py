@@ -68,7 +68,7 @@ def _cut(trained: TrainedModel, facts: RunFacts, positions: int) -> TrainedModel
     cut = replace(
         facts,
         shape={**facts.shape, "positions": positions},
-        parameters=model.count_parameters(facts.has_heads),
+        parameters=model.count_parameters(facts.has_mlm_head),
         trained_positions=None if reached is None else min(reached, positions),
         # Scores on longer rows are those of another model.
         validation=facts.validation if facts.last_row <= positions else {},

@@ -203,6 +203,8 @@ def _locate_run(path: Path, found: FoundCheckpoint) -> LocatedModel:
         shape=BertShape(**found.facts.shape),
         tensors=read_headers((weights,)),
         facts=found.facts,
+        # Of a run it is always stored, trained or not.
+        has_mlm_head=found.facts.has_mlm_head,
     )
 
 

@@ -11,7 +11,7 @@ import yaml
 from data_prep.errors import UserError
 from data_prep.manifest import write_json
 from pretrain.checkpoint_manifest import is_committed
-from pretrain.config.run import RunRecipe, identity_of, with_current_keys
+from pretrain.config.run import RunRecipe, TeacherRecipe, identity_of, with_current_keys
 from pretrain.distributed import restart_count
 from pretrain.train.checkpoint import Progress
 
@@ -97,6 +97,12 @@ class RunDirectory:
             is_committed(path) for path in self.checkpoints.glob("step_*")
         )
 
+    @property
+    def begun_positions(self) -> int | None:
+        """Positions of the model that a run began to train here; None before it begins."""
+        positions = self._read_config().get("identity", {}).get("model.positions")
+        return positions if isinstance(positions, int) else None
+
     def discard_unless_begun(self) -> None:
         """Remove the epoch indices that were made for a run that was then refused (rank 0)."""
         if not self.is_begun and self.plans.is_dir() and not self._plans_were_there:
@@ -142,6 +148,17 @@ class RunDirectory:
         except (yaml.YAMLError, UnicodeDecodeError):
             return {}
         return content if isinstance(content, dict) else {}
+
+
+def with_positions_of_run(recipe: TeacherRecipe) -> TeacherRecipe:
+    """Return a recipe that leaves its positions out with those that its run began with, if any.
+
+    Earlier versions began runs with 512 where the key was left out.
+    """
+    if recipe.model.positions is not None or recipe.model.start is not None:
+        return recipe
+    begun = RunDirectory(recipe.run.path).begun_positions
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"positions": begun})})
 
 
 def _copy_files(source: Path, target: Path) -> None:

@@ -66,11 +66,10 @@ class RunSetup:
 def collect_facts(s: RunSetup) -> RunFacts:
     """Return what the manifest of every checkpoint states about the run."""
     corpus, model = s.inputs.corpus, s.prepared.model
-    heads = s.prepared.has_mlm_head or model.shape.next_sentence
     kept = sum(tensor.numel() for tensor in s.kept_weights.values())
     return RunFacts(
         shape=model.shape.to_dict(),
-        parameters=model.count_parameters(heads) + kept,
+        parameters=model.count_parameters(s.prepared.has_mlm_head) + kept,
         corpus=corpus.fingerprint,
         corpus_documents=corpus.num_documents,
         corpus_tokens=corpus.num_tokens,

@@ -29,11 +29,16 @@ def test_begun_run_may_leave_positions_untrained(
     (tmp_path / "run").mkdir()
     config = tmp_path / "run" / "config.yaml"
     config.write_text(yaml.safe_dump({"identity": started}), encoding="utf-8")
-    overrides = ("model.positions=512", "corpus.path=nowhere")
-    sentence = refuse(train_teacher, recipe, *overrides, keeps_run=True)
-    assert "The corpus nowhere has no manifest.json" in sentence, (
-        "the check after that of positions"
-    )
+    left_out = {**tree, "model": {k: v for k, v in tree["model"].items() if k != "positions"}}
+    recipe.write_text(yaml.safe_dump(left_out), encoding="utf-8")
+    # Left out, they were 512 in every earlier version.
+    for overrides in ([], ["model.positions=512"]):
+        sentence = refuse(train_teacher, recipe, *overrides, "corpus.path=nowhere", keeps_run=True)
+        assert "The corpus nowhere has no manifest.json" in sentence, (
+            "the check after that of positions"
+        )
+    sentence = refuse(train_teacher, recipe, "model.positions=64", keeps_run=True)
+    assert "was started with model.positions 512, not 64" in sentence
 
 
 def test_student_positions_that_no_row_reaches_are_refused(

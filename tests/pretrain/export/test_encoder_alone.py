@@ -35,9 +35,37 @@ def test_untrained_head_is_not_published(
     assert not [name for name in stored if "predictions" in name or "vocab_" in name]
     card = (export / "README.md").read_text(encoding="utf-8")
     assert "feature-extraction" in card and "fill-mask" not in card and "MaskedLM" not in card
-    # It can teach, but only what its layers hold.
+    # It can teach, but only what its layers hold; so can its run.
     assert not locate(export).has_mlm_head
+    assert not locate(run).has_mlm_head
     assert model.count_parameters(has_heads=False) == sum(stored.values())
+
+
+def test_trained_pooler_of_encoder_is_kept(
+    tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
+) -> None:
+    """Without a trained MLM head the NSP head goes, too; the pooler that it trained stays."""
+    run, export = tmp_path / "run", tmp_path / "export"
+    model = make_run(run, tiny_tokenizer, "teacher", tiny_shape, has_mlm_head=False)
+    publish(run, export, language="en")
+    stored = load_file(export / WEIGHTS)
+    assert not [name for name in stored if name.startswith("cls.")]
+    name = "bert.pooler.dense.weight"
+    assert torch.equal(stored[name], model.state_dict()[name])
+
+
+def test_card_of_encoder_has_layer_losses(
+    tmp_path: Path, tiny_tokenizer: Path, tiny_shape: BertShape
+) -> None:
+    """The card states the held-out losses of layers, and no loss of masked tokens."""
+    scores = {"validation/loss_hidden_mse": 0.25, "validation/step": 5.0}
+    run, export = tmp_path / "run", tmp_path / "export"
+    options = {"has_mlm_head": False, "validation": scores}
+    make_run(run, tiny_tokenizer, "student", tiny_shape, **options)
+    publish(run, export, language="en")
+    card = (export / "README.md").read_text(encoding="utf-8")
+    assert "| hidden mse loss | 0.2500 |" in card
+    assert "masked token" not in card
 
 
 def test_parity_of_encoder_compares_states(

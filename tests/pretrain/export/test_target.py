@@ -39,7 +39,7 @@ def test_unsuitable_paths_refused_first(
     (tmp_path / "link").symlink_to(run)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "stillhouse.json").write_text("{")
-    monkeypatch.setattr("pretrain.export.huggingface.load_trained", None)
+    monkeypatch.setattr("pretrain.export.huggingface.load_located", None)
     before = sorted(path.name for path in tmp_path.iterdir())
     with pytest.raises(UserError, match=message):
         publish(run, tmp_path / export)
