@@ -33,7 +33,7 @@ with packages_required():
         check_scorable,
         score_held_out,
     )
-    from pretrain.export.languages import check_language, example_sentences
+    from pretrain.export.card.languages import check_language, example_sentences
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from pretrain.model.loading import LocatedModel

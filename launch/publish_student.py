@@ -46,7 +46,7 @@ def main() -> None:
 
 def _choose_language(run: Path, named: str | None) -> str:
     """Return the language of the card, after saying where it comes from."""
-    from pretrain.export.languages import check_language, language_of_run
+    from pretrain.export.card.languages import check_language, language_of_run
     from pretrain.model.loading import locate
 
     if named is not None:

@@ -54,7 +54,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "launch/constraints.txt",
         "ds_configs/*.json",
         "data_prep/sample_corpus/**/*",
-        "pretrain/export/card.md",
+        "pretrain/export/card/template.md",
         "pretrain/**/*.py",
     ],
 )

@@ -14,9 +14,9 @@ from data_prep.errors import UserError
 from data_prep.manifest import describe_files, write_json
 from data_prep.tokenizers.folder import load_tokenizer
 from pretrain.export.baseline import warn_below_baseline
+from pretrain.export.card.languages import language_of_run
+from pretrain.export.card.model_card import CardOptions, write_card
 from pretrain.export.fresh_process import check_in_fresh_process
-from pretrain.export.languages import language_of_run
-from pretrain.export.model_card import CardOptions, write_card
 from pretrain.export.parity import check_parity
 from pretrain.export.positions import with_positions
 from pretrain.export.target import (

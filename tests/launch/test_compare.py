@@ -16,7 +16,7 @@ from data_prep.errors import UserError
 from launch import compare
 from launch.command_line.errors import run_command
 from launch.held_out import HeldOutScores
-from pretrain.export.languages import example_sentences
+from pretrain.export.card.languages import example_sentences
 from pretrain.model import BertShape
 from tests.exports import publish_format
 

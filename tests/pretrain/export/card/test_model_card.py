@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pretrain.export.model_card import CardOptions, write_card
+from pretrain.export.card.model_card import CardOptions, write_card
 from pretrain.model import Bert, BertShape
 from pretrain.run_facts import RunFacts, StartFacts, TeacherFacts
 from tests.run_folders import facts_of

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from pretrain.export.card_pooler import describe_pooler
-from pretrain.export.languages import example_sentences
+from pretrain.export.card.languages import example_sentences
+from pretrain.export.card.pooler import describe_pooler
 from pretrain.model import BertShape
 from pretrain.model.hf_conversion import to_hf_config
 from pretrain.run_facts import RunFacts, TeacherFacts
@@ -80,7 +80,9 @@ def write_card(facts: RunFacts, shape: BertShape, options: CardOptions, mask_tok
         options: what the person who publishes says.
         mask_token: of its tokenizer.
     """
-    template = Template((files("pretrain") / "export" / "card.md").read_text(encoding="utf-8"))
+    template = Template(
+        (files("pretrain") / "export" / "card" / "template.md").read_text(encoding="utf-8")
+    )
     teacher_scores = facts.teacher.validation if facts.teacher else {}
     sentences = example_sentences(options.languages, mask_token)
     sentence = _literal(sentences[0] if sentences else mask_token)
