@@ -8,7 +8,7 @@ import yaml
 
 from data_prep.errors import UserError
 from data_prep.languages import LANGUAGES
-from pretrain.export import languages
+from pretrain.export.card import languages
 from pretrain.export.card.languages import check_language, example_sentences, language_of_run
 from pretrain.run_facts import RunFacts
 
