@@ -12,7 +12,7 @@ from pretrain.export.card import languages
 from pretrain.export.card.languages import check_language, example_sentences, language_of_run
 from pretrain.run_facts import RunFacts
 
-RECIPES = Path(__file__).parents[3] / "launch" / "recipes"
+RECIPES = Path(__file__).parents[4] / "launch" / "recipes"
 
 
 @pytest.mark.parametrize("given", ["en", "de,fr", "ceb", "multilingual", "xh, zu,xh"])
