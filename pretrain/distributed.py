@@ -94,13 +94,37 @@ class Cluster:
             except Exception as error:
                 outcome[1] = error
         # An exception may hold what cannot be pickled; the others need its type and message.
-        received = [outcome[0], _sendable(outcome[1])]
+        received = [outcome[0], _sendable(outcome[1], self.rank)]
         dist.broadcast_object_list(received, src=0, device=torch.device("cpu"))
         failure = outcome[1] if self.is_main else received[1]
         if failure is not None:
             raise failure
         result: Result = received[0]
         return result
+
+    def on_all(self, work: Callable[[], Result]) -> Result:
+        """Run a function on every rank, such as one that reads files; if one fails, all raise.
+
+        Otherwise the ranks that did not fail would wait in their next collective for the others.
+
+        Raises:
+            UserError: that of the first rank that failed, named in it unless it is rank 0.
+        """
+        result: Result | None = None
+        failure: Exception | None = None
+        try:
+            result = work()
+        except Exception as error:
+            failure = error
+        failures: list[Any] = [None] * self.world_size
+        # Waits for the slowest rank, so that none goes on before all have succeeded.
+        dist.all_gather_object(failures, _sendable(failure, self.rank))
+        rank = next((rank for rank, error in enumerate(failures) if error is not None), None)
+        if failure is not None and not isinstance(failure, UserError):
+            raise failure
+        if rank is not None:
+            raise _of_rank(rank, failures[rank]) from failure
+        return result  # type: ignore[return-value]  # without a failure it is that of `work`
 
     def leave(self) -> None:
         """Destroy the process group; all ranks call this last."""
@@ -120,10 +144,20 @@ class Cluster:
             dist.init_process_group(backend, timeout=_TIMEOUT)
 
 
-def _sendable(error: Exception | None) -> Exception | None:
+def _sendable(error: Exception | None, rank: int) -> Exception | None:
     if error is None or isinstance(error, UserError):
         return error
-    return RuntimeError(f"rank 0 failed: {error!r}")
+    return RuntimeError(f"rank {rank} failed: {error!r}")
+
+
+def _of_rank(rank: int, error: Exception) -> Exception:
+    """Return the error of the first rank that failed, as it is raised on all."""
+    if rank == 0 or not isinstance(error, UserError):
+        return error
+    return UserError(
+        f"{str(error).removesuffix('.')} (on rank {rank}, but not on rank 0): let all nodes see "
+        "the same files, and the same HF_HOME for models of the hub."
+    )
 
 
 def gpu_of(local_rank: int, gpus: int) -> int:

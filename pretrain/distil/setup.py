@@ -53,7 +53,7 @@ def set_up_distillation(recipe: StudentRecipe, inputs: Inputs, cluster: Cluster)
     if recipe.teacher.cache is not None:
         cache_kind = _attach_teacher_cache(recipe, inputs, located_models[0].sha256, cluster)
         plans = [replace(plan, needs_logits=False) for plan in plans]
-    models = [load_encoder(located) for located in located_models]
+    models = cluster.on_all(lambda: [load_encoder(located) for located in located_models])
     projections = find_projections(plans, shape, teacher)
     copied = models[0] if isinstance(models[0], Bert) else None
     student = make_student(copied, shape, layers, recipe.train.seed, projections)

@@ -63,7 +63,8 @@ class Teacher:
             model.keep_layers(layers)
         if isinstance(model, Bert):
             model.detach_unused_pooler()
-        model.to(_DTYPES[precision]).eval().requires_grad_(False)
+        _cast(model, _DTYPES[precision])
+        model.eval().requires_grad_(False)
         self._model = _placed(model, device, sharded)
         apply_backend(self._model, backend)
 
@@ -128,6 +129,13 @@ class Teacher:
             return _state_tensors(self.states(batch, capture))
         outputs = self(batch, capture)
         return [outputs.mlm_logits_MV, *_state_tensors(outputs.states)]
+
+
+def _cast(model: Bert | HfEncoder, dtype: torch.dtype) -> None:
+    if isinstance(model, HfEncoder):
+        model.cast_parameters(dtype)
+    else:
+        model.to(dtype)
 
 
 def _placed(model: Bert | HfEncoder, device: torch.device, sharded: bool) -> Bert | HfEncoder:

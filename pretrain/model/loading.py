@@ -285,14 +285,16 @@ def _check_fit(located: LocatedModel) -> None:
     if missing or surplus:
         raise UserError(
             f"The weights of {located.folder} do not fit its shape: {len(missing)} tensors are "
-            f"missing and {len(surplus)} are unknown, such as {min(missing or surplus)!r}."
+            f"missing and {len(surplus)} are unknown, such as {min(missing or surplus)!r}: "
+            "fetch its weights and config.json again, from one model."
         )
     for name, shape in expected.items():
         stored = located.tensors[name].shape
         if stored != shape and not _is_type_table(name, stored, shape):
             raise UserError(
                 f"The weights of {located.folder} do not fit its shape: {name} is {list(stored)}, "
-                f"but it should be {list(shape)}."
+                f"but it should be {list(shape)}: fetch its weights and config.json again, from "
+                "one model."
             )
 
 

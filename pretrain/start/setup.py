@@ -58,14 +58,15 @@ def continue_from_start(
     assert path is not None
     own = cluster.on_main(lambda: _locate_own(recipe.run.path))
     if own is not None and own.facts is not None and own.facts.start is not None:
-        return ContinuedModel(model=load_located(own).model, facts=own.facts.start)
+        model = cluster.on_all(lambda: load_located(own)).model
+        return ContinuedModel(model=model, facts=own.facts.start)
     start = cluster.on_main(lambda: _open(path, recipe, tokenizer))
     located, transfer = start.located, start.transfer
     shape = continued_shape(recipe, located.shape, tokenizer, transfers=transfer is not None)
     model = Bert(shape)
     initialise(model, recipe.train.seed)
     new, left = copy_weights(
-        load_located(located).model,
+        cluster.on_all(lambda: load_located(located)).model,
         model,
         has_mlm_head=located.has_mlm_head,
         trained_positions=located.trained_positions,

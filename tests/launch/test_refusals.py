@@ -152,8 +152,20 @@ def test_missing_teacher_layer_is_refused(refuse: Refuse, student_recipe: Path) 
 
 def test_missing_teacher_is_refused(refuse: Refuse, student_recipe: Path) -> None:
     """A teacher path without a model is refused."""
+    sentence = refuse(distill_student, student_recipe, "teacher.path=./runs/nowhere")
+    assert "runs/nowhere is neither a run folder with a checkpoint nor an exported" in sentence
+    assert "train the model first, or correct the path" in sentence
+
+
+def test_unknown_hub_name_is_refused(
+    refuse: Refuse, student_recipe: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A teacher that is neither a folder nor in the cache of a hub out of reach is refused."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     sentence = refuse(distill_student, student_recipe, "teacher.path=nowhere")
-    assert "nowhere is neither a run folder with a checkpoint nor an exported model" in sentence
+    assert f"no folder nowhere, it is not in the hub's cache {tmp_path}, and the hub is" in sentence
+    assert "switched off (HF_HUB_OFFLINE): correct the path, or download it" in sentence
 
 
 def test_teacher_of_other_tokenizer_is_refused(
@@ -162,7 +174,8 @@ def test_teacher_of_other_tokenizer_is_refused(
     """A teacher trained with another tokenizer is refused with its fingerprint."""
     (published_teacher / FACTS).write_text(json.dumps({"tokenizer": "0" * 16}), encoding="utf-8")
     sentence = refuse(distill_student, student_recipe)
-    assert f"was trained with tokenizer {'0' * 16}" in sentence
+    assert f"{published_teacher} has the tokenizer {'0' * 16}, but the corpus was" in sentence
+    assert "prepare the corpus with tokenizer.kind=existing tokenizer.vocabulary=" in sentence
 
 
 def test_rows_beyond_teacher_positions_are_refused(refuse: Refuse, student_recipe: Path) -> None:
@@ -292,5 +305,5 @@ def test_misshapen_teacher_is_refused(
     config = json.loads(path.read_text(encoding="utf-8")) | {"intermediate_size": 65}
     path.write_text(json.dumps(config), encoding="utf-8")
     sentence = refuse(distill_student, student_recipe)
-    assert "do not fit their shape" in sentence
-    assert "but it should be [65" in sentence
+    assert f"The weights of {published_teacher} do not fit its shape: " in sentence
+    assert "is [64, 32], but it should be [65, 32]: fetch its weights and config.json" in sentence

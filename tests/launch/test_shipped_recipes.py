@@ -92,3 +92,19 @@ def test_student_rows_reach_all_positions(path: Path) -> None:
     assert rows <= trained
     copied = student.student.init != "random"
     assert (student.student.positions or trained) <= max(rows, trained if copied else 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "trained_at"), [("teacher_continue", 1e-4), ("laptop_continue", None)]
+)
+def test_continued_rate_suits_the_start(name: str, trained_at: float | None) -> None:
+    """A peak rate is a tenth to a half of the start's, as docs/continue_pretraining.md advises."""
+    recipe = load_recipe(TeacherRecipe, RECIPES / f"{name}.yaml")
+    if trained_at is None:
+        starts = [load_recipe(TeacherRecipe, path) for path in TEACHERS]
+        trained_at = next(
+            s.optim.lr for s in starts if s.run.path == Path(recipe.model.start or "")
+        )
+    else:  # arXiv 1810.04805, appendix A.2
+        assert str(recipe.model.start) == "google-bert/bert-base-uncased"
+    assert trained_at / 10 <= recipe.optim.lr <= trained_at / 2

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+import torch.multiprocessing as mp
 
 from data_prep.errors import UserError
 from pretrain.distributed import Cluster, bind_cores, gpu_of, refuse_ranks, restart_count
@@ -94,6 +96,43 @@ def test_error_on_rank_0_is_raised() -> None:
     with pytest.raises(KeyError, match="bug"):
         cluster.on_main(crash)
     assert cluster.on_main(lambda: {"answer": 42}) == {"answer": 42}
+    with pytest.raises(UserError, match=r"^the corpus is gone$"):
+        cluster.on_all(refuse)
+    cluster.leave()
+
+
+def test_failure_on_one_rank_reaches_all(tmp_path: Path) -> None:
+    """Where one rank cannot read what rank 0 located, all raise one sentence, and none waits."""
+    mp.spawn(fail_on_rank_1, args=(str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    refused, crashed, done = zip(
+        *[(tmp_path / f"rank_{rank}").read_text().split("|") for rank in range(2)], strict=True
+    )
+    sentence = (
+        "model is not there: fetch it (on rank 1, but not on rank 0): let all nodes see the same "
+        "files, and the same HF_HOME for models of the hub."
+    )
+    assert refused == (sentence, sentence)
+    assert crashed == ("RuntimeError(\"rank 1 failed: KeyError('bug')\")", "KeyError('bug')")
+    assert done == ("0", "1")
+
+
+def fail_on_rank_1(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+    )
+    cluster = Cluster(rank, rank, 2)
+
+    def read(error: Exception | None) -> int:
+        if rank == 1 and error is not None:
+            raise error
+        return rank
+
+    with pytest.raises(UserError) as refused:
+        cluster.on_all(lambda: read(UserError("model is not there: fetch it.")))
+    with pytest.raises((KeyError, RuntimeError)) as crashed:
+        cluster.on_all(lambda: read(KeyError("bug")))
+    done = cluster.on_all(lambda: read(None))
+    Path(folder, f"rank_{rank}").write_text(f"{refused.value}|{crashed.value!r}|{done}")
     cluster.leave()
 
 

@@ -10,7 +10,7 @@ KEYS = {
     "kind", "shape", "parameters", "corpus", "corpus_documents", "corpus_tokens", "tokenizer",
     "identity", "device", "versions", "started", "zero_stage", "step", "samples_seen",
     "tokens_seen", "trained_ms", "world_size", "validation", "trained_positions",
-    "start", "languages",
+    "start", "languages", "has_mlm_head",
 }  # fmt: skip
 TEACHER_KEYS = {"teacher_weights", "teacher_layers", "teacher_parameters",
                 "teacher_parameters_kept", "teacher_validation", "teacher_names",

@@ -190,7 +190,7 @@ def _open_teacher(
     recipe: TeacherCacheRecipe, located: LocatedModel, cluster: Cluster
 ) -> ComputeLogits:
     """Return the function that computes the teacher's logits at masked tokens (all ranks)."""
-    model, device = load_encoder(located), cluster.device
+    model, device = cluster.on_all(lambda: load_encoder(located)), cluster.device
     backend = choose_backend(recipe.kernels, recipe.train, model.shape, device)
     sharded = recipe.teacher.sharded and cluster.world_size > 1
     name = f"The teacher {located.folder}"

@@ -83,8 +83,20 @@ class HfEncoder(nn.Module):
         return self._encode(batch, capture)[1]
 
     def keep_layers(self, count: int) -> None:
-        """Remove the layers above the first `count`; their states cannot be captured any more."""
-        del self._layers()[count:]
+        """Remove the layers above the first `count`; their states cannot be captured any more.
+
+        One always stays: the states of the embeddings are taken as its input.
+        """
+        del self._layers()[max(count, 1) :]
+
+    def cast_parameters(self, dtype: torch.dtype) -> None:
+        """Cast parameters alone, as transformers does when it loads a model in a precision.
+
+        Buffers stay in fp32: the rotary frequencies of ModernBERT, rounded to bf16, would turn
+        tokens far from the first by wrong angles.
+        """
+        for parameter in self.model.parameters():
+            parameter.data = parameter.data.to(dtype)
 
     def count_parameters(self) -> int:
         """Return the number of parameters, tied ones counted once."""

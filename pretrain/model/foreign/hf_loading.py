@@ -108,7 +108,7 @@ def load_hf_encoder(
     if missing := sorted(name for name in info["missing_keys"] if "pooler." not in name):
         raise UserError(
             f"The weights of {folder} do not fit its shape: {len(missing)} tensors are missing, "
-            f"such as {missing[0]!r}."
+            f"such as {missing[0]!r}: fetch them and config.json again, from one model."
         )
     return HfEncoder(model.eval(), model_type, shape, has_mlm_head)
 
@@ -134,11 +134,15 @@ def _check_tensors(folder: Path, model: Any, headers: Mapping[str, StoredTensor]
         if header is None:
             if name.startswith("pooler."):
                 continue
-            raise UserError(f"The weights of {folder} do not fit its shape: {name!r} is missing.")
+            raise UserError(
+                f"The weights of {folder} do not fit its shape: {name!r} is missing; fetch them "
+                "and config.json again, from one model."
+            )
         if header.shape != tuple(parameter.shape):
             raise UserError(
                 f"The weights of {folder} do not fit its shape: {name} is {list(header.shape)}, "
-                f"but it should be {list(parameter.shape)}."
+                f"but it should be {list(parameter.shape)}: fetch them and config.json again, from "
+                "one model."
             )
 
 

@@ -6,20 +6,24 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import ModernBertForMaskedLM
 
 from data_prep.errors import UserError
 from data_prep.tokenizers.folder import load_tokenizer
 from pretrain.data.batch import Batch
+from pretrain.data.dummy_batch import dummy_batch
 from pretrain.distil.setup import set_up_distillation
 from pretrain.distil.teacher import Teacher
 from pretrain.distributed import Cluster
+from pretrain.model.captured_states import Capture
 from pretrain.model.loading import load_encoder, locate
-from tests.foreign_models import save
+from tests.foreign_models import VOCABULARY, edit_weights, save
 from tests.pretrain.distil.test_setup import inputs, recipe
 from tests.student_tasks import terms_of
 
 __all__ = ["inputs"]  # a fixture
 
+ROW = 512
 _SMALL = {"layers": 2, "positions": 64, "init": "random"}
 _LAYER_LOSSES = [
     {"kind": "relations", "heads": 2},
@@ -139,3 +143,52 @@ def test_teacher_in_half_precision(modernbert: Path, packed: Batch, precision: s
     logits = teacher(packed).mlm_logits_MV
     assert logits.dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
     assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_long_rows_turn_as_in_plain(tmp_path: Path, precision: torch.dtype) -> None:
+    """In half precision, tokens far from the first turn by the angles of plain transformers."""
+    save(
+        tmp_path, "ModernBertForMaskedLM", local_attention=512, global_attn_every_n_layers=2,
+        max_position_embeddings=ROW, pad_token_id=0, bos_token_id=2, eos_token_id=3,
+        cls_token_id=2, sep_token_id=3,
+    )  # fmt: skip
+    name = {torch.bfloat16: "bf16", torch.float16: "fp16"}[precision]
+    # Larger queries and keys, so that attention depends on the angles.
+    edit_weights(tmp_path, lambda w: {n: t * (4 if "Wqkv" in n else 1) for n, t in w.items()})
+    teacher = Teacher(load_encoder(locate(tmp_path)), torch.device("cpu"), name)
+    plain = ModernBertForMaskedLM.from_pretrained(
+        tmp_path, dtype=precision, attn_implementation="sdpa"
+    )
+    exact = ModernBertForMaskedLM.from_pretrained(tmp_path, dtype=torch.float32)
+    batch = dummy_batch(VOCABULARY, rows=1, row_tokens=ROW)
+    ids = batch.input_ids.clamp(min=2)
+    batch = batch.map_tensors(lambda t: ids if t is batch.input_ids else t)
+    found = teacher.states(batch, Capture(hidden=frozenset({3}))).hidden[3]
+    with torch.no_grad():
+        theirs, truth = (m.eval().base_model(ids[None])[0][0] for m in (plain, exact))
+    # The operations are the same, in the same precision. Only sums of attention may be in another
+    # order, which is seen where fp32 sums lie between two numbers: far less than all rounding.
+    assert distance(found, theirs) < 0.3 * distance(theirs, truth)
+
+
+def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return the relative distance of two tensors."""
+    return float((found.float() - expected.float()).norm() / expected.float().norm())
+
+
+def test_embeddings_alone_are_served(
+    modernbert: Path, electra: Path, inputs: Any, alone: Cluster, packed: Batch
+) -> None:
+    """Losses of the embeddings alone read the states that whole models of transformers have."""
+    for folder in (modernbert, electra):
+        chosen = recipe({"path": str(folder)}, objectives=[{"kind": "embeddings"}], student=_SMALL)
+        prepared = set_up_distillation(chosen, inputs, alone)
+        (term,) = terms_of(prepared.model, prepared.task, packed)  # type: ignore[arg-type]
+        assert torch.isfinite(term.total) and term.total > 0
+        whole, part = load_encoder(locate(folder)), load_encoder(locate(folder))
+        only = Capture(hidden=frozenset({0}))
+        part.keep_layers(only.last)
+        with torch.no_grad():
+            found, expected = (each.eval().states(packed, only).hidden[0] for each in (part, whole))
+        assert torch.equal(found, expected)
