@@ -44,7 +44,7 @@ def score_study(
     Returns:
         the `budget` of each method, and `rows`: `name`, `what`, `parameters`, `training_flops`
         (0 for what was not trained here), and for each of `seeds` the `loss` and `accuracy` of
-        masked tokens (where the teacher has an MLM head), `layer_losses` on held-out text by
+        masked tokens (of a model with an MLM head), `layer_losses` on held-out text by
         objective (of students whose recipe has such objectives), and, by name, the `tasks` as
         `best_accuracy` has them.
     """
@@ -121,7 +121,7 @@ def _scores(
     model = {"model": file_sha256(export / decides), "start": start}
     found: dict[str, Any] = {"parameters": _count_parameters(export, subject.start)}
     # Held-out scores of weights that were not trained together mean nothing.
-    if subject.start == "trained" and locate(study.teacher).has_mlm_head:
+    if subject.start == "trained" and locate(export).has_mlm_head:
         found = _cached(
             folder / "held_out.json",
             {**model, "corpus": corpus.fingerprint, "rows": study.held_out_rows},

@@ -67,6 +67,12 @@ def write_facts(run: Path, shape: BertShape, ranks: int) -> None:
     write_manifest(checkpoint, facts, [WEIGHTS])
 
 
+def remove_head(folder: Path) -> None:
+    """Leave the encoder alone in a published folder."""
+    weights = load_file(folder / WEIGHTS)
+    save_file({n: t for n, t in weights.items() if not n.startswith("cls.")}, folder / WEIGHTS)
+
+
 def metrics() -> str:
     """Return two intervals of a run, the second of them logged again after a restart."""
     slow = {"step": 1, "speed/tflops": 1e-6, "speed/tokens_per_s": 500, "progress/tokens": 1000}
@@ -144,9 +150,9 @@ def test_teacher_without_head_is_scored_by_layers(
     """With a teacher without an MLM head no MLM loss is scored, but losses of layers are."""
     bare = tmp_path / "bare"
     shutil.copytree(study.teacher, bare)
-    weights = load_file(bare / WEIGHTS)
-    save_file({n: t for n, t in weights.items() if not n.startswith("cls.")}, bare / WEIGHTS)
+    remove_head(bare)
     for trial in trials_of(study):
+        remove_head(trial.export)
         lines = [{"step": n, "validation/loss_relations": 2.0 - n} for n in (0, 1)]
         with (trial.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.writelines(f"\n{json.dumps(line)}" for line in lines)
@@ -155,6 +161,16 @@ def test_teacher_without_head_is_scored_by_layers(
     assert scored == []
     expected = {"relations": 1.0, "relations_at_start": 2.0}
     assert [seed["layer_losses"] for seed in copy["seeds"]] == [expected] * 2
+
+
+def test_student_without_head_has_no_loss(study: StudyRecipe, scored: list[Path]) -> None:
+    """A student without an MLM head has no MLM loss; its teacher, which has one, has."""
+    for trial in trials_of(study):
+        remove_head(trial.export)
+    teacher, *_, copy = score_study(study, list(trials_of(study)), [])["rows"]
+    assert scored == [study.teacher] * 2
+    assert all("loss" in seed for seed in teacher["seeds"])
+    assert not any("loss" in seed for seed in copy["seeds"])
 
 
 def test_training_flops_sum_log_intervals(study: StudyRecipe) -> None:
