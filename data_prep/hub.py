@@ -67,6 +67,16 @@ def fetch(name: str, patterns: Sequence[str]) -> Path:
         ) from error
 
 
+def find_cached(name: str) -> Path | None:
+    """Return the folder of a repository in the hub's cache, or None; nothing is downloaded."""
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (errors.LocalEntryNotFoundError, errors.HFValidationError):
+        return None
+
+
 def _why_not(error: BaseException, constants: Any) -> str:
     if constants.HF_HUB_OFFLINE:
         return "is switched off (HF_HUB_OFFLINE)"

@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from data_prep.config.schema import CorpusRecipe
 from data_prep.config.tokenizer import TokenizerOptions
 from data_prep.disk import clear_disk_errors
 from data_prep.errors import UserError
-from data_prep.hub import DESCRIPTION, fetch, hub_name
+from data_prep.hub import DESCRIPTION, fetch, find_cached, hub_name
 from data_prep.locks import creation_lock
 from data_prep.manifest import MANIFEST, file_sha256, read_manifest
 from data_prep.progress import log
@@ -27,6 +27,7 @@ from data_prep.tokenizers.sample import sample_texts
 from data_prep.tokenizers.sentencepiece import to_fast_tokenizer, train_sentencepiece
 from data_prep.tokenizers.wordpiece import read_vocabulary, train_wordpiece
 
+_HUB_NAME = "vocabulary_name"
 _DEFAULTS = {name: field.default for name, field in TokenizerOptions.model_fields.items()}
 
 
@@ -38,8 +39,7 @@ def ensure_tokenizer(recipe: CorpusRecipe, sources: Sequence[Source]) -> LoadedT
     Raises:
         UserError: when the folder holds another tokenizer than the recipe describes.
     """
-    options = _with_local_vocabulary(recipe.tokenizer)
-    recipe = recipe.model_copy(update={"tokenizer": options})
+    options = recipe.tokenizer
     if options.path.exists():
         return _existing_tokenizer(options)
     with clear_disk_errors(options.path), creation_lock(options.path) as locked:
@@ -53,10 +53,13 @@ def ensure_tokenizer(recipe: CorpusRecipe, sources: Sequence[Source]) -> LoadedT
 
 def _with_local_vocabulary(options: TokenizerOptions) -> TokenizerOptions:
     """Return the options with a vocabulary of the hub as a folder of its cache."""
-    path = options.vocabulary
-    if path is None or (name := hub_name(path)) is None:
+    if (name := _hub_name(options)) is None:
         return options
     return options.model_copy(update={"vocabulary": fetch(name, DESCRIPTION)})
+
+
+def _hub_name(options: TokenizerOptions) -> str | None:
+    return hub_name(options.vocabulary) if options.vocabulary else None
 
 
 @contextlib.contextmanager
@@ -92,10 +95,11 @@ def _existing_tokenizer(options: TokenizerOptions) -> LoadedTokenizer:
             f"tokenizer.path, or take it over with tokenizer.vocabulary={options.path}."
         )
     tokenizer = load_tokenizer(options.path)
-    made_with = read_manifest(options.path, "tokenizer", "make it again").get("options")
-    if made_with is None:
+    manifest = read_manifest(options.path, "tokenizer", "make it again")
+    if manifest.get("options") is None:
         return tokenizer
-    for key, expected in _facts(options).items():
+    wanted, made_with = _comparable_facts(options, manifest)
+    for key, expected in wanted.items():
         # An option that is newer than the tokenizer had the effect of its default.
         found = made_with.get(key, _DEFAULTS.get(key, expected))
         if found != expected:
@@ -105,6 +109,27 @@ def _existing_tokenizer(options: TokenizerOptions) -> LoadedTokenizer:
                 "choose another tokenizer.path."
             )
     return tokenizer
+
+
+def _comparable_facts(
+    options: TokenizerOptions, manifest: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options of a recipe and those of a tokenizer, without the network where possible.
+
+    A vocabulary of the hub that is not in its cache, as on a node without network, is compared by
+    its name; it is fetched only if the tokenizer was made of none.
+    """
+    made_with, made_of = manifest["options"], manifest.get(_HUB_NAME)
+    if (name := _hub_name(options)) is None:
+        return _facts(options), made_with
+    cached = find_cached(name)
+    # Other programs cache parts of a repository, but of its files this one is preferred.
+    if cached is not None and (cached / BACKEND).is_file():
+        return _facts(options.model_copy(update={"vocabulary": cached})), made_with
+    if made_of is None:
+        return _facts(_with_local_vocabulary(options)), made_with
+    expected = {"kind": effective_kind(options), "vocabulary": name}
+    return expected, {**made_with, "vocabulary": made_of}
 
 
 def _make_in_place(recipe: CorpusRecipe, sources: Sequence[Source], locked: bool) -> None:
@@ -130,8 +155,11 @@ def _move(working: Path, path: Path) -> None:
 
 
 def _make_tokenizer(recipe: CorpusRecipe, sources: Sequence[Source], directory: Path) -> None:
-    options = recipe.tokenizer
-    facts = {"options": _facts(options)}
+    # A vocabulary of the hub is downloaded here alone: a tokenizer that is made needs no network.
+    options = _with_local_vocabulary(recipe.tokenizer)
+    facts: dict[str, Any] = {"options": _facts(options)}
+    if (name := _hub_name(recipe.tokenizer)) is not None:
+        facts[_HUB_NAME] = name
     kind = effective_kind(options)
     if kind == "existing":
         assert options.vocabulary is not None
@@ -161,6 +189,8 @@ def effective_kind(
             f"tokenizer.vocabulary {path} does not fit tokenizer.kind {options.kind}, which is "
             "trained: leave out one of them."
         )
+    if hub_name(path) is not None:
+        return "existing"
     if not path.exists():
         raise UserError(f"There is no vocabulary {path}: correct tokenizer.vocabulary.")
     return "existing" if path.is_dir() or path.suffix == ".json" else "wordpiece"

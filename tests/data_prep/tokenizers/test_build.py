@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 from transformers import AutoTokenizer
 
 from data_prep.config.schema import CorpusRecipe
@@ -17,6 +18,7 @@ from data_prep.readers.listing import list_sources
 from data_prep.tokenizers.build import ensure_tokenizer, sample_texts
 from data_prep.tokenizers.folder import BERT_NAMES, load_tokenizer, save_tokenizer
 from data_prep.tokenizers.wordpiece import SPECIAL_TOKENS, bert_tokenizer
+from tests.hub_server import serve_hub
 
 Prose = Callable[[str, int], str]
 RecipeFor = Callable[..., CorpusRecipe]
@@ -121,6 +123,28 @@ def test_unfit_vocabulary_is_refused(
     with pytest.raises(UserError, match=message):
         ensure_tokenizer(recipe, list_sources(recipe.corpora))
     assert not recipe.tokenizer.path.exists()
+
+
+def test_made_tokenizer_needs_no_network(
+    recipe_for: RecipeFor, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tokenizer made of a name on the hub is used again offline, and another name is refused."""
+    theirs = text.parent / "served"
+    save_tokenizer(bert_tokenizer({t: i for i, t in enumerate(SPECIAL_TOKENS)}, True), theirs, "x")
+    recipe = recipe_for(text, tokenizer__vocabulary="org/model")
+    with serve_hub(monkeypatch, text.parent / "cache") as hub:
+        hub.repositories["org/model"] = theirs
+        made = ensure_tokenizer(recipe, [])
+        sent = list(hub.sent)
+        assert made.made_now and "tokenizer.json" in sent
+        assert not ensure_tokenizer(recipe, []).made_now and hub.sent == sent
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert ensure_tokenizer(recipe, []).fingerprint == made.fingerprint
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(text.parent / "empty"))
+    assert ensure_tokenizer(recipe, []).fingerprint == made.fingerprint
+    other = recipe_for(text, tokenizer__vocabulary="org/other")
+    with pytest.raises(UserError, match=r"made with vocabulary 'org/model', but .* is 'org/other'"):
+        ensure_tokenizer(other, [])
 
 
 def test_changed_configuration_is_noticed(recipe_for: RecipeFor, text: Path) -> None:
