@@ -36,13 +36,13 @@ def read_conll(path: Path, label_column: int | None = None) -> Tagged:
     """Read the sentences of a CoNLL file; lines that begin with `-DOCSTART-` are left out.
 
     Args:
-        path: of the file. Columns are separated by tabs where it has any, else by white space; the
-            first is the word.
+        path: of the file. Columns are separated by tabs where the first line of a word has
+            any, else by white space; the first column is the word.
         label_column: number of the tags' column, from 1; the last column without it.
 
     Raises:
         UserError: for a file that is missing or empty, and for the first line without a tag or
-            with a tag that fits no scheme; it is named by its number.
+            with a tag that fits no scheme, or with another separator; it is named by its number.
     """
     if not path.is_file():
         raise UserError(f"There is no file {path}: correct the path.")
@@ -63,21 +63,31 @@ def read_conll(path: Path, label_column: int | None = None) -> Tagged:
 
 
 def _sentences(path: Path, text: str, label_column: int | None) -> Iterator[list[_Line]]:
-    separator = "\t" if "\t" in text else None
     lines: list[_Line] = []
     width = 0
+    has_tabs: bool | None = None
     # Not `splitlines`: words of the web hold line separators of Unicode.
     for number, line in enumerate(text.split("\n"), 1):
-        cells = line.strip("\r").split(separator)
-        if not line.strip() or cells[0].startswith(_DOCUMENT_START):
+        if not line.strip() or line.split()[0].startswith(_DOCUMENT_START):
             if lines:
                 yield lines
             lines = []
             continue
+        has_tabs = "\t" in line.strip() if has_tabs is None else has_tabs
+        cells = _cells(f"Line {number} of {path}", line.strip("\r"), has_tabs)
         width = width or len(cells)
         lines.append(_read_line(f"Line {number} of {path}", number, cells, width, label_column))
     if lines:
         yield lines
+
+
+def _cells(where: str, line: str, has_tabs: bool) -> list[str]:
+    """Return the columns of a line, which has the separator of the first one."""
+    # A line of one word has no separator to compare; its missing column is refused later.
+    if has_tabs == ("\t" in line.strip()) or len(line.split()) == 1:
+        return line.split("\t" if has_tabs else None)
+    own, first = ("spaces", "tabs") if has_tabs else ("tabs", "spaces")
+    raise UserError(f"{where} separates columns by {own}, those before it by {first}: correct it.")
 
 
 def _read_line(

@@ -34,6 +34,12 @@ def test_column_of_tags(tmp_path: Path) -> None:
         read_conll(path, 4)
 
 
+def test_tab_at_line_end_separates_nothing(tmp_path: Path) -> None:
+    """A tab at the end of a line, or on a blank one, leaves a file separated by spaces."""
+    examples = read_conll(write(tmp_path, "a O\t\nb B-x\n\t\nc O\n")).examples
+    assert [e.label for e in examples] == [("O", "B-x"), ("O",)]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -42,6 +48,8 @@ def test_column_of_tags(tmp_path: Path) -> None:
         ("a O\nb B-x\nc PER\n", "Line 3 of .* has the tag 'PER'"),
         ("a\tO\n\tO\n", "Line 2 of .* has no word"),
         ("\n\n", "no sentences"),
+        ("a O\nb O\nc\tO\n", "Line 3 of .* by tabs, those before it by spaces"),
+        ("a\tO\nb O\n", "Line 2 of .* by spaces, those before it by tabs"),
     ],
 )
 def test_broken_line_is_named(tmp_path: Path, text: str, message: str) -> None:
