@@ -32,6 +32,7 @@ def main() -> None:
     study = read_recipe(StudyRecipe, arguments)
     # Imported here so that --help and misspelt keys are answered at once.
     from launch.benchmarks.report import write_findings
+    from launch.downstream.training import rows_of_device
     from launch.studies.fairness import check_inputs, check_methods
     from launch.studies.scores import score_study
     from launch.studies.summary import render_study
@@ -44,6 +45,8 @@ def main() -> None:
         print("\n".join(shown(command_of(study, trial)) for trial in trials))
         return
     check_inputs(study)
+    for options in study.tasks:
+        rows_of_device(options.batch_rows, f"batch_rows of the task {options.name}")
     tasks = [read_task(task) for task in study.tasks]
     for trial in trials:
         train_trial(study, trial)

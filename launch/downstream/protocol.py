@@ -5,6 +5,7 @@ is seen once by each seed's best epoch, and chooses nothing.
 """
 
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from data_prep.errors import UserError
 from launch.downstream.data.splits import Splits
 from launch.downstream.models import Source, load_model, weights_bytes
 from launch.downstream.options import FinetuneOptions
+from launch.downstream.own_folders import mark, remove_earlier
 from launch.downstream.scores.scores import Scores, bootstrap, median_index
 from launch.downstream.tasks.base import Encoded, Prediction, Task
 from launch.downstream.training import Fit, fit, predict, without_deepspeed
@@ -73,7 +75,10 @@ class Outcome:
 
 
 class _Runner:
-    """Fine-tunes one encoder again and again, on examples that are encoded once."""
+    """Fine-tunes one encoder again and again, on examples that are encoded once.
+
+    Models are written to `folder`.
+    """
 
     def __init__(
         self, source: Source, task: Task, splits: Splits, options: FinetuneOptions, folder: Path
@@ -104,7 +109,7 @@ class _Runner:
         return SeedResult(seed=seed, rate=rate, fit=found, test=scores, predictions=predictions)
 
     def folder_of(self, seed: int, rate: float) -> Path:
-        return self._folder.with_name(f"{self._folder.name}-{rate:g}-{seed}")
+        return self._folder / f"{rate:g}-{seed}"
 
 
 def finetune(
@@ -125,21 +130,23 @@ def finetune(
         folder: is left with the model of the median seed.
         report: is called with a line after each training.
     """
-    runner = _Runner(source, task, splits, options, folder)
+    # A new folder of its own: what an interrupted call left is neither read nor replaced.
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}-", dir=folder.parent) as working:
+        runner = _Runner(source, task, splits, options, Path(working))
 
-    def run(seed: int, rate: float) -> SeedResult:
-        result = runner.run(seed, rate)
-        report(_line(source, task, result))
-        return result
+        def run(seed: int, rate: float) -> SeedResult:
+            result = runner.run(seed, rate)
+            report(_line(source, task, result))
+            return result
 
-    first = [run(0, rate) for rate in options.lr]
-    best = max(first, key=lambda result: _chosen(task, result.fit.dev))
-    for other in first:
-        if other is not best:
-            shutil.rmtree(runner.folder_of(0, other.rate))
-    seeds = [best, *(run(seed, best.rate) for seed in range(1, options.seeds))]
-    median = median_index([_chosen(task, result.test) for result in seeds])
-    _keep(runner, seeds, median, folder)
+        first = [run(0, rate) for rate in dict.fromkeys(options.lr)]
+        best = max(first, key=lambda result: _chosen(task, result.fit.dev))
+        for other in first:
+            if other is not best:
+                shutil.rmtree(runner.folder_of(0, other.rate))
+        seeds = [best, *(run(seed, best.rate) for seed in range(1, options.seeds))]
+        median = median_index([_chosen(task, result.test) for result in seeds])
+        _keep(runner.folder_of(seeds[median].seed, best.rate), folder)
     test = runner.encoded["test"]
     scores_of = task.resampled(test.examples, seeds[median].predictions)
     return Outcome(
@@ -168,16 +175,11 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
         path.chmod(mode)  # safetensors writes mode 600
 
 
-def _keep(runner: _Runner, seeds: Sequence[SeedResult], median: int, folder: Path) -> None:
-    """Leave the model of the median seed alone."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    for index, result in enumerate(seeds):
-        own = runner.folder_of(result.seed, result.rate)
-        if index == median:
-            own.rename(folder)
-        else:
-            shutil.rmtree(own)
+def _keep(trained: Path, folder: Path) -> None:
+    """Move a model to its folder, in place of an earlier call's."""
+    mark(trained)
+    remove_earlier(folder)
+    trained.rename(folder)
 
 
 def _chosen(task: Task, scores: Scores) -> float:

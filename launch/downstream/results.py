@@ -2,7 +2,6 @@
 
 import json
 import platform
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from data_prep.manifest import write_json
 from launch.downstream.data.examples import Example
 from launch.downstream.data.splits import Splits
 from launch.downstream.options import FinetuneOptions
+from launch.downstream.own_folders import mark, remove_earlier
 from launch.downstream.protocol import Outcome
 from launch.downstream.scores.scores import retention, spread
 from launch.downstream.tasks.base import Prediction
@@ -140,8 +140,8 @@ def _plain_label(task: str, example: Example) -> Any:
 def write_tensorboard(out: Path, outcomes: dict[str, Outcome], pictures: Sequence[Path]) -> None:
     """Write losses and dev scores of all trainings, test scores, and the pictures."""
     folder = out / TENSORBOARD
-    if folder.exists():
-        shutil.rmtree(folder)  # of an earlier call
+    remove_earlier(folder)
+    mark(folder)
     for name, outcome in outcomes.items():
         for result in outcome.seeds:
             writer = ScalarWriter(folder / f"{name}-seed-{result.seed}")

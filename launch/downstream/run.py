@@ -11,10 +11,12 @@ from launch.downstream import pictures
 from launch.downstream.data.splits import read_splits
 from launch.downstream.models import open_source
 from launch.downstream.options import MODEL, TEACHER, FinetuneOptions
+from launch.downstream.own_folders import check_out, mark
 from launch.downstream.protocol import Outcome, finetune
 from launch.downstream.results import (
     PREDICTIONS,
     RESULTS,
+    TENSORBOARD,
     describe,
     write_predictions,
     write_results,
@@ -51,7 +53,7 @@ def run_finetuning(options: FinetuneOptions) -> dict[str, Any]:
         notes.append(pictures.NO_MATPLOTLIB)
     for note in notes:
         _say(note)
-    options.out.mkdir(parents=True, exist_ok=True)
+    mark(options.out)
     outcomes = {
         role: finetune(source, task, splits, options, options.out / role, print)
         for role, source in sources.items()
@@ -77,14 +79,14 @@ def _say(note: str) -> None:
 
 
 def _check_out(options: FinetuneOptions) -> None:
-    if options.out.exists() and not options.out.is_dir():
-        raise UserError(f"--out {options.out} is a file: name a folder.")
     made = {(options.out / role).resolve() for role in (MODEL, TEACHER)}
     for name in filter(None, (options.model, options.teacher)):
         if Path(name).resolve() in made | {options.out.resolve()}:
             raise UserError(
                 f"--out {options.out} would replace the model {name}: name another folder."
             )
+    roles = (MODEL, TEACHER) if options.teacher else (MODEL,)
+    check_out(options.out, [*roles, TENSORBOARD])
 
 
 def _late_notes(task: Task, outcomes: dict[str, Outcome]) -> list[str]:

@@ -48,13 +48,34 @@ class Fit:
 
 
 def check_device(options: FinetuneOptions) -> None:
-    """Refuse float16 without a GPU.
+    """Refuse float16 without a GPU, and batches that do not divide over the GPUs.
 
     Raises:
         UserError: as it says.
     """
+    rows_of_device(options.batch_rows, "--batch-rows")
     if options.fp16 and not torch.cuda.is_available():
         raise UserError("--fp16 needs a GPU, and there is none: give --bf16, or neither.")
+
+
+def rows_of_device(batch_rows: int, key: str) -> int:
+    """Return how many rows of a batch each GPU has, all of them without GPUs.
+
+    Args:
+        batch_rows: of all GPUs.
+        key: by which they are set, for the message.
+
+    Raises:
+        UserError: for rows that do not divide; it names the nearest number that does.
+    """
+    devices = max(1, torch.cuda.device_count())
+    if batch_rows % devices:
+        nearest = max(1, round(batch_rows / devices)) * devices
+        raise UserError(
+            f"{key} {batch_rows} does not divide over {devices} GPUs: give {nearest}, or other "
+            "GPUs by CUDA_VISIBLE_DEVICES."
+        )
+    return batch_rows // devices
 
 
 def fit(
@@ -155,12 +176,11 @@ def _make_trainer(
         # Newer versions of transformers deprecate the older name.
         newer = getattr(model, "activation_checkpointing_enable", None)
         (newer or model.gradient_checkpointing_enable)()
-    devices = max(1, torch.cuda.device_count())
     steps = options.epochs * -(-len(rows) // options.batch_rows)
     arguments = TrainingArguments(
         str(folder),
         num_train_epochs=options.epochs,
-        per_device_train_batch_size=max(1, options.batch_rows // devices),
+        per_device_train_batch_size=rows_of_device(options.batch_rows, "batch_rows"),
         learning_rate=rate,
         lr_scheduler_type="linear",
         warmup_steps=int(steps * options.warmup_share),

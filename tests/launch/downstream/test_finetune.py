@@ -163,3 +163,37 @@ def test_wrong_switches_are_refused(
     with pytest.raises(UserError, match=message):
         run_finetune(*write_classification(tmp_path), *switches)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kept", ["config.yaml", "teacher/checkpoints/weights"])
+def test_out_of_other_files_is_refused(
+    run_finetune: Finetune, published_teacher: Path, tmp_path: Path, kept: str
+) -> None:
+    """A folder with files of another command is refused before training, and stays as it is."""
+    file = tmp_path / "runs" / kept
+    file.parent.mkdir(parents=True)
+    file.touch()
+    with pytest.raises(UserError, match=r"runs holds files that launch/finetune\.py did not make"):
+        switches = [*write_classification(tmp_path), "--teacher", str(published_teacher)]
+        run_finetune(*switches, out="runs")
+    assert [path for path in (tmp_path / "runs").rglob("*") if path.is_file()] == [file]
+
+
+def test_own_out_is_replaced(
+    run_finetune: Finetune, published_teacher: Path, tmp_path: Path
+) -> None:
+    """A call replaces what an earlier one left, but no folder that was put there since."""
+    switches = [*write_classification(tmp_path), *QUICK, "--epochs", "1"]
+    run_finetune(*switches)
+    stale = tmp_path / "out" / "model" / "stale"
+    stale.touch()
+    run_finetune(*switches)
+    assert not stale.exists()
+    folders = {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()}
+    assert folders == {"model", "tensorboard"}
+    kept = tmp_path / "out" / "teacher" / "weights"
+    kept.parent.mkdir()
+    kept.touch()
+    with pytest.raises(UserError, match=r"would replace .*teacher, which launch/finetune\.py did"):
+        run_finetune(*switches, "--teacher", str(published_teacher))
+    assert kept.exists()
