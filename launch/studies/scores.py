@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +12,11 @@ from data_prep.corpus.shards import Corpus
 from data_prep.manifest import file_sha256, write_json
 from launch.held_out import score_held_out
 from launch.studies.classification import Start, best_accuracy
+from launch.studies.layer_losses import find_layer_recipe, measure_untrained, read_layer_losses
 from launch.studies.options import StudyRecipe
 from launch.studies.tasks import Task
 from launch.studies.trials import Trial, recipe_of
+from pretrain.config.run import identity_of
 from pretrain.distil.student import choose_layers, student_shape
 from pretrain.export.huggingface import publish
 from pretrain.model import Bert
@@ -50,7 +52,12 @@ def score_study(
     """
     recipe = recipe_of(study, trials[0])
     corpus = Corpus.open(recipe.corpus.path, "validation")
-    rows = [_row(study, subject, corpus, tasks) for subject in _subjects(study, trials)]
+    rows = []
+    for subject in _subjects(study, trials):
+        row = _row(study, subject, corpus, tasks)
+        for scores in row["seeds"]:
+            scores["layer_losses"] = _layer_losses(study, subject, scores["seed"], trials)
+        rows.append(row)
     return {"budget": {key: getattr(recipe.train, key) for key in _BUDGET}, "rows": rows}
 
 
@@ -97,8 +104,6 @@ def _row(
     ]
     sizes = [scores.pop("parameters") for scores in seeds]
     flops = [read_training_flops(run) for run in subject.runs]
-    for scores, run in zip(seeds, subject.runs, strict=False):
-        scores["layer_losses"] = read_layer_losses(run)
     return {
         "name": subject.name,
         "what": subject.what,
@@ -138,6 +143,32 @@ def _scores(
     return found
 
 
+def _layer_losses(
+    study: StudyRecipe, subject: Subject, seed: int, trials: Sequence[Trial]
+) -> dict[str, float]:
+    """Return the losses of a student's layers: as its run left them, or before any training."""
+    if subject.runs:
+        return read_layer_losses(subject.runs[list(subject.exports).index(seed)])
+    if subject.start == "trained":  # the teacher
+        return {}
+    keys: dict[str, Any] = {"init": "random"}
+    if subject.start == "random":
+        keys["layers"] = locate(subject.exports[seed]).shape.layers
+    else:
+        keys |= {"init": list(subject.start), "layers": None}
+    recipe = find_layer_recipe(study, trials, seed, **keys)
+    if recipe is None:
+        return {}
+    settings = {
+        "teacher": locate(study.teacher).sha256,
+        "corpus": Corpus.open(recipe.corpus.path, "validation").fingerprint,
+        "recipe": identity_of(recipe),
+        "rows": recipe.validation.rows,
+    }
+    path = study.path / "scores" / f"{subject.name}-{seed}" / "layer_losses.json"
+    return _cached(path, settings, partial(measure_untrained, recipe))
+
+
 def _count_parameters(export: Path, start: Start) -> int:
     """Return the parameters of a published model with the layers that it starts with."""
     located = locate(export)
@@ -146,24 +177,6 @@ def _count_parameters(export: Path, start: Start) -> int:
     if located.has_mlm_head:
         return model.count_parameters()
     return sum(parameter.numel() for parameter in model.bert.parameters())
-
-
-def read_layer_losses(run: Path) -> dict[str, float]:
-    """Return the last held-out losses of the objectives that compare layers, and the first.
-
-    Names are those of objectives, such as `relations`; with `_at_start`, before any training.
-    """
-    logged = [_layer_losses(line) for line in read_metrics(run / "metrics.jsonl")]
-    logged = [losses for losses in logged if losses]
-    if not logged:
-        return {}
-    return logged[-1] | {f"{kind}_at_start": loss for kind, loss in logged[0].items()}
-
-
-def _layer_losses(line: Mapping[str, Any]) -> dict[str, float]:
-    prefix = "validation/loss_"
-    found = {key.removeprefix(prefix): line[key] for key in line if key.startswith(prefix)}
-    return {kind: loss for kind, loss in found.items() if not kind.startswith(("mlm", "nsp"))}
 
 
 def _cached(

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
-_AT_START = "_at_start"  # of a layer loss, see `read_layer_losses`
 
 
 def render_study(findings: Mapping[str, Any]) -> str:
@@ -14,7 +13,7 @@ def render_study(findings: Mapping[str, Any]) -> str:
     tasks = list(rows[0]["seeds"][0]["tasks"])
     layer_losses = sorted({kind for row in rows for kind in _layer_losses(row)})
     heads = ["model", "how it was trained", "parameters", "compute", "MLM loss", "MLM accuracy"]
-    heads += [f"{kind}: start, end" for kind in layer_losses]
+    heads += [f"{kind} loss" for kind in layer_losses]
     # The first trained student is the unit of training compute.
     unit = next((row["training_flops"] for row in rows if row["training_flops"]), 1.0)
     lines = [_line([*heads, *tasks]), _line(["---"] * (len(heads) + len(tasks)))]
@@ -27,9 +26,8 @@ def _line(cells: Iterator[str] | Sequence[str]) -> str:
 
 
 def _layer_losses(row: Row) -> set[str]:
-    """Return the names of the layer losses of a row that were measured at the end of its runs."""
-    named = {kind for scores in row["seeds"] for kind in scores.get("layer_losses", {})}
-    return {kind for kind in named if not kind.endswith(_AT_START)}
+    """Return the names of the layer losses of a row."""
+    return {kind for scores in row["seeds"] for kind in scores.get("layer_losses", {})}
 
 
 def _cells(
@@ -43,8 +41,8 @@ def _cells(
     yield _spread(row, "accuracy", "{:.1%}")
     for kind in layer_losses:
         found = [scores.get("layer_losses", {}) for scores in row["seeds"]]
-        ends = [[of[name] for of in found if name in of] for name in (kind + _AT_START, kind)]
-        yield ", ".join(_mean_and_deviation(values, "{:.3f}") for values in ends if values)
+        values = [losses[kind] for losses in found if kind in losses]
+        yield _mean_and_deviation(values, "{:.3f}") if values else ""
     for task in tasks:
         tests = [scores["tasks"][task]["test"] for scores in row["seeds"]]
         yield _mean_and_deviation(tests, "{:.1%}")

@@ -100,8 +100,11 @@ def test_teacher_copy_scores_as_teacher(study: StudyRecipe) -> None:
     teacher, untrained, copied, copy = found["rows"]
     names = ["teacher", "untrained", "copied", "copy"]
     assert [row["name"] for row in found["rows"]] == names
-    losses = [{**seed, "layer_losses": {}} for seed in teacher["seeds"]]
-    assert copy["seeds"] == losses
+    assert copy["seeds"] == teacher["seeds"]
+    # The default objectives compare hidden states, those of copied layers with the teacher's.
+    # The teacher's own weights are those of seed 0, so seed 1 is what differs from them.
+    before = [row["seeds"][1]["layer_losses"]["hidden_cosine"] for row in (untrained, copied)]
+    assert before[0] > before[1] > 0
     assert copied["parameters"] < teacher["parameters"] == copy["parameters"]
     assert teacher["seeds"][0]["loss"] > 0
     assert "loss" not in untrained["seeds"][0], "random weights have no held-out scores"
@@ -116,7 +119,8 @@ def test_scores_are_cached(study: StudyRecipe, scored: list[Path]) -> None:
     assert score_study(study, trials, []) == first
     assert len(scored) == count == 4  # two models, two seeds
     kept = sorted(path.name for path in (study.path / "scores").iterdir())
-    assert kept == [f"{name}-{seed}" for name in ("copy", "teacher") for seed in (0, 1)]
+    names = ("copied", "copy", "teacher", "untrained")
+    assert kept == [f"{name}-{seed}" for name in names for seed in (0, 1)]
 
 
 def test_changed_model_is_scored_again(study: StudyRecipe, scored: list[Path]) -> None:
@@ -156,10 +160,11 @@ def test_teacher_without_head_is_scored_by_layers(
         lines = [{"step": n, "validation/loss_relations": 2.0 - n} for n in (0, 1)]
         with (trial.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.writelines(f"\n{json.dumps(line)}" for line in lines)
-    headless = study.model_copy(update={"teacher": bare})
+    layers_alone = {"objectives": [{"kind": "relations", "heads": 4}]}
+    headless = study.model_copy(update={"teacher": bare, "keys": layers_alone})
     *_, copy = score_study(headless, list(trials_of(study)), [])["rows"]
     assert scored == []
-    expected = {"relations": 1.0, "relations_at_start": 2.0}
+    expected = {"relations": 1.0}
     assert [seed["layer_losses"] for seed in copy["seeds"]] == [expected] * 2
 
 
