@@ -1,24 +1,19 @@
-"""Continued pretraining: what a model takes over from its start, and what is refused."""
+"""Continued pretraining: what a model takes over from its start."""
 
 import dataclasses
 import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from data_prep.errors import UserError
 from data_prep.manifest import file_sha256, write_manifest
-from data_prep.tokenizers.folder import LoadedTokenizer, load_tokenizer, save_tokenizer
-from data_prep.tokenizers.roles import SPECIAL_TOKENS
-from data_prep.tokenizers.wordpiece import bert_tokenizer
+from data_prep.tokenizers.folder import LoadedTokenizer, load_tokenizer
 from pretrain.config.model import ModelOptions
-from pretrain.config.run import TeacherRecipe
 from pretrain.distributed import Cluster
 from pretrain.model import Bert, BertShape, initialise
 from pretrain.model.hf_conversion import to_hf_config, to_hf_name
@@ -26,46 +21,15 @@ from pretrain.model.loading import WEIGHTS
 from pretrain.run_facts import StartFacts
 from pretrain.start.setup import continue_from_start
 from tests.run_folders import facts_of, make_run
+from tests.starts import (
+    EMBEDDINGS,
+    POSITIONS,
+    change_weights,
+    recipe,
+    resize_vocabulary,
+    weights_of,
+)
 from tests.synthetic_corpora import WORDS
-
-EMBEDDINGS = "bert.embeddings.word_embeddings.weight"
-POSITIONS = "bert.embeddings.position_embeddings.weight"
-NSP = ("cls.seq_relationship.weight", "cls.seq_relationship.bias")
-
-
-def recipe(start: Path, *, pairs: str = "next_sentence", **model: Any) -> TeacherRecipe:
-    """Return a recipe that continues from a folder; its run folder is beside it."""
-    tree: dict[str, Any] = {name: {"path": name} for name in ("corpus", "tokenizer")}
-    tree["run"] = {"path": start.parent / "run"}
-    rows = {"batch_rows": 8, "micro_rows": 2, "row_tokens": min(64, model.get("positions") or 64)}
-    train = {"steps": 4, "seed": 9, **rows}
-    model = {"start": str(start), **model}
-    return TeacherRecipe.model_validate(
-        {**tree, "train": train, "model": model, "samples": {"pairs": pairs}}
-    )
-
-
-@pytest.fixture
-def tokenizer(tiny_tokenizer: Path) -> LoadedTokenizer:
-    return load_tokenizer(tiny_tokenizer)
-
-
-@pytest.fixture
-def other_tokenizer(tmp_path: Path) -> LoadedTokenizer:
-    """Return a tokenizer of half the words in another order, and a new one made of two."""
-    tokens = ["new", *SPECIAL_TOKENS, WORDS[0] + WORDS[1], *WORDS[100:], WORDS[1], "##a"]
-    backend = bert_tokenizer({token: n for n, token in enumerate(tokens)}, lowercase=True)
-    save_tokenizer(backend, tmp_path / "other", "wordpiece")
-    return load_tokenizer(tmp_path / "other")
-
-
-def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / WEIGHTS)
-
-
-def change_weights(folder: Path, *left_out: str, **changed: torch.Tensor) -> None:
-    weights = {name: t for name, t in weights_of(folder).items() if not name.startswith(left_out)}
-    save_file({**weights, **changed}, folder / WEIGHTS)
 
 
 def test_weights_and_shape_are_taken_over(
@@ -186,17 +150,7 @@ def test_padded_vocabulary_is_kept(
     published_teacher: Path, tokenizer: LoadedTokenizer, alone: Cluster
 ) -> None:
     """Embeddings beyond the tokenizer's ids stay where the tokenizer is the same."""
-    config = json.loads((published_teacher / "config.json").read_text("utf-8"))
-    (published_teacher / "config.json").write_text(json.dumps({**config, "vocab_size": 208}))
-    old = weights_of(published_teacher)
-    pad = torch.zeros(7, 32)
-    change_weights(
-        published_teacher,
-        **{
-            EMBEDDINGS: torch.cat([old[EMBEDDINGS], pad]),
-            "cls.predictions.bias": torch.zeros(208),
-        },
-    )
+    resize_vocabulary(published_teacher, 208)
     found = continue_from_start(recipe(published_teacher), tokenizer, alone)
     assert found.model.shape.vocab_size == 208
 
@@ -268,27 +222,6 @@ def test_begun_run_needs_no_start(
     assert found.model.shape == tiny_shape
 
 
-@pytest.mark.parametrize(
-    ("model", "sentence"),
-    [
-        ({"width": 64}, "model.width is 64, but model.start {start} has 32: leave out the keys"),
-        ({"shape": "tiny"}, "model.width is 128, but model.start {start} has 32"),
-        ({"norm": "pre"}, "model.norm is pre, but model.start {start} has post"),
-        ({"layers": 3}, "model.layers is 3, but model.start {start} has 2"),
-    ],
-)
-def test_contradicting_keys_are_refused(
-    published_teacher: Path,
-    tokenizer: LoadedTokenizer,
-    alone: Cluster,
-    model: dict[str, Any],
-    sentence: str,
-) -> None:
-    """A key that the start decides is refused where it says something else."""
-    with pytest.raises(UserError, match=re.escape(sentence.format(start=published_teacher))):
-        continue_from_start(recipe(published_teacher, **model), tokenizer, alone)
-
-
 def test_equal_keys_are_accepted(
     published_teacher: Path, tokenizer: LoadedTokenizer, tiny_shape: BertShape, alone: Cluster
 ) -> None:
@@ -296,67 +229,6 @@ def test_equal_keys_are_accepted(
     same = {key: getattr(tiny_shape, key) for key in ("layers", "width", "heads", "feed_forward")}
     found = continue_from_start(recipe(published_teacher, **same, dropout=0.2), tokenizer, alone)
     assert found.model.shape == dataclasses.replace(tiny_shape, dropout=0.2)
-
-
-def test_other_tokenizer_is_refused(
-    published_teacher: Path, other_tokenizer: LoadedTokenizer, alone: Cluster
-) -> None:
-    """A corpus of another tokenizer is refused with the key that carries the vocabulary over."""
-    with pytest.raises(UserError, match=r"or set model\.vocabulary=transfer to carry") as refused:
-        continue_from_start(recipe(published_teacher), other_tokenizer, alone)
-    assert str(published_teacher) in str(refused.value)
-
-
-def test_start_without_tokenizer_is_refused(
-    published_teacher: Path, tokenizer: LoadedTokenizer, alone: Cluster
-) -> None:
-    """Without its tokenizer, there is no telling whose embeddings a start has."""
-    for path in published_teacher.glob("*token*.json"):
-        path.unlink()
-    for vocabulary in ("same", "transfer"):
-        with pytest.raises(UserError, match=r"tokenizer") as refused:
-            tree = recipe(published_teacher, vocabulary=vocabulary)
-            continue_from_start(tree, tokenizer, alone)
-        assert "model.vocabulary" not in str(refused.value)
-
-
-def test_small_embeddings_are_refused(
-    published_teacher: Path, other_tokenizer: LoadedTokenizer, alone: Cluster
-) -> None:
-    """A tokenizer with more tokens than the start has embeddings is refused with both numbers."""
-    config = json.loads((published_teacher / "config.json").read_text("utf-8"))
-    (published_teacher / "config.json").write_text(json.dumps({**config, "vocab_size": 190}))
-    old = weights_of(published_teacher)
-    rows = {name: old[name][:190].clone() for name in (EMBEDDINGS, "cls.predictions.bias")}
-    change_weights(published_teacher, **rows)
-    with pytest.raises(UserError, match="embeddings of 190 tokens, but its tokenizer has 201"):
-        tree = recipe(published_teacher, vocabulary="transfer")
-        continue_from_start(tree, other_tokenizer, alone)
-
-
-def test_rows_beyond_the_starts_positions_are_refused(
-    published_teacher: Path, tokenizer: LoadedTokenizer, alone: Cluster
-) -> None:
-    """Rows longer than the start's positions are refused with the key that extends them."""
-    tree = recipe(published_teacher)
-    long = tree.model_copy(update={"train": tree.train.model_copy(update={"row_tokens": 96})})
-    with pytest.raises(UserError, match=r"train\.row_tokens 96 exceeds the 64 .*positions=96 to"):
-        continue_from_start(long, tokenizer, alone)
-
-
-def test_weights_that_are_not_finite_are_refused(
-    published_teacher: Path, tokenizer: LoadedTokenizer, alone: Cluster
-) -> None:
-    """NaN in a start is found before the first step."""
-    change_weights(published_teacher, **{POSITIONS: torch.full((64, 32), float("nan"))})
-    with pytest.raises(UserError, match=f"NaN or infinity in {re.escape(POSITIONS)}"):
-        continue_from_start(recipe(published_teacher), tokenizer, alone)
-
-
-def test_transfer_without_start_is_refused() -> None:
-    """A vocabulary cannot be carried over from nothing."""
-    with pytest.raises(ValidationError, match="needs the start"):
-        ModelOptions.model_validate({"vocabulary": "transfer"})
 
 
 def test_random_model_has_no_nulls() -> None:
